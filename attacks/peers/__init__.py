@@ -1,0 +1,1 @@
+"""The same calls as ours, into other people's libraries."""

@@ -1,0 +1,56 @@
+"""bench: an adversarial-robustness benchmark. The public Python surface, loaded on first use.
+
+`import bench` must stay cheap and free of torch, so that reports can be rebuilt on a laptop
+without it; every public name is therefore resolved lazily.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.api import benchmark, evaluate, load_model, load_results
+    from bench.models.registry import attack, defense, evaluation
+    from bench.records import Adaptive, Column, Recipe
+
+__version__ = "0.1.0"
+__all__ = [
+    "Adaptive",
+    "Column",
+    "Recipe",
+    "attack",
+    "benchmark",
+    "defense",
+    "evaluate",
+    "evaluation",
+    "load_model",
+    "load_results",
+]
+
+# In a bare checkout `models/`, `attacks/` and `reports/` stand beside `bench/`; an installed wheel has them
+# inside it. Adding the checkout's root to the search path gives both the same import names.
+_root = Path(__file__).resolve().parent.parent
+if (_root / "pyproject.toml").is_file() and (_root / "models" / "registry.py").is_file():
+    __path__.append(str(_root))
+
+_HOME = {
+    "benchmark": "bench.api",
+    "evaluate": "bench.api",
+    "load_model": "bench.api",
+    "load_results": "bench.api",
+    "attack": "bench.models.registry",
+    "defense": "bench.models.registry",
+    "evaluation": "bench.models.registry",
+    "Adaptive": "bench.records",
+    "Column": "bench.records",
+    "Recipe": "bench.records",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module that holds a public name when the name is first asked for."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'bench' has no attribute {name!r}; public names: {', '.join(__all__)}")
+    return getattr(importlib.import_module(_HOME[name]), name)

@@ -1,0 +1,65 @@
+"""What can go wrong, one class per exit code (the table of codes is in README).
+
+Message form, everywhere: `<where>: expected <what>, got <value>. <what to do>.`
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class BenchError(Exception):
+    """Base of every error that a user can act on; printed as one line, without a traceback."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(BenchError, ValueError):
+    """Wrong usage or bad configuration."""
+
+    exit_code = 2
+
+
+class IntegrityError(BenchError):
+    """Data or a checkpoint is not what it claims to be."""
+
+    exit_code = 3
+
+
+class EnvironmentProblem(BenchError):
+    """The machine lacks something: disk, memory, device, permission, network."""
+
+    exit_code = 4
+
+
+class SecurityRefusal(BenchError):
+    """The request would run or trust something unsafe."""
+
+    exit_code = 5
+
+
+class StoreError(BenchError):
+    """The result store is damaged, or written by a newer bench."""
+
+    exit_code = 6
+
+
+class LockedError(BenchError):
+    """Another process works on the same folder and `--no-wait` was given."""
+
+    exit_code = 7
+
+
+class TimeLimitReached(BenchError):
+    """`--time-limit` passed; everything finished so far is stored."""
+
+    exit_code = 75
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ` Did you mean 'x'?` for the closest known name, or the list of names when none is close."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."

@@ -1,0 +1,1 @@
+"""The networks that a defense can be built on."""

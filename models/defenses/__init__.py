@@ -1,0 +1,1 @@
+"""One file per defense; a file dropped here is registered."""
