@@ -45,7 +45,7 @@ class Registry(Generic[T]):
         if not NAME.fullmatch(entry.name):
             raise UsageError(f"{self.kind} {entry.name!r}: expected a name matching {NAME.pattern}. Rename it.")
         if not entry.source.strip():
-            raise UsageError(f"{self.kind} {entry.name!r}: expected source=\"paper, section\", got nothing. Name it.")
+            raise UsageError(f'{self.kind} {entry.name!r}: expected source="paper, section", got nothing. Name it.')
         old = self._entries.get(entry.name)
         if old and _file(old.function) != _file(entry.function):
             raise UsageError(
@@ -81,7 +81,12 @@ evaluations: Registry[Evaluation] = Registry("evaluation")
 
 
 def defense(
-    *, source: str, recipe: Recipe | None = None, version: int = 1, adaptive: Adaptive | None = None, bibtex: str = ""
+    *,
+    source: str,
+    recipe: Recipe | None = None,
+    version: int = 1,
+    adaptive: Adaptive | None = None,
+    bibtex: str = "",
 ) -> Callable[[F], F]:
     """Register a defense: `f(num_classes, in_shape, backbone, *, <hyper-parameters>) -> nn.Module`.
 
@@ -120,9 +125,7 @@ def attack(*, source: str, version: int = 1, norms: tuple[str, ...] = ("l2", "li
     return register
 
 
-def evaluation(
-    *, source: str, columns: Mapping[str, Column], version: int = 1, chunk: int = 500
-) -> Callable[[F], F]:
+def evaluation(*, source: str, columns: Mapping[str, Column], version: int = 1, chunk: int = 500) -> Callable[[F], F]:
     """Register an evaluation: `f(model, x, y, *, seed, …) -> {column: one value per example}`.
 
     Args:

@@ -1,0 +1,420 @@
+"""The result store: one SQLite file that survives kill -9 at any instant.
+
+WAL mode with `synchronous=FULL`: what `put_chunk` has returned from is on disk. A cell is claimed by a lease that
+carries a generation; a worker whose lease was taken over cannot commit late. Tables are stored as Arrow IPC with
+their SHA-256, one row per chunk. Reading needs no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from bench import files
+from bench.errors import EnvironmentProblem, IntegrityError, LockedError, StoreError
+
+FORMAT = 1
+NAME = "bench.db"
+STALE_SECONDS = 120.0  # a lease from another host counts as dead after this long without a heartbeat
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS cells (
+    id TEXT PRIMARY KEY, kind TEXT NOT NULL, spec TEXT NOT NULL, status TEXT NOT NULL, seconds REAL, error TEXT,
+    info TEXT NOT NULL DEFAULT '{}', generation INTEGER NOT NULL DEFAULT 0, owner TEXT, heartbeat REAL);
+CREATE TABLE IF NOT EXISTS chunks (
+    cell TEXT NOT NULL, number INTEGER NOT NULL, data BLOB NOT NULL, sha256 TEXT NOT NULL, images BLOB,
+    images_sha256 TEXT, info TEXT NOT NULL, PRIMARY KEY (cell, number));
+CREATE TABLE IF NOT EXISTS epochs (
+    cell TEXT NOT NULL, epoch INTEGER NOT NULL, record TEXT NOT NULL, PRIMARY KEY (cell, epoch));
+CREATE TABLE IF NOT EXISTS plans (id INTEGER PRIMARY KEY AUTOINCREMENT, plan TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS bindings (
+    plan INTEGER NOT NULL, row INTEGER NOT NULL, evaluation TEXT NOT NULL, cell TEXT NOT NULL,
+    PRIMARY KEY (plan, row, evaluation));
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class CellRecord:
+    """What the store knows of a cell; `error` is the cause of a failure, `info` its counts and hashes."""
+
+    id: str
+    kind: str
+    status: str
+    seconds: float | None
+    error: str | None
+    info: dict[str, Any]
+    spec: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write one cell, until somebody else's generation is higher."""
+
+    cell: str
+    generation: int
+
+
+class LeaseLost(LockedError):
+    """Another worker has taken the cell over; what this one computed is dropped."""
+
+
+class Store:
+    """The store of one result folder. Use as a context manager; one instance per thread."""
+
+    def __init__(self, out: Path, connection: sqlite3.Connection) -> None:
+        self.out = out
+        self._db = connection
+
+    @classmethod
+    def open(cls, out: str | Path, *, create: bool = False) -> Store:
+        """Open the store of folder `out`.
+
+        Args:
+            out: the result folder.
+            create: make folder and store when they do not exist.
+
+        Raises:
+            EnvironmentProblem: no store there (and not `create`), no right to write, network file system.
+            StoreError: the file is damaged or was written by a newer bench.
+        """
+        out = Path(out)
+        path = out / NAME
+        if create:
+            files.require_local(out)
+            files.make_folder(out)
+        elif not path.is_file():
+            raise EnvironmentProblem(
+                f"{out}: expected a result folder with {NAME}, found none. Run `python -m bench run --out {out}` first."
+            )
+        with _translated(path):
+            db = sqlite3.connect(path, timeout=60.0, isolation_level=None)
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+            store = cls(out, db)
+            store._check_format(create)
+        return store
+
+    def _check_format(self, create: bool) -> None:
+        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+        if "meta" in tables:
+            row = self._db.execute("SELECT value FROM meta WHERE key='format'").fetchone()
+            if row and int(row[0]) > FORMAT:
+                raise StoreError(
+                    f"{self.out / NAME}: expected store format {FORMAT} or older, got {row[0]}. "
+                    "It was written by a newer bench: upgrade bench, or choose another --out."
+                )
+            return
+        if tables or not create:
+            raise StoreError(
+                f"{self.out / NAME}: expected a store of bench, got another database. Choose another --out."
+            )
+        self._db.executescript(
+            "BEGIN IMMEDIATE;" + _SCHEMA + f"INSERT OR IGNORE INTO meta VALUES ('format', '{FORMAT}'); COMMIT;"
+        )
+
+    def close(self) -> None:
+        """Close the database file."""
+        self._db.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """One immediate transaction; everything in it is committed, or nothing."""
+        with _translated(self.out / NAME):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        with _translated(self.out / NAME):
+            return self._db.execute(sql, values).fetchall()
+
+    # Leases
+
+    def claim(self, cell: str, kind: str, spec: dict[str, Any]) -> Lease | None:
+        """Take the right to write a cell; None if it is done, or a living worker has it."""
+        with self._transaction() as db:
+            row = db.execute("SELECT status, generation, owner, heartbeat FROM cells WHERE id=?", (cell,)).fetchone()
+            if row is None:
+                db.execute(
+                    "INSERT INTO cells (id, kind, spec, status) VALUES (?, ?, ?, 'pending')",
+                    (cell, kind, _dump(spec)),
+                )
+                generation = 0
+            else:
+                status, generation, owner, heartbeat = row
+                if status == "done" or (status == "running" and _alive(owner, heartbeat)):
+                    return None
+            db.execute(
+                "UPDATE cells SET status='running', error=NULL, generation=?, owner=?, heartbeat=? WHERE id=?",
+                (generation + 1, _dump(_me()), time.time(), cell),
+            )
+            return Lease(cell, generation + 1)
+
+    def heartbeat(self, lease: Lease) -> None:
+        """Say that the holder of the lease is alive."""
+        with self._transaction() as db:
+            self._require(db, lease)
+            db.execute("UPDATE cells SET heartbeat=? WHERE id=?", (time.time(), lease.cell))
+
+    def release(self, lease: Lease) -> None:
+        """Give an unfinished cell back; what is stored of it stays."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE cells SET status='pending', owner=NULL WHERE id=? AND generation=? AND status='running'",
+                (lease.cell, lease.generation),
+            )
+
+    def _require(self, db: sqlite3.Connection, lease: Lease) -> None:
+        row = db.execute("SELECT generation, status FROM cells WHERE id=?", (lease.cell,)).fetchone()
+        if row is None or row[0] != lease.generation or row[1] != "running":
+            raise LeaseLost(
+                f"cell {lease.cell[:12]}: expected to hold generation {lease.generation}, got {row}. "
+                "Another worker has taken it over; nothing was written."
+            )
+
+    # Writing
+
+    def put_chunk(
+        self,
+        lease: Lease,
+        number: int,
+        table: pd.DataFrame,
+        images: dict[str, np.ndarray] | None,
+        info: dict[str, Any],
+    ) -> None:
+        """Store one chunk of an evaluation cell; when this returns it is on disk."""
+        data = _pack(table)
+        pictures = files.pack_arrays(images) if images else None
+        with self._transaction() as db:
+            self._require(db, lease)
+            db.execute(
+                "INSERT OR REPLACE INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    lease.cell,
+                    number,
+                    data,
+                    _sha(data),
+                    pictures,
+                    _sha(pictures) if pictures else None,
+                    _dump(info),
+                ),
+            )
+            db.execute("UPDATE cells SET heartbeat=? WHERE id=?", (time.time(), lease.cell))
+
+    def put_epoch(self, lease: Lease, record: dict[str, Any]) -> None:
+        """Store one epoch's record of a training log; a repeated epoch replaces the old record."""
+        with self._transaction() as db:
+            self._require(db, lease)
+            db.execute("INSERT OR REPLACE INTO epochs VALUES (?, ?, ?)", (lease.cell, record["epoch"], _dump(record)))
+            db.execute("UPDATE cells SET heartbeat=? WHERE id=?", (time.time(), lease.cell))
+
+    def finish(self, lease: Lease, info: dict[str, Any]) -> None:
+        """Mark a cell done."""
+        self._end(lease, "done", None, info)
+
+    def fail(self, lease: Lease, error: str, info: dict[str, Any] | None = None) -> None:
+        """Mark a cell failed, with its cause; the next run tries it again."""
+        self._end(lease, "failed", error, info or {})
+
+    def _end(self, lease: Lease, status: str, error: str | None, info: dict[str, Any]) -> None:
+        with self._transaction() as db:
+            self._require(db, lease)
+            db.execute(
+                "UPDATE cells SET status=?, error=?, info=?, seconds=?, owner=NULL WHERE id=?",
+                (status, error, _dump(info), info.get("seconds"), lease.cell),
+            )
+
+    def put_plan(self, plan: dict[str, Any]) -> int:
+        """Store the plan of a command and return its number; the board shows the last one."""
+        with self._transaction() as db:
+            return int(db.execute("INSERT INTO plans (plan) VALUES (?)", (_dump(plan),)).lastrowid or 0)
+
+    def bind(self, plan: int, row: int, evaluation: str, cell: str) -> None:
+        """Say which cell holds an evaluation of a plan's row (known once its weights are)."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO bindings VALUES (?, ?, ?, ?)", (plan, row, evaluation, cell))
+
+    # Reading
+
+    def cell(self, cell: str) -> CellRecord | None:
+        """Return what is known of a cell, None if it was never claimed."""
+        rows = self._query("SELECT id, kind, status, seconds, error, info, spec FROM cells WHERE id=?", cell)
+        if not rows:
+            return None
+        *head, info, spec = rows[0]
+        return CellRecord(*head, json.loads(info), json.loads(spec))
+
+    def cells(self, kind: str) -> list[CellRecord]:
+        """Return all cells of a kind ("train" or "evaluation")."""
+        rows = self._query(
+            "SELECT id, kind, status, seconds, error, info, spec FROM cells WHERE kind=? ORDER BY rowid", kind
+        )
+        return [CellRecord(*head, json.loads(info), json.loads(spec)) for *head, info, spec in rows]
+
+    def holder(self, cell: str) -> str | None:
+        """Return who works on a cell now ("host, process n"), None if nobody does."""
+        rows = self._query("SELECT status, owner, heartbeat FROM cells WHERE id=?", cell)
+        if not rows or rows[0][0] != "running" or not _alive(rows[0][1], rows[0][2]):
+            return None
+        owner = json.loads(rows[0][1])
+        return f"{owner['host']}, process {owner['pid']}"
+
+    def chunk_info(self, cell: str) -> dict[int, dict[str, Any]]:
+        """Return number to info (counts, seconds) of every stored chunk."""
+        return {n: json.loads(i) for n, i in self._query("SELECT number, info FROM chunks WHERE cell=?", cell)}
+
+    def table(self, cell: str) -> pd.DataFrame:
+        """Return the rows of all stored chunks of a cell, in order; empty if there are none.
+
+        Raises:
+            IntegrityError: a chunk does not match its SHA-256.
+        """
+        tables = []
+        for number, data, sha in self._query(
+            "SELECT number, data, sha256 FROM chunks WHERE cell=? ORDER BY number", cell
+        ):
+            _verify(data, sha, f"{self.out / NAME}: chunk {number} of cell {cell[:12]}")
+            tables.append(pa.ipc.open_stream(data).read_all())
+        return pa.concat_tables(tables, promote_options="permissive").to_pandas() if tables else pd.DataFrame()
+
+    def images(self, cell: str) -> dict[str, np.ndarray]:
+        """Return the stored pictures of a cell: index (m,), clean and adversarial (m, C, H, W), prediction (m,).
+
+        Raises:
+            IntegrityError: a chunk's pictures do not match their SHA-256.
+        """
+        parts = []
+        sql = "SELECT number, images, images_sha256 FROM chunks WHERE cell=? AND images IS NOT NULL ORDER BY number"
+        for number, data, sha in self._query(sql, cell):
+            _verify(data, sha, f"{self.out / NAME}: pictures of chunk {number} of cell {cell[:12]}")
+            parts.append(files.unpack_arrays(data))
+        return {key: np.concatenate([p[key] for p in parts]) for key in parts[0]} if parts else {}
+
+    def log(self, cell: str) -> list[dict[str, Any]]:
+        """Return the training log of a cell, one record per epoch."""
+        return [json.loads(r) for (r,) in self._query("SELECT record FROM epochs WHERE cell=? ORDER BY epoch", cell)]
+
+    def latest_plan(self) -> dict[str, Any]:
+        """Return the last command's plan, with the cells of its evaluations filled in as far as known.
+
+        Raises:
+            StoreError: no command has been planned in this folder yet.
+        """
+        rows = self._query("SELECT id, plan FROM plans ORDER BY id DESC LIMIT 1")
+        if not rows:
+            raise StoreError(f"{self.out / NAME}: expected a planned run, found none. Run `python -m bench run` first.")
+        number, text = rows[0]
+        plan: dict[str, Any] = json.loads(text)
+        for row, evaluation, cell in self._query("SELECT row, evaluation, cell FROM bindings WHERE plan=?", number):
+            plan["rows"][row]["evaluations"][evaluation] = cell
+        return plan
+
+
+def _pack(table: pd.DataFrame) -> bytes:
+    """Serialise a table as a compressed Arrow IPC stream."""
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, arrow.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(arrow)
+    return sink.getvalue().to_pybytes()
+
+
+def _sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _verify(data: bytes, expected: str, where: str) -> None:
+    if (found := _sha(data)) != expected:
+        raise IntegrityError(
+            f"{where}: expected SHA-256 {expected[:12]}, got {found[:12]}. The store was changed outside bench: "
+            "restore it, or delete the folder and run again."
+        )
+
+
+def _dump(value: Any) -> str:
+    """Serialise as canonical JSON; non-finite numbers become null, so that every reader can parse it."""
+    return json.dumps(_finite(value), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _me() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid(), "start": _start_time(os.getpid())}
+
+
+def _start_time(pid: int) -> str:
+    """Return when a process started, in clock ticks since boot ("" where /proc is missing): pids are reused."""
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return ""
+
+
+def _alive(owner: str | None, heartbeat: float | None) -> bool:
+    """Tell whether the holder of a lease lives: on this host by its process, elsewhere by its heartbeat."""
+    if not owner:
+        return False
+    who = json.loads(owner)
+    if who["host"] != socket.gethostname():
+        return time.time() - (heartbeat or 0.0) < STALE_SECONDS
+    try:
+        os.kill(who["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return _start_time(who["pid"]) == who["start"]
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into ours, by what the user can do about them."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        text = str(error)
+        if "locked" in text or "busy" in text:
+            raise LockedError(
+                f"{path}: expected the store within 60 s, got {text!r}. Wait for the other run."
+            ) from error
+        if "malformed" in text:
+            raise StoreError(
+                f"{path}: expected a sound database, got {text!r}. Restore it or choose another --out."
+            ) from error
+        raise EnvironmentProblem(
+            f"{path}: expected to read and write here, got {text!r}. Check free space and permissions, or choose another --out."
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise StoreError(
+            f"{path}: expected a SQLite store of bench, got {str(error)!r}. Restore it or choose another --out."
+        ) from error
