@@ -1,0 +1,43 @@
+"""The fast gradient method: one step of full length."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+from bench.attacks import _geometry, _model
+from torch import Tensor, nn
+
+SOURCE: Final = "Goodfellow, Shlens, Szegedy 2015, section 4"
+VERSION: Final = 1
+
+
+def fgsm(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    norm: str = "l2",
+    seed: int = 0,
+    trace: dict[str, Any] | None = None,
+) -> Tensor:
+    """Return clip(x + eps·d), d the direction in which cross-entropy rises fastest (∇/‖∇‖₂, or its sign for linf).
+
+    Deterministic: `seed` is there because every attack has it. The images x are (B, C, H, W) in [0, 1].
+
+    Args:
+        trace: is given `zero_gradient` (B,), 1 where there was no gradient to follow.
+
+    Raises:
+        ValueError: unknown norm.
+        FloatingPointError: NaN or infinity in logits or gradients.
+    """
+    _geometry.check_norm("fgsm", norm)
+    with _model.quiet(model):
+        logits, _, slope = _model.gradient(model, x, y, _model.log_odds_loss)
+    _model.refuse_non_finite("fgsm", _model.non_finite(logits, slope))
+    direction = _geometry.ascent(slope, norm)
+    if trace is not None:
+        trace["zero_gradient"] = (direction.flatten(1) == 0).all(1).to(torch.long)
+    return _geometry.into(x, x + eps * direction, eps, norm)

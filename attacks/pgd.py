@@ -1,0 +1,105 @@
+"""Projected gradient descent, as the protocol wants it: two losses, per-example steps, best point kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+from bench.attacks import _geometry, _model, randomness
+from torch import Tensor, nn
+
+SOURCE: Final = "Madry et al. 2018, section 2.1; margin loss: Carlini and Wagner 2017, section V"
+VERSION: Final = 1
+LOSSES: Final[dict[str, _model.Loss]] = {"ce": _model.log_odds_loss, "margin": _model.margin_loss}
+CHECK_EVERY: Final = 5  # steps between two compactions; each one waits for the device
+
+
+def pgd(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    norm: str = "l2",
+    seed: int = 0,
+    steps: int = 40,
+    relative_step: float = 2.5,
+    restarts: int = 1,
+    losses: Sequence[str] = ("ce", "margin"),
+    random_start: bool = True,
+    trace: dict[str, Any] | None = None,
+) -> Tensor:
+    """Climb the loss inside the eps-ball and return the point with the largest margin loss met on the way.
+
+    One step: x ← clip(x0 + P_eps(x + s·d − x0)), s = relative_step·eps/steps, d = ∇L/‖∇L‖₂ per example (l2)
+    or sign ∇L (linf). "ce" climbs logsumexp_{k≠y} z_k − z_y, which has cross-entropy's direction without its
+    underflow. An example stops once it is misclassified beyond rounding.
+
+    Args:
+        model: logits (B, K) of x (B, C, H, W) in [0, 1].
+        x: clean images; `y` (B,): their true labels.
+        eps: radius of the ball, ≥ 0.
+        norm: "l2" or "linf".
+        seed: of the random starts, which belong to the example and not to the batch.
+        steps: 40, protocol §1.
+        relative_step: total path over radius; 2.5 from Madry et al. 2018, appendix.
+        restarts: runs per loss.
+        losses: any of "ce", "margin"; both are run, the best point is kept.
+        random_start: uniform in the ball; False starts at x.
+        trace: is given `margin` (B,), the best margin loss; `zero_gradient` (B,), steps that had no gradient;
+            `path` (runs, steps + 1, B), margin losses along each run, NaN once an example has stopped.
+
+    Returns:
+        x_adv (B, C, H, W), inside the ball up to float rounding and inside the box.
+
+    Raises:
+        ValueError: unknown norm or loss.
+        FloatingPointError: NaN or infinity in logits or gradients.
+    """
+    _geometry.check_norm("pgd", norm)
+    unknown = set(losses) - LOSSES.keys()
+    if unknown or not losses:
+        raise ValueError(f"pgd: expected losses among {sorted(LOSSES)}, got {list(losses)!r}. Name at least one.")
+    keys = randomness.example_keys(x, seed)
+    best, best_margin = x.clone(), torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
+    stopped = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    bad, zero = stopped.clone(), torch.zeros(len(x), dtype=torch.long, device=x.device)
+    runs = [LOSSES[name] for name in losses for _ in range(restarts)]
+    path = torch.full((len(runs), steps + 1, len(x)), torch.nan, device=x.device)
+
+    with _model.quiet(model):
+        for run, loss in enumerate(runs):
+            rows = (~stopped).nonzero()[:, 0]
+            if not len(rows):
+                break
+            x0, point = x[rows], x[rows]
+            if random_start:
+                start = _geometry.random_perturbation(x0, keys[rows], run, eps, norm)
+                point = _geometry.into(x0, x0 + start, eps, norm)
+            for step in range(steps + 1):
+                if step < steps:
+                    logits, _, slope = _model.gradient(model, point, y[rows], loss)
+                else:
+                    logits, slope = _model.predict(model, point), torch.zeros_like(point)
+                margin = _model.margin_loss(logits, y[rows])
+                path[run, step, rows] = margin.to(path.dtype)
+                bad[rows] |= _model.non_finite(logits, slope)
+                better = margin > best_margin[rows]
+                best[rows] = torch.where(_geometry.per_example(better, point), point, best[rows])
+                best_margin[rows] = torch.where(better, margin, best_margin[rows])
+                stopped[rows] |= _model.decided(logits, y[rows])
+                if step == steps:
+                    break
+                direction = _geometry.ascent(slope, norm)
+                zero[rows] += (direction.flatten(1) == 0).all(1)
+                point = _geometry.into(x0, point + relative_step * eps / steps * direction, eps, norm)
+                if step % CHECK_EVERY == CHECK_EVERY - 1:
+                    keep = ~stopped[rows]
+                    rows, x0, point = rows[keep], x0[keep], point[keep]
+                    if not len(rows):
+                        break
+    _model.refuse_non_finite("pgd", bad)
+    if trace is not None:
+        trace.update(margin=best_margin, zero_gradient=zero, path=path)
+    return best

@@ -1,0 +1,302 @@
+"""Robust accuracy: every registered attack becomes an evaluation per norm; the verdict is ours, not the attack's."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import math
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from bench.errors import BenchError, UsageError, nearest
+from bench.models import registry
+from bench.records import RESERVED, Attack, Column
+
+TOLERANCE: Final = 1e-5  # relative; float32 rounding overshoots a radius by up to 8e-7
+DEFAULT_EPS: Final = {"l2": (0.5,), "linf": (8 / 255,)}  # RobustBench's budgets
+NORM_WORDS: Final = {"l2": "‖x' − x‖₂", "linf": "‖x' − x‖∞"}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a proposed adversarial batch is worth.
+
+    Attributes:
+        point: the proposal after the clip to [0, 1], (B, C, H, W).
+        broken: misclassified and inside the ball, bool (B,).
+        refused: misclassified, but outside the ball: a claim that does not hold, bool (B,).
+        distance: norm of the perturbation, (B,).
+    """
+
+    point: Tensor
+    broken: Tensor
+    refused: Tensor
+    distance: Tensor
+
+
+@contextmanager
+def full_precision(device: torch.device | str) -> Iterator[None]:
+    """Switch TF32 and autocast off, and back to what they were: low precision may search, only float32 judges."""
+    conv, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    try:
+        knobs = [(conv, "allow_tf32", conv.allow_tf32, False), (matmul, "allow_tf32", matmul.allow_tf32, False)]
+    except RuntimeError:  # the newer switches are in use, after which torch refuses to read the older ones
+        holders = (conv.conv, conv.rnn, matmul)  # type: ignore[attr-defined]
+        knobs = [(h, "fp32_precision", h.fp32_precision, "ieee") for h in holders]
+    for holder, name, _, exact in knobs:
+        setattr(holder, name, exact)
+    try:
+        with torch.autocast(torch.device(device).type, enabled=False):
+            yield
+    finally:
+        for holder, name, old, _ in knobs:
+            setattr(holder, name, old)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, x: Tensor) -> Tensor:
+    """Return the predicted classes (B,), in float32.
+
+    Raises:
+        BenchError: a logit is NaN or infinite: argmax would call that class 0, and a broken model robust.
+    """
+    with full_precision(x.device):
+        logits = model(x.float()).float()
+    bad = (~logits.isfinite().all(1)).nonzero()[:, 0].tolist()
+    if bad:
+        raise BenchError(
+            f"robust accuracy: expected finite logits, got NaN or infinity on {len(bad)} of {len(x)} points "
+            f"(first at position {bad[0]} of the batch). Mend the model's forward; it cannot be judged so."
+        )
+    return logits.argmax(1)
+
+
+def judge(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, *, eps: float, norm: str) -> Verdict:
+    """Clip a proposed batch to the box, check the ball `‖δ‖ ≤ eps (1 + 1e-5)`, and ask the model again in float32.
+
+    Args:
+        x: clean images (B, C, H, W) in [0, 1]; `y` (B,): their labels; `x_adv`: the attack's proposal.
+
+    Raises:
+        BenchError: the proposal has the wrong shape or holds NaN, or the model answers with NaN.
+    """
+    if x_adv.shape != x.shape:
+        raise BenchError(
+            f"robust accuracy: expected adversarial images of shape {tuple(x.shape)}, got {tuple(x_adv.shape)}. "
+            "Mend the attack."
+        )
+    if not x_adv.isfinite().all():
+        raise BenchError("robust accuracy: expected finite adversarial images, got NaN or infinity. Mend the attack.")
+    point = x_adv.detach().to(x.dtype).clamp(0, 1)
+    delta = (point.double() - x.double()).flatten(1)
+    distance = delta.norm(dim=1) if norm == "l2" else delta.abs().amax(1)
+    wrong = predict(model, point) != y
+    inside = distance <= eps * (1 + TOLERANCE)
+    return Verdict(point, wrong & inside, wrong & ~inside, distance.to(x.dtype))
+
+
+def check_budgets(where: str, eps: Sequence[float], norm: str, shape: Sequence[int]) -> list[float]:
+    """Return the budgets in rising order, each once.
+
+    Raises:
+        UsageError: none given, or one that is negative, not finite, or larger than the whole box.
+    """
+    budgets = sorted({float(e) for e in ([eps] if isinstance(eps, int | float) else eps)})
+    largest = 1.0 if norm == "linf" else math.sqrt(math.prod(shape))
+    for e in budgets:
+        if not math.isfinite(e) or e < 0 or e > largest * (1 + TOLERANCE):
+            raise UsageError(
+                f"{where}: expected every eps between 0 and {largest:g} (pixels are in [0, 1]), got {e:g}. "
+                "Give 8/255 as 0.03137, 128/255 as 0.502."
+            )
+    if not budgets:
+        raise UsageError(f"{where}: expected at least one eps, got none. Write eps = [0.5].")
+    return budgets
+
+
+def robust_columns(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    attack: Callable[..., Tensor],
+    prefix: str,
+    eps: Sequence[float],
+    norm: str,
+    seed: int,
+    arguments: dict[str, Any],
+) -> dict[str, Any]:
+    """Attack every correctly classified example at every budget, smallest first, and return the columns.
+
+    An example broken at one budget is broken at the larger ones by the same point, and is not attacked again.
+
+    Args:
+        attack: `attack(model, x, y, *, eps, norm, seed, [trace,] …) -> x_adv`.
+        prefix: what the columns' names begin with, e.g. "pgd_l2".
+        arguments: further keyword arguments of the attack.
+
+    Returns:
+        For each budget `<prefix>_<eps>_` + `robust` (B,) bool, `distance` (B,), `refused` (B,) bool,
+        `adversarial` (B, C, H, W; x itself where not broken), and `broken_by`, a list of B strings: "" robust,
+        "clean" misclassified without attack, else the stage that the attack tells in trace["broken_by"], or prefix.
+
+    Raises:
+        BenchError: something was not finite: the model cannot be judged.
+    """
+    budgets = check_budgets(prefix, eps, norm, x.shape[1:])
+    traced = "trace" in inspect.signature(attack).parameters
+    robust = predict(model, x) == y
+    distance = torch.where(robust, torch.nan, 0.0).to(x.dtype)
+    adversarial = x.clone()
+    by = ["" if ok else "clean" for ok in robust.tolist()]
+    columns: dict[str, Any] = {}
+    for budget in budgets:
+        refused = torch.zeros_like(robust)
+        rows = robust.nonzero()[:, 0]
+        if len(rows) and budget > 0:
+            trace: dict[str, Any] = {}
+            extra = {"trace": trace} if traced else {}
+            try:
+                found = attack(model, x[rows], y[rows], eps=budget, norm=norm, seed=seed, **arguments, **extra)
+            except FloatingPointError as error:
+                raise BenchError(str(error)) from error
+            verdict = judge(model, x[rows], y[rows], found, eps=budget, norm=norm)
+            stages = trace.get("broken_by")
+            claimed = [False] * len(rows) if stages is None else [stage != "" for stage in stages]
+            refused[rows] = verdict.refused | (torch.tensor(claimed, device=x.device) & ~verdict.broken)
+            hit = rows[verdict.broken]
+            robust[hit] = False
+            distance[hit] = verdict.distance[verdict.broken]
+            adversarial[hit] = verdict.point[verdict.broken]
+            for i in verdict.broken.nonzero()[:, 0].tolist():
+                by[int(rows[i])] = (stages[i] if stages else "") or prefix
+        name = f"{prefix}_{budget:g}"
+        columns[f"{name}_robust"] = robust.clone()
+        columns[f"{name}_distance"] = distance.clone()
+        columns[f"{name}_refused"] = refused
+        columns[f"{name}_adversarial"] = adversarial.clone()
+        columns[f"{name}_broken_by"] = list(by)
+    return columns
+
+
+def describe_columns(attack: str, norm: str, source: str, prefix: str) -> dict[str, Column]:
+    """Return what `robust_columns` gives, by pattern of the name."""
+    inside, name = f"{NORM_WORDS[norm]} ≤ eps, x' in [0, 1]", f"{prefix}_{{eps}}"
+    return {
+        f"{name}_robust": Column(
+            f"Correctly classified, and {attack} finds no adversarial example within eps ({norm}).",
+            kind="flag", board=name, aggregate="fraction", direction="higher",
+            formula=f"argmax f(x') = y for the x' that {attack} returns, {inside}", source=source,
+        ),
+        f"{name}_distance": Column(
+            "Size of the perturbation that broke the example; 0 if it is misclassified without one, missing if robust.",
+            unit=f"{norm} norm on [0, 1] pixels", direction="higher", formula=NORM_WORDS[norm], source=source,
+        ),
+        f"{name}_broken_by": Column(
+            'The stage that broke the example first: "clean" without attack, empty if robust.',
+            kind="text", source=source,
+        ),
+        f"{name}_refused": Column(
+            "The attack returned a misclassified point that does not hold (outside the ball, or right again when "
+            "asked anew in float32); counted as not broken.",
+            kind="flag", aggregate="sum", direction="none", formula=f"misclassified, but not ({inside})",
+            source="docs: how we measure",
+        ),
+        f"{name}_adversarial": Column("The adversarial example; the image itself where robust.", source=source),
+    }  # fmt: skip
+
+
+def register_all() -> None:
+    """Register `<attack>_<norm>` for every registered attack and norm. May be called again at any time."""
+    for entry in registry.attacks:
+        for norm in entry.norms:
+            _register(entry, norm)
+
+
+def _register(entry: Attack, norm: str) -> None:
+    peers = _peers_of(entry.name)
+    columns = describe_columns(entry.name, norm, entry.source, f"{entry.name}_{norm}")
+    for peer in peers:
+        columns |= describe_columns(f"{peer}'s {entry.name}", norm, entry.source, f"{entry.name}_{norm}_{peer}")
+    chunk = getattr(sys.modules.get(entry.function.__module__), "CHUNK", 500)
+    registry.evaluation(source=entry.source, columns=columns, version=entry.version, chunk=chunk)(
+        _as_evaluation(entry, norm, peers)
+    )
+
+
+def _as_evaluation(entry: Attack, norm: str, peers: tuple[str, ...]) -> Callable[..., dict[str, Any]]:
+    """Return the evaluation function of one attack and norm; `__wrapped_attack__` is the attack itself."""
+    name = f"{entry.name}_{norm}"
+
+    def run(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0, **arguments: Any) -> dict[str, Any]:
+        eps = arguments.pop("eps", DEFAULT_EPS[norm])
+        peer = arguments.pop("peer", "")
+        attack, prefix = entry.function, name
+        if peer:
+            attack, prefix = peer_attack(entry.name, peer), f"{name}_{peer}"
+            arguments = _shared(attack, entry, peer, arguments)
+        return robust_columns(
+            model, x, y, attack=attack, prefix=prefix, eps=eps, norm=norm, seed=seed, arguments=arguments
+        )
+
+    own = [
+        p
+        for p in inspect.signature(entry.function).parameters.values()
+        if p.kind is p.KEYWORD_ONLY and p.name not in RESERVED | {"eps"}
+    ]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    added = [inspect.Parameter("eps", kind, default=DEFAULT_EPS[norm], annotation="Sequence[float]")]
+    if peers:
+        added.append(inspect.Parameter("peer", kind, default="", annotation="str"))
+    fixed = [p for p in inspect.signature(run).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    run.__signature__ = inspect.Signature([*fixed, *added, *own])  # type: ignore[attr-defined]
+    run.__name__ = run.__qualname__ = name
+    run.__doc__ = f"Robust accuracy under {entry.name} ({norm}).\n\n{entry.description}"
+    run.__wrapped_attack__ = entry.function  # type: ignore[attr-defined]
+    return run
+
+
+@functools.cache
+def _peers_of(attack: str) -> tuple[str, ...]:
+    """Return the names of the modules in attacks/peers that offer an attack; importing them loads no library."""
+    package = importlib.import_module("bench.attacks.peers")
+    names = [info.name for info in pkgutil.iter_modules(package.__path__) if not info.name.startswith("_")]
+    return tuple(
+        name for name in sorted(names) if hasattr(importlib.import_module(f"{package.__name__}.{name}"), attack)
+    )
+
+
+def peer_attack(attack: str, peer: str) -> Callable[..., Tensor]:
+    """Return another library's implementation of an attack.
+
+    Raises:
+        UsageError: we wrap no such attack of that library.
+    """
+    if peer not in _peers_of(attack):
+        known = _peers_of(attack)
+        raise UsageError(f"{attack}: expected peer among {list(known)}, got {peer!r}. {nearest(peer, known)}")
+    return getattr(importlib.import_module(f"bench.attacks.peers.{peer}"), attack)
+
+
+def _shared(attack: Callable[..., Any], entry: Attack, peer: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments that the peer's function takes.
+
+    Raises:
+        UsageError: an argument that the peer lacks was set to something other than our default.
+    """
+    taken = inspect.signature(attack).parameters
+    for name, value in arguments.items():
+        if name not in taken and value != entry.hyperparameters[name]:
+            raise UsageError(
+                f"{entry.name}: expected arguments that {peer} has too, got {name}={value!r}. "
+                "Leave it out for this peer."
+            )
+    return {name: value for name, value in arguments.items() if name in taken}
