@@ -1,0 +1,132 @@
+"""Per-example gradient stability (the paper's Figure 2): how much the loss's gradient moves at exact radii."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bench.attacks.randomness import example_keys, normal
+from bench.errors import UsageError
+from bench.evaluations._geometry import DTYPES, MICRO_BATCH, Expansion, expand, norms, prepared, unit
+from bench.evaluations._lanczos import lanczos
+from bench.models.registry import evaluation
+from bench.records import Column
+
+PAPER = "Srinivas et al. 2022, section 5.2 and Figure 2"
+FIRST_DRAW = 16  # stream of the first random direction; stream 0 is the Lanczos start vector
+
+COLUMNS = {
+    "stability_{radius}": Column(
+        "Relative change of the loss's gradient in a random direction at this exact radius, mean over draws",
+        board="stability_{radius}", direction="lower", formula="‖∇f(x+ε) − ∇f(x)‖ / ‖∇f(x)‖, ‖ε‖ = radius",
+        source=PAPER,
+    ),
+    "stability_{radius}_worst": Column(
+        "The same along the Hessian's top eigenvector, on the side where the loss rises",
+        formula="ε = radius·w, ∇²f(x)w = θw, |θ| largest, wᵀ∇f ≥ 0",
+    ),
+    "stability_{radius}_approximation": Column(
+        "First-order approximation of the worst change; not a bound", formula="‖ε‖·C_f(x)", source=PAPER
+    ),
+    "stability_{radius}_bound": Column(
+        "Upper sum of Proposition 1 along the same eigenvector; bounds the worst change up to the grid of radii, "
+        "and says nothing about other directions", formula="exp(Σ_j Δr_j·max(c_j, c_{j+1})) − 1, c = ‖∇²f w‖/‖∇f‖",
+        source="Srinivas et al. 2022, Proposition 1, sharpened (docs/theory.md)",
+    ),
+}  # fmt: skip
+
+
+@evaluation(source=PAPER, columns=COLUMNS, chunk=250)
+def stability(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    seed: int = 0,
+    radius: Sequence[float] = (0.001, 0.003, 0.01, 0.03, 0.1),
+    draws: int = 10,
+    steps: int = 10,
+    precision: str = "float32",
+) -> dict[str, Tensor]:
+    """Measure the relative gradient change at exact l2 radii, in random directions and in the worst one.
+
+    A direction is an isotropic Gaussian vector scaled to the radius, the same for all radii of a draw; x + ε is
+    not clipped to [0, 1], because the radius is the point. Missing where ∇f(x) is exactly 0.
+
+    What holds: `_worst` ≤ `_bound` when ‖∇²f w‖/‖∇f‖ between two neighbouring radii stays below the larger of
+    its values there (the `bounds` evaluation refines that grid; here it is the suite's radii, starting at 0).
+    `_approximation` is first order and may be exceeded by any smooth function.
+
+    Args:
+        model: logits (B, K) from images in [0, 1].
+        x: images (B, C, H, W).
+        y: labels (B,).
+        seed: of the directions; each image's own, whatever else is in the batch.
+        radius: l2 radii in pixel units. Default: the suites', log-spaced over the paper's range.
+        draws: random directions per image (protocol: 10).
+        steps: Lanczos products for the worst direction.
+        precision: "float32" or "float64" (a copy of the model).
+
+    Raises:
+        UsageError: no radius, a radius ≤ 0, draws < 1 or another precision.
+        BenchError: a logit, gradient or product is not finite.
+    """
+    radii = sorted(set(map(float, radius)))
+    if not radii or not 0 < radii[0] <= radii[-1] < float("inf"):
+        raise UsageError(f"stability radius: expected positive numbers, got {list(radius)}. Give radii like 0.1.")
+    if draws < 1:
+        raise UsageError(f"stability draws: expected at least 1, got {draws}. Raise it.")
+    with prepared(model, precision) as ready:
+        parts = [
+            _measure(ready, a.to(DTYPES[precision]), b, seed, radii, draws, steps)
+            for a, b in zip(x.split(MICRO_BATCH), y.split(MICRO_BATCH), strict=True)
+        ]
+    return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+
+
+def _measure(
+    model: nn.Module, x: Tensor, y: Tensor, seed: int, radii: list[float], draws: int, steps: int
+) -> dict[str, Tensor]:
+    keys = example_keys(x, seed)
+    here = expand(model, x, y)
+    worst, curvature, at_zero = _worst_direction(here, keys, steps)
+    missing = norms(here.gradient) == 0
+    here = Expansion(here.x.detach(), here.logits.detach(), here.loss, here.scale, here.slope.detach())
+    random = [unit(normal(keys, FIRST_DRAW + i, tuple(x.shape[1:]), x.dtype)) for i in range(draws)]
+    columns: dict[str, Tensor] = {}
+    exponent, before, inner = torch.zeros_like(curvature), at_zero, 0.0
+    for radius in radii:
+        changes = [_change(here, expand(model, x + radius * d, y, second_order=False)) for d in random]
+        there = expand(model, x + radius * worst, y)
+        local = _directional(there, worst)
+        exponent = exponent + (radius - inner) * torch.maximum(before, local)
+        before, inner = local, radius
+        values = {
+            "": torch.stack(changes).mean(0),
+            "_worst": _change(here, there),
+            "_approximation": radius * curvature,
+            "_bound": exponent.expm1(),
+        }
+        columns |= {f"stability_{radius:g}{k}": v.masked_fill(missing, torch.nan) for k, v in values.items()}
+    return columns
+
+
+def _change(here: Expansion, there: Expansion) -> Tensor:
+    """Return ‖∇f(there) − ∇f(here)‖/‖∇f(here)‖, (B,) float64."""
+    ratio = (there.scale / here.scale)[:, None]
+    return norms(there.gradient * ratio - here.gradient) / norms(here.gradient)
+
+
+def _worst_direction(at: Expansion, keys: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the top eigenvector (B, C, H, W) on the rising side, C_f (B,), and ‖∇²f w‖/‖∇f‖ (B,)."""
+    spectrum = lanczos(at.hvp, normal(keys, 0, (at.gradient.shape[1],), at.x.dtype), steps)
+    w = unit(spectrum.top_vector)
+    w = torch.where((w * at.gradient).sum(1, keepdim=True) < 0, -w, w).view_as(at.x)
+    return w, spectrum.norm / norms(at.gradient), _directional(at, w)
+
+
+def _directional(at: Expansion, w: Tensor) -> Tensor:
+    """Return ‖∇²f w‖/‖∇f‖ for unit directions w (B, C, H, W), (B,) float64."""
+    return norms(at.hvp(w.flatten(1))) / norms(at.gradient)
