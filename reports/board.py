@@ -54,6 +54,8 @@ class Row:
         eval_backwards: likewise backward.
         facts: the plan's entries of the row, seed by seed (description, source, hyper-parameters, recipe, cells …).
         failures: evaluations or trainings that failed, each with its cause.
+        missing: what has not been run to its end yet, each with how far it came.
+        unranked: why the row has no rank, "" if it has one.
     """
 
     rank: int | None
@@ -74,6 +76,12 @@ class Row:
     eval_backwards: int | None = None
     facts: dict[int, dict[str, Any]] = field(default_factory=dict)
     failures: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unranked: str = ""
+
+    def own(self, name: str) -> Any:
+        """Return the row's entry of one of the board's own columns (see `OWN`); None where it has none."""
+        return {"seeds": len(self.seeds), "trust_failed": ";".join(self.trust_failed)}.get(name, getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,59 @@ class BoardColumn:
     number: float | None = None
 
 
+def _own(name: str, description: str, unit: str = "", direction: Any = "none", formula: str = "") -> BoardColumn:
+    return BoardColumn(name, Column(description, unit, direction=direction, formula=formula, source="protocol"))
+
+
+# The board's own columns. The measured ones stand between the first six and the rest.
+OWN: tuple[BoardColumn, ...] = (
+    _own("rank", "Place by the ranking column; equal values share a place.", formula="1 + number strictly better"),
+    _own("rank_low", "Best place it can hold.", formula="1 + number significantly better (Holm over all pairs, 5 %)"),
+    _own("rank_high", "Worst place it can hold.", formula="K - number significantly worse (Holm over all pairs, 5 %)"),
+    _own("defense", "Name of the defense, with the hyper-parameters that differ from its defaults."),
+    _own("seeds", "Number of trained models (training seeds) behind the numbers; values are means over them."),
+    _own("n", "Distinct test images of the ranking column.", "images"),
+    _own("trust", "Grade of the checks: A, B, C (upper bound only) or INVALID (not ranked)."),
+    _own("trust_failed", "Checks that failed, separated by semicolons."),
+    _own("train_seconds", "Training time of one model, mean over seeds.", "s", "lower"),
+    _own(
+        "train_cost", "Training time relative to Standard's in the same run.", "", "lower", "train_seconds / Standard's"
+    ),
+    _own("eval_seconds", "Time of all evaluations of one model, mean over seeds.", "s"),
+    _own("eval_forwards", "Images passed forward in all evaluations of one model, mean over seeds.", "images"),
+    _own("eval_backwards", "Images passed backward in all evaluations of one model, mean over seeds.", "images"),
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two ranked defenses on the same images by the ranking column; `a` stands above `b`.
+
+    Attributes:
+        a: defense above.
+        b: defense below.
+        difference: value of a minus value of b.
+        low: lower end of the 95 % interval of the difference (bootstrap over images).
+        high: upper end.
+        p: exact two-sided p, unadjusted.
+        p_holm: the same, Holm-adjusted over all pairs of the board.
+        n: images that both have.
+        only_a: images on which a is right with more of its seeds.
+        only_b: images on which b is.
+    """
+
+    a: str
+    b: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    n: int
+    only_a: int
+    only_b: int
+
+
 @dataclass(frozen=True)
 class Board:
     """Everything the page shows.
@@ -102,11 +163,15 @@ class Board:
     Attributes:
         plan: the last command's plan as stored: suite, data, environment, command, evaluations, rows.
         rows: ranked rows first (by rank), then the unranked.
-        columns: the board's columns in order.
+        columns: the board's columns in the order of leaderboard.csv, its own (`OWN`) among the measured ones.
         examples: the joined per-example table (defense, seed, index, label + columns).
         ranking: name of the column that ranks; "" if none was run.
         resolvable: smallest gap of the ranking column that its n can resolve, as a fraction.
         logs: (defense, seed) to the training log, one record per epoch.
+        train_examples: likewise for evaluations on training images (columns begin with train_); never joined.
+        pairs: all pairs of ranked rows, in the order of their ranks.
+        pictures: (defense, seed) to some of the broken images of the ranking evaluation, nearest first: index and
+            prediction (m,), clean and adversarial (m, C, H, W), distance (m,) in l2.
     """
 
     plan: dict[str, Any]
@@ -116,3 +181,6 @@ class Board:
     ranking: str
     resolvable: float | None
     logs: dict[tuple[str, int], list[dict[str, Any]]] = field(default_factory=dict)
+    train_examples: pd.DataFrame = field(default_factory=pd.DataFrame)
+    pairs: tuple[Pair, ...] = ()
+    pictures: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)

@@ -1,0 +1,341 @@
+"""Statistics of a board: intervals of fractions, paired tests, ranks that say what n can tell apart, seed rules.
+
+Everything here works on outcomes that were already measured: numpy and scipy, never torch. Three kinds of variance
+are kept apart: test images (intervals, tests), training seeds and attack seeds (`variance_components`).
+
+Several training seeds. Two defenses are compared through d_i, the difference of their mean outcomes over seeds on
+image i. With one seed each, d_i is -1, 0 or 1 and the test below is McNemar's exact test. Whatever the number of
+seeds, the verdict is about *these trained models* on new images of the same kind, never about the training method:
+the models are held fixed, only images are drawn. A claim about a method needs at least five seeds
+(`describe_seeds`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import lcm
+from typing import Literal
+
+import numpy as np
+from scipy.special import betaincinv, gammaln, ndtri
+
+ALPHA = 0.05  # two-sided, everywhere on the board
+DRAWS = 10_000  # of the bootstrap
+
+
+def wilson(k: float, n: int, alpha: float = ALPHA) -> tuple[float, float]:
+    """Return Wilson's score interval of the fraction k / n.
+
+    (p̂ + z²/2n ± z·√(p̂(1−p̂)/n + z²/4n²)) / (1 + z²/n), z the normal quantile. Wilson 1927; recommended over
+    Wald's by Brown, Cai and DasGupta 2001.
+    """
+    z = float(-ndtri(alpha / 2))
+    p = k / n
+    centre, half = p + z * z / (2 * n), z * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
+    return max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))
+
+
+def clopper_pearson(k: int, n: int, alpha: float = ALPHA) -> tuple[float, float]:
+    """Return the exact (Clopper-Pearson 1934) interval of the fraction k / n, by quantiles of the beta."""
+    low = float(betaincinv(k, n - k + 1, alpha / 2)) if k > 0 else 0.0
+    high = float(betaincinv(k + 1, n - k, 1 - alpha / 2)) if k < n else 1.0
+    return low, high
+
+
+def fraction_interval(value: float, n: int, alpha: float = ALPHA) -> tuple[float, float]:
+    """Return the board's interval of a fraction: Wilson at k = round(value·n), exact when k is 0 or n.
+
+    Wilson's interval at the ends is too short; Wald's has no width there at all and is never used.
+    """
+    k = round(value * n)
+    return clopper_pearson(k, n, alpha) if k in (0, n) else wilson(k, n, alpha)
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Return the two-sided p of McNemar's exact test: only_a ~ Binomial(only_a + only_b, ½) if there is no difference.
+
+    Args:
+        only_a: images on which only a is right.
+        only_b: images on which only b is right.
+    """
+    return _binomial_tail(only_a + only_b, abs(only_a - only_b))
+
+
+def _log_pmf(m: int) -> np.ndarray:
+    """Return the log of the pmf of Binomial(m, ½) at 0..m, shape (m + 1,)."""
+    k = np.arange(m + 1)
+    return gammaln(m + 1) - gammaln(k + 1) - gammaln(m - k + 1) - m * np.log(2.0)
+
+
+def _survival(m: int) -> np.ndarray:
+    """Return P(B ≥ k), B ~ Binomial(m, ½), at k = 0..m+1, shape (m + 2,); summed from the small end."""
+    return np.append(np.minimum(np.cumsum(np.exp(_log_pmf(m))[::-1])[::-1], 1.0), 0.0)
+
+
+def _binomial_tail(m: int, gap: int) -> float:
+    """Return P(|2B − m| ≥ gap) for B ~ Binomial(m, ½)."""
+    return 1.0 if gap == 0 else min(1.0, 2.0 * float(_survival(m)[-(-(m + gap) // 2)]))
+
+
+def sign_flip(differences: np.ndarray) -> float:
+    """Return the exact two-sided p of the sign-flip test of integer differences, shape (n,).
+
+    Under the hypothesis that swapping the two defenses on an image changes nothing, every non-zero difference has
+    either sign with probability ½; p = P(|Σ ±|d_i|| ≥ |Σ d_i|). All |d_i| equal: McNemar's exact test. Also valid
+    for large n if only the means are equal (Romano 1990). The distribution of the sum is a convolution of one
+    binomial per size of difference, so nothing is drawn at random.
+
+    Args:
+        differences: d_i in any integer unit, e.g. (right seeds of a) − (right seeds of b).
+    """
+    total = abs(int(differences.sum()))
+    sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
+    if total == 0 or not len(sizes):
+        return 1.0
+    unit = int(np.gcd.reduce(sizes))
+    sizes, total = sizes // unit, total // unit
+    largest = int(np.argmax(counts))
+    step, m = int(sizes[largest]), int(counts[largest])
+    rest = np.ones(1)  # pmf of the other sizes' sum on the lattice −reach … reach
+    for size, count in zip(np.delete(sizes, largest), np.delete(counts, largest), strict=True):
+        spread = np.zeros(2 * int(size) * int(count) + 1)
+        spread[:: 2 * int(size)] = np.exp(_log_pmf(int(count)))
+        rest = _convolve(rest, spread)
+    reach = len(rest) // 2
+    # P(step·(2B − m) ≥ total − r): B ≥ ((total − r)/step + m)/2, rounded up.
+    needed = -((-(total - np.arange(-reach, reach + 1) + step * m)) // (2 * step))
+    return float(min(1.0, 2.0 * rest @ _survival(m)[np.clip(needed, 0, m + 1)]))
+
+
+def _convolve(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Convolve two pmfs; by FFT (error 1e-16 absolute) where the direct sum would be slow."""
+    if min(len(a), len(b)) <= 256:
+        return np.convolve(a, b)
+    size = len(a) + len(b) - 1
+    return np.clip(np.fft.irfft(np.fft.rfft(a, size) * np.fft.rfft(b, size), size), 0.0, None)
+
+
+def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Return Holm's (1979) adjusted p-values, shape (m,): sorted p times (m, m−1, …), made monotone, at most 1."""
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
+    result = np.empty_like(p)
+    result[order] = adjusted
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """Two defenses on the same images.
+
+    Attributes:
+        difference: mean outcome of a minus mean outcome of b.
+        low: lower end of its 95 % interval over images, by bootstrap.
+        high: upper end.
+        p: exact two-sided p of "no difference".
+        n: images that both have.
+        only_a: images on which a is better (more of its seeds right).
+        only_b: images on which b is better.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    n: int
+    only_a: int
+    only_b: int
+
+
+def integer_differences(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return (d, unit): d / unit is the per-image difference of mean outcomes over seeds.
+
+    Args:
+        a: flags of the first defense, shape (S_a, n).
+        b: flags of the second on the same images, shape (S_b, n).
+    """
+    unit = lcm(len(a), len(b))
+    d = a.sum(0, dtype=np.int64) * (unit // len(a)) - b.sum(0, dtype=np.int64) * (unit // len(b))
+    return d, unit
+
+
+def compare_flags(a: np.ndarray, b: np.ndarray, alpha: float = ALPHA, draws: int = DRAWS) -> Paired:
+    """Compare two defenses by a flag (robust, correct) on the same images.
+
+    Args:
+        a: flags of the first, shape (S_a, n), one row per training seed.
+        b: flags of the second, shape (S_b, n).
+        alpha: one minus the confidence of the interval.
+        draws: bootstrap draws.
+    """
+    d, unit = integer_differences(a, b)
+    low, high = bootstrap_difference(d, unit, alpha, draws)
+    better, worse = int((d > 0).sum()), int((d < 0).sum())
+    return Paired(float(d.mean()) / unit, low, high, sign_flip(d), len(d), better, worse)
+
+
+def bootstrap_difference(d: np.ndarray, unit: int = 1, alpha: float = ALPHA, draws: int = DRAWS) -> tuple[float, float]:
+    """Return the percentile interval of mean(d) / unit under resampling of images with replacement.
+
+    Images with the same d are interchangeable, so the resampled counts are drawn from one multinomial over the
+    distinct values of d instead of n indices per draw. If all images agree there is nothing to resample: the
+    interval is then d ± the exact upper limit of the share of images on which they could differ.
+
+    Args:
+        d: paired differences, integers, shape (n,).
+        unit: what one step of d is worth is 1 / unit.
+        alpha: one minus the confidence.
+        draws: bootstrap draws.
+    """
+    values, counts = np.unique(d, return_counts=True)
+    n = len(d)
+    if len(values) == 1:
+        slack, centre = clopper_pearson(0, n, alpha)[1], float(values[0]) / unit
+        return max(-1.0, centre - slack), min(1.0, centre + slack)
+    sample = np.random.default_rng(0).multinomial(n, counts / n, size=draws) @ values / (n * unit)
+    low, high = np.quantile(sample, [alpha / 2, 1 - alpha / 2])
+    return float(low), float(high)
+
+
+def compare_values(a: np.ndarray, b: np.ndarray, alpha: float = ALPHA, draws: int = DRAWS) -> Paired:
+    """Compare two defenses by a real number per image (curvature, say), each image's mean over seeds.
+
+    The interval is the percentile bootstrap over images; p is the sign-flip test with `draws` random flips,
+    (1 + hits) / (1 + draws), so it is never below 1 / (1 + draws).
+
+    Args:
+        a: values of the first, shape (n,), means over seeds.
+        b: values of the second on the same images, shape (n,).
+        alpha: one minus the confidence.
+        draws: draws of bootstrap and test.
+    """
+    d = a - b
+    n, rng = len(d), np.random.default_rng(0)
+    block = max(1, 4_000_000 // max(1, n))
+    means: list[np.ndarray] = []
+    hits = 0
+    for start in range(0, draws, block):
+        size = min(block, draws - start)
+        means.append(d[rng.integers(0, n, (size, n))].mean(1))
+        flips = rng.integers(0, 2, (size, n), dtype=np.int8) * 2 - 1
+        hits += int((np.abs(flips @ d) >= abs(d.sum()) * (1 - 1e-12)).sum())
+    low, high = np.quantile(np.concatenate(means), [alpha / 2, 1 - alpha / 2])
+    return Paired(
+        float(d.mean()), float(low), float(high), (1 + hits) / (1 + draws), n, int((d > 0).sum()), int((d < 0).sum())
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Places of K defenses, and which pairs are told apart.
+
+    Attributes:
+        place: 1 + number of strictly better ones, shape (K,); equal ones share.
+        low: best place it can hold, 1 + number significantly better, shape (K,).
+        high: worst place, K − number significantly worse, shape (K,).
+        p: Holm-adjusted p of every pair, shape (K, K); 1 on the diagonal.
+        discordance: median over pairs of mean d², the share of images that tells two defenses apart.
+    """
+
+    place: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    p: np.ndarray
+    discordance: float
+
+
+def ranks(outcomes: Sequence[np.ndarray], alpha: float = ALPHA) -> Ranks:
+    """Rank defenses by a flag where higher is better; Holm over all pairs.
+
+    Args:
+        outcomes: per defense its flags on the same images, shape (S_k, n).
+        alpha: family-wise error of calling any two equal defenses different.
+    """
+    size = len(outcomes)
+    raw, discordance = np.ones((size, size)), []
+    for i in range(size):
+        for j in range(i + 1, size):
+            d, unit = integer_differences(outcomes[i], outcomes[j])
+            raw[i, j] = sign_flip(d)
+            discordance.append(float(np.square(d / unit).mean()))
+    upper = np.triu_indices(size, 1)
+    p = np.ones((size, size))
+    p[upper] = holm(raw[upper])
+    p = np.minimum(p, p.T)
+    means = np.array([o.mean() for o in outcomes])
+    better = means[None, :] > means[:, None]  # [i, j]: j is better than i
+    significant = p < alpha
+    return Ranks(
+        1 + better.sum(1),
+        1 + (better & significant).sum(1),
+        size - (better.T & significant).sum(1),
+        p,
+        float(np.median(discordance)) if discordance else 0.0,
+    )
+
+
+def smallest_resolvable_gap(n: int, discordance: float, alpha: float = ALPHA) -> float:
+    """Return the smallest difference that McNemar's exact test calls significant on n images, as a fraction.
+
+    Args:
+        n: images.
+        discordance: share of images on which exactly one of two defenses is right; 0.1-0.4 gives 2-4 points at
+            n = 1,000 and 0.6-1.25 at 10,000. At least as many as could ever be significant (6 at 5 %) are assumed.
+        alpha: level of the test, for one pair (unadjusted).
+    """
+    m = min(n, max(round(n * discordance), int(np.ceil(np.log2(2 / alpha)))))
+    significant = np.flatnonzero(2.0 * _survival(m) < alpha)
+    return (2 * int(significant[0]) - m) / n if len(significant) else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SeedSummary:
+    """What may be said of the training seeds.
+
+    Attributes:
+        mean: mean over seeds.
+        spread: "none" (1 seed), "range" (2 seeds: both values, no ±), "sd" (≥ 3 seeds).
+        low: smallest value.
+        high: largest value.
+        sd: sample standard deviation (ddof = 1), None below 3 seeds.
+        about: what a claim is about: "this trained model", "these trained models" or, from 5 seeds, "the method".
+    """
+
+    mean: float
+    spread: Literal["none", "range", "sd"]
+    low: float
+    high: float
+    sd: float | None
+    about: Literal["this trained model", "these trained models", "the method"]
+
+
+def describe_seeds(values: Sequence[float]) -> SeedSummary:
+    """Apply the rules for 1, 2, 3 and 5 seeds to the per-seed values of one number."""
+    v = np.asarray(values, dtype=float)
+    spread: Literal["none", "range", "sd"] = "none" if len(v) == 1 else "range" if len(v) == 2 else "sd"
+    about: Literal["this trained model", "these trained models", "the method"]
+    about = "this trained model" if len(v) == 1 else "these trained models" if len(v) < 5 else "the method"
+    sd = float(v.std(ddof=1)) if len(v) >= 3 else None
+    return SeedSummary(float(v.mean()), spread, float(v.min()), float(v.max()), sd, about)
+
+
+def variance_components(outcomes: np.ndarray) -> dict[str, float | None]:
+    """Split the variance of a board's number into its three sources, kept apart.
+
+    Args:
+        outcomes: shape (T, A, n): training seeds × attack seeds × images.
+
+    Returns:
+        "images": variance of the number (mean over everything) when n new images are drawn, models fixed;
+        "training": sample variance over training seeds (ddof = 1) of their numbers, None for one seed;
+        "attack": mean over training seeds of the sample variance over attack seeds, None for one.
+    """
+    trained, attacked, n = outcomes.shape
+    numbers = outcomes.mean(2)
+    return {
+        "images": float(outcomes.mean((0, 1)).var(ddof=1)) / n if n > 1 else None,
+        "training": float(numbers.mean(1).var(ddof=1)) if trained > 1 else None,
+        "attack": float(numbers.var(axis=1, ddof=1).mean()) if attacked > 1 else None,
+    }

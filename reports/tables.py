@@ -1,0 +1,399 @@
+"""From the store to the board: join per-example tables, aggregate, rank. Every number of every report is made here.
+
+Board columns derive from the columns that the plan's evaluations declare; the only evaluations known by name are
+those that rank. Missing is missing: NaN is left out of means and counted as null, never taken for 0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from bench.reports.board import OWN, Board, BoardColumn, Cell, Pair, Row
+
+from bench.errors import StoreError
+from bench.files import safe_name
+from bench.records import Column
+from bench.stats import compare_flags, fraction_interval, ranks, smallest_resolvable_gap
+from bench.store import CellRecord, Store
+
+KEYS = ("defense", "seed", "index", "label")
+RANKED_BY = ("autoattack_l2", "pgd_l2")  # at the suite's primary_eps; the first that was run
+PICTURES = 6  # of the nearest and of the farthest broken images, per defense
+_NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
+
+
+def build(store: Store, plan: dict[str, Any] | None = None) -> Board:
+    """Return the board of a plan, by default of the last command's.
+
+    Args:
+        store: an open store.
+        plan: as `Store.latest_plan` returns it.
+
+    Raises:
+        StoreError: no plan, or tables of one plan that disagree about an image's label.
+        IntegrityError: a stored chunk does not match its SHA-256.
+    """
+    plan = plan or store.latest_plan()
+    runs = _renamed(plan, [_load(store, plan, entry) for entry in plan["rows"]])
+    columns = _columns(plan, runs)
+    ranking = _ranking(plan, columns)
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.entry["defense"], []).append(run)
+    rows = _with_cost([_row(name, group, columns, ranking) for name, group in groups.items()])
+    rows, pairs, gap = _rank(rows, groups, ranking)
+    return Board(
+        plan=plan,
+        rows=tuple(rows),
+        columns=tuple(_among_own(columns, trust=any(row.trust for row in rows))),
+        examples=_stack(plan, runs, "test"),
+        ranking=ranking.name if ranking else "",
+        resolvable=gap,
+        logs={(run.entry["defense"], run.entry["seed"]): run.log for run in runs if run.log},
+        train_examples=_stack(plan, runs, "train"),
+        pairs=tuple(pairs),
+        pictures=_pictures(store, groups, ranking),
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """One defense and seed: its plan entry, the records of its cells, its tables by evaluation (index = image)."""
+
+    entry: dict[str, Any]
+    trained: CellRecord | None
+    log: list[dict[str, Any]]
+    records: dict[str, CellRecord | None]
+    tables: dict[str, pd.DataFrame]
+
+
+def _load(store: Store, plan: dict[str, Any], entry: dict[str, Any]) -> Run:
+    """Read everything of one defense and seed."""
+    cells = {key: entry["evaluations"].get(key) for key in plan["evaluations"]}
+    records = {key: store.cell(cell) if cell else None for key, cell in cells.items()}
+    tables = {key: store.table(cells[key]) for key, record in records.items() if record}
+    trained = entry.get("train_cell")
+    return Run(
+        entry=entry,
+        trained=store.cell(trained) if trained else None,
+        log=store.log(trained) if trained else [],
+        records=records,
+        tables={key: table.set_index("index").sort_index() for key, table in tables.items() if len(table)},
+    )
+
+
+# Names
+
+
+def _renamed(plan: dict[str, Any], runs: list[Run]) -> list[Run]:
+    """Give columns of training images the prefix train_, and a name that is taken its evaluation's key."""
+    taken: dict[str, str] = {}
+    names: dict[str, dict[str, str]] = {}
+    for key, facts in plan["evaluations"].items():
+        prefix = "train_" if facts["split"] == "train" else ""
+        seen = dict.fromkeys(c for run in runs if key in run.tables for c in run.tables[key].columns if c != "label")
+        names[key] = {c: prefix + c if taken.setdefault(prefix + c, key) == key else f"{prefix}{key}_{c}" for c in seen}
+    return [replace(run, tables={k: t.rename(columns=names[k]) for k, t in run.tables.items()}) for run in runs]
+
+
+def _columns(plan: dict[str, Any], runs: list[Run]) -> list[BoardColumn]:
+    """Return the measured columns: fractions before other numbers, otherwise in the plan's order."""
+    found: dict[str, tuple[tuple[Any, ...], BoardColumn]] = {}
+    for place, (key, facts) in enumerate(plan["evaluations"].items()):
+        split = "train_" if facts["split"] == "train" else ""
+        present = dict.fromkeys(c for run in runs if key in run.tables for c in run.tables[key].columns)
+        for order, (pattern, words) in enumerate(facts["columns"].items()):
+            if not words.get("board"):
+                continue
+            for name in present:
+                for prefix in (split, f"{split}{key}_"):
+                    numbers = _match(pattern, name.removeprefix(prefix)) if name.startswith(prefix) else None
+                    if numbers is not None:
+                        board = prefix + str(words["board"]).format(**numbers)
+                        number = float(next(iter(numbers.values()))) if numbers else None
+                        column = BoardColumn(board, Column(**words), key, name, number)
+                        sort = (column.facts.aggregate != "fraction", place, order, number or 0.0)
+                        found.setdefault(board, (sort, column))
+                        break
+    return [column for _, column in sorted(found.values(), key=lambda pair: pair[0])]
+
+
+def _match(pattern: str, name: str) -> dict[str, str] | None:
+    """Return the numbers that `name` has in the placeholders of `pattern`, None if it is not of that form."""
+    placeholders = re.findall(r"\{(\w+)\}", pattern)
+    parts = [re.escape(part) for part in re.split(r"\{\w+\}", pattern)]
+    match = re.fullmatch(_NUMBER.join(parts), name)
+    return dict(zip(placeholders, match.groups(), strict=True)) if match else None
+
+
+def _among_own(measured: list[BoardColumn], trust: bool) -> list[BoardColumn]:
+    """Return the columns in the order of leaderboard.csv: who, what was measured, trust, violations, cost."""
+    head, grades, costs = OWN[:6], OWN[6:8] if trust else (), OWN[8:]
+    # Violations are a fact of the row, like its trust: the column is the board's own.
+    violations = [replace(c, evaluation="") for c in measured if c.name == "bound_violations"]
+    return [*head, *(c for c in measured if c.name != "bound_violations"), *grades, *violations, *costs]
+
+
+def _ranking(plan: dict[str, Any], columns: list[BoardColumn]) -> BoardColumn | None:
+    """Return the column that ranks, None if neither was run."""
+    eps = plan["suite"].get("primary_eps")
+    names = [f"{name}_{eps:g}" for name in RANKED_BY] if eps is not None else []
+    known = {column.name: column for column in columns}
+    return next((known[name] for name in names if name in known), None)
+
+
+# Rows
+
+
+def _numbers(table: pd.DataFrame, column: str) -> np.ndarray:
+    """Return a column as float64, shape (n,); flags become 0 and 1, whatever is missing NaN."""
+    values = table[column]
+    if values.dtype == object:
+        values = pd.to_numeric(values.map(lambda v: v, na_action="ignore"), errors="coerce")
+    return values.to_numpy(dtype="float64", na_value=np.nan)
+
+
+def _cell(runs: list[Run], column: BoardColumn) -> Cell | None:
+    """Return the number of one column for one defense, None if no model of it has the column."""
+    by_seed: dict[int, float] = {}
+    nulls, measured, images = 0, 0, []
+    for run in runs:
+        table = run.tables.get(column.evaluation)
+        if table is None or column.example_column not in table:
+            continue
+        values = _numbers(table, column.example_column)
+        valid = ~np.isnan(values)
+        nulls, measured = nulls + int((~valid).sum()), measured + 1
+        if valid.any():
+            values = values[valid]
+            by_seed[run.entry["seed"]] = float(values.sum() if column.facts.aggregate == "sum" else values.mean())
+            images.append(table.index.to_numpy()[valid])
+    if not measured:
+        return None
+    if not by_seed:
+        return Cell(None, nulls=nulls)
+    n = len(images[0]) if len(images) == 1 else len(np.unique(np.concatenate(images)))
+    # Events (violations) add up over models; everything else is the mean over them.
+    value = float(
+        np.sum(list(by_seed.values())) if column.facts.aggregate == "sum" else np.mean(list(by_seed.values()))
+    )
+    low, high = fraction_interval(value, n) if column.facts.aggregate == "fraction" else (None, None)
+    return Cell(value, low, high, by_seed, n, nulls)
+
+
+def _row(name: str, runs: list[Run], columns: list[BoardColumn], ranking: BoardColumn | None) -> Row:
+    """Return the row of one defense, not yet ranked."""
+    cells = {column.name: cell for column in columns if (cell := _cell(runs, column)) is not None}
+    violations = cells["bound_violations"].value if "bound_violations" in cells else None
+    trust, failed = _trust(runs)
+    if violations:
+        trust, failed = "INVALID", (*failed, "bounds")
+    done = [[r.info for r in run.records.values() if r and r.status == "done"] for run in runs]
+    return Row(
+        rank=None,
+        rank_low=None,
+        rank_high=None,
+        defense=name,
+        anchor=safe_name(name),
+        seeds=tuple(run.entry["seed"] for run in runs if run.tables),
+        n=cells[ranking.name].n if ranking and ranking.name in cells else 0,
+        cells=cells,
+        trust=trust,
+        trust_failed=failed,
+        bound_violations=None if violations is None else int(violations),
+        train_seconds=_mean(r.trained.info.get("seconds") for r in runs if r.trained and r.trained.status == "done"),
+        eval_seconds=_mean(sum(i.get("seconds", 0.0) for i in infos) for infos in done if infos),
+        eval_forwards=_count(sum(i.get("forwards", 0) for i in infos) for infos in done if infos),
+        eval_backwards=_count(sum(i.get("backwards", 0) for i in infos) for infos in done if infos),
+        facts={run.entry["seed"]: _facts(run) for run in runs},
+        failures=tuple(line for run in runs for line in _failures(run)),
+        missing=tuple(line for run in runs for line in _missing(run)),
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _count(values: Iterable[float]) -> int | None:
+    mean = _mean(values)
+    return None if mean is None else round(mean)
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    """Return the plan's entry of a model with what the store knows of its cells."""
+    records = {key: r for key, r in run.records.items() if r}
+    return {
+        **run.entry,
+        "training": run.trained.info if run.trained else {},
+        "status": {key: r.status for key, r in records.items()},
+        "info": {key: r.info for key, r in records.items()},
+    }
+
+
+def _failures(run: Run) -> list[str]:
+    seed = run.entry["seed"]
+    cells = [("training", run.trained), *run.records.items()]
+    return [f"{what}, seed {seed}: {r.error or 'no cause stored'}" for what, r in cells if r and r.status == "failed"]
+
+
+def _missing(run: Run) -> list[str]:
+    seed = run.entry["seed"]
+    lines = []
+    if run.entry.get("train_cell") and (run.trained is None or run.trained.status in ("pending", "running")):
+        lines.append(f"training, seed {seed}: {len(run.log)} epochs so far")
+    for key, record in run.records.items():
+        if record is None or record.status in ("pending", "running"):
+            lines.append(f"{key}, seed {seed}: {len(run.tables.get(key, ()))} images so far")
+    return lines
+
+
+def _trust(runs: list[Run]) -> tuple[str, tuple[str, ...]]:
+    """Return the worst grade over the models and all failed checks; evaluations store them as info["trust"]."""
+    found = [i for run in runs for r in run.records.values() if r and (i := r.info.get("trust"))]
+    if not found:
+        return "", ()
+    failed = (name for t in found for name, check in t.get("checks", {}).items() if check["verdict"] == "fail")
+    return max((t["grade"] for t in found), key=("A", "B", "C", "INVALID").index), tuple(dict.fromkeys(failed))
+
+
+def _with_cost(rows: list[Row]) -> list[Row]:
+    """Fill in the training time relative to Standard's in the same run."""
+    bases = [row for row in rows if next(iter(row.facts.values()))["base"] == "standard"]
+    standard = next((r for r in bases if r.defense == "standard"), bases[0] if bases else None)
+    if standard is None or not standard.train_seconds:
+        return rows
+    unit = standard.train_seconds
+    return [replace(r, train_cost=None if r.train_seconds is None else r.train_seconds / unit) for r in rows]
+
+
+# Ranks
+
+
+def _rank(
+    rows: list[Row], groups: dict[str, list[Run]], ranking: BoardColumn | None
+) -> tuple[list[Row], list[Pair], float | None]:
+    """Return the rows with their places, ranked ones first, the pairs, and the smallest gap that n resolves."""
+    if ranking is None:
+        return [replace(row, unranked="the ranking column was not run") for row in rows], [], None
+    outcomes = {row.defense: _outcomes(groups[row.defense], ranking) for row in rows}
+    sizes = [index for _, index in outcomes.values() if index is not None]
+    reference = max(sizes, key=len, default=None)
+    rows = [replace(row, unranked=_why_not(row, *outcomes[row.defense], reference)) for row in rows]
+    chosen = [row for row in rows if not row.unranked]
+    flags = {row.defense: outcomes[row.defense][0] for row in chosen}
+    result = ranks([flags[row.defense] for row in chosen])
+    placed = [
+        replace(row, rank=int(place), rank_low=int(low), rank_high=int(high))
+        for row, place, low, high in zip(chosen, result.place, result.low, result.high, strict=True)
+    ]
+    order = sorted(range(len(placed)), key=lambda i: placed[i].rank or 0)
+    pairs = [
+        _pair(placed[i].defense, placed[j].defense, flags, float(result.p[i, j]))
+        for place, i in enumerate(order)
+        for j in order[place + 1 :]
+    ]
+    gap = (
+        smallest_resolvable_gap(len(reference), result.discordance)
+        if len(placed) > 1 and reference is not None
+        else None
+    )
+    return [placed[i] for i in order] + [row for row in rows if row.unranked], pairs, gap
+
+
+def _outcomes(runs: list[Run], ranking: BoardColumn) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the flags of the ranking column, shape (S, n), and their images (n,); None if the models' differ."""
+    tables = [run.tables[ranking.evaluation] for run in runs if ranking.evaluation in run.tables]
+    values = [_numbers(t, ranking.example_column) for t in tables if ranking.example_column in t]
+    if not values or any(np.isnan(v).any() for v in values) or any(not t.index.equals(tables[0].index) for t in tables):
+        return np.zeros((len(values), 0), dtype=bool), None
+    return np.array(values, dtype=bool), tables[0].index.to_numpy()
+
+
+def _why_not(row: Row, flags: np.ndarray, index: np.ndarray | None, reference: np.ndarray | None) -> str:
+    """Return why a row cannot be ranked, "" if it can."""
+    if row.trust == "INVALID":
+        return f"invalid: {', '.join(row.trust_failed) or 'a check failed'}"
+    if not len(flags):
+        return "the ranking column was not run"
+    if index is None:
+        return "its models were not evaluated on the same images"
+    if reference is None or not np.array_equal(index, reference):
+        return f"evaluated on {len(index)} images, the others on {0 if reference is None else len(reference)}"
+    return ""
+
+
+def _pair(a: str, b: str, flags: dict[str, np.ndarray], adjusted: float) -> Pair:
+    c = compare_flags(flags[a], flags[b])
+    return Pair(a, b, c.difference, c.low, c.high, c.p, adjusted, c.n, c.only_a, c.only_b)
+
+
+# Per-example tables
+
+
+def _stack(plan: dict[str, Any], runs: list[Run], split: str) -> pd.DataFrame:
+    """Return all models' joined tables of one split below each other: defense, seed, index, label, then the rest."""
+    keys = [key for key, facts in plan["evaluations"].items() if facts["split"] == split]
+    joined = [_join(run, [k for k in keys if k in run.tables]) for run in runs]
+    joined = [table for table in joined if len(table)]
+    if not joined:
+        return pd.DataFrame({k: pd.Series(dtype="str" if k == "defense" else "int64") for k in KEYS})
+    whole = pd.concat(joined, ignore_index=True)
+    for name in whole.columns:
+        if whole[name].dtype == object and pd.api.types.infer_dtype(whole[name], skipna=True) == "boolean":
+            whole[name] = whole[name].astype("boolean")
+    return whole[[*KEYS, *(c for c in whole.columns if c not in KEYS)]]
+
+
+def _join(run: Run, keys: list[str]) -> pd.DataFrame:
+    """Join one model's tables on the image.
+
+    Raises:
+        StoreError: two tables disagree about the label of an image.
+    """
+    if not keys:
+        return pd.DataFrame()
+    index = run.tables[keys[0]].index
+    for key in keys[1:]:
+        if not index.equals(run.tables[key].index):
+            index = index.union(run.tables[key].index)
+    label = np.full(len(index), -1, dtype="int64")
+    columns: dict[str, Any] = {}
+    for key in keys:
+        table = run.tables[key]
+        at = index.get_indexer(table.index)
+        if ((label[at] >= 0) & (label[at] != table["label"].to_numpy())).any():
+            raise StoreError(
+                f"{run.entry['defense']}, seed {run.entry['seed']}: expected one label per image, got another one in "
+                f"the table of {key!r}. The data changed between evaluations: choose another --out."
+            )
+        label[at] = table["label"].to_numpy()
+        whole = table if len(at) == len(index) else table.reindex(index)
+        columns.update({name: whole[name].array for name in table.columns.drop("label")})
+    facts = {"defense": run.entry["defense"], "seed": run.entry["seed"], "index": index.to_numpy(), "label": label}
+    return pd.DataFrame({**facts, **columns})
+
+
+def _pictures(
+    store: Store, groups: dict[str, list[Run]], ranking: BoardColumn | None
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return the nearest and the farthest broken images of each defense's first model that has stored ones."""
+    chosen: dict[tuple[str, int], dict[str, Any]] = {}
+    for name, runs in groups.items() if ranking else ():
+        for run in runs:
+            record = run.records[ranking.evaluation] if ranking else None
+            images = store.images(record.id) if record else {}
+            if images and len(images["index"]):
+                delta = (images["adversarial"] - images["clean"]).reshape(len(images["index"]), -1)
+                distance = np.linalg.norm(delta.astype("float64"), axis=1)
+                order = np.argsort(distance, kind="stable")
+                keep = order if len(order) <= 2 * PICTURES else np.r_[order[:PICTURES], order[-PICTURES:]]
+                chosen[name, run.entry["seed"]] = {k: v[keep] for k, v in images.items()} | {"distance": distance[keep]}
+                break
+    return chosen

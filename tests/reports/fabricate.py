@@ -1,0 +1,193 @@
+"""A synthetic result folder: a real store filled with drawn outcomes, without torch and without a run."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.records import Column
+from bench.store import Lease, Store
+
+EPS = (0.05, 0.1, 0.5)
+DEFENSES = {"standard": 0.2, "lcnn": 0.24, "gradreg": 0.5, "lcnn:lambda_beta=0.01": 0.26}  # typical breaking distance
+FLAG = {"kind": "flag", "aggregate": "fraction", "direction": "higher", "source": "a paper"}
+COLUMNS: dict[str, dict[str, Column]] = {
+    "accuracy": {
+        "clean_correct": Column("Classified right.", board="clean_accuracy", **FLAG),
+        "margin": Column("Margin."),
+    },
+    "pgd_l2": {"pgd_l2_{eps}_robust": Column("Survives PGD.", board="pgd_l2_{eps}", **FLAG)},
+    "autoattack_l2": {
+        "autoattack_l2_{eps}_robust": Column("Survives AutoAttack.", board="autoattack_l2_{eps}", **FLAG),
+        "autoattack_l2_{eps}_broken_by": Column("Who broke it.", kind="text"),
+        "autoattack_l2_{eps}_distance": Column("Distance."),
+    },
+    "stability": {
+        "stability_{radius}": Column("Relative gradient change.", board="stability_{radius}", direction="lower"),
+        "stability_{radius}_bound": Column("Its bound."),
+    },
+    "curvature": {
+        "gradient_norm": Column("Norm of the gradient.", board="gradient_norm", direction="lower"),
+        "hessian_norm": Column("Norm of the Hessian.", board="hessian_norm", direction="lower"),
+        "curvature": Column("Normalised curvature.", board="curvature", direction="lower"),
+    },
+    "bounds": {
+        "bound_violations": Column(
+            "Violations.", kind="count", board="bound_violations", aggregate="sum", direction="lower"
+        )
+    },
+}
+
+
+def make_plan(
+    defenses: dict[str, float] | None = None,
+    seeds: tuple[int, ...] = (0, 1),
+    dataset: str = "digits",
+    primary_eps: float | None = 0.5,
+    evaluations: tuple[str, ...] = tuple(COLUMNS),
+    **extra_evaluations: dict[str, Any],
+) -> dict[str, Any]:
+    """Return a plan in the store's format; no cell exists yet."""
+    defenses = defenses or DEFENSES
+    specs = {key: {"evaluation": key} for key in evaluations} | extra_evaluations
+    return {
+        "format": 1,
+        "command": f"python -m bench run --suite {dataset}",
+        "created": "2026-01-02T03:04:05+00:00",
+        "suite": {
+            "name": dataset,
+            "description": "A synthetic suite.",
+            "dataset": dataset,
+            "backbone": "convnet",
+            "seeds": list(seeds),
+            "primary_eps": primary_eps,
+            "audit": 0,
+            "holdout": 0,
+            "defenses": list(defenses),
+            "recipe": {"epochs": 30},
+        },
+        "overrides": {},
+        "data": {
+            "name": dataset,
+            "original": True,
+            "layout": "embedded",
+            "classes": [str(k) for k in range(10)],
+            "shape": [1, 8, 8],
+            "train": {"n": 1437, "total": 1437, "fingerprint": "a" * 64},
+            "test": {"n": 360, "total": 360, "fingerprint": "b" * 64},
+            "note": "",
+        },
+        "environment": {"bench": "0.1.0", "python": "3.11.2", "torch": "2.11.0", "device": "cpu", "packages": {}},
+        "evaluations": {key: _evaluation(key, **spec) for key, spec in specs.items()},
+        "rows": [_plan_row(spelling, seed) for spelling in defenses for seed in seeds],
+    }
+
+
+def _evaluation(key: str, evaluation: str, split: str = "test", limit: int | None = None) -> dict[str, Any]:
+    return {
+        "evaluation": evaluation,
+        "arguments": {},
+        "limit": limit,
+        "split": split,
+        "seed": 0,
+        "source": "a paper",
+        "version": 1,
+        "description": f"Evaluation {key}.",
+        "columns": {pattern: asdict(column) for pattern, column in COLUMNS[evaluation].items()},
+    }
+
+
+def _plan_row(spelling: str, seed: int) -> dict[str, Any]:
+    base, _, overrides = spelling.partition(":")
+    return {
+        "defense": spelling,
+        "base": base,
+        "seed": seed,
+        "provenance": "trained here",
+        "train_cell": name_of("train", spelling, seed),
+        "evaluations": {},
+        "description": f"The defense {base}.",
+        "source": "a paper",
+        "version": 1,
+        "bibtex": "",
+        "hyperparameters": dict(item.split("=") for item in overrides.split(",") if item),
+        "recipe": {"epochs": 30},
+        "backbone": "convnet",
+    }
+
+
+def name_of(*parts: object) -> str:
+    """Return a cell id for anything."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def table_of(
+    evaluation: str, spelling: str, seed: int, n: int, distance: float, eps: tuple[float, ...] = EPS
+) -> pd.DataFrame:
+    """Return the per-example table of one cell; same arguments, same table, same images broken by every attack."""
+    entropy = int(name_of(spelling, seed)[:12], 16)
+    rng = np.random.default_rng(entropy)
+    breaking = distance * np.exp(np.random.default_rng(3).normal(size=n) + 0.3 * rng.normal(size=n))
+    clean = rng.random(n) < 0.95
+    values = np.exp(rng.normal(size=(n, 3)))
+    values[rng.random(n) < 0.02] = np.nan
+    table: dict[str, Any] = {"index": np.arange(n), "label": np.arange(n) % 10}
+    if evaluation == "accuracy":
+        table |= {"clean_correct": clean, "margin": np.where(clean, breaking, -1.0)}
+    elif evaluation == "pgd_l2":
+        table |= {f"pgd_l2_{e:g}_robust": clean & (breaking > 0.97 * e) for e in eps}
+    elif evaluation == "autoattack_l2":
+        robust = clean & (breaking > 0.5)
+        table["autoattack_l2_0.5_robust"] = robust
+        table["autoattack_l2_0.5_broken_by"] = np.where(robust, "", np.where(clean, "apgd_ce", "clean"))
+        table["autoattack_l2_0.5_distance"] = np.where(robust, np.nan, np.minimum(breaking, 0.5))
+    elif evaluation == "stability":
+        for radius in (0.01, 0.1):
+            table |= {f"stability_{radius:g}": radius * values[:, 0], f"stability_{radius:g}_bound": values[:, 1]}
+    elif evaluation == "curvature":
+        table |= dict(zip(("gradient_norm", "hessian_norm", "curvature"), values.T, strict=True))
+    elif evaluation == "bounds":
+        table["bound_violations"] = np.zeros(n)
+    return pd.DataFrame(table)
+
+
+def write_cell(store: Store, cell: str, kind: str, info: dict[str, Any], tables: list[pd.DataFrame]) -> Lease:
+    """Write a finished cell of that many chunks."""
+    lease = store.claim(cell, kind, {})
+    assert lease is not None
+    for number, table in enumerate(tables):
+        store.put_chunk(lease, number, table, None, {})
+    store.finish(lease, info)
+    return lease
+
+
+def make_store(
+    out: Path, plan: dict[str, Any], n: int = 120, chunk: int = 50, distances: dict[str, float] | None = None
+) -> dict[str, Any]:
+    """Fill a store for a plan: every training and every evaluation done; return the plan as it then reads."""
+    distances = distances or DEFENSES
+    with Store.open(out, create=True) as store:
+        number = store.put_plan(plan)
+        for place, row in enumerate(plan["rows"]):
+            spelling, seed = row["defense"], row["seed"]
+            seconds = 4.0 * distances[spelling] + seed
+            lease = store.claim(row["train_cell"], "train", {})
+            assert lease is not None
+            store.put_epoch(lease, {"epoch": 1, "loss": 1.0, "terms": {}, "train_accuracy": 0.9, "seconds": seconds})
+            store.finish(
+                lease, {"weights": name_of(spelling, seed, "w"), "parameters": 1000, "seconds": seconds, "device": "cpu"}
+            )
+            for key, facts in plan["evaluations"].items():
+                size = n if facts["limit"] is None else min(n, facts["limit"])
+                table = table_of(facts["evaluation"], spelling, seed, size, distances[spelling])
+                cell = name_of(key, spelling, seed)
+                pieces = [table[i : i + chunk] for i in range(0, size, chunk)]
+                info = {"forwards": 40 * size, "backwards": 20 * size, "images": size, "seconds": 2.5 + seed}
+                write_cell(store, cell, "evaluation", info, pieces)
+                store.bind(number, place, key, cell)
+        return store.latest_plan()
