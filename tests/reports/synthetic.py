@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from bench.reports.board import Board, BoardColumn, Cell, Row
 
 from bench.records import Column
-from bench.reports.board import Board, BoardColumn, Cell, Row
 
 EPS = (0.05, 0.1, 0.15, 0.2, 0.5)
 RADII = (0.001, 0.003, 0.01, 0.03, 0.1)
@@ -56,7 +56,9 @@ def make_board(
     return Board(plan, tuple(rows), tuple(columns), examples, ranking, 0.034, logs)
 
 
-def make_images(board: Board, count: int = 8, side: int = 8, channels: int = 1) -> dict[tuple[str, int], dict[str, Any]]:
+def make_images(
+    board: Board, count: int = 8, side: int = 8, channels: int = 1
+) -> dict[tuple[str, int], dict[str, Any]]:
     """Return `(defense, seed) -> {"index", "clean", "adversarial", "prediction"}` as the store keeps them."""
     rng = np.random.default_rng(7)
     ramp = np.linspace(0, 1, side)
@@ -118,7 +120,12 @@ def _columns() -> list[BoardColumn]:
     columns = [
         BoardColumn(
             "clean_accuracy",
-            Column("Fraction of test images classified right.", **flag, formula="mean(argmax f(x) = y)", source="Krizhevsky 2009"),
+            Column(
+                "Fraction of test images classified right.",
+                **flag,
+                formula="mean(argmax f(x) = y)",
+                source="Krizhevsky 2009",
+            ),
             "accuracy",
             "clean_correct",
         )
@@ -126,7 +133,12 @@ def _columns() -> list[BoardColumn]:
     columns += [
         BoardColumn(
             f"pgd_l2_{e:g}",
-            Column("Still right after PGD with 40 steps.", **flag, formula="mean(argmax f(x + δ) = y)", source="Madry et al. 2018, section 2"),
+            Column(
+                "Still right after PGD with 40 steps.",
+                **flag,
+                formula="mean(argmax f(x + δ) = y)",
+                source="Madry et al. 2018, section 2",
+            ),
             "pgd_l2",
             f"pgd_l2_{e:g}_robust",
             e,
@@ -136,7 +148,12 @@ def _columns() -> list[BoardColumn]:
     columns.append(
         BoardColumn(
             "autoattack_l2_0.5",
-            Column("Still right after AutoAttack.", **flag, formula="worst case of four attacks", source="Croce and Hein 2020"),
+            Column(
+                "Still right after AutoAttack.",
+                **flag,
+                formula="worst case of four attacks",
+                source="Croce and Hein 2020",
+            ),
             "autoattack_l2",
             "autoattack_l2_0.5_robust",
             0.5,

@@ -1,0 +1,109 @@
+"""Numbers and names in the form that readers see: no false precision, units said, missing is a dash."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+
+MISSING = "–"
+_WORDS = {"pgd": "PGD", "autoattack": "AutoAttack", "l2": "ℓ₂", "linf": "ℓ∞", "fgsm": "FGSM", "apgd": "APGD"}
+
+
+def decimals(n: int) -> int:
+    """Return the decimals of a percentage of `n` images: enough to see one image, at most two.
+
+    10,000 images give 2, 1,000 give 1, 64 give 0.
+    """
+    return min(2, max(0, math.ceil(math.log10(n)) - 2)) if n > 0 else 0
+
+
+def percent(value: float | None, n: int) -> str:
+    """Return a fraction as per cent without the sign, e.g. "61.06" at n = 10,000 and "61" at n = 64."""
+    return MISSING if missing(value) else f"{100 * value:.{decimals(n)}f}"  # type: ignore[operator]
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number with `digits` significant digits, in scientific form outside 0.001 … 99,999."""
+    if missing(value):
+        return MISSING
+    assert value is not None
+    if value == 0 or math.isinf(value):
+        return "0" if value == 0 else "∞" if value > 0 else "−∞"
+    exponent = math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
+    if exponent < -3 or exponent > 4:
+        mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
+        return f"{mantissa}e{int(power)}".replace("-", "−")
+    return f"{value:,.{max(0, digits - 1 - exponent)}f}".replace("-", "−")
+
+
+def count(value: float | None) -> str:
+    """Return a count with a suffix: 410 k, 1.95 M."""
+    if missing(value):
+        return MISSING
+    assert value is not None
+    for size, suffix in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{suffix}"
+    return f"{value:.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time in the largest sensible unit: 6.2 s, 3.4 min, 1.5 h."""
+    if missing(seconds):
+        return MISSING
+    assert seconds is not None
+    if seconds < 120:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def missing(value: float | None) -> bool:
+    """Tell whether there is no number: None or NaN."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def label(name: str) -> str:
+    """Return a column's name in words: "autoattack_l2" → "AutoAttack ℓ₂", "gradient_norm" → "Gradient norm"."""
+    words = " ".join(_WORDS.get(w, w) for w in name.split("_"))
+    return words[:1].upper() + words[1:]
+
+
+def rank_range(low: int | None, high: int | None) -> str:
+    """Return "2–4", or "2" where both ends agree, or a dash for a row that is not ranked."""
+    if low is None or high is None:
+        return MISSING
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def listing(names: list[str]) -> str:
+    """Return "a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def plural(k: int, noun: str) -> str:
+    """Return "1 seed", "2 seeds", "10,000 images"."""
+    return f"{k:,} {noun}{'' if k == 1 else 's'}"
+
+
+def moment(iso: str) -> str:
+    """Return an ISO time as "14 March 2026, 09:26 UTC"-like text; the text itself when it is none."""
+    try:
+        at = datetime.fromisoformat(iso)
+    except ValueError:
+        return iso
+    months = [
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+    ]
+    zone = f" {at.tzname()}" if at.tzinfo else ""
+    return f"{at.day} {months[at.month - 1]} {at.year}, {at:%H:%M}{zone}"
