@@ -141,6 +141,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def sha256_of(content: bytes) -> str:
+    """Return the SHA-256 of bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def pack_arrays(arrays: dict[str, np.ndarray]) -> bytes:
     """Serialise named arrays, compressed (safetensors inside zlib: no pickle)."""
     return zlib.compress(save_safetensors({k: np.ascontiguousarray(v) for k, v in arrays.items()}), 6)

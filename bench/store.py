@@ -189,6 +189,11 @@ class Store:
                 (lease.cell, lease.generation),
             )
 
+    def reopen(self, cell: str) -> None:
+        """Mark a finished cell as unfinished: what it produced outside the store is gone."""
+        with self._transaction() as db:
+            db.execute("UPDATE cells SET status='pending' WHERE id=? AND status='done'", (cell,))
+
     def _require(self, db: sqlite3.Connection, lease: Lease) -> None:
         row = db.execute("SELECT generation, status FROM cells WHERE id=?", (lease.cell,)).fetchone()
         if row is None or row[0] != lease.generation or row[1] != "running":
@@ -252,7 +257,8 @@ class Store:
     def put_plan(self, plan: dict[str, Any]) -> int:
         """Store the plan of a command and return its number; the board shows the last one."""
         with self._transaction() as db:
-            return int(db.execute("INSERT INTO plans (plan) VALUES (?)", (_dump(plan),)).lastrowid or 0)
+            text = _dump(plan, sort=False)  # the suite's order of evaluations and columns is the board's
+            return int(db.execute("INSERT INTO plans (plan) VALUES (?)", (text,)).lastrowid or 0)
 
     def bind(self, plan: int, row: int, evaluation: str, cell: str) -> None:
         """Say which cell holds an evaluation of a plan's row (known once its weights are)."""
@@ -356,9 +362,9 @@ def _verify(data: bytes, expected: str, where: str) -> None:
         )
 
 
-def _dump(value: Any) -> str:
+def _dump(value: Any, sort: bool = True) -> str:
     """Serialise as canonical JSON; non-finite numbers become null, so that every reader can parse it."""
-    return json.dumps(_finite(value), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return json.dumps(_finite(value), sort_keys=sort, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
 def _finite(value: Any) -> Any:
@@ -412,7 +418,8 @@ def _translated(path: Path) -> Iterator[None]:
                 f"{path}: expected a sound database, got {text!r}. Restore it or choose another --out."
             ) from error
         raise EnvironmentProblem(
-            f"{path}: expected to read and write here, got {text!r}. Check free space and permissions, or choose another --out."
+            f"{path}: expected to read and write here, got {text!r}. Check free space and permissions, "
+            "or choose another --out."
         ) from error
     except sqlite3.DatabaseError as error:
         raise StoreError(

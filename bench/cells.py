@@ -1,0 +1,161 @@
+"""What a cell is: the unit of work, caching, resuming and distribution, and the key that names it.
+
+A key is the SHA-256 of canonical JSON of everything that can change the cell's result and of nothing else: never
+a time, a path, a host or the evaluation's batch size. Source files count by their content, so that an edited
+defense or attack is computed anew.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import inspect
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Packages whose source is part of a cell's key when a function of the cell reaches it.
+_TRACKED = ("bench.models", "bench.attacks", "bench.evaluations")
+_BOOKKEEPING = ("bench.models.registry",)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainCell:
+    """One model to be trained: a defense and a seed.
+
+    Attributes:
+        spec: everything that can change the result, as plain data.
+    """
+
+    spec: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The cell's key."""
+        return key("train", self.spec)
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationCell:
+    """One evaluation of one set of weights on one set of images.
+
+    Attributes:
+        spec: everything that can change the result, as plain data.
+    """
+
+    spec: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The cell's key."""
+        return key("evaluation", self.spec)
+
+
+def key(kind: str, spec: dict[str, Any]) -> str:
+    """Return the SHA-256 of a cell's description in canonical JSON."""
+    text = json.dumps({"kind": kind, **spec}, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sources(functions: Iterable[Callable[..., Any]]) -> dict[str, str]:
+    """Return module name to SHA-256 of every source file that the functions' results depend on.
+
+    Followed are imports, as written in the source, into models, attacks and evaluations; a user's own file counts
+    with the files beside it that it imports. Torch counts by its version, elsewhere in the key.
+    """
+    files: dict[str, Path] = {}
+    for function in functions:
+        module = inspect.getmodule(inspect.unwrap(function))
+        if module is not None and getattr(module, "__file__", None):
+            _follow(module.__name__, Path(str(module.__file__)), files)
+    # A user's module is loaded under a name that holds its path's hash: name it by its stem, paths are no content.
+    return {
+        (name if name.startswith("bench.") else path.stem): hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in sorted(files.items())
+    }
+
+
+def _follow(name: str, path: Path, files: dict[str, Path]) -> None:
+    if name in files or name.startswith(_BOOKKEEPING):
+        return
+    files[name] = path
+    for imported in _imports(path, name):
+        found = _locate(imported, path)
+        if found is not None:
+            _follow(imported, found, files)
+
+
+def _locate(module: str, importer: Path) -> Path | None:
+    """Return the file of a module whose source counts, None for libraries and bookkeeping."""
+    if module.startswith(_TRACKED):
+        spec = importlib.util.find_spec(module)
+        return Path(spec.origin) if spec and spec.origin else None
+    beside = importer.parent / f"{module.replace('.', '/')}.py"
+    return beside if not module.startswith("bench") and beside.is_file() else None
+
+
+def _imports(path: Path, name: str) -> list[str]:
+    """Return the modules that a source file imports, absolute names, in order."""
+    return _imports_of(path.read_text(encoding="utf-8"), name, path.name == "__init__.py")
+
+
+@functools.lru_cache(maxsize=512)
+def _imports_of(text: str, name: str, is_package: bool) -> list[str]:
+    package = name if is_package else name.rpartition(".")[0]
+    names: list[str] = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parent = package.rsplit(".", node.level - 1)[0] if node.level > 1 else package
+                base = f"{parent}.{base}".rstrip(".")
+            # `from package import name` may name a sub-module: both are looked up, what is no module has no file.
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return [n for n in dict.fromkeys(names) if n and _is_module(n)]
+
+
+def _is_module(name: str) -> bool:
+    if not name.startswith(_TRACKED):
+        return not name.startswith("bench")
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def runtime(device: str, precision: str) -> dict[str, str]:
+    """Return the part of a key that says where numbers are computed: device kind, precision, torch's major.minor."""
+    import torch
+
+    return {
+        "device": device.partition(":")[0],
+        "precision": precision,
+        "torch": ".".join(torch.__version__.split(".")[:2]),
+    }
+
+
+def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Return in words what differs between two cells' descriptions: why a stored result does not serve."""
+    found: list[str] = []
+    for name in sorted(old.keys() | new.keys()):
+        a, b = old.get(name), new.get(name)
+        if a == b:
+            continue
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += difference(a, b, f"{prefix}{name}.")
+        elif "sha256" in f"{prefix}{name}" or prefix.startswith("sources."):
+            found.append(f"{prefix}{name} changed")
+        else:
+            found.append(f"{prefix}{name}: {_short(a)} → {_short(b)}")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = "absent" if value is None else str(value)
+    return text if len(text) <= 24 else f"{text[:12]}…"

@@ -1,0 +1,265 @@
+"""Parse a command, call one function, exit with its code. All messages for the user of the terminal are here."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from bench import __version__
+from bench.errors import BenchError, UsageError, nearest
+
+app = typer.Typer(
+    name="bench",
+    add_completion=False,
+    no_args_is_help=True,
+    help="Train, attack, measure and rank adversarial-robustness defenses under one equal recipe.",
+)
+
+Defenses = Annotated[
+    list[str] | None, typer.Option("--defense", help="Only this defense (repeatable); NAME:key=value,… overrides.")
+]
+Evaluations = Annotated[list[str] | None, typer.Option("--evaluation", help="Only this evaluation (repeatable).")]
+Seeds = Annotated[str | None, typer.Option("--seeds", help="Training seeds, e.g. 0,1.")]
+Data = Annotated[Path | None, typer.Option("--data", help="Folder in which data sets are looked for first.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Result folder (default: results/<suite>).")]
+Included = Annotated[
+    list[Path] | None, typer.Option("--include", help="Python file with your own entries (runs as code).")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+@app.command()
+def run(
+    suite: Annotated[str, typer.Option("--suite", help="Name of a suite, or a TOML file.")] = "digits",
+    defense: Defenses = None,
+    evaluation: Evaluations = None,
+    seeds: Seeds = None,
+    data: Data = None,
+    out: Out = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:i.")] = "auto",
+    limit: Annotated[int | None, typer.Option(min=1, help="First N test images.")] = None,
+    train_limit: Annotated[int | None, typer.Option(min=1, help="First N training images.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs instead of the recipe's.")] = None,
+    batch_size: Annotated[str, typer.Option(help="Images per call in evaluations: a number, or auto.")] = "auto",
+    time_limit: Annotated[str | None, typer.Option(help="Stop in time, e.g. 9m; run again to go on.")] = None,
+    engine: Annotated[str, typer.Option(help="Where cells run: local.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Address of a cluster.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Backbone instead of the suite's.")] = None,
+    attack_peer: Annotated[str | None, typer.Option(help="Also run the attacks by another library.")] = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Exit 7 if another run holds the cells.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    include: Included = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is cached; do nothing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but the board.")] = False,
+) -> None:
+    """Plan, train, evaluate and report a suite. The same command again finishes what is missing."""
+    from bench import pipeline, plan
+
+    pipeline.check_engine(engine, address)
+    options = pipeline.Options(
+        suite=suite,
+        narrow={
+            "defenses": tuple(defense or ()),
+            "evaluations": tuple(evaluation or ()),
+            "seeds": _seeds(seeds),
+            "limit": limit,
+            "train_limit": train_limit,
+            "epochs": epochs,
+            "backbone": backbone,
+            "attack_peer": attack_peer,
+        },
+        data_dir=data,
+        out=out,
+        device=device,
+        batch_size=_batch_size(batch_size),
+        time_limit=_duration(time_limit),
+        no_wait=no_wait,
+        debug=debug,
+        quiet=quiet,
+        included=tuple(str(p) for p in include or ()),
+        command=plan.command_line(),
+    )
+    if dry_run:
+        _print_plan(*pipeline.dry_run(options))
+        return
+    result = pipeline.run(options)
+    _print_board(result.out)
+    for name, cause in result.failures.items():
+        _complain(f"{name}: {cause}")
+    if result.code > 1:
+        _complain("stopped early; everything finished so far is stored. Run the same command again to go on.")
+    raise typer.Exit(result.code)
+
+
+def _seeds(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        seeds = tuple(int(s) for s in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"--seeds: expected whole numbers such as 0,1, got {text!r}. Separate them by commas."
+        ) from None
+    if len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise UsageError(f"--seeds: expected different numbers from 0 up, got {text!r}. Name each seed once.")
+    return seeds
+
+
+def _batch_size(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--batch-size: expected auto or a number from 1 up, got {text!r}. Write --batch-size auto.")
+    return int(text)
+
+
+def _duration(text: str | None) -> float | None:
+    from bench.stopping import parse_duration
+
+    if text is None:
+        return None
+    try:
+        return parse_duration(text)
+    except ValueError:
+        raise UsageError(f"--time-limit: expected a duration such as 90s, 9m or 1.5h, got {text!r}.") from None
+
+
+def _print_plan(plan: Any, states: list[Any]) -> None:
+    """Print a dry run: one line per cell, then the sums."""
+    for s in states:
+        cost = "" if s.seconds is None or s.cached else f"  (took {s.seconds:.1f} s before)"
+        print(f"{'cached' if s.cached else 'to do ':6}  {s.name}{'' if s.cached else f': {s.why}'}{cost}")
+    epochs = [int(r.job.recipe.epochs or 0) * len(r.job.train) for r in plan.rows]
+    todo = {s.name for s in states if not s.cached}
+    passes = sum(e for e, r in zip(epochs, plan.rows, strict=True) if f"train {r.label}" in todo)
+    known = [s.seconds for s in states if not s.cached]
+    measured = sum(k for k in known if k is not None)
+    rest = sum(k is None for k in known)
+    print(
+        f"estimated cost: {passes:,} training images; {measured:.0f} s for cells that have run before"
+        + (f", {rest} cells have no time yet" if rest else "")
+    )
+    print(f"cells: {len(states)}, cached: {sum(s.cached for s in states)}")
+
+
+def _print_board(out: Path) -> None:
+    from bench.reports.tables import build
+    from bench.reports.terminal import board_table
+    from bench.store import Store
+
+    with Store.open(out) as store:
+        Console(soft_wrap=False).print(board_table(build(store)))
+    print(out / "leaderboard.html")
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="defenses, attacks, evaluations, suites or datasets.")],
+    as_json: AsJson = False,
+    include: Included = None,
+    data: Data = None,
+) -> None:
+    """List what the registry holds."""
+    from bench import listing
+    from bench.models import registry
+
+    for path in include or ():
+        registry.include(path)
+    if what not in listing.KINDS:
+        raise UsageError(f"list: expected {', '.join(listing.KINDS)}, got {what!r}. {nearest(what, listing.KINDS)}")
+    entries = listing.entries(what, data)
+    if as_json:
+        print(json.dumps(entries, indent=2, ensure_ascii=False))
+    else:
+        Console().print(listing.table(what, entries))
+
+
+@app.command()
+def report(out: Annotated[Path, typer.Option("--out", help="Result folder.")] = Path("results/digits")) -> None:
+    """Rebuild the leaderboard from the store; needs no torch."""
+    from bench import reports
+
+    reports.write(out)
+    _print_board(out)
+
+
+@app.command()
+def doctor(data: Data = None, as_json: AsJson = False) -> None:
+    """Say what this machine can run, and smoke-test it."""
+    from bench import diagnosis
+
+    checks = diagnosis.examine(data)
+    if as_json:
+        print(json.dumps([c.record() for c in checks], indent=2))
+    else:
+        Console().print(diagnosis.table(checks))
+    raise typer.Exit(4 if any(c.verdict == "fail" for c in checks) else 0)
+
+
+_LATER = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command(context_settings=_LATER)
+def evaluate() -> None:
+    """Put a trained model of your own on the board (comes later; today: `bench.evaluate` in Python)."""
+    raise UsageError(
+        "evaluate: expected a command that exists, got one that comes later. Use bench.evaluate in Python."
+    )
+
+
+@app.command(context_settings=_LATER)
+def verify() -> None:
+    """Re-score the saved adversarial examples (comes later)."""
+    raise UsageError("verify: expected a command that exists, got one that comes later. Use `run` again meanwhile.")
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with the code of README's table."""
+    debug = "--debug" in sys.argv
+    try:
+        answer = app(standalone_mode=False)
+        code = answer if isinstance(answer, int) else 0
+    except BenchError as error:
+        code = _fail(str(error), error.exit_code, debug)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except MemoryError as error:
+        code = _fail(f"memory: expected enough of it, got {error or 'none'}. Use a smaller --batch-size.", 4, debug)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # the parser's own errors: unknown option, missing value …
+            code = _fail(f"bench: {error.format_message()} See `python -m bench --help`.", 2, debug)
+        else:
+            hint = "" if debug else " Run again with --debug for the traceback, and report it."
+            code = _fail(f"bench: internal error, {type(error).__name__}: {error}.{hint}", 1, debug)
+    sys.exit(code)
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    _complain(message)
+    return code
+
+
+def _complain(message: str) -> None:
+    """Print one line on stderr, without control characters."""
+    line = " ".join(message.split())
+    print("".join(c for c in line if c.isprintable()), file=sys.stderr)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"bench {__version__}")
+        raise typer.Exit

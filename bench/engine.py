@@ -1,0 +1,291 @@
+"""Where cells run: here. Every cell is claimed, computed, stored, given back; a failure leaves the others alone.
+
+Several processes may work on one folder: each takes what nobody holds. A remote engine would replace `run_cells`
+and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bench import files
+from bench.batches import to_unit
+from bench.errors import (
+    BenchError,
+    EnvironmentProblem,
+    IntegrityError,
+    LockedError,
+    SecurityRefusal,
+    StoreError,
+)
+from bench.evaluate import check_model, evaluate_chunks
+from bench.plan import Measurement, Plan, Row, load_weights
+from bench.progress import Reporter
+from bench.stopping import StopRequest
+from bench.store import Lease, LeaseLost, Store
+from bench.train import Stopped, train
+
+HEARTBEAT_SECONDS = 30.0
+_FATAL = (EnvironmentProblem, IntegrityError, SecurityRefusal, StoreError)
+
+
+@dataclass
+class Outcome:
+    """What a run came to.
+
+    Attributes:
+        computed: cells computed by this process.
+        failures: row or evaluation to cause.
+    """
+
+    computed: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Context:
+    """What every cell needs: where results go, who is told, and when to stop."""
+
+    plan: Plan
+    plan_id: int
+    store: Store
+    reporter: Reporter
+    stop: StopRequest
+    batch_size: int | None = None
+    no_wait: bool = False
+    debug: bool = False
+    outcome: Outcome = field(default_factory=Outcome)
+
+
+class _Busy(Exception):
+    """Another process works on the cell."""
+
+
+def weights_path(out: Path, sha: str) -> Path:
+    """Return where a set of weights lies."""
+    return out / "weights" / f"{sha}.safetensors"
+
+
+def run_cells(context: Context) -> Outcome:
+    """Compute every cell of the plan that is not stored, waiting for those that others compute.
+
+    Raises:
+        Stopped: the run was asked to stop.
+        LockedError: `no_wait`, and another process holds a cell.
+        EnvironmentProblem, IntegrityError, StoreError, SecurityRefusal: nothing more can be done here.
+    """
+    waiting = list(enumerate(context.plan.rows))
+    while waiting:
+        held = []
+        for number, row in waiting:
+            if not _run_row(context, number, row):
+                held.append((number, row))
+        if len(held) == len(waiting) and context.no_wait:
+            raise LockedError(
+                f"{context.plan.out}: expected free cells, got cells that another run works on "
+                f"({_holders(context, held)}). Wait for it, or run without --no-wait."
+            )
+        if held:
+            time.sleep(0.5)
+        waiting = held
+    return context.outcome
+
+
+def _holders(context: Context, rows: list[tuple[int, Row]]) -> str:
+    return context.store.holder(rows[0][1].cell.id) or "one of its evaluations"
+
+
+def _run_row(context: Context, number: int, row: Row) -> bool:
+    """Train a row and run its evaluations; False if another process holds one of them."""
+    _raise_if_stopped(context)
+    if row.label in context.outcome.failures:
+        return True
+    try:
+        weights = _trained(context, row)
+    except _Busy:
+        return False
+    if weights is None:
+        return True
+    model: nn.Module | None = None
+    complete = True
+    for measurement in context.plan.measurements:
+        _raise_if_stopped(context)
+        cell = measurement.cell(weights)
+        context.store.bind(context.plan_id, number, measurement.entry.key, cell.id)
+        record = context.store.cell(cell.id)
+        name = f"{row.label}: {measurement.entry.key}"
+        if (record and record.status == "done") or name in context.outcome.failures:
+            continue
+        lease = context.store.claim(cell.id, "evaluation", {**cell.spec, "name": name})
+        if lease is None:
+            complete = False
+            continue
+        if model is None:
+            model = _load(context, row, weights)
+        with _leased(context, lease, name):
+            _evaluate(context, lease, name, model, measurement, weights)
+    return complete
+
+
+def _raise_if_stopped(context: Context) -> None:
+    if context.stop():
+        raise Stopped("stopped; everything finished so far is stored. Run the same command to go on.")
+
+
+def _trained(context: Context, row: Row) -> str | None:
+    """Return the SHA-256 of the row's weights, training them if need be; None if training failed."""
+    store, out = context.store, context.plan.out
+    record = store.cell(row.cell.id)
+    if record and record.status == "done":
+        if weights_path(out, record.info["weights"]).is_file():
+            return str(record.info["weights"])
+        store.reopen(row.cell.id)
+        context.reporter.say(f"  {row.label}: its weights are missing, training anew")
+    lease = store.claim(row.cell.id, "train", {**row.cell.spec, "name": row.label})
+    if lease is None:
+        record = store.cell(row.cell.id)
+        if record and record.status == "done":
+            return str(record.info["weights"])
+        raise _Busy
+    with _leased(context, lease, row.label):
+        return _train(context, lease, row)
+    return None
+
+
+def _train(context: Context, lease: Lease, row: Row) -> str:
+    from safetensors.torch import save
+
+    started = time.monotonic()
+    context.reporter.cell(f"train {row.label}", int(row.job.recipe.epochs or 0))
+
+    def on_epoch(record: dict[str, object]) -> None:
+        context.store.put_epoch(lease, record)
+        context.reporter.advance(f"loss {record['loss']:.3f}")
+
+    checkpoint = context.plan.out / "checkpoints" / f"{row.cell.id}.pt"
+    model = train(row.job, context.plan.device, checkpoint=checkpoint, on_epoch=on_epoch, should_stop=context.stop)
+    content = save({k: v.contiguous() for k, v in model.state_dict().items()})
+    sha = files.sha256_of(content)
+    files.write_bytes(weights_path(context.plan.out, sha), content)
+    log = context.store.log(row.cell.id)
+    info = {
+        "weights": sha,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds": sum(r["seconds"] for r in log),
+        "device": context.plan.device.type,
+    }
+    context.store.finish(lease, info)
+    context.outcome.computed += 1
+    context.reporter.done(f"train {row.label}", time.monotonic() - started, _accuracy_note(log))
+    return sha
+
+
+def _accuracy_note(log: list[dict[str, object]]) -> str:
+    value = log[-1]["train_accuracy"] if log else None
+    return f"train accuracy {value:.1%}" if isinstance(value, float) else ""
+
+
+def _load(context: Context, row: Row, weights: str) -> nn.Module:
+    """Build a row's network and load its weights: the same bits that were saved."""
+    model = load_weights(row.job.build(), weights_path(context.plan.out, weights), weights)
+    model = model.to(context.plan.device)
+    x = to_unit(torch.tensor(context.plan.dataset.test.images[:2])).to(context.plan.device)
+    check_model(model, x, row.job.num_classes)
+    return model
+
+
+def _evaluate(
+    context: Context, lease: Lease, name: str, model: nn.Module, measurement: Measurement, weights: str
+) -> None:
+    started = time.monotonic()
+    stored = context.store.chunk_info(lease.cell)
+    n = len(measurement.split.labels)
+    context.reporter.cell(name, -(-n // measurement.evaluation.chunk))
+    chunks = evaluate_chunks(
+        measurement.evaluation,
+        model,
+        measurement.split,
+        context.plan.device,
+        arguments=measurement.spec["arguments"],
+        seed=measurement.entry.seed,
+        batch_size=context.batch_size,
+        done=tuple(stored),
+        keep_images=measurement.keeps,
+    )
+    for chunk in chunks:
+        context.store.put_chunk(lease, chunk.number, chunk.table, chunk.images, chunk.info)
+        stored[chunk.number] = chunk.info
+        context.reporter.advance()
+        if context.stop() and len(stored) * measurement.evaluation.chunk < n:
+            raise Stopped("stopped between two chunks; run the same command to go on.")
+    totals = {k: sum(c[k] for c in stored.values()) for k in ("forwards", "backwards", "images", "seconds")}
+    _export_pictures(context, lease, weights, measurement.entry.key)
+    context.store.finish(lease, totals)
+    context.outcome.computed += 1
+    context.reporter.done(name, time.monotonic() - started)
+
+
+def _export_pictures(context: Context, lease: Lease, weights: str, key: str) -> None:
+    """Write the adversarial examples of the final verdicts beside the weights that they break."""
+    pictures = context.store.images(lease.cell)
+    if pictures:
+        name = f"{weights}.{files.safe_name(key)}.{lease.cell[:8]}.adversarial.safetensors.z"
+        files.write_bytes(context.plan.out / "weights" / name, files.pack_arrays(pictures))
+
+
+@contextlib.contextmanager
+def _leased(context: Context, lease: Lease, name: str) -> Iterator[None]:
+    """Keep a lease alive while its cell is computed; store a failure, give the lease back on a stop."""
+    beat = _Heartbeat(context.plan.out, lease)
+    beat.start()
+    try:
+        yield
+    except (Stopped, KeyboardInterrupt):
+        beat.stop()
+        context.store.release(lease)
+        raise
+    except LeaseLost as error:
+        context.reporter.say(f"  {name}: {error}")
+    except _FATAL:
+        beat.stop()
+        with contextlib.suppress(BenchError):
+            context.store.release(lease)
+        raise
+    except Exception as error:
+        cause = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
+        context.store.fail(lease, cause)
+        context.outcome.failures[name] = cause
+        context.reporter.failed(name, cause)
+        if context.debug:
+            traceback.print_exc()
+    finally:
+        beat.stop()
+
+
+class _Heartbeat(threading.Thread):
+    """Says every half minute that the holder of a lease lives, over a connection of its own."""
+
+    def __init__(self, out: Path, lease: Lease) -> None:
+        super().__init__(daemon=True)
+        self._out, self._lease, self._over = out, lease, threading.Event()
+
+    def run(self) -> None:
+        """Beat until told to stop, or until the lease is lost (which the worker finds out by itself)."""
+        while not self._over.wait(HEARTBEAT_SECONDS):
+            with contextlib.suppress(BenchError), Store.open(self._out) as store:
+                store.heartbeat(self._lease)
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._over.set()
+        if self.is_alive():
+            self.join()

@@ -1,0 +1,264 @@
+"""(model, images, evaluation) → one table: chunk by chunk (stored), batch by batch (what memory holds).
+
+A chunk has a fixed size, so that a resumed run equals an uninterrupted one; a batch may shrink when memory runs
+out, which changes no result but by rounding. Passes through the network are counted here, outside the evaluations.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from bench.batches import to_unit
+from bench.data import Split
+from bench.errors import BenchError, UsageError
+from bench.evaluations.robustness import full_precision
+from bench.records import Evaluation
+
+Columns = dict[str, Any]
+
+
+class BadModel(UsageError):
+    """A model breaks the contract (B, C, H, W) in [0, 1] → finite logits (B, K), deterministic in eval mode."""
+
+
+@dataclass
+class Passes:
+    """Images passed through the network, forward and backward."""
+
+    forwards: int = 0
+    backwards: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What is stored of one chunk: its table, its pictures (or None), its counts."""
+
+    number: int
+    table: pd.DataFrame
+    images: dict[str, np.ndarray] | None
+    info: dict[str, Any]
+
+
+def evaluate_chunks(
+    entry: Evaluation,
+    model: nn.Module,
+    split: Split,
+    device: torch.device,
+    *,
+    arguments: dict[str, Any],
+    seed: int,
+    batch_size: int | None = None,
+    done: Sequence[int] = (),
+    keep_images: Callable[[str], bool] = lambda column: False,
+) -> Iterator[Chunk]:
+    """Yield the chunks of an evaluation that are not done yet.
+
+    Args:
+        entry: the registered evaluation.
+        model: network in eval mode on `device`.
+        split: the images and labels to evaluate.
+        device: where.
+        arguments: the evaluation's keyword arguments.
+        seed: of the evaluation's random draws.
+        batch_size: images per call; None: what memory should hold.
+        done: numbers of the chunks that are stored already.
+        keep_images: which image columns to keep, by name.
+
+    Raises:
+        BenchError: a column is missing, has the wrong length or is not finite where it must be; out of memory
+            at batch size 1.
+    """
+    n = len(split.labels)
+    size = batch_size or automatic_batch_size(split.images.shape[1:], device)
+    for number in range(math.ceil(n / entry.chunk)):
+        if number in done:
+            continue
+        rows = range(number * entry.chunk, min(n, (number + 1) * entry.chunk))
+        started, parts = time.monotonic(), []
+        with counted(model) as passes:
+            start = rows.start
+            while start < rows.stop:
+                stop = min(rows.stop, start + size)
+                result = _call(entry, model, split, slice(start, stop), device, arguments, seed)
+                if result is None:  # out of memory
+                    size = _halved(entry, stop - start)
+                    continue
+                parts.append(result)
+                start = stop
+        table, images = _assemble(parts, split, rows, keep_images)
+        info = {
+            "forwards": passes.forwards,
+            "backwards": passes.backwards,
+            "images": len(rows),
+            "seconds": time.monotonic() - started,
+        }
+        yield Chunk(number, table, images, info)
+
+
+def _halved(entry: Evaluation, failed: int) -> int:
+    if failed <= 1:
+        raise BenchError(
+            f"{entry.name}: expected one image to fit into memory, got out of memory. Use a larger machine."
+        )
+    return failed // 2
+
+
+def automatic_batch_size(shape: tuple[int, ...], device: torch.device) -> int:
+    """Return images per call for images of this shape: 130 of 3×32×32 on a CPU, 500 on a GPU."""
+    return 500 if device.type == "cuda" else max(8, min(500, 400_000 // math.prod(shape)))
+
+
+def _call(
+    entry: Evaluation,
+    model: nn.Module,
+    split: Split,
+    part: slice,
+    device: torch.device,
+    arguments: dict[str, Any],
+    seed: int,
+) -> Columns | None:
+    """Evaluate one batch; None if memory ran out."""
+    x = to_unit(torch.tensor(split.images[part])).to(device)
+    y = torch.tensor(split.labels[part]).to(device)
+    try:
+        with as_found(model), full_precision(device):
+            columns = entry.function(model, x, y, seed=seed, **arguments)
+    except (torch.OutOfMemoryError, MemoryError):
+        torch.cuda.empty_cache()
+        return None
+    except RuntimeError as error:  # the CPU allocator has no exception of its own
+        if "can't allocate memory" not in str(error):
+            raise
+        return None
+    for name, values in columns.items():
+        if len(values) != len(y):
+            raise BenchError(
+                f"evaluation {entry.name}: expected {len(y)} values in column {name!r}, got {len(values)}. "
+                "Return one value per example."
+            )
+    return {k: v.detach().cpu().numpy() if isinstance(v, Tensor) else np.asarray(v) for k, v in columns.items()}
+
+
+def _assemble(
+    parts: list[Columns], split: Split, rows: range, keep_images: Callable[[str], bool]
+) -> tuple[pd.DataFrame, dict[str, np.ndarray] | None]:
+    """Join the batches of a chunk into its table and its pictures."""
+    columns = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+    index = np.arange(rows.start, rows.stop)
+    table = pd.DataFrame({"index": index, "label": split.labels[rows.start : rows.stop]})
+    images = None
+    for name, values in columns.items():
+        if values.ndim == 1:
+            table[name] = values
+        elif keep_images(name):
+            images = _pictures(values, split, index)
+    return table, images
+
+
+def _pictures(adversarial: np.ndarray, split: Split, index: np.ndarray) -> dict[str, np.ndarray] | None:
+    """Keep the adversarial examples that differ from their clean images, beside those."""
+    clean = to_unit(torch.tensor(split.images[index])).numpy()
+    found = (adversarial != clean).reshape(len(clean), -1).any(1)
+    if not found.any():
+        return None
+    return {"index": index[found], "clean": clean[found], "adversarial": adversarial[found].astype(np.float32)}
+
+
+@contextlib.contextmanager
+def counted(model: nn.Module) -> Iterator[Passes]:
+    """Count the images that pass through `model` inside the block, forward and backward through its logits."""
+    passes = Passes()
+
+    def backward(gradient: Tensor) -> None:
+        passes.backwards += len(gradient)
+
+    def forward(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        passes.forwards += len(output)
+        if output.requires_grad and not torch._C._functorch.is_functorch_wrapped_tensor(output):
+            output.register_hook(backward)
+
+    handle = model.register_forward_hook(forward)
+    try:
+        yield passes
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def as_found(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode, its parameters without gradients, and leave it and the generators as found.
+
+    Raises:
+        BadModel: the model's buffers or parameters changed inside the block.
+    """
+    modes = {module: module.training for module in model.modules()}
+    wanted = {p: p.requires_grad for p in model.parameters()}
+    state = {k: v.detach().clone() for k, v in model.state_dict().items() if isinstance(v, Tensor)}
+    rng = torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    model.eval()
+    for p in wanted:
+        p.requires_grad_(False)
+    try:
+        yield
+        changed = [k for k, v in model.state_dict().items() if k in state and not torch.equal(v, state[k])]
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for p, flag in wanted.items():
+            p.requires_grad_(flag)
+        torch.set_rng_state(rng)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+    if changed:
+        raise BadModel(
+            f"model {type(model).__name__}: expected its state untouched by an evaluation in eval mode, got changes in "
+            f"{', '.join(changed[:3])}. Make forward() free of side effects in eval mode."
+        )
+
+
+def check_model(model: nn.Module, x: Tensor, num_classes: int | None = None) -> int:
+    """Check the model contract on a few images and return K.
+
+    Args:
+        model: the network.
+        x: images (B, C, H, W), float32 in [0, 1], on the model's device.
+        num_classes: K, if known.
+
+    Raises:
+        BadModel: logits of a wrong shape, type or class count, not finite, or not the same twice.
+    """
+    name = f"model {type(model).__name__}"
+    with as_found(model), torch.no_grad():
+        try:
+            logits, again = model(x), model(x)
+        except Exception as error:
+            raise BadModel(
+                f"{name}: expected logits for images of shape {tuple(x.shape)}, got {type(error).__name__}: {error}. "
+                "A model takes float32 NCHW in [0, 1]."
+            ) from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x) or not logits.is_floating_point():
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise BadModel(f"{name}: expected logits of shape (B, K) = ({len(x)}, K), got {got}. Return one row per image.")
+    if num_classes is not None and logits.shape[1] != num_classes:
+        raise BadModel(
+            f"{name}: expected {num_classes} classes, got {logits.shape[1]}. Use a model trained on this data set."
+        )
+    if not torch.isfinite(logits).all():
+        raise BadModel(f"{name}: expected finite logits, got NaN or infinity. Check its weights.")
+    if (again - logits).norm() > 1e-4 * logits.norm():
+        raise BadModel(
+            f"{name}: expected the same logits twice in eval mode, got a relative difference of "
+            f"{float((again - logits).norm() / logits.norm()):.2g}. Randomised models are not supported yet."
+        )
+    return int(logits.shape[1])

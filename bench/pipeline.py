@@ -1,0 +1,208 @@
+"""The main path on one screen: suite → plan → cells → report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import data, engine
+from bench.errors import UsageError
+from bench.files import safe_name
+from bench.models import registry
+from bench.plan import Plan, choose_device, make_plan
+from bench.progress import Reporter
+from bench.stopping import StopRequest
+from bench.store import Store
+from bench.suite import Suite, load_suite
+from bench.train import Stopped
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `run`, as parsed (README has the table).
+
+    Attributes:
+        suite: name or file of the suite.
+        narrow: what the command line says about the suite's own keys (defenses, seeds, epochs, limit …).
+        data_dir: where data sets are looked for first.
+        out: result folder; None: results/<suite>.
+        device: auto, cpu, cuda or cuda:i.
+        batch_size: of evaluations; None: automatic.
+        time_limit: seconds; None: none.
+        included: third-party files that were imported.
+        command: the command as typed.
+    """
+
+    suite: str = "digits"
+    narrow: dict[str, Any] = field(default_factory=dict)
+    data_dir: Path | None = None
+    out: Path | None = None
+    device: str = "auto"
+    batch_size: int | None = None
+    time_limit: float | None = None
+    no_wait: bool = False
+    debug: bool = False
+    quiet: bool = False
+    included: tuple[str, ...] = ()
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to: its exit code, failures by cell, and where the page is."""
+
+    code: int
+    failures: dict[str, str]
+    out: Path
+
+
+def prepare(options: Options) -> Plan:
+    """Load suite and data and plan every cell.
+
+    Raises:
+        UsageError: a name, key or value is wrong.
+        IntegrityError, EnvironmentProblem: the data are damaged, or not there.
+    """
+    for path in options.included:
+        registry.include(path)
+    whole = load_suite(options.suite)
+    suite = whole.narrowed(**options.narrow)
+    device = choose_device(options.device)
+    dataset = data.load(
+        suite.dataset,
+        data_dir=options.data_dir,
+        train_limit=options.narrow.get("train_limit"),
+        limit=options.narrow.get("limit"),
+    )
+    out = options.out or Path("results") / safe_name(suite.name)
+    return make_plan(
+        suite,
+        dataset,
+        device,
+        out,
+        command=options.command,
+        overrides=_overrides(whole, options.narrow),
+        included=options.included,
+    )
+
+
+def _overrides(suite: Suite, narrow: dict[str, Any]) -> dict[str, Any]:
+    """Return what the command line changed in the suite: the board says so."""
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in narrow.items() if v is not None and v != ()}
+    same = {"seeds": list(suite.seeds), "defenses": list(suite.defenses), "backbone": suite.backbone}
+    return {k: v for k, v in plain.items() if same.get(k) != v}
+
+
+def run(options: Options) -> Result:
+    """Train what is missing, evaluate what is missing, report. Running it again recomputes nothing.
+
+    Raises:
+        BenchError: nothing could be done, or nothing more; its class says which exit code.
+    """
+    plan = prepare(options)
+    reporter = Reporter(options.quiet)
+    reporter.say(f"suite {plan.suite.name} on {plan.dataset.name} ({plan.dataset.layout}), {plan.device}")
+    if plan.dataset.note:
+        reporter.say(plan.dataset.note)
+    stop = StopRequest(options.time_limit)
+    with Store.open(plan.out, create=True) as store, stop.signals():
+        context = engine.Context(
+            plan,
+            store.put_plan(plan.record()),
+            store,
+            reporter,
+            stop,
+            options.batch_size,
+            options.no_wait,
+            options.debug,
+        )
+        states = cell_states(plan, store)
+        reporter.start(len(states), sum(s.cached for s in states))
+        code = 0
+        try:
+            engine.run_cells(context)
+        except (Stopped, KeyboardInterrupt):
+            code = stop.code or 130
+        finally:
+            reporter.stop()
+    from bench import reports
+
+    reports.write(plan.out)
+    failures = context.outcome.failures
+    return Result(code or (1 if failures else 0), failures, plan.out)
+
+
+@dataclass(frozen=True)
+class CellState:
+    """One line of a dry run: a cell, whether it is stored, and if not, why not."""
+
+    name: str
+    cached: bool
+    why: str = ""
+    seconds: float | None = None
+
+
+def cell_states(plan: Plan, store: Store | None) -> list[CellState]:
+    """Say of every cell of a plan whether its result is stored; `store` is None where there is none yet."""
+    states = []
+    for row in plan.rows:
+        record = store.cell(row.cell.id) if store else None
+        weights = record.info["weights"] if record and record.status == "done" else None
+        name = f"train {row.label}"
+        states.append(_state(name, "train", row.cell.spec, weights is not None, store, row.label))
+        for measurement in plan.measurements:
+            name = f"{row.label}: {measurement.entry.key}"
+            if weights is None:
+                states.append(CellState(name, False, "its model is not trained yet", _seconds(store, name)))
+                continue
+            cell = measurement.cell(weights)
+            found = store.cell(cell.id) if store else None
+            done = found is not None and found.status == "done"
+            states.append(_state(name, "evaluation", cell.spec, done, store, name))
+    return states
+
+
+def _state(name: str, kind: str, spec: dict[str, Any], done: bool, store: Store | None, stored_name: str) -> CellState:
+    from bench.cells import difference
+
+    if done or store is None:
+        return CellState(name, done, "" if done else "nothing is stored yet")
+    same = [c for c in store.cells(kind) if c.spec.get("name") == stored_name]
+    if not same:
+        return CellState(name, False, "never run")
+    last = same[-1]
+    changes = difference({k: v for k, v in last.spec.items() if k != "name"}, spec)
+    unfinished = {"failed": f"failed: {last.error}", "running": "in progress", "pending": "unfinished"}
+    why = "; ".join(changes) if changes else unfinished.get(last.status, last.status)
+    return CellState(name, False, why, last.seconds)
+
+
+def _seconds(store: Store | None, name: str) -> float | None:
+    """Return how long a cell of that name took last time."""
+    if store is None:
+        return None
+    times = [c.seconds for c in store.cells("evaluation") if c.spec.get("name") == name and c.seconds]
+    return times[-1] if times else None
+
+
+def dry_run(options: Options) -> tuple[Plan, list[CellState]]:
+    """Plan without doing anything; a store is read if there is one, none is made."""
+    plan = prepare(options)
+    if not (plan.out / "bench.db").is_file():
+        return plan, cell_states(plan, None)
+    with Store.open(plan.out) as store:
+        return plan, cell_states(plan, store)
+
+
+def check_engine(engine_name: str, address: str | None) -> None:
+    """Refuse an engine that does not exist yet.
+
+    Raises:
+        UsageError: anything but the local engine.
+    """
+    if engine_name != "local" or address:
+        raise UsageError(
+            f"--engine: expected local, got {engine_name!r}{' with --address' if address else ''}. "
+            "The cluster engine is not built yet; run without --engine and --address."
+        )

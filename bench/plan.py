@@ -1,0 +1,331 @@
+"""What a command is going to do: the suite, the data, one row per defense and seed, one entry per evaluation."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import bench
+from bench import cells, data, files
+from bench.data import Dataset, Split
+from bench.errors import EnvironmentProblem, UsageError
+from bench.models import registry
+from bench.records import Evaluation
+from bench.suite import EvaluationEntry, Suite, canonical, parse_defense
+from bench.train import TrainJob
+
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "pandas",
+    "scipy",
+    "scikit-learn",
+    "pyautoattack",
+    "foolbox",
+    "cleverhans",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of the board: a defense as spelled, and a seed.
+
+    Attributes:
+        defense: canonical spelling, e.g. "lcnn:lambda_beta=0.01".
+        job: all that its training needs.
+        cell: the training's cell.
+    """
+
+    defense: str
+    job: TrainJob
+    cell: cells.TrainCell
+
+    @property
+    def label(self) -> str:
+        """How the row is called on the terminal."""
+        return f"{self.defense} seed {self.job.seed}"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One evaluation of the suite, on its own subset.
+
+    Attributes:
+        entry: the suite's entry (key, arguments, limit, split, seed).
+        evaluation: the registered evaluation.
+        split: exactly the images it is computed on.
+        keep_images: names of the image columns that are stored.
+    """
+
+    entry: EvaluationEntry
+    evaluation: Evaluation
+    split: Split
+    spec: dict[str, Any]
+    keep_images: frozenset[str] | None
+
+    def cell(self, weights: str) -> cells.EvaluationCell:
+        """Return the cell of this evaluation for a set of weights, named by their SHA-256."""
+        return cells.EvaluationCell({"weights": weights, **self.spec})
+
+    def keeps(self, column: str) -> bool:
+        """Tell whether an image column is to be stored (None: all are)."""
+        return self.keep_images is None or column in self.keep_images
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of a command's work, before any of it is done."""
+
+    suite: Suite
+    dataset: Dataset
+    device: torch.device
+    rows: tuple[Row, ...]
+    measurements: tuple[Measurement, ...]
+    out: Path
+    command: str = ""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    included: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """Return the plan as plain data, as the store keeps it and the reports read it."""
+        return {
+            "format": 1,
+            "command": self.command,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "suite": self.suite.describe(),
+            "overrides": self.overrides,
+            "data": self.dataset.describe(),
+            "environment": environment(self.device, self.included),
+            "evaluations": {m.entry.key: _describe_measurement(m) for m in self.measurements},
+            "rows": [_describe_row(r) for r in self.rows],
+        }
+
+
+def make_plan(
+    suite: Suite,
+    dataset: Dataset,
+    device: torch.device,
+    out: Path,
+    *,
+    command: str = "",
+    overrides: dict[str, Any] | None = None,
+    included: Sequence[str] = (),
+) -> Plan:
+    """Plan a suite: seeds outermost, so that a run that is stopped early has every defense once.
+
+    Raises:
+        UsageError: an unknown defense, evaluation, hyper-parameter or backbone.
+    """
+    rows = tuple(_row(suite, dataset, device, spelling, seed) for seed in suite.seeds for spelling in suite.defenses)
+    if not rows:
+        raise UsageError(f"suite {suite.name}: expected at least one defense and one seed, got none. Add one.")
+    measurements = tuple(_measurement(suite, dataset, device, entry) for entry in suite.evaluations)
+    return Plan(suite, dataset, device, rows, measurements, out, command, overrides or {}, tuple(included))
+
+
+def _row(suite: Suite, dataset: Dataset, device: torch.device, spelling: str, seed: int) -> Row:
+    parsed = parse_defense(spelling)
+    entry = registry.defenses.get(parsed.base)
+    hyperparameters = {**entry.hyperparameters, **parsed.hyperparameters}
+    if missing := [k for k, v in hyperparameters.items() if v is ...]:
+        raise UsageError(
+            f"defense {entry.name}: expected a value for {', '.join(missing)}, got none. "
+            f"Write {entry.name}:{missing[0]}=VALUE, or give it a default."
+        )
+    recipe = parsed.recipe.over(suite.forced.over(entry.recipe.over(suite.recipe)))
+    train, holdout = dataset.train, None
+    if suite.holdout:
+        train, holdout = data.hold_out(dataset.train, suite.holdout, seed=0)
+    backbone = parsed.backbone or suite.backbone
+    job = TrainJob(entry, hyperparameters, recipe, backbone, len(dataset.classes), dataset.shape, seed, train, holdout)
+    return Row(canonical(spelling), job, cells.TrainCell(_train_spec(job, device)))
+
+
+def _train_spec(job: TrainJob, device: torch.device) -> dict[str, Any]:
+    from bench import batches, train
+
+    functions = [job.defense.function, train.train, batches.to_unit, *([job.recipe.loss] if job.recipe.loss else [])]
+    precision = str(job.recipe.precision) if device.type == "cuda" else "fp32"
+    return {
+        "defense": job.defense.name,
+        "version": job.defense.version,
+        "hyperparameters": {k: _plain(v) for k, v in job.hyperparameters.items()},
+        "backbone": job.backbone,
+        "recipe": job.recipe.settings(),
+        "data": job.train.fingerprint,
+        "num_classes": job.num_classes,
+        "shape": list(job.shape),
+        "seed": job.seed,
+        "sources": cells.sources(functions),
+        "runtime": cells.runtime(device.type, precision),
+    }
+
+
+def _measurement(suite: Suite, dataset: Dataset, device: torch.device, entry: EvaluationEntry) -> Measurement:
+    evaluation = registry.evaluations.get(entry.evaluation)
+    whole = dataset.train if entry.split == "train" else dataset.test
+    split = whole if entry.limit is None else whole.first(entry.limit)
+    arguments = {k: v for k, v in evaluation.hyperparameters.items() if v is not ...} | dict(entry.arguments)
+    if missing := [k for k, v in evaluation.hyperparameters.items() if v is ... and k not in arguments]:
+        raise UsageError(
+            f"evaluation {entry.key}: expected a value for {', '.join(missing)}, got none. Set it in the suite."
+        )
+    inner = getattr(evaluation.function, "__wrapped_attack__", None)
+    spec = {
+        "evaluation": evaluation.name,
+        "version": evaluation.version,
+        "arguments": {k: _plain(v) for k, v in arguments.items()},
+        "data": split.fingerprint,
+        "seed": entry.seed,
+        "sources": cells.sources([evaluation.function, *([inner] if inner else [])]),
+        "runtime": cells.runtime(device.type, "fp32"),
+    }
+    return Measurement(entry, evaluation, split, spec, _kept(suite))
+
+
+def _kept(suite: Suite) -> frozenset[str] | None:
+    """Return the image columns that the suite stores; None: all."""
+    if suite.store_adversarial == "all":
+        return None
+    names = [f"autoattack_l2_{suite.primary_eps:g}_adversarial"] if suite.store_adversarial == "primary" else []
+    return frozenset(names)
+
+
+def _plain(value: Any) -> Any:
+    """Return a hyper-parameter as JSON data."""
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value if isinstance(value, str | int | float | bool | type(None)) else repr(value)
+
+
+def _describe_row(row: Row) -> dict[str, Any]:
+    entry = row.job.defense
+    return {
+        "defense": row.defense,
+        "base": entry.name,
+        "seed": row.job.seed,
+        "provenance": "trained here",
+        "train_cell": row.cell.id,
+        "evaluations": {},
+        "description": entry.description,
+        "source": entry.source,
+        "version": entry.version,
+        "bibtex": entry.bibtex,
+        "hyperparameters": {k: _plain(v) for k, v in row.job.hyperparameters.items()},
+        "recipe": row.job.recipe.settings(),
+        "backbone": row.job.backbone,
+    }
+
+
+def _describe_measurement(m: Measurement) -> dict[str, Any]:
+    return {
+        "evaluation": m.evaluation.name,
+        "arguments": m.spec["arguments"],
+        "limit": m.entry.limit,
+        "split": m.entry.split,
+        "seed": m.entry.seed,
+        "n": len(m.split.labels),
+        "source": m.evaluation.source,
+        "version": m.evaluation.version,
+        "description": m.evaluation.description,
+        "columns": {pattern: asdict(column) for pattern, column in m.evaluation.columns.items()},
+    }
+
+
+def environment(device: torch.device, included: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what ran: versions, device, commit. No host name, no path."""
+    packages = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            packages[name] = "absent"
+    commit, dirty = _commit()
+    return {
+        "bench": bench.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        "threads": torch.get_num_threads(),
+        "commit": commit,
+        "dirty": dirty,
+        "packages": packages,
+        "included": [{"file": Path(p).name, "sha256": files.sha256(Path(p))} for p in included],
+    }
+
+
+def _commit() -> tuple[str, bool | None]:
+    """Return the checkout's commit and whether it was changed; "" and None outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return "", None
+    try:
+        call = ["git", "-C", str(root)]
+        head = subprocess.run([*call, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        status = subprocess.run([*call, "status", "--porcelain"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return "", None
+    return (head.stdout.strip(), bool(status.stdout.strip())) if head.returncode == 0 else ("", None)
+
+
+def command_line() -> str:
+    """Return the command as the user could type it again."""
+    return shlex.join(["python", "-m", "bench", *sys.argv[1:]])
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device for "auto", "cpu", "cuda" or "cuda:i".
+
+    Raises:
+        UsageError: another word.
+        EnvironmentProblem: a GPU was asked for and is not there. Never a silent fall-back to the CPU.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or (kind == "cpu" and index):
+        raise UsageError(f"--device: expected auto, cpu, cuda or cuda:i, got {name!r}. Choose one of them.")
+    if kind == "cuda" and (not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count()):
+        raise EnvironmentProblem(
+            f"--device {name}: expected a GPU, found {torch.cuda.device_count()}. Use --device cpu here."
+        )
+    return torch.device(name)
+
+
+def load_weights(model: nn.Module, path: Path, expected: str) -> nn.Module:
+    """Load weights whose SHA-256 is known into a model and return it in eval mode.
+
+    Raises:
+        IntegrityError: the file is not the one that was stored, or does not fit the model.
+    """
+    from safetensors.torch import load
+
+    from bench.errors import IntegrityError
+
+    content = path.read_bytes()
+    if (found := files.sha256(path)) != expected:
+        raise IntegrityError(
+            f"{path}: expected weights with SHA-256 {expected[:12]}, got {found[:12]}. Restore the file, or delete it "
+            "and run again to train anew."
+        )
+    try:
+        model.load_state_dict(load(content))
+    except RuntimeError as error:
+        raise IntegrityError(
+            f"{path}: expected weights of this model, got: {error}. Delete the file and run again."
+        ) from error
+    return model.eval()

@@ -1,0 +1,86 @@
+"""What a running command says: a live display on a terminal, plain lines elsewhere, nothing with --quiet."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+
+class Reporter:
+    """Tells the user what happens, on stderr. Results go to stdout elsewhere."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
+        self._live: Progress | None = None
+        self._all: Any = None
+        self._cell: Any = None
+        self._started = time.monotonic()
+        self._computed = 0.0
+
+    def start(self, cells: int, cached: int) -> None:
+        """Begin: so many cells, of which so many are stored already."""
+        self.say(f"{cells} cells, {cached} cached")
+        if not self.console.is_terminal or self.console.quiet:
+            return
+        self._live = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            transient=True,
+        )
+        self._live.start()
+        self._all = self._live.add_task("cells", total=cells, completed=cached, note="")
+
+    def stop(self) -> None:
+        """End the live display."""
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(escape(text))
+
+    def cell(self, name: str, total: int) -> None:
+        """Begin a cell of `total` epochs or chunks."""
+        if self._live:
+            self._cell = self._live.add_task(escape(name), total=total, note="")
+
+    def advance(self, note: str = "") -> None:
+        """Say that one more epoch or chunk of the cell is done."""
+        if self._live and self._cell is not None:
+            self._live.update(self._cell, advance=1, note=escape(note))
+
+    def done(self, name: str, seconds: float, note: str = "") -> None:
+        """End a cell."""
+        self._end()
+        self._computed += seconds
+        self.say(f"  {name:<44} {seconds:7.1f} s  {note}".rstrip())
+
+    def failed(self, name: str, cause: str) -> None:
+        """End a cell that failed."""
+        self._end()
+        self.say(f"  {name:<44} FAILED  {cause}")
+
+    def _end(self) -> None:
+        if self._live and self._cell is not None:
+            self._live.remove_task(self._cell)
+            self._cell = None
+        if self._live:
+            self._live.update(self._all, advance=1, note=self._time_left())
+
+    def _time_left(self) -> str:
+        """Estimate the time left from the cells done so far."""
+        task = self._live.tasks[self._all] if self._live else None
+        if task is None or not task.total or not task.speed:
+            return ""
+        seconds = (task.total - task.completed) / task.speed
+        return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"

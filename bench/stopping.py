@@ -1,0 +1,60 @@
+"""When to stop: a time limit, Ctrl-C, SIGTERM. Work ends at the next safe point, with everything so far stored."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+
+class StopRequest:
+    """Asked after every step and chunk whether to stop; remembers why, as an exit code.
+
+    Attributes:
+        code: None, or 75 (time limit), 130 (Ctrl-C), 143 (SIGTERM).
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self.code: int | None = None
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+
+    def __call__(self) -> bool:
+        """Tell whether to stop."""
+        if self.code is None and self._deadline is not None and time.monotonic() >= self._deadline:
+            self.code = 75
+        return self.code is not None
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[StopRequest]:
+        """Listen to Ctrl-C and SIGTERM inside the block; a second Ctrl-C interrupts at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        old = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for s, handler in old.items():
+                signal.signal(s, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.code is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.code = 128 + number
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds in "90", "90s", "9m" or "1.5h".
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1.0)
+    seconds = float(number) * unit
+    if not 0 < seconds < 1e9:
+        raise ValueError(text)
+    return seconds
