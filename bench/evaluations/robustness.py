@@ -261,6 +261,7 @@ def _as_evaluation(entry: Attack, norm: str, peers: tuple[str, ...]) -> Callable
     run.__name__ = run.__qualname__ = name
     run.__doc__ = f"Robust accuracy under {entry.name} ({norm}).\n\n{entry.description}"
     run.__wrapped_attack__ = entry.function  # type: ignore[attr-defined]
+    run.__peers__ = peers  # type: ignore[attr-defined]
     return run
 
 
