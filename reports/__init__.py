@@ -1,1 +1,29 @@
 """From the store to tables, figures and the page; never imports torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.reports.board import Board
+
+
+def write(out: str | Path) -> Board:
+    """Rebuild every report of a result folder from its store, and return the board.
+
+    Raises:
+        EnvironmentProblem: no store there, or the folder cannot be written.
+        IntegrityError: a stored chunk does not match its SHA-256.
+    """
+    from bench.reports import exports, page, tables
+
+    from bench import files
+    from bench.store import Store
+
+    out = Path(out)
+    with Store.open(out) as store:
+        board = tables.build(store)
+    exports.write(board, out)
+    files.write_text(out / "leaderboard.html", page.render(board))
+    return board

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from bench.reports.board import OWN, Board, BoardColumn, Cell, Pair, Row
+from bench.reports.examples import Run, load, numbers, pictures, renamed, stack
 
-from bench.errors import StoreError
 from bench.files import safe_name
 from bench.records import Column
 from bench.stats import compare_flags, fraction_interval, ranks, smallest_resolvable_gap
-from bench.store import CellRecord, Store
+from bench.store import Store
 
-KEYS = ("defense", "seed", "index", "label")
 RANKED_BY = ("autoattack_l2", "pgd_l2")  # at the suite's primary_eps; the first that was run
-PICTURES = 6  # of the nearest and of the farthest broken images, per defense
 _NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
 
 
@@ -39,7 +36,7 @@ def build(store: Store, plan: dict[str, Any] | None = None) -> Board:
         IntegrityError: a stored chunk does not match its SHA-256.
     """
     plan = plan or store.latest_plan()
-    runs = _renamed(plan, [_load(store, plan, entry) for entry in plan["rows"]])
+    runs = renamed(plan, [load(store, plan, entry) for entry in plan["rows"]])
     columns = _columns(plan, runs)
     ranking = _ranking(plan, columns)
     groups: dict[str, list[Run]] = {}
@@ -51,54 +48,14 @@ def build(store: Store, plan: dict[str, Any] | None = None) -> Board:
         plan=plan,
         rows=tuple(rows),
         columns=tuple(_among_own(columns, trust=any(row.trust for row in rows))),
-        examples=_stack(plan, runs, "test"),
+        examples=stack(plan, runs, "test"),
         ranking=ranking.name if ranking else "",
         resolvable=gap,
         logs={(run.entry["defense"], run.entry["seed"]): run.log for run in runs if run.log},
-        train_examples=_stack(plan, runs, "train"),
+        train_examples=stack(plan, runs, "train"),
         pairs=tuple(pairs),
-        pictures=_pictures(store, groups, ranking),
+        pictures=pictures(store, groups, ranking.evaluation if ranking else ""),
     )
-
-
-@dataclass(frozen=True)
-class Run:
-    """One defense and seed: its plan entry, the records of its cells, its tables by evaluation (index = image)."""
-
-    entry: dict[str, Any]
-    trained: CellRecord | None
-    log: list[dict[str, Any]]
-    records: dict[str, CellRecord | None]
-    tables: dict[str, pd.DataFrame]
-
-
-def _load(store: Store, plan: dict[str, Any], entry: dict[str, Any]) -> Run:
-    """Read everything of one defense and seed."""
-    cells = {key: entry["evaluations"].get(key) for key in plan["evaluations"]}
-    records = {key: store.cell(cell) if cell else None for key, cell in cells.items()}
-    tables = {key: store.table(cells[key]) for key, record in records.items() if record}
-    trained = entry.get("train_cell")
-    return Run(
-        entry=entry,
-        trained=store.cell(trained) if trained else None,
-        log=store.log(trained) if trained else [],
-        records=records,
-        tables={key: table.set_index("index").sort_index() for key, table in tables.items() if len(table)},
-    )
-
-
-# Names
-
-
-def _renamed(plan: dict[str, Any], runs: list[Run]) -> list[Run]:
-    """Give columns of training images the prefix train_, and a name that is taken its evaluation's key."""
-    taken: dict[str, str] = {}
-    names: dict[str, dict[str, str]] = {}
-    for key, facts in plan["evaluations"].items():
-        prefix = "train_" if facts["split"] == "train" else ""
-        seen = dict.fromkeys(c for run in runs if key in run.tables for c in run.tables[key].columns if c != "label")
-        names[key] = {c: prefix + c if taken.setdefault(prefix + c, key) == key else f"{prefix}{key}_{c}" for c in seen}
-    return [replace(run, tables={k: t.rename(columns=names[k]) for k, t in run.tables.items()}) for run in runs]
 
 
 def _columns(plan: dict[str, Any], runs: list[Run]) -> list[BoardColumn]:
@@ -150,14 +107,6 @@ def _ranking(plan: dict[str, Any], columns: list[BoardColumn]) -> BoardColumn | 
 # Rows
 
 
-def _numbers(table: pd.DataFrame, column: str) -> np.ndarray:
-    """Return a column as float64, shape (n,); flags become 0 and 1, whatever is missing NaN."""
-    values = table[column]
-    if values.dtype == object:
-        values = pd.to_numeric(values.map(lambda v: v, na_action="ignore"), errors="coerce")
-    return values.to_numpy(dtype="float64", na_value=np.nan)
-
-
 def _cell(runs: list[Run], column: BoardColumn) -> Cell | None:
     """Return the number of one column for one defense, None if no model of it has the column."""
     by_seed: dict[int, float] = {}
@@ -166,7 +115,7 @@ def _cell(runs: list[Run], column: BoardColumn) -> Cell | None:
         table = run.tables.get(column.evaluation)
         if table is None or column.example_column not in table:
             continue
-        values = _numbers(table, column.example_column)
+        values = numbers(table, column.example_column)
         valid = ~np.isnan(values)
         nulls, measured = nulls + int((~valid).sum()), measured + 1
         if valid.any():
@@ -201,7 +150,7 @@ def _row(name: str, runs: list[Run], columns: list[BoardColumn], ranking: BoardC
         defense=name,
         anchor=safe_name(name),
         seeds=tuple(run.entry["seed"] for run in runs if run.tables),
-        n=cells[ranking.name].n if ranking and ranking.name in cells else 0,
+        n=_images(cells, ranking),
         cells=cells,
         trust=trust,
         trust_failed=failed,
@@ -214,6 +163,13 @@ def _row(name: str, runs: list[Run], columns: list[BoardColumn], ranking: BoardC
         failures=tuple(line for run in runs for line in _failures(run)),
         missing=tuple(line for run in runs for line in _missing(run)),
     )
+
+
+def _images(cells: dict[str, Cell], ranking: BoardColumn | None) -> int:
+    """Return the distinct images of the ranking column; where nothing ranks, of the column that has most."""
+    if ranking is None:
+        return max((cell.n for cell in cells.values()), default=0)
+    return cells[ranking.name].n if ranking.name in cells else 0
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -310,7 +266,7 @@ def _rank(
 def _outcomes(runs: list[Run], ranking: BoardColumn) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the flags of the ranking column, shape (S, n), and their images (n,); None if the models' differ."""
     tables = [run.tables[ranking.evaluation] for run in runs if ranking.evaluation in run.tables]
-    values = [_numbers(t, ranking.example_column) for t in tables if ranking.example_column in t]
+    values = [numbers(t, ranking.example_column) for t in tables if ranking.example_column in t]
     if not values or any(np.isnan(v).any() for v in values) or any(not t.index.equals(tables[0].index) for t in tables):
         return np.zeros((len(values), 0), dtype=bool), None
     return np.array(values, dtype=bool), tables[0].index.to_numpy()
@@ -332,68 +288,3 @@ def _why_not(row: Row, flags: np.ndarray, index: np.ndarray | None, reference: n
 def _pair(a: str, b: str, flags: dict[str, np.ndarray], adjusted: float) -> Pair:
     c = compare_flags(flags[a], flags[b])
     return Pair(a, b, c.difference, c.low, c.high, c.p, adjusted, c.n, c.only_a, c.only_b)
-
-
-# Per-example tables
-
-
-def _stack(plan: dict[str, Any], runs: list[Run], split: str) -> pd.DataFrame:
-    """Return all models' joined tables of one split below each other: defense, seed, index, label, then the rest."""
-    keys = [key for key, facts in plan["evaluations"].items() if facts["split"] == split]
-    joined = [_join(run, [k for k in keys if k in run.tables]) for run in runs]
-    joined = [table for table in joined if len(table)]
-    if not joined:
-        return pd.DataFrame({k: pd.Series(dtype="str" if k == "defense" else "int64") for k in KEYS})
-    whole = pd.concat(joined, ignore_index=True)
-    for name in whole.columns:
-        if whole[name].dtype == object and pd.api.types.infer_dtype(whole[name], skipna=True) == "boolean":
-            whole[name] = whole[name].astype("boolean")
-    return whole[[*KEYS, *(c for c in whole.columns if c not in KEYS)]]
-
-
-def _join(run: Run, keys: list[str]) -> pd.DataFrame:
-    """Join one model's tables on the image.
-
-    Raises:
-        StoreError: two tables disagree about the label of an image.
-    """
-    if not keys:
-        return pd.DataFrame()
-    index = run.tables[keys[0]].index
-    for key in keys[1:]:
-        if not index.equals(run.tables[key].index):
-            index = index.union(run.tables[key].index)
-    label = np.full(len(index), -1, dtype="int64")
-    columns: dict[str, Any] = {}
-    for key in keys:
-        table = run.tables[key]
-        at = index.get_indexer(table.index)
-        if ((label[at] >= 0) & (label[at] != table["label"].to_numpy())).any():
-            raise StoreError(
-                f"{run.entry['defense']}, seed {run.entry['seed']}: expected one label per image, got another one in "
-                f"the table of {key!r}. The data changed between evaluations: choose another --out."
-            )
-        label[at] = table["label"].to_numpy()
-        whole = table if len(at) == len(index) else table.reindex(index)
-        columns.update({name: whole[name].array for name in table.columns.drop("label")})
-    facts = {"defense": run.entry["defense"], "seed": run.entry["seed"], "index": index.to_numpy(), "label": label}
-    return pd.DataFrame({**facts, **columns})
-
-
-def _pictures(
-    store: Store, groups: dict[str, list[Run]], ranking: BoardColumn | None
-) -> dict[tuple[str, int], dict[str, Any]]:
-    """Return the nearest and the farthest broken images of each defense's first model that has stored ones."""
-    chosen: dict[tuple[str, int], dict[str, Any]] = {}
-    for name, runs in groups.items() if ranking else ():
-        for run in runs:
-            record = run.records[ranking.evaluation] if ranking else None
-            images = store.images(record.id) if record else {}
-            if images and len(images["index"]):
-                delta = (images["adversarial"] - images["clean"]).reshape(len(images["index"]), -1)
-                distance = np.linalg.norm(delta.astype("float64"), axis=1)
-                order = np.argsort(distance, kind="stable")
-                keep = order if len(order) <= 2 * PICTURES else np.r_[order[:PICTURES], order[-PICTURES:]]
-                chosen[name, run.entry["seed"]] = {k: v[keep] for k, v in images.items()} | {"distance": distance[keep]}
-                break
-    return chosen

@@ -82,7 +82,18 @@ def make_plan(
             "test": {"n": 360, "total": 360, "fingerprint": "b" * 64},
             "note": "",
         },
-        "environment": {"bench": "0.1.0", "python": "3.11.2", "torch": "2.11.0", "device": "cpu", "packages": {}},
+        "environment": {
+            "bench": "0.1.0",
+            "python": "3.11.2",
+            "torch": "2.11.0",
+            "platform": "Linux x86_64",
+            "device": "cpu",
+            "device_name": "CPU",
+            "threads": 1,
+            "commit": "c" * 40,
+            "dirty": False,
+            "packages": {},
+        },
         "evaluations": {key: _evaluation(key, **spec) for key, spec in specs.items()},
         "rows": [_plan_row(spelling, seed) for spelling in defenses for seed in seeds],
     }
@@ -180,7 +191,8 @@ def make_store(
             assert lease is not None
             store.put_epoch(lease, {"epoch": 1, "loss": 1.0, "terms": {}, "train_accuracy": 0.9, "seconds": seconds})
             store.finish(
-                lease, {"weights": name_of(spelling, seed, "w"), "parameters": 1000, "seconds": seconds, "device": "cpu"}
+                lease,
+                {"weights": name_of(spelling, seed, "w"), "parameters": 1000, "seconds": seconds, "device": "cpu"},
             )
             for key, facts in plan["evaluations"].items():
                 size = n if facts["limit"] is None else min(n, facts["limit"])
