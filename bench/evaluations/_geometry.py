@@ -141,6 +141,48 @@ def expand(model: nn.Module, x: Tensor, y: Tensor, *, second_order: bool = True)
     return Expansion(x, logits, loss.detach(), scale, slope)
 
 
+def wrong_classes(logits: Tensor, y: Tensor) -> Tensor:
+    """Return p_k/(1 − p_y) for k ≠ y and 0 at y: how the missing probability is spread, (B, K)."""
+    return logits.detach().scatter(1, y[:, None], -torch.inf).softmax(1)
+
+
+def error_vector(logits: Tensor, y: Tensor) -> Tensor:
+    """Return (p − e_y)/(1 − p_y), the loss's gradient in the logits over its scale, (B, K)."""
+    return wrong_classes(logits, y).scatter(1, y[:, None], -1.0)
+
+
+def softmax_product(logits: Tensor, y: Tensor, w: Tensor) -> Tensor:
+    """Return (diag(p) − ppᵀ)w/(1 − p_y) for w (B, K), without cancellation where p_y is near 1, (B, K)."""
+    z, r = logits.detach(), wrong_classes(logits, y)
+    p = z.softmax(1)
+    product = r * (w - (p * w).sum(1, keepdim=True))
+    at_label = p.gather(1, y[:, None]) * (w.gather(1, y[:, None]) - (r * w).sum(1, keepdim=True))
+    return product.scatter(1, y[:, None], at_label)
+
+
+def pushforward(output: Tensor, x: Tensor) -> Product:
+    """Return v (B, d) ↦ (∂output/∂x)v for an output (B, …): two reverse passes, no forward mode needed."""
+    dummy = torch.zeros_like(output, requires_grad=True)
+    pullback = differentiate(output, x, dummy, graph=True)
+    return lambda v: differentiate(pullback, dummy, v.view_as(x))
+
+
+def logit_term(at: Expansion, y: Tensor) -> Product:
+    """Return v ↦ JᵀH_zJv/scale with J = ∂logits/∂x: what the loss's own curvature contributes to ∇²f."""
+    push = pushforward(at.logits, at.x)
+
+    def product(v: Tensor) -> Tensor:
+        return differentiate(at.logits, at.x, softmax_product(at.logits, y, push(v))).flatten(1)
+
+    return product
+
+
+def network_term(at: Expansion, y: Tensor) -> Product:
+    """Return v ↦ Σ_k q_k∇²z_k v/scale with q = p − e_y: what the network's curvature contributes to ∇²f."""
+    slope = differentiate(at.logits, at.x, error_vector(at.logits, y), graph=True)
+    return lambda v: differentiate(slope, at.x, v.view_as(at.x)).flatten(1)
+
+
 def demand_finite(what: str, values: Tensor) -> None:
     """Refuse NaN and infinity, which later maxima and means would hide.
 

@@ -7,8 +7,16 @@ from torch import Tensor, nn
 
 from bench.attacks.randomness import example_keys, normal, uniform
 from bench.errors import UsageError
-from bench.evaluations._geometry import DTYPES, MICRO_BATCH, expand, norms, prepared
-from bench.evaluations._lanczos import Spectrum, lanczos, power_iteration
+from bench.evaluations._geometry import (
+    DTYPES,
+    MICRO_BATCH,
+    expand,
+    logit_term,
+    network_term,
+    norms,
+    prepared,
+)
+from bench.evaluations._lanczos import lanczos, power_iteration
 from bench.models.registry import evaluation
 from bench.records import Column
 
@@ -48,6 +56,14 @@ COLUMNS = {
         "Curvature from the paper-style estimate", "1/pixel", formula="|uᵀHu| / (‖∇f(x)‖₂ + 1e-6)",
         source="Srinivas et al. 2022, Table 1; the authors' released code",
     ),
+    "hessian_logit_term": Column(
+        "Spectral norm of the part of the Hessian that comes from the loss's curvature in the logits", "1/pixel²",
+        formula="‖JᵀH_zJ‖₂, J = ∂z/∂x, H_z = diag(p) − ppᵀ", source="Srinivas et al. 2022, section 5.1",
+    ),
+    "hessian_network_term": Column(
+        "Spectral norm of the part of the Hessian that comes from the network's curvature", "1/pixel²",
+        formula="‖Σ_k (p_k − [k = y])∇²z_k‖₂", source="Srinivas et al. 2022, section 5.1, with the label's term",
+    ),
     "hvps": Column("Hessian-vector products behind hessian_norm", kind="count"),
     "converged": Column(
         "The residual is at most 10 % of hessian_norm and the second seed, where drawn, agrees to 1 %", kind="flag"
@@ -60,7 +76,14 @@ COLUMNS = {
 
 @evaluation(source=PAPER, columns=COLUMNS, chunk=250)
 def curvature(
-    model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0, steps: int = 10, precision: str = "float32"
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    seed: int = 0,
+    steps: int = 10,
+    terms: bool = True,
+    precision: str = "float32",
 ) -> dict[str, Tensor]:
     """Measure gradient norm, Hessian spectral norm and normalised curvature of every image's loss.
 
@@ -74,6 +97,7 @@ def curvature(
         y: labels (B,).
         seed: of the start vectors; each image's own, whatever else is in the batch.
         steps: Hessian-vector products per image (at most d are made); ≤ 10 give 1 % of the mean (protocol).
+        terms: also split the Hessian into its two terms (twice as many products again).
         precision: "float32" or "float64" (a copy of the model).
 
     Raises:
@@ -84,20 +108,22 @@ def curvature(
         raise UsageError(f"curvature steps: expected at least {PAPER_ITERATIONS}, got {steps}. Raise it.")
     with prepared(model, precision) as ready:
         parts = [
-            _measure(ready, a.to(DTYPES[precision]), b, seed, steps)
+            _measure(ready, a.to(DTYPES[precision]), b, seed, steps, terms)
             for a, b in zip(x.split(MICRO_BATCH), y.split(MICRO_BATCH), strict=True)
         ]
     return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
 
 
-def _measure(model: nn.Module, x: Tensor, y: Tensor, seed: int, steps: int) -> dict[str, Tensor]:
+def _measure(model: nn.Module, x: Tensor, y: Tensor, seed: int, steps: int, terms: bool) -> dict[str, Tensor]:
     keys = example_keys(x, seed)
-    spectrum, gradient, scale = _spectrum(model, x, y, keys, START, steps)
+    at = expand(model, x, y)
+    scale, start = at.scale.double(), _start(x, keys, START)
+    spectrum, gradient = lanczos(at.hvp, start, steps), norms(at.gradient) * scale
     norm, residual = spectrum.norm * scale, spectrum.residual * scale
     second = _second_seed(model, x, y, keys, steps)
     agrees = second.isnan() | ((second - norm).abs() <= SECOND_SEED_AGREES * norm)
     paper = power_iteration(spectrum, PAPER_ITERATIONS, scale=scale, eps0=PAPER_EPS0)
-    return {
+    columns = {
         "gradient_norm": gradient,
         "hessian_norm": norm,
         "hessian_norm_residual": residual,
@@ -110,16 +136,17 @@ def _measure(model: nn.Module, x: Tensor, y: Tensor, seed: int, steps: int) -> d
         "converged": (residual <= CONVERGED * norm) & agrees,
         "hessian_norm_second_seed": second,
     }
+    if terms:
+        columns |= {
+            "hessian_logit_term": lanczos(logit_term(at, y), start, steps).norm * scale,
+            "hessian_network_term": lanczos(network_term(at, y), start, steps).norm * scale,
+        }
+    return columns
 
 
-def _spectrum(
-    model: nn.Module, x: Tensor, y: Tensor, keys: Tensor, stream: int, steps: int
-) -> tuple[Spectrum, Tensor, Tensor]:
-    """Return the spectrum of ∇²f/scale, ‖∇f‖ (B,) and scale (B,), the last two float64."""
-    at = expand(model, x, y)
-    start = normal(keys, stream, (x[0].numel(),), x.dtype)
-    scale = at.scale.double()
-    return lanczos(at.hvp, start, steps), norms(at.gradient) * scale, scale
+def _start(x: Tensor, keys: Tensor, stream: int) -> Tensor:
+    """Return the random start vectors of a batch (B, C, H, W), (B, d)."""
+    return normal(keys, stream, (x[0].numel(),), x.dtype)
 
 
 def _second_seed(model: nn.Module, x: Tensor, y: Tensor, keys: Tensor, steps: int) -> Tensor:
@@ -127,6 +154,7 @@ def _second_seed(model: nn.Module, x: Tensor, y: Tensor, keys: Tensor, steps: in
     result = torch.full((len(x),), torch.nan, device=x.device, dtype=torch.float64)
     chosen = (uniform(keys, SECOND_CHOICE) < SECOND_SEED_SHARE).nonzero().squeeze(1)
     if len(chosen):
-        spectrum, _, scale = _spectrum(model, x[chosen], y[chosen], keys[chosen], SECOND_START, steps)
-        result[chosen] = spectrum.norm * scale
+        at = expand(model, x[chosen], y[chosen])
+        spectrum = lanczos(at.hvp, _start(at.x, keys[chosen], SECOND_START), steps)
+        result[chosen] = spectrum.norm * at.scale.double()
     return result
