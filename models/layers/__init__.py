@@ -1,1 +1,46 @@
-"""The layers of the paper, each usable on its own in anyone's network."""
+"""The layers of the paper, each usable on its own in anyone's network, and what a training log says of them."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from bench.models.layers.centered_softplus import CenteredSoftplus, Softplus, centered_softplus
+from bench.models.layers.conv_spectral_norm import SpectralNormConv2d
+from bench.models.layers.lipschitz_batch_norm import LipschitzBatchNorm2d
+from bench.models.layers.penalty import beta_sum, gamma_sum
+from bench.models.layers.spectra import ConvGeometry, conv_norm_bound, top_singular
+from bench.models.layers.spectral_linear import SpectralNormLinear
+
+__all__ = [
+    "CenteredSoftplus",
+    "ConvGeometry",
+    "LipschitzBatchNorm2d",
+    "Softplus",
+    "SpectralNormConv2d",
+    "SpectralNormLinear",
+    "beta_sum",
+    "centered_softplus",
+    "conv_norm_bound",
+    "gamma_sum",
+    "layer_statistics",
+    "top_singular",
+]
+
+
+def layer_statistics(model: nn.Module) -> dict[str, float]:
+    """Return what there is of `sum_beta`, `sum_abs_log_gamma` and `max_sigma_error`, for the training log.
+
+    `sum_beta` is Σ exp(log β) over learnable activations (the penalised sum, without the floor);
+    `sum_abs_log_gamma` is Σ|log γ|; `max_sigma_error` is the largest |true norm − 1| of any spectrally
+    normalised layer as it stands in eval mode, from converged norms. Waits for the device: once per epoch.
+    """
+    statistics: dict[str, float] = {}
+    beta, gamma = beta_sum(model), gamma_sum(model)
+    if beta is not None:
+        statistics["sum_beta"] = float(beta)
+    if gamma is not None:
+        statistics["sum_abs_log_gamma"] = float(gamma)
+    errors = [m.sigma_error() for m in model.modules() if isinstance(m, SpectralNormConv2d | SpectralNormLinear)]
+    if errors:
+        statistics["max_sigma_error"] = max(errors)
+    return statistics

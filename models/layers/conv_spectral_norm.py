@@ -1,0 +1,90 @@
+"""Convolution divided by its true spectral norm, that of the linear map on images, not of the flattened kernel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bench.models.layers.spectra import ConvGeometry, top_singular
+
+# Iterations at construction, from the authors' code.
+WARM_UP = 15
+
+
+class SpectralNormConv2d(nn.Conv2d):
+    """Convolution with weight W/σ, σ = ‖x ↦ conv(x, W)‖₂ on inputs of the given size.
+
+    Srinivas et al. 2022, section 3.4.1, after Ryu et al. 2019. One power iteration per training-mode forward
+    (the authors' choice; a step that runs two such forwards makes two), with the layer's own stride, padding,
+    dilation and groups:
+
+        v ← convᵀ(u)/‖convᵀ(u)‖,  σ = ‖conv(v)‖,  u ← conv(v)/σ
+
+    σ is differentiable in W with v held constant: its gradient is the weight gradient of the convolution at
+    (v, u), so no third convolution is needed. Nothing waits for the device. `weight` is the normalised weight;
+    the trained parameter is `raw_weight` (same key order as nn.Conv2d otherwise). In eval mode σ is a stored
+    constant: the last step's, or after `finalize` the converged one. Power iteration errs low, so before
+    `finalize` the true norm is slightly above 1.
+
+    With activation checkpointing the recomputed forward iterates once more and sees a slightly different σ, as
+    batch norm's running statistics are then also updated twice.
+
+    Args:
+        in_size: height and width of this layer's input; any, also rectangular.
+        authors_size: measure strided layers on the authors' larger input (2H − 1 for stride 2), whose output is
+            as large as the layer's input; a slight over-estimate (0.978-0.9994 of the bound is reached).
+
+    Raises:
+        ValueError: padding other than zeros, or given as a string.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
+        *, in_size: tuple[int, int], stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1, groups: int = 1, bias: bool = True, authors_size: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+        self.raw_weight = nn.Parameter(self._parameters.pop("weight").detach())
+        self.geometry = ConvGeometry.of(self, in_size, authors_size=authors_size)
+        u = torch.randn(1, out_channels, *self.geometry.out_size)
+        self.register_buffer("u", u / u.norm())
+        self.register_buffer("sigma", torch.ones(()))
+        for _ in range(WARM_UP):
+            self._iterate()
+
+    def __getattr__(self, name: str) -> Tensor | nn.Module:
+        # `weight` is no stored attribute here; whoever reads it (exports, bounds) gets what the layer applies.
+        if name == "weight" and "raw_weight" in self._parameters:
+            return self._parameters["raw_weight"] / self._buffers["sigma"]
+        return super().__getattr__(name)
+
+    def _iterate(self) -> Tensor:
+        """Do one power iteration, store u and σ, and return σ with its gradient in W; shape ()."""
+        weight, geometry = self.raw_weight, self.geometry
+        with torch.no_grad():
+            v = geometry.adjoint(self.u, weight)
+            v = v / v.norm().clamp_min(1e-12)
+        image = geometry.forward(v, weight)
+        sigma = image.norm().clamp_min(1e-12)
+        with torch.no_grad():
+            self.u.copy_(image / sigma)
+            self.sigma.copy_(sigma)
+        return sigma
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve x (B, C, H, W) with W/σ."""
+        sigma = self._iterate() if self.training else self.sigma
+        return self._conv_forward(x, self.raw_weight / sigma, self.bias)
+
+    @torch.no_grad()
+    def finalize(self) -> None:
+        """Store the converged σ and singular vector; eval mode then uses them unchanged."""
+        sigma, v = top_singular(self.raw_weight, self.geometry)
+        image = self.geometry.forward(v, self.raw_weight.to(v.dtype))
+        self.u.copy_(image / image.norm())
+        self.sigma.copy_(sigma)
+
+    @torch.no_grad()
+    def sigma_error(self) -> float:
+        """Return |true norm of the layer in eval mode − 1|, from a converged σ; waits for the device."""
+        return abs(float(top_singular(self.raw_weight, self.geometry)[0] / self.sigma) - 1.0)

@@ -1,0 +1,64 @@
+"""Batch norm whose gain in eval mode is at most a learnable γ."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class LipschitzBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm without affine part, all channels scaled by one factor min(1, γ·σmin).
+
+    Srinivas et al. 2022, section 3.4.2: with ‖BN‖ = 1/σmin and σmin = min_c √(running variance_c + eps),
+
+        y = min(γ, ‖BN‖) · BN(x)/‖BN‖
+
+    so the largest channel gain in eval mode is min(γ, 1/σmin) ≤ γ. γ = exp(log γ) is one scalar per layer.
+    The scale is uniform, as in the displayed formula; the paper's "equivalently clip the running deviation"
+    would leave channels below γ alone, which is something else. As in the authors' code the running variance is
+    read before the batch updates it (also in training, so the bound holds in eval mode only), no gradient flows
+    through it, γ ≥ 1 is not enforced, and γ0 = 10.
+
+    Args:
+        num_features: channels C of the input (B, C, H, W).
+        gamma0: initial γ, > 0.
+        eps, momentum: as in nn.BatchNorm2d.
+    """
+
+    no_weight_decay: ClassVar[frozenset[str]] = frozenset({"log_gamma"})
+
+    def __init__(
+        self, num_features: int, gamma0: float = 10.0, *, eps: float = 1e-5, momentum: float = 0.1
+    ) -> None:
+        super().__init__(num_features, eps=eps, momentum=momentum, affine=False)
+        if not gamma0 > 0:
+            raise ValueError(f"LipschitzBatchNorm2d: expected gamma0 > 0, got {gamma0}. The paper's is ≥ 1.")
+        self.log_gamma = nn.Parameter(torch.tensor(math.log(gamma0)))
+
+    @property
+    def gamma(self) -> Tensor:
+        """The bound γ, shape ()."""
+        return self.log_gamma.exp()
+
+    def factor(self) -> Tensor:
+        """Return the common factor min(1, γ·σmin), shape (); differentiable in log γ while the bound is active."""
+        return (self.gamma * (self.running_var.min() + self.eps).sqrt()).clamp_max(1.0)
+
+    def gain(self) -> Tensor:
+        """Return the layer's Lipschitz constant in eval mode, min(γ, 1/σmin), shape ()."""
+        return self.factor() / (self.running_var.min() + self.eps).sqrt()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x (B, C, H, W), same shape."""
+        self._check_input_dim(x)
+        # The factor rides in batch norm's own weight, which costs no extra pass over the images.
+        weight = self.factor().expand(self.num_features)
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, weight, None, self.training, self.momentum, self.eps
+        )
