@@ -1,0 +1,67 @@
+"""ResNets for small images (stem 3×3, stride 1, no max-pool), in the authors' scaling or the textbook's."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from bench.models.backbones.parts import Layers, after
+
+
+class Block(nn.Module):
+    """Basic residual block, two 3×3 convolutions.
+
+    Authors' scaling (Srinivas et al. 2022, code; method of their figure is silent):
+
+        act(½·(conv2(act(conv1(x/√2))) + shortcut(x/√2)))
+
+    which equals their channel-doubling form, repeat (x, x)/√2, two branches, ½·(sum of the halves), and keeps
+    every part 1-Lipschitz. Textbook (He et al. 2016): act(conv2(act(conv1(x))) + shortcut(x)). The shortcut is
+    the identity, or a 1×1 convolution and norm where the shape changes. "conv" includes its norm.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, size: tuple[int, int], layers: Layers) -> None:
+        super().__init__()
+        self.scale = (1 / math.sqrt(2), 0.5) if layers.scaled_residual else None
+        self.conv1 = layers.conv_norm(in_channels, out_channels, 3, stride, size)
+        self.act1 = layers.activation()
+        self.conv2 = layers.conv_norm(out_channels, out_channels, 3, 1, after(size, stride))
+        same = stride == 1 and in_channels == out_channels
+        self.shortcut = nn.Identity() if same else layers.conv_norm(in_channels, out_channels, 1, stride, size)
+        self.act2 = layers.activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.scale is None:
+            return self.act2(self.conv2(self.act1(self.conv1(x))) + self.shortcut(x))
+        x = x * self.scale[0]
+        return self.act2((self.conv2(self.act1(self.conv1(x))) + self.shortcut(x)) * self.scale[1])
+
+
+class ResNet(nn.Module):
+    """ResNet of four stages with channels w, 2w, 4w, 8w and strides 1, 2, 2, 2, average pool, one last layer.
+
+    Args:
+        depths: blocks per stage; (2, 2, 2, 2) is ResNet-18, (3, 4, 6, 3) ResNet-34.
+        width: w; 64 in the paper.
+        num_classes, in_shape, layers: see `bench.models.backbones.build`.
+    """
+
+    def __init__(
+        self, depths: tuple[int, ...], width: int, num_classes: int, in_shape: tuple[int, int, int], layers: Layers
+    ) -> None:
+        super().__init__()
+        size = in_shape[1:]
+        self.stem = layers.conv_norm(in_shape[0], width, 3, 1, size)
+        self.act = layers.activation()
+        channels, blocks = width, []
+        for stage, depth in enumerate(depths):
+            for i in range(depth):
+                stride = 2 if stage > 0 and i == 0 else 1
+                blocks.append(Block(channels, width << stage, stride, size, layers))
+                channels, size = width << stage, after(size, stride)
+        self.blocks = nn.Sequential(*blocks)
+        self.fc = layers.linear(channels, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.blocks(self.act(self.stem(x))).mean((2, 3)))

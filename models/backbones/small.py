@@ -1,0 +1,52 @@
+"""Small twice differentiable networks for the small suites: a ConvNet for digits, an MLP for points."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from bench.models.backbones.parts import Layers, after
+
+
+class ConvNet(nn.Module):
+    """Three 3×3 convolutions with w, 2w, 2w channels and strides 1, 2, 1, average pool, one last layer.
+
+    Strides instead of max-pools keep it twice differentiable wherever its activation is.
+
+    Args:
+        width: w; 16 by default.
+        num_classes, in_shape, layers: see `bench.models.backbones.build`.
+    """
+
+    def __init__(self, width: int, num_classes: int, in_shape: tuple[int, int, int], layers: Layers) -> None:
+        super().__init__()
+        channels, size, parts = in_shape[0], in_shape[1:], []
+        for out, stride in ((width, 1), (2 * width, 2), (2 * width, 1)):
+            parts += [layers.conv_norm(channels, out, 3, stride, size), layers.activation()]
+            channels, size = out, after(size, stride)
+        self.features = nn.Sequential(*parts)
+        self.fc = layers.linear(channels, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.features(x).mean((2, 3)))
+
+
+class MLP(nn.Module):
+    """Three hidden layers of w units, written as 1×1 convolutions so that every defense's layers fit.
+
+    Args:
+        width: w; 64 by default.
+        num_classes, layers: see `bench.models.backbones.build`.
+        in_shape: (C, H, W) of any size; flattened. Points of two-moons are (2, 1, 1).
+    """
+
+    def __init__(self, width: int, num_classes: int, in_shape: tuple[int, int, int], layers: Layers) -> None:
+        super().__init__()
+        units, parts = in_shape[0] * in_shape[1] * in_shape[2], []
+        for _ in range(3):
+            parts += [layers.conv_norm(units, width, 1, 1, (1, 1)), layers.activation()]
+            units = width
+        self.features = nn.Sequential(*parts)
+        self.fc = layers.linear(units, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.features(x.reshape(len(x), -1, 1, 1)).flatten(1))
