@@ -9,8 +9,6 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-
 # A point counts as decided (and costs no further pass) once it is misclassified by more than rounding can
 # take back: a margin of 1e-5 of the largest logit, about a hundred float32 roundings.
 SLACK: Final = 1e-5
@@ -52,9 +50,9 @@ def log_odds_loss(logits: Tensor, y: Tensor) -> Tensor:
     return rivals(logits, y).logsumexp(1) - logits.gather(1, y[:, None])[:, 0]
 
 
-def decided(logits: Tensor, y: Tensor) -> Tensor:
-    """Return where the example is misclassified beyond doubt, bool (B,)."""
-    return margin_loss(logits, y) > SLACK * logits.abs().amax(1)
+def slack(logits: Tensor) -> Tensor:
+    """Return the margin (B,) from which on a misclassification survives another batch size or device."""
+    return SLACK * logits.abs().amax(1)
 
 
 @torch.no_grad()
@@ -63,42 +61,93 @@ def predict(model: nn.Module, x: Tensor) -> Tensor:
     return model(x)
 
 
-def gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss, draws: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-    """Return logits (B, K), loss (B,) and the loss's gradient with respect to x, both detached.
+def gradient(
+    model: nn.Module, x: Tensor, objective: Callable[[Tensor], Tensor], draws: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return logits (B, K), objective (B,) and its gradient with respect to x (B, …), all detached.
 
-    With draws > 1 all three are means over as many passes of a randomised model (EOT, Athalye et al. 2018).
-    A model that passes no gradient yields zeros, which the attack counts; it is no error here.
+    A model that passes no gradient yields zeros, which the attack counts; that is no error here.
+
+    Args:
+        objective: maps logits (B, K) to one number per example, which must not depend on the other examples.
+        draws: passes of a randomised model over which all three are averaged (EOT, Athalye et al. 2018).
     """
-    total: list[Tensor] = []
+    sums: list[Tensor] = []
     for _ in range(draws):
         point = x.detach().requires_grad_()
         with torch.enable_grad():
             logits = model(point)
-            value = loss(logits, y)
+            value = objective(logits)
             slope = None
             if value.requires_grad:
                 (slope,) = torch.autograd.grad(value.sum(), point, allow_unused=True)
-        pass_ = [logits.detach(), value.detach(), torch.zeros_like(x) if slope is None else slope.detach()]
-        total = [a + b for a, b in zip(total, pass_, strict=True)] if total else pass_
-    logits, value, slope = (t / draws for t in total) if draws > 1 else total
+        terms = [logits.detach(), value.detach(), torch.zeros_like(x) if slope is None else slope]
+        sums = [a + b for a, b in zip(sums, terms, strict=True)] if sums else terms
+    logits, value, slope = (s / draws for s in sums) if draws > 1 else sums
     return logits, value, slope
 
 
-def refuse_non_finite(where: str, bad: Tensor) -> None:
-    """Raise if any example met a non-finite logit or gradient; `bad` is bool (B,).
+class Best:
+    """The worst point met so far for every example, by margin, and which examples need no more attacking.
 
-    Raises:
-        FloatingPointError: names the examples; such a model must never be scored as robust.
+    Attributes:
+        point: (B, C, H, W), starts as the clean images.
+        margin: its margin loss (B,), positive where misclassified.
+        stopped: bool (B,), misclassified beyond rounding.
     """
-    if bad.any():
-        rows = bad.nonzero()[:, 0].tolist()
-        raise FloatingPointError(
-            f"{where}: expected finite logits and gradients, got NaN or infinity at example(s) {rows[:5]} "
-            f"({len(rows)} of {len(bad)} in this batch). Mend the model's forward; it cannot be judged so."
-        )
+
+    def __init__(self, where: str, model: nn.Module, x: Tensor, y: Tensor) -> None:
+        self.where, self.y = where, y
+        self.point = x.clone()
+        self.margin = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
+        self.stopped = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self._bad = self.stopped.clone()
+        self.logits = predict(model, x)
+        self.see(torch.arange(len(x), device=x.device), x, self.logits)
+
+    def see(self, rows: Tensor, point: Tensor, logits: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Take note of the model's answer at `point` for the examples `rows`; return the margins there.
+
+        Points where `valid` is False lie outside the ball and do not count.
+        """
+        margin = margin_loss(logits, self.y[rows]).to(self.margin.dtype)
+        if valid is not None:
+            margin = torch.where(valid, margin, -torch.inf)
+        better = margin > self.margin[rows]
+        shape = (-1, *[1] * (point.ndim - 1))
+        self.point[rows] = torch.where(better.view(shape), point, self.point[rows])
+        self.margin[rows] = torch.where(better, margin, self.margin[rows])
+        self.stopped[rows] |= margin > slack(logits)
+        self.note(rows, logits)
+        return margin
+
+    def note(self, rows: Tensor, values: Tensor) -> None:
+        """Remember which examples met a NaN or an infinity in `values` (n, …): logits or gradients."""
+        self._bad[rows] |= ~values.flatten(1).isfinite().all(1)
+
+    def open(self) -> Tensor:
+        """Return the indices of the examples still to be attacked (waits for the device)."""
+        return (~self.stopped).nonzero()[:, 0]
+
+    def result(self) -> Tensor:
+        """Return the worst points (B, C, H, W).
+
+        Raises:
+            FloatingPointError: logits or gradients were not finite; such a model must never pass as robust.
+        """
+        if self._bad.any():
+            rows = self._bad.nonzero()[:, 0].tolist()
+            raise FloatingPointError(
+                f"{self.where}: expected finite logits and gradients, got NaN or infinity on {len(rows)} of "
+                f"{len(self._bad)} examples (first at position {rows[0]} of the batch). Mend the model's forward; "
+                "it cannot be judged so."
+            )
+        return self.point
 
 
-def non_finite(logits: Tensor, slope: Tensor | None = None) -> Tensor:
-    """Return where logits (B, K) or gradient (B, …) hold NaN or infinity, bool (B,), without a host sync."""
-    bad = ~logits.isfinite().all(1)
-    return bad if slope is None else bad | ~slope.flatten(1).isfinite().all(1)
+def check_interval(x: Tensor) -> int:
+    """Return how many steps may pass between two droppings of stopped examples.
+
+    On a GPU each one waits for the device; on the CPU it is free. Results do not depend on it.
+    """
+    return 1 if x.device.type == "cpu" else 10

@@ -35,8 +35,9 @@ def fgsm(
     """
     _geometry.check_norm("fgsm", norm)
     with _model.quiet(model):
-        logits, _, slope = _model.gradient(model, x, y, _model.log_odds_loss)
-    _model.refuse_non_finite("fgsm", _model.non_finite(logits, slope))
+        logits, _, slope = _model.gradient(model, x, lambda z: _model.log_odds_loss(z, y))
+    if not (logits.isfinite().all() and slope.isfinite().all()):
+        raise FloatingPointError("fgsm: expected finite logits and gradients, got NaN or infinity. Mend the model.")
     direction = _geometry.ascent(slope, norm)
     if trace is not None:
         trace["zero_gradient"] = (direction.flatten(1) == 0).all(1).to(torch.long)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import torch
 from bench.attacks import _geometry, _model, randomness
 from torch import Tensor, nn
 
 SOURCE: Final = "Carlini et al. 2019, 'On Evaluating Adversarial Robustness', section 4.3 (brute-force check)"
 VERSION: Final = 1
-CHECK_EVERY: Final = 10
 
 
 def noise(
@@ -37,28 +35,18 @@ def noise(
         FloatingPointError: NaN or infinity in logits.
     """
     _geometry.check_norm("noise", norm)
-    keys = randomness.example_keys(x, seed)
-    best, best_margin = x.clone(), torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
-    bad = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    stopped = bad.clone()
-    rows = torch.arange(len(x), device=x.device)
+    keys, every = randomness.example_keys(x, seed), _model.check_interval(x)
     with _model.quiet(model):
+        best = _model.Best("noise", model, x, y)
+        rows = best.open()
         for draw in range(draws):
-            shape = _geometry.sphere_perturbation if draw % 2 else _geometry.random_perturbation
-            start = shape(x[rows], keys[rows], draw, eps, norm)
-            point = _geometry.into(x[rows], x[rows] + start, eps, norm)
-            logits = _model.predict(model, point)
-            margin = _model.margin_loss(logits, y[rows])
-            bad[rows] |= _model.non_finite(logits)
-            better = margin > best_margin[rows]
-            best[rows] = torch.where(_geometry.per_example(better, point), point, best[rows])
-            best_margin[rows] = torch.where(better, margin, best_margin[rows])
-            stopped[rows] |= _model.decided(logits, y[rows])
-            if draw % CHECK_EVERY == CHECK_EVERY - 1:
-                rows = rows[~stopped[rows]]
-                if not len(rows):
-                    break
-    _model.refuse_non_finite("noise", bad)
+            if not len(rows):
+                break
+            kind = _geometry.sphere_perturbation if draw % 2 else _geometry.random_perturbation
+            point = _geometry.into(x[rows], x[rows] + kind(x[rows], keys[rows], draw, eps, norm), eps, norm)
+            best.see(rows, point, _model.predict(model, point))
+            if draw % every == every - 1:
+                rows = rows[~best.stopped[rows]]
     if trace is not None:
-        trace["margin"] = best_margin
-    return best
+        trace["margin"] = best.margin
+    return best.result()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 SOURCE: Final = "Madry et al. 2018, section 2.1; margin loss: Carlini and Wagner 2017, section V"
 VERSION: Final = 1
-LOSSES: Final[dict[str, _model.Loss]] = {"ce": _model.log_odds_loss, "margin": _model.margin_loss}
-CHECK_EVERY: Final = 5  # steps between two compactions; each one waits for the device
+LOSSES: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
+    "ce": _model.log_odds_loss,
+    "margin": _model.margin_loss,
+}
 
 
 def pgd(
@@ -42,10 +44,10 @@ def pgd(
         eps: radius of the ball, ≥ 0.
         norm: "l2" or "linf".
         seed: of the random starts, which belong to the example and not to the batch.
-        steps: 40, protocol §1.
-        relative_step: total path over radius; 2.5 from Madry et al. 2018, appendix.
+        steps: 40, the protocol's.
+        relative_step: length of the whole path over the radius; 2.5 from Madry et al. 2018, appendix.
         restarts: runs per loss.
-        losses: any of "ce", "margin"; both are run, the best point is kept.
+        losses: any of "ce", "margin"; all are run, the best point is kept.
         random_start: uniform in the ball; False starts at x.
         trace: is given `margin` (B,), the best margin loss; `zero_gradient` (B,), steps that had no gradient;
             `path` (runs, steps + 1, B), margin losses along each run, NaN once an example has stopped.
@@ -61,45 +63,35 @@ def pgd(
     unknown = set(losses) - LOSSES.keys()
     if unknown or not losses:
         raise ValueError(f"pgd: expected losses among {sorted(LOSSES)}, got {list(losses)!r}. Name at least one.")
-    keys = randomness.example_keys(x, seed)
-    best, best_margin = x.clone(), torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
-    stopped = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    bad, zero = stopped.clone(), torch.zeros(len(x), dtype=torch.long, device=x.device)
+    keys, every = randomness.example_keys(x, seed), _model.check_interval(x)
     runs = [LOSSES[name] for name in losses for _ in range(restarts)]
-    path = torch.full((len(runs), steps + 1, len(x)), torch.nan, device=x.device)
+    zero = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    path = torch.full((len(runs), steps + 1, len(x)), torch.nan, dtype=x.dtype, device=x.device)
 
     with _model.quiet(model):
+        best = _model.Best("pgd", model, x, y)
         for run, loss in enumerate(runs):
-            rows = (~stopped).nonzero()[:, 0]
-            if not len(rows):
-                break
-            x0, point = x[rows], x[rows]
+            rows = best.open()
+            x0, goal = x[rows], y[rows]
+            point = x0
             if random_start:
-                start = _geometry.random_perturbation(x0, keys[rows], run, eps, norm)
-                point = _geometry.into(x0, x0 + start, eps, norm)
-            for step in range(steps + 1):
-                if step < steps:
-                    logits, _, slope = _model.gradient(model, point, y[rows], loss)
-                else:
-                    logits, slope = _model.predict(model, point), torch.zeros_like(point)
-                margin = _model.margin_loss(logits, y[rows])
-                path[run, step, rows] = margin.to(path.dtype)
-                bad[rows] |= _model.non_finite(logits, slope)
-                better = margin > best_margin[rows]
-                best[rows] = torch.where(_geometry.per_example(better, point), point, best[rows])
-                best_margin[rows] = torch.where(better, margin, best_margin[rows])
-                stopped[rows] |= _model.decided(logits, y[rows])
-                if step == steps:
+                point = _geometry.into(
+                    x0, x0 + _geometry.random_perturbation(x0, keys[rows], run, eps, norm), eps, norm
+                )
+            for step in range(steps):
+                if not len(rows):
                     break
+                logits, _, slope = _model.gradient(model, point, lambda z, y=goal, f=loss: f(z, y))
+                path[run, step, rows] = best.see(rows, point, logits)
+                best.note(rows, slope)
                 direction = _geometry.ascent(slope, norm)
                 zero[rows] += (direction.flatten(1) == 0).all(1)
                 point = _geometry.into(x0, point + relative_step * eps / steps * direction, eps, norm)
-                if step % CHECK_EVERY == CHECK_EVERY - 1:
-                    keep = ~stopped[rows]
-                    rows, x0, point = rows[keep], x0[keep], point[keep]
-                    if not len(rows):
-                        break
-    _model.refuse_non_finite("pgd", bad)
+                if step % every == every - 1:
+                    keep = ~best.stopped[rows]
+                    rows, x0, goal, point = rows[keep], x0[keep], goal[keep], point[keep]
+            if len(rows):
+                path[run, steps, rows] = best.see(rows, point, _model.predict(model, point))
     if trace is not None:
-        trace.update(margin=best_margin, zero_gradient=zero, path=path)
-    return best
+        trace.update(margin=best.margin, zero_gradient=zero, path=path)
+    return best.result()
