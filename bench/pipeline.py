@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from bench import data, engine
-from bench.errors import UsageError
+from bench.errors import UsageError, nearest
 from bench.files import safe_name
 from bench.models import registry
 from bench.plan import Plan, choose_device, make_plan
 from bench.progress import Reporter
 from bench.stopping import StopRequest
 from bench.store import Store
-from bench.suite import Suite, load_suite
+from bench.suite import EvaluationEntry, Suite, load_suite
 from bench.train import Stopped
 
 
@@ -67,7 +67,9 @@ def prepare(options: Options) -> Plan:
     for path in options.included:
         registry.include(path)
     whole = load_suite(options.suite)
-    suite = whole.narrowed(**options.narrow)
+    suite = whole.narrowed(**{k: v for k, v in options.narrow.items() if k not in ("train_limit", "attack_peer")})
+    if peer := options.narrow.get("attack_peer"):
+        suite = with_peer(suite, peer)
     device = choose_device(options.device)
     dataset = data.load(
         suite.dataset,
@@ -85,6 +87,28 @@ def prepare(options: Options) -> Plan:
         overrides=_overrides(whole, options.narrow),
         included=options.included,
     )
+
+
+def with_peer(suite: Suite, peer: str) -> Suite:
+    """Return the suite with every attack that another library offers run by that library too, beside ours.
+
+    Raises:
+        UsageError: no evaluation of the suite has such a peer.
+    """
+    extra = []
+    for entry in suite.evaluations:
+        offered = _peers(entry)
+        if peer in offered:
+            arguments = {**entry.arguments, "peer": peer}
+            extra.append(replace(entry, key=f"{entry.key}_{peer}", arguments=arguments))
+    if not extra:
+        known = {p for entry in suite.evaluations for p in _peers(entry)}
+        raise UsageError(f"--attack-peer: expected a library that we wrap, got {peer!r}. {nearest(peer, known)}")
+    return replace(suite, evaluations=(*suite.evaluations, *extra))
+
+
+def _peers(entry: EvaluationEntry) -> tuple[str, ...]:
+    return getattr(registry.evaluations.get(entry.evaluation).function, "__peers__", ())
 
 
 def _overrides(suite: Suite, narrow: dict[str, Any]) -> dict[str, Any]:

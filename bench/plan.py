@@ -104,7 +104,7 @@ class Plan:
             "format": 1,
             "command": self.command,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "suite": self.suite.describe(),
+            "suite": self.suite.settings(),
             "overrides": self.overrides,
             "data": self.dataset.describe(),
             "environment": environment(self.device, self.included),
@@ -144,7 +144,7 @@ def _row(suite: Suite, dataset: Dataset, device: torch.device, spelling: str, se
             f"defense {entry.name}: expected a value for {', '.join(missing)}, got none. "
             f"Write {entry.name}:{missing[0]}=VALUE, or give it a default."
         )
-    recipe = parsed.recipe.over(suite.forced.over(entry.recipe.over(suite.recipe)))
+    recipe = suite.recipe_of(spelling)
     train, holdout = dataset.train, None
     if suite.holdout:
         train, holdout = data.hold_out(dataset.train, suite.holdout, seed=0)

@@ -102,10 +102,14 @@ class Store:
             )
         with _translated(path):
             db = sqlite3.connect(path, timeout=60.0, isolation_level=None)
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=FULL")
-            store = cls(out, db)
-            store._check_format(create)
+            try:
+                db.execute("PRAGMA journal_mode=WAL")
+                db.execute("PRAGMA synchronous=FULL")
+                store = cls(out, db)
+                store._check_format(create)
+            except BaseException:
+                db.close()
+                raise
         return store
 
     def _check_format(self, create: bool) -> None:

@@ -1,0 +1,157 @@
+"""Chunks, batches, counts, and leaving models as they were found."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bench.data import Split
+from bench.errors import BenchError
+from bench.evaluate import BadModel, as_found, check_model, counted, evaluate_chunks
+from bench.records import Evaluation
+
+
+def split(n=10):
+    rng = np.random.default_rng(0)
+    return Split.of(rng.random((n, 1, 4, 4), dtype=np.float32), rng.integers(0, 3, n))
+
+
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Softplus(), nn.Flatten(), nn.Linear(16, 3))
+
+
+def spread(model, x, y, *, seed=0):
+    """Return one value per image, and what batch it came in."""
+    return {"sum": x.sum((1, 2, 3)), "batch": torch.full((len(x),), len(x)), "picture": x + 1}
+
+
+def run(function, chunk=4, **options):
+    entry = Evaluation(function.__name__, function, "test", 1, {}, chunk)
+    defaults = {"arguments": {}, "seed": 0}
+    return list(evaluate_chunks(entry, model().eval(), split(), torch.device("cpu"), **defaults | options))
+
+
+def test_chunks_have_a_fixed_size_and_batches_do_not_matter():
+    one, two = run(spread), run(spread, batch_size=3)
+    assert [len(c.table) for c in one] == [4, 4, 2]
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a.table["sum"], b.table["sum"])
+    assert list(two[0].table["batch"]) == [3, 3, 3, 1]
+    assert list(one[1].table["index"]) == [4, 5, 6, 7]
+
+
+def test_stored_chunks_are_not_computed_again():
+    assert [c.number for c in run(spread, done=(0, 2))] == [1]
+
+
+def test_pictures_are_kept_when_asked_for_and_only_where_something_changed():
+    assert run(spread)[0].images is None
+    kept = run(spread, keep_images=lambda name: name == "picture")[1].images
+    np.testing.assert_array_equal(kept["index"], [4, 5, 6, 7])
+    np.testing.assert_allclose(kept["adversarial"] - kept["clean"], 1, atol=1e-6)
+
+
+def test_out_of_memory_halves_the_batch_and_changes_nothing():
+    def hungry(model, x, y, *, seed=0):
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return {"sum": x.sum((1, 2, 3))}
+
+    table = run(hungry, chunk=10)[0].table
+    np.testing.assert_array_equal(table["sum"], run(spread, chunk=10)[0].table["sum"])
+
+
+def test_out_of_memory_at_one_image_is_an_error():
+    def starving(model, x, y, *, seed=0):
+        raise MemoryError
+
+    with pytest.raises(BenchError, match="expected one image to fit"):
+        run(starving)
+
+
+def test_a_column_of_the_wrong_length_is_named():
+    def short(model, x, y, *, seed=0):
+        return {"half": x.sum((1, 2, 3))[::2]}
+
+    with pytest.raises(BenchError, match="expected 4 values in column 'half', got 2"):
+        run(short)
+
+
+def test_passes_are_counted_per_image():
+    net = model().eval()
+    with counted(net) as passes:
+        x = torch.rand(5, 1, 4, 4, requires_grad=True)
+        torch.autograd.grad(net(x).sum(), x)
+        with torch.no_grad():
+            net(x)
+    assert (passes.forwards, passes.backwards) == (10, 5)
+    net(x)
+    assert passes.forwards == 10
+
+
+def test_a_model_and_the_generators_are_left_as_found():
+    net = model()
+    net[0].eval()
+    net[4].bias.requires_grad_(False)
+    modes = [m.training for m in net.modules()]
+    rng = torch.get_rng_state()
+    with as_found(net):
+        assert not any(m.training for m in net.modules())
+        assert not any(p.requires_grad for p in net.parameters())
+        torch.rand(3)
+    assert [m.training for m in net.modules()] == modes
+    assert [p.requires_grad for p in net.parameters()] == [True, True, True, True, True, False]
+    assert torch.equal(torch.get_rng_state(), rng)
+
+
+def test_a_model_that_changes_its_state_is_named():
+    net = model()
+
+    def evil(m, x, y, *, seed=0):
+        m.train()
+        m(x)
+        return {"a": x.sum((1, 2, 3))}
+
+    entry = Evaluation("evil", evil, "test", 1, {}, 4)
+    with pytest.raises(BadModel, match="expected its state untouched"):
+        list(evaluate_chunks(entry, net, split(), torch.device("cpu"), arguments={}, seed=0))
+
+
+class Broken(nn.Module):
+    """A model that breaks the contract in a chosen way."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.calls = how, 0
+
+    def forward(self, x):
+        self.calls += 1
+        z = torch.stack([x.flatten(1).sum(1), -x.flatten(1).sum(1), x[:, 0, 0, 0]], 1)
+        return {
+            "shape": z[:, :, None], "tuple": (z,), "nan": z / 0 * 0, "counter": z + self.calls, "integer": z.long(),
+            "crash": None if self.how == "crash" else z,
+        }[self.how]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("shape", "expected logits of shape"),
+        ("tuple", "got tuple"),
+        ("nan", "expected finite logits"),
+        ("counter", "expected the same logits twice"),
+        ("integer", "expected logits of shape"),
+    ],
+)
+def test_a_bad_model_is_refused_at_the_door(how, words):
+    with pytest.raises(BadModel, match=words):
+        check_model(Broken(how), torch.rand(2, 1, 4, 4))
+
+
+def test_class_count_and_input_shape_are_checked():
+    assert check_model(model(), torch.rand(2, 1, 4, 4), 3) == 3
+    with pytest.raises(BadModel, match="expected 10 classes, got 3"):
+        check_model(model(), torch.rand(2, 1, 4, 4), 10)
+    with pytest.raises(BadModel, match="expected logits for images of shape"):
+        check_model(model(), torch.rand(2, 3, 4, 4))

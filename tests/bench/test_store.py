@@ -1,0 +1,209 @@
+"""The store: nothing acknowledged is lost, nobody commits late, damage is named."""
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.errors import EnvironmentProblem, IntegrityError, StoreError
+from bench.store import LeaseLost, Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(tmp_path / "out", create=True) as s:
+        yield s
+
+
+def table(n=3, start=0):
+    return pd.DataFrame({"index": np.arange(start, start + n), "value": np.linspace(0, 1, n), "by": ["", "a", "b"][:n]})
+
+
+def change(out, sql, *values):
+    """Change the database behind the store's back."""
+    with contextlib.closing(sqlite3.connect(out / "bench.db")) as db, db:
+        db.execute(sql, values)
+
+
+def test_chunks_come_back_in_order_with_types_and_nan(store):
+    lease = store.claim("c", "evaluation", {"a": 1})
+    second, first = table(3, 3), table(3)
+    first.loc[1, "value"] = np.nan
+    store.put_chunk(lease, 1, second, None, {"forwards": 2})
+    store.put_chunk(lease, 0, first, {"index": np.arange(2)}, {"forwards": 1})
+    pd.testing.assert_frame_equal(store.table("c"), pd.concat([first, second], ignore_index=True))
+    assert store.chunk_info("c") == {0: {"forwards": 1}, 1: {"forwards": 2}}
+    np.testing.assert_array_equal(store.images("c")["index"], [0, 1])
+
+
+def test_a_cell_is_held_by_one_worker(store):
+    assert store.claim("c", "train", {}) is not None
+    with Store.open(store.out) as other:
+        assert other.claim("c", "train", {}) is None
+        assert f"process {os.getpid()}" in (other.holder("c") or "")
+
+
+def test_a_done_cell_is_not_given_again_and_a_failed_one_is(store):
+    store.finish(store.claim("done", "train", {}), {"seconds": 2.0})
+    store.fail(store.claim("failed", "train", {}), "it broke")
+    assert store.claim("done", "train", {}) is None
+    assert store.cell("done").seconds == 2.0
+    assert store.cell("failed").error == "it broke"
+    assert store.claim("failed", "train", {}).generation == 2
+
+
+def test_a_released_cell_keeps_its_chunks(store):
+    lease = store.claim("c", "evaluation", {})
+    store.put_chunk(lease, 0, table(), None, {})
+    store.release(lease)
+    assert store.claim("c", "evaluation", {}) is not None
+    assert len(store.table("c")) == 3
+
+
+def test_a_worker_that_lost_its_lease_cannot_commit(store):
+    late = store.claim("c", "evaluation", {})
+    store.release(late)
+    store.claim("c", "evaluation", {})
+    with pytest.raises(LeaseLost, match="expected to hold generation 1"):
+        store.put_chunk(late, 0, table(), None, {})
+    with pytest.raises(LeaseLost):
+        store.finish(late, {})
+    assert store.table("c").empty
+
+
+def test_the_lease_of_a_dead_process_is_taken_over(store):
+    code = (
+        "import os, sys\nfrom bench.store import Store\n"
+        f"s = Store.open({str(store.out)!r})\nassert s.claim('c', 'train', {{}})\nos.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert store.cell("c").status == "running"
+    assert store.claim("c", "train", {}).generation == 2
+
+
+def test_the_lease_of_another_host_dies_with_its_heartbeat(store):
+    store.claim("c", "train", {})
+    change(store.out, "UPDATE cells SET owner=json_set(owner, '$.host', 'elsewhere'), heartbeat=?", time.time())
+    assert store.claim("c", "train", {}) is None
+    change(store.out, "UPDATE cells SET heartbeat=?", time.time() - 1000)
+    assert store.claim("c", "train", {}) is not None
+
+
+def test_twenty_processes_starting_together_share_the_cells(store):
+    """One script forks twenty workers on a folder without a store; every cell is computed by exactly one of them."""
+    out = store.out.parent / "fresh"
+    code = (
+        "import os\nfrom bench.store import Store\n"
+        "children = []\n"
+        "for i in range(20):\n"
+        "    pid = os.fork()\n"
+        "    if pid:\n        children.append(pid)\n        continue\n"
+        f"    s = Store.open({str(out)!r}, create=True)\n"
+        "    for c in map(str, range(30)):\n"
+        "        lease = s.claim(c, 'train', {})\n"
+        "        if lease:\n            s.finish(lease, {'by': i})\n            print(c, flush=True)\n"
+        "    os._exit(0)\n"
+        "assert all(os.waitpid(pid, 0)[1] == 0 for pid in children)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert sorted(map(int, done.stdout.split())) == list(range(30))
+    with Store.open(out) as shared:
+        assert all(shared.cell(str(c)).status == "done" for c in range(30))
+
+
+def test_what_put_chunk_returned_from_survives_kill_nine(store):
+    """A writer is killed at random instants; every chunk that it acknowledged must be there and whole."""
+    code = (
+        "import numpy as np, pandas as pd\nfrom bench.store import Store\n"
+        f"s = Store.open({str(store.out)!r})\nlease = s.claim('c', 'evaluation', {{}})\nn = len(s.chunk_info('c'))\n"
+        "while True:\n"
+        "    s.put_chunk(lease, n, pd.DataFrame({'index': np.arange(100), 'v': np.full(100, float(n))}), None, {})\n"
+        "    print(n, flush=True)\n    n += 1"
+    )
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as writer:
+            first = writer.stdout.readline()
+            time.sleep(float(rng.uniform(0.0, 0.2)))
+            writer.kill()
+            said = [int(first), *(int(line) for line in writer.stdout if line.endswith("\n"))]
+        stored = store.chunk_info("c")
+        assert set(said) <= set(stored)
+        values = store.table("c")["v"].to_numpy().reshape(-1, 100)
+        np.testing.assert_array_equal(values, np.arange(len(stored))[:, None] * np.ones(100))
+
+
+def test_the_last_plan_knows_its_cells(store):
+    store.put_plan({"rows": []})
+    number = store.put_plan({"rows": [{"evaluations": {}}, {"evaluations": {}}], "nan": float("nan")})
+    store.bind(number, 1, "accuracy", "abc")
+    plan = store.latest_plan()
+    assert plan["rows"] == [{"evaluations": {}}, {"evaluations": {"accuracy": "abc"}}]
+    assert plan["nan"] is None
+
+
+def test_a_changed_chunk_is_named(store):
+    store.put_chunk(store.claim("c", "evaluation", {}), 0, table(), None, {})
+    change(store.out, "UPDATE chunks SET data=zeroblob(length(data))")
+    with pytest.raises(IntegrityError, match="chunk 0 of cell c: expected SHA-256"):
+        store.table("c")
+
+
+def test_no_store_no_folder(tmp_path):
+    with pytest.raises(EnvironmentProblem, match=r"expected a result folder with bench\.db"):
+        Store.open(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EnvironmentProblem, match="expected to write here"):
+        Store.open(tmp_path / "file", create=True)
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database, but long enough to be looked at" * 30, b"SQLite format 3\0" + b"\xff" * 5000]
+)
+def test_a_damaged_store_is_refused(tmp_path, content):
+    (tmp_path / "bench.db").write_bytes(content)
+    with pytest.raises(StoreError, match="expected"):
+        Store.open(tmp_path)
+
+
+def test_a_truncated_store_is_refused(tmp_path):
+    with Store.open(tmp_path, create=True) as whole:
+        lease = whole.claim("c", "evaluation", {})
+        for i in range(50):
+            whole.put_chunk(lease, i, table(), None, {})
+    path = tmp_path / "bench.db"
+    path.write_bytes(path.read_bytes()[:5000])
+
+    def read():
+        with Store.open(tmp_path) as damaged:
+            damaged.table("c")
+
+    with pytest.raises(StoreError, match="expected"):
+        read()
+
+
+def test_another_database_and_a_newer_store_are_refused(tmp_path):
+    change(tmp_path, "CREATE TABLE t (x)")
+    with pytest.raises(StoreError, match="got another database"):
+        Store.open(tmp_path, create=True)
+    newer = tmp_path / "newer"
+    Store.open(newer, create=True).close()
+    change(newer, "UPDATE meta SET value='99'")
+    with pytest.raises(StoreError, match="expected store format 1 or older, got 99"):
+        Store.open(newer)
+
+
+def test_a_network_file_system_is_refused(monkeypatch, tmp_path):
+    real = Path.read_text
+    mounts = f"server:/x {tmp_path} nfs4 rw 0 0\n/dev/sda / ext4 rw 0 0\n"
+    monkeypatch.setattr(Path, "read_text", lambda p, *a, **k: mounts if str(p) == "/proc/mounts" else real(p, *a, **k))
+    with pytest.raises(EnvironmentProblem, match="network file system"):
+        Store.open(tmp_path / "out", create=True)
