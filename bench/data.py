@@ -284,7 +284,8 @@ def available(data_dir: Path | str | None = None) -> list[dict[str, Any]]:
     """Say for every known data set what is here, having read one image of each split of it.
 
     Returns one dict per data set: name, source, version, hyperparameters (none), shape, classes (their number),
-    status ("ready", "damaged" or "missing") and found, a sentence. Nothing is downloaded.
+    status ("ready", "damaged" or "missing"), found (what serves; "" if nothing does) and description (the same, or
+    the complaint). Nothing is downloaded.
     """
     return [_state(facts, data_dir) for facts in FACTS.values()]
 
@@ -294,12 +295,13 @@ def _state(facts: Facts, data_dir: Path | str | None) -> dict[str, Any]:
         data = load(facts.name, data_dir=data_dir, train_limit=1, limit=1, download=False)
         where = f" in {data.location}" if data.location else ""
         status = "ready"
-        found = f"{data.name} ({data.layout}{where}): {data.train_total} train, {data.test_total} test images"
+        text = f"{data.name} ({data.layout}{where}): {data.train_total} train, {data.test_total} test images"
     except EnvironmentProblem as error:
-        status, found = "missing", str(error)
+        status, text = "missing", str(error)
     except BenchError as error:
-        status, found = "damaged", str(error)
+        status, text = "damaged", str(error)
     return {
         "name": facts.name, "source": facts.source, "version": 1, "hyperparameters": {},
-        "shape": list(facts.shape), "classes": len(facts.classes), "status": status, "found": found,
+        "shape": list(facts.shape), "classes": len(facts.classes), "status": status,
+        "found": text if status == "ready" else "", "description": text,
     }  # fmt: skip

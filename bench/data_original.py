@@ -181,6 +181,8 @@ def fetch(facts: Facts, folder: Path, *, allowed: bool, looked: str) -> None:
                 continue
             except (OSError, ValueError, http.client.HTTPException) as error:
                 cause = error
+                if isinstance(error, urllib.error.HTTPError):
+                    error.close()
         why = f"failed ({' '.join(str(cause).split())[:120]})" if cause else "was not allowed"
         raise EnvironmentProblem(
             f"{facts.name}: expected {name} in {folder}, got no such file, and the download from {address} {why}. "
