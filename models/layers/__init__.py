@@ -37,9 +37,9 @@ def layer_statistics(model: nn.Module) -> dict[str, float]:
     statistics: dict[str, float] = {}
     beta, gamma = beta_sum(model), gamma_sum(model)
     if beta is not None:
-        statistics["sum_beta"] = float(beta)
+        statistics["sum_beta"] = float(beta.detach())
     if gamma is not None:
-        statistics["sum_abs_log_gamma"] = float(gamma)
+        statistics["sum_abs_log_gamma"] = float(gamma.detach())
     errors = [m.sigma_error() for m in model.modules() if isinstance(m, SpectralNormConv2d | SpectralNormLinear)]
     if errors:
         statistics["max_sigma_error"] = max(errors)

@@ -31,9 +31,7 @@ class LipschitzBatchNorm2d(nn.BatchNorm2d):
 
     no_weight_decay: ClassVar[frozenset[str]] = frozenset({"log_gamma"})
 
-    def __init__(
-        self, num_features: int, gamma0: float = 10.0, *, eps: float = 1e-5, momentum: float = 0.1
-    ) -> None:
+    def __init__(self, num_features: int, gamma0: float = 10.0, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__(num_features, eps=eps, momentum=momentum, affine=False)
         if not gamma0 > 0:
             raise ValueError(f"LipschitzBatchNorm2d: expected gamma0 > 0, got {gamma0}. The paper's is ≥ 1.")

@@ -1,0 +1,109 @@
+"""Adversarial training with a few steps of projected gradient ascent in the l2 ball."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.models.backbones import build
+from bench.models.defenses._modes import eval_mode
+from bench.models.registry import defense
+from bench.records import Recipe
+
+BIBTEX = """@inproceedings{madry2018towards,
+  title     = {Towards Deep Learning Models Resistant to Adversarial Attacks},
+  author    = {Madry, Aleksander and Makelov, Aleksandar and Schmidt, Ludwig and Tsipras, Dimitris and Vladu, Adrian},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2018}
+}"""
+
+
+def ascend(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, steps: int, step_size: float) -> Tensor:
+    """Return points that raise the cross-entropy at y, within eps (l2) of x and inside [0, 1], (B, C, H, W).
+
+    Start uniform in the ball, `steps` steps along the per-sample normalised gradient (no step where it is 0), each
+    followed by projection onto ball and box; the last point is returned. Runs in eval mode, so that running
+    statistics and spectral vectors stay those of the training passes; only gradients in x are computed.
+    """
+    with eval_mode(model):
+        shift = torch.randn_like(x)
+        radius = eps * torch.rand(len(x), device=x.device, dtype=x.dtype) ** (1 / x[0].numel())
+        point = (x + shift * _per_sample(radius / _norms(shift), x)).clamp(0, 1)
+        for _ in range(steps):
+            gradient = _input_gradient(model, point, y)
+            step = gradient * _per_sample(step_size / _norms(gradient).clamp_min(1e-30), x)
+            point = (x + _into_ball(point + step - x, eps)).clamp(0, 1)
+    return point
+
+
+def ascend_as_released(model: nn.Module, x: Tensor, *, eps: float, steps: int) -> Tensor:
+    """Return what the paper's released code trains on, (B, C, H, W); weaker than `ascend`, kept for comparison.
+
+    Steps of 0.1·eps, so that 3 of them use about 0.29 of the budget; labels predicted by the model; no clipping to
+    [0, 1]; start uniform in the cube of half-width eps, projected, hence almost surely on the sphere; squared
+    gradients of the batch's mean loss floored at 1e-12; all passes in the model's mode, in training with their
+    updates of batch norm.
+    """
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    point = x + _into_ball((2 * torch.rand_like(x) - 1) * eps, eps)
+    for _ in range(steps):
+        gradient = _input_gradient(model, point, y) / len(x)
+        step = gradient * _per_sample(0.1 * eps / _norms(gradient).clamp_min(1e-6), x)
+        point = x + _into_ball(point + step - x, eps)
+    return point
+
+
+def _input_gradient(model: nn.Module, point: Tensor, y: Tensor) -> Tensor:
+    """Return the gradient of the summed cross-entropy; asking for x alone leaves the weights' gradients out."""
+    point = point.detach().requires_grad_()
+    with torch.enable_grad():
+        return torch.autograd.grad(F.cross_entropy(model(point), y, reduction="sum"), point)[0]
+
+
+def _norms(shift: Tensor) -> Tensor:
+    return shift.flatten(1).norm(dim=1)
+
+
+def _per_sample(factor: Tensor, x: Tensor) -> Tensor:
+    return factor.view(-1, *[1] * (x.dim() - 1))
+
+
+def _into_ball(shift: Tensor, eps: float) -> Tensor:
+    return shift * _per_sample((eps / _norms(shift).clamp_min(1e-30)).clamp_max(1.0), shift)
+
+
+def loss(
+    model: nn.Module, x: Tensor, y: Tensor, *, eps: float, steps: int, step_size: float | None, released: bool
+) -> dict[str, Tensor]:
+    """Return mean cross-entropy at adversarial points of x (B, C, H, W) and the true labels y (B,)."""
+    if released:
+        point = ascend_as_released(model, x, eps=eps, steps=steps)
+    else:
+        size = 2.5 * eps / max(steps, 1) if step_size is None else step_size
+        point = ascend(model, x, y, eps=eps, steps=steps, step_size=size)
+    return {"adversarial_cross_entropy": F.cross_entropy(model(point), y)}
+
+
+@defense(source='Madry et al. 2018; Srinivas et al. 2022, Table 1, "Adversarial Training"',
+         recipe=Recipe(loss=loss), bibtex=BIBTEX)  # fmt: skip
+def adversarial_training(
+    num_classes: int, in_shape: tuple[int, int, int], backbone: str, *,
+    eps: float = 0.1, steps: int = 3, step_size: float | None = None, released: bool = False,
+) -> nn.Module:  # fmt: skip
+    """Train the standard network on points found by l2 projected gradient ascent against itself.
+
+    Loss: mean cross-entropy at those points alone, true labels. The attack uses the whole budget, unlike the
+    paper's released code, which is `released=true` (see `ascend_as_released`). The attack's passes run in eval
+    mode (choice of Zhang et al. 2019, TRADES; the paper is silent, its code uses training mode). Expected (paper,
+    with the weaker attack, CIFAR-100, ResNet-18, 200 epochs, 2 runs): accuracy 77.0 %, 64.7 % at eps 0.1.
+
+    Args:
+        num_classes, in_shape, backbone: see `bench.models.backbones.build`.
+        eps: l2 radius on [0, 1] pixels (paper: 0.1).
+        steps: ascent steps (paper: 3).
+        step_size: length of a step; None is 2.5·eps/steps (Madry et al. 2018). Ignored if released.
+        released: True takes the released code's weaker attack.
+    """
+    return build(backbone, num_classes, in_shape)
