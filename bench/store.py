@@ -11,8 +11,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
-import socket
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -26,10 +24,11 @@ import pyarrow as pa
 
 from bench import files
 from bench.errors import EnvironmentProblem, IntegrityError, LockedError, StoreError
+from bench.owners import alive, me
 
 FORMAT = 1
 NAME = "bench.db"
-STALE_SECONDS = 120.0  # a lease from another host counts as dead after this long without a heartbeat
+_SERIAL = pa.ipc.IpcReadOptions(use_threads=False)  # chunks are small: handing them to threads costs twice the reading
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS cells (
@@ -171,11 +170,11 @@ class Store:
                 generation = 0
             else:
                 status, generation, owner, heartbeat = row
-                if status == "done" or (status == "running" and _alive(owner, heartbeat)):
+                if status == "done" or (status == "running" and alive(owner, heartbeat)):
                     return None
             db.execute(
                 "UPDATE cells SET status='running', error=NULL, generation=?, owner=?, heartbeat=? WHERE id=?",
-                (generation + 1, _dump(_me()), time.time(), cell),
+                (generation + 1, _dump(me()), time.time(), cell),
             )
             return Lease(cell, generation + 1)
 
@@ -289,7 +288,7 @@ class Store:
     def holder(self, cell: str) -> str | None:
         """Return who works on a cell now ("host, process n"), None if nobody does."""
         rows = self._query("SELECT status, owner, heartbeat FROM cells WHERE id=?", cell)
-        if not rows or rows[0][0] != "running" or not _alive(rows[0][1], rows[0][2]):
+        if not rows or rows[0][0] != "running" or not alive(rows[0][1], rows[0][2]):
             return None
         owner = json.loads(rows[0][1])
         return f"{owner['host']}, process {owner['pid']}"
@@ -309,8 +308,10 @@ class Store:
             "SELECT number, data, sha256 FROM chunks WHERE cell=? ORDER BY number", cell
         ):
             _verify(data, sha, f"{self.out / NAME}: chunk {number} of cell {cell[:12]}")
-            tables.append(pa.ipc.open_stream(data).read_all())
-        return pa.concat_tables(tables, promote_options="permissive").to_pandas() if tables else pd.DataFrame()
+            tables.append(pa.ipc.open_stream(data, options=_SERIAL).read_all())
+        if not tables:
+            return pd.DataFrame()
+        return pa.concat_tables(tables, promote_options="permissive").to_pandas(use_threads=False)
 
     def images(self, cell: str) -> dict[str, np.ndarray]:
         """Return the stored pictures of a cell: index (m,), clean and adversarial (m, C, H, W), prediction (m,).
@@ -377,33 +378,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _me() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "start": _start_time(os.getpid())}
-
-
-def _start_time(pid: int) -> str:
-    """Return when a process started, in clock ticks since boot ("" where /proc is missing): pids are reused."""
-    with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    return ""
-
-
-def _alive(owner: str | None, heartbeat: float | None) -> bool:
-    """Tell whether the holder of a lease lives: on this host by its process, elsewhere by its heartbeat."""
-    if not owner:
-        return False
-    who = json.loads(owner)
-    if who["host"] != socket.gethostname():
-        return time.time() - (heartbeat or 0.0) < STALE_SECONDS
-    try:
-        os.kill(who["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return _start_time(who["pid"]) == who["start"]
 
 
 @contextlib.contextmanager
