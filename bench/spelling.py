@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import re
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -83,7 +84,8 @@ def parse_defense(spelling: str) -> Spelling:
     """
     from bench.models.registry import defenses
 
-    base, colon, rest = spelling.strip().partition(":")
+    base, colon, rest = spelling.partition(":")
+    base = base.strip()
     entry = defenses.get(base)
     parameters = settable(entry.function)
     fields = recipe_fields()
@@ -100,7 +102,7 @@ def parse_defense(spelling: str) -> Spelling:
             raise UsageError(f"{where}: expected each key once, got it twice. Remove one.")
         seen.add(key)
         if key == "backbone":
-            backbone = text
+            backbone = known_backbone(where, text)
         elif key in parameters:
             hyperparameters[key] = check(where, read(where, text, parameters[key]), parameters[key])
         elif key in fields:
@@ -109,6 +111,19 @@ def parse_defense(spelling: str) -> Spelling:
             known = [*parameters, *fields, "backbone"]
             raise UsageError(f"{base}: expected one of its settings, got {key!r}. {nearest(key, known)}")
     return Spelling(base, hyperparameters, recipe_from(base, recipe), backbone)
+
+
+def known_backbone(where: str, name: str) -> str:
+    """Return the name of a backbone, which may carry a width: `resnet18`, `resnet18-w16`.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    from bench.models.backbones import BACKBONES
+
+    if re.sub(r"-w[1-9]\d*$", "", name) not in BACKBONES:
+        raise UsageError(f"{where}: expected a backbone or NAME-wWIDTH, got {name!r}. {nearest(name, BACKBONES)}")
+    return name
 
 
 def canonical(spelling: str) -> str:
@@ -178,7 +193,8 @@ def settable(function: Callable[..., Any]) -> dict[str, Setting]:
 @functools.cache
 def recipe_fields() -> dict[str, Setting]:
     """Return the fields of a recipe that a spelling may set."""
-    return {name: _setting(None, field.annotation) for name, field in RecipeTable.model_fields.items()}
+    fields = RecipeTable.model_fields.items()
+    return {name: _setting(None, field.annotation)._replace(optional=False) for name, field in fields}
 
 
 def _setting(default: Any, annotation: Any) -> Setting:
@@ -248,7 +264,7 @@ def check(where: str, value: Any, setting: Setting) -> Any:
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, bool):
+    if isinstance(value, bool | None):
         return str(value).lower()
     if isinstance(value, list | tuple):
         return "/".join(_short(v) for v in value)

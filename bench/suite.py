@@ -23,6 +23,7 @@ from bench.spelling import (
     canonical,
     check,
     explain,
+    known_backbone,
     parse_defense,
     recipe_from,
     settable,
@@ -147,7 +148,7 @@ class Suite:
         if seeds:
             changes["seeds"] = _seeds("--seeds", seeds)
         if backbone:
-            changes["backbone"] = backbone
+            changes["backbone"] = known_backbone("--backbone", backbone)
         if epochs is not None:
             changes["forced"] = recipe_from("--epochs", {"epochs": epochs}).over(self.forced)
         chosen = (
@@ -222,7 +223,7 @@ def load_suite(name_or_path: str | Path) -> Suite:
         description=" ".join(file.description.split()),
         source=file.source,
         dataset=file.dataset,
-        backbone=file.backbone,
+        backbone=known_backbone(f"{where}: backbone", file.backbone),
         seeds=_seeds(f"{where}: seeds", file.seeds),
         primary_eps=_radii(f"{where}: primary_eps", [file.primary_eps], "l2", shape)[0],
         audit=file.audit,

@@ -1,0 +1,353 @@
+"""Suite files and spellings: what they mean, and the one line that a user sees for each thing wrong with them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.errors import UsageError
+from bench.models.registry import defenses
+from bench.records import PAPER
+from bench.spelling import Setting, check, read, settable
+from bench.suite import canonical, load_suite, parse_defense, suites
+
+GOOD = """
+name = "mine"
+description = '''Two lines
+of text.'''
+dataset = "digits"
+backbone = "convnet"
+seeds = [3, 1]
+primary_eps = 0.5
+defenses = ["standard", "lcnn:lambda_gamma=1e-2,lambda_beta=0.01"]
+[recipe]
+epochs = 2
+schedule = "onecycle"
+[evaluations.accuracy]
+[evaluations.pgd_l2]
+eps = [0.5, 0.1]
+steps = 7
+[evaluations.on_train]
+evaluation = "curvature"
+split = "train"
+limit = 10
+seed = 4
+"""
+
+
+def write(folder: Path, text: str = GOOD) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def complaint(folder: Path, old: str, new: str) -> str:
+    """Return the message that the good file gives with one text replaced."""
+    assert old in GOOD
+    with pytest.raises(UsageError) as caught:
+        load_suite(write(folder, GOOD.replace(old, new)))
+    text = str(caught.value)
+    assert caught.value.exit_code == 2
+    assert "\n" not in text
+    assert text.startswith("mine.toml: ")
+    return text.removeprefix("mine.toml: ")
+
+
+class TestReading:
+    def test_every_key_arrives(self, tmp_path: Path) -> None:
+        suite = load_suite(write(tmp_path))
+        assert suite.name == "mine"
+        assert suite.description == "Two lines of text."
+        assert suite.seeds == (3, 1)
+        assert suite.defenses == ("standard", "lcnn:lambda_beta=0.01,lambda_gamma=0.01")
+        assert suite.recipe.epochs == 2
+        assert suite.recipe.schedule == "onecycle"
+        assert suite.recipe.lr == PAPER.lr  # what the file leaves out is the paper's
+        assert (suite.audit, suite.holdout, suite.store_adversarial) == (0, 0, "primary")
+
+    def test_evaluations_keep_their_order_and_get_their_defaults(self, tmp_path: Path) -> None:
+        accuracy, pgd, curvature = load_suite(write(tmp_path)).evaluations
+        assert (accuracy.key, accuracy.evaluation, accuracy.limit, accuracy.split, accuracy.seed) == (
+            "accuracy", "accuracy", None, "test", 0,
+        )  # fmt: skip
+        assert pgd.arguments["eps"] == [0.1, 0.5]
+        assert pgd.arguments["steps"] == 7
+        assert (curvature.key, curvature.evaluation) == ("on_train", "curvature")
+        assert (curvature.limit, curvature.split, curvature.seed) == (10, "train", 4)
+        assert curvature.arguments["steps"] == 10
+
+    def test_is_frozen_and_plain_data(self, tmp_path: Path) -> None:
+        import json
+
+        suite = load_suite(write(tmp_path))
+        with pytest.raises(AttributeError):
+            suite.name = "other"  # type: ignore[misc]
+        settings = suite.settings()
+        assert json.loads(json.dumps(settings)) == settings
+        assert settings["evaluations"]["pgd_l2"]["arguments"]["eps"] == [0.1, 0.5]
+
+    def test_recipes_stack_spelling_over_command_line_over_defense_over_suite(self, tmp_path: Path) -> None:
+        suite = load_suite(write(tmp_path))
+        assert suite.recipe_of("lcnn").epochs == 2
+        assert suite.recipe_of("lcnn").loss is defenses.get("lcnn").recipe.loss
+        forced = suite.narrowed(epochs=5)
+        assert forced.recipe_of("lcnn").epochs == 5
+        assert forced.recipe_of("lcnn:epochs=9,lr=0.01").epochs == 9
+        assert forced.recipe_of("lcnn:epochs=9,lr=0.01").lr == 0.01
+        assert forced.recipe_of("lcnn").momentum == PAPER.momentum
+
+
+class TestComplaints:
+    @pytest.mark.parametrize(
+        ("old", "new", "message"),
+        [
+            ('name = "mine"\n', "", "name: expected a value, got nothing. Add the key 'name'."),
+            ('name = "mine"', "name = 3", "name: expected a valid string, got 3. Mend it."),
+            ('name = "mine"', 'name = "../up"', "name: "),
+            ("primary_eps", "primary_epz", "primary_eps: expected a value, got nothing."),
+            (
+                "seeds = [3, 1]",
+                "seeds = [3]\nsedes = 2",
+                "sedes: expected a known key, got 'sedes'. Did you mean 'seeds'?",
+            ),
+            ("seeds = [3, 1]", 'seeds = "3"', "seeds: expected a valid list, got '3'"),
+            ("seeds = [3, 1]", "seeds = [3, true]", "seeds.1: expected a valid integer, got True"),
+            ("seeds = [3, 1]", "seeds = [3, 1.5]", "seeds.1: expected a valid integer, got 1.5"),
+            ("seeds = [3, 1]", "seeds = [3, 3]", "seeds: expected different whole numbers from 0, got [3, 3]"),
+            ("seeds = [3, 1]", "seeds = [-1]", "seeds: expected different whole numbers from 0, got [-1]"),
+            ("seeds = [3, 1]", "seeds = []", "seeds: "),
+            ("seeds = [3, 1]", "seeds = [3, 1", "expected TOML, got "),
+            ('"digits"', '"cifar01"', "dataset: expected a known data set, got 'cifar01'. Did you mean 'cifar10'?"),
+            ('"convnet"', '"convnte"', "got 'convnte'. Did you mean 'convnet'?"),
+            ('"convnet"', '"convnet-w0"', "backbone: expected a backbone or NAME-wWIDTH, got 'convnet-w0'."),
+            ("= 0.5\n", "= -0.5\n", "primary_eps: expected greater than 0, got -0.5"),
+            ("= 0.5\n", "= nan\n", "primary_eps: expected "),
+            ("= 0.5\n", "= 128\n", "primary_eps: expected every eps between 0 and 8 (pixels are in [0, 1]), got 128."),
+            (
+                "= 0.5\n",
+                "= 0.3\n",
+                "primary_eps: expected a radius that an attack of the suite uses (pgd_l2 [0.1, 0.5])",
+            ),
+            ("epochs = 2", "epochs = 0", "recipe.epochs: expected greater than or equal to 1, got 0"),
+            ("epochs = 2", "epoch = 2", "recipe.epoch: expected a known key, got 'epoch'. Did you mean 'epochs'?"),
+            ("epochs = 2", 'epochs = "2"', "recipe.epochs: expected a valid integer, got '2'"),
+            ("epochs = 2", "lr = inf", "recipe.lr: expected a finite number, got inf"),
+            ("epochs = 2", "milestones = [0.8, 0.5]", "recipe.milestones: expected rising fractions between 0 and 1"),
+            ('"onecycle"', '"cosine"', "recipe.schedule: expected 'step' or 'onecycle', got 'cosine'"),
+            ('"standard"', '"standrad"', "defenses: defense: expected a registered defense, got 'standrad'."),
+            (
+                '"standard"',
+                '"gradreg", "gradreg"',
+                "defenses: expected each defense once, got 'gradreg' twice. Remove one.",
+            ),
+            (
+                "lambda_gamma",
+                "lambda_gama",
+                "defenses: lcnn: expected one of its settings, got 'lambda_gama'. Did you mean 'lambda_g",
+            ),
+            ("pgd_l2]", "pdg_l2]", "evaluations.pdg_l2: evaluation: expected a registered evaluation, got 'pdg_l2'."),
+            ("pgd_l2]", "pdg_l2]", "Did you mean 'pgd_l2'?"),
+            (
+                '"curvature"',
+                '"curvture"',
+                "evaluations.on_train: evaluation: expected a registered evaluation, got 'curvture'",
+            ),
+            (
+                "steps = 7",
+                "stpes = 7",
+                "evaluations.pgd_l2: expected an argument of pgd_l2, got 'stpes'. Did you mean 'st",
+            ),
+            ("steps = 7", "steps = 7.5", "evaluations.pgd_l2.steps: expected a whole number, got 7.5"),
+            ("steps = 7", "steps = true", "evaluations.pgd_l2.steps: expected a whole number, got True"),
+            (
+                "[0.5, 0.1]",
+                "[0.5, -0.1]",
+                "evaluations.pgd_l2.eps: expected every eps between 0 and 8 (pixels are in [0, 1])",
+            ),
+            ("[0.5, 0.1]", "[0.5, nan]", "evaluations.pgd_l2.eps: expected a finite number, got nan"),
+            ("[0.5, 0.1]", "[0.5, 128]", "got 128. Give 8/255 as 0.03137, 128/255 as 0.502."),
+            ("[0.5, 0.1]", "[]", "evaluations.pgd_l2.eps: expected a list, each a finite number, got an empty list"),
+            ("[0.5, 0.1]", '["0.5"]', "evaluations.pgd_l2.eps: expected a finite number, got '0.5'"),
+            ("limit = 10", "limit = 0", "evaluations.on_train.limit: expected greater than or equal to 1, got 0"),
+            ('split = "train"', 'split = "val"', "evaluations.on_train.split: expected 'test' or 'train', got 'val'"),
+            ("seed = 4", "seed = -4", "evaluations.on_train.seed: expected greater than or equal to 0, got -4"),
+            (
+                "[evaluations.accuracy]",
+                "[evaluations]\naccuracy = 3",
+                "evaluations.accuracy: expected a valid dictionary, got 3",
+            ),
+        ],
+    )
+    def test_one_line_with_file_key_expected_and_got(self, tmp_path: Path, old: str, new: str, message: str) -> None:
+        found = complaint(tmp_path, old, new)
+        assert found.startswith(message) or message in found
+
+    def test_linf_radii_are_at_most_one(self, tmp_path: Path) -> None:
+        text = complaint(tmp_path, "[evaluations.pgd_l2]\neps = [0.5, 0.1]", "[evaluations.pgd_linf]\neps = [8, 0.5]")
+        assert "evaluations.pgd_linf.eps: expected every eps between 0 and 1" in text
+
+    def test_not_text(self, tmp_path: Path) -> None:
+        path = tmp_path / "mine.toml"
+        path.write_bytes(b"name = '\xff\xfe'")
+        with pytest.raises(UsageError, match=r"mine\.toml: expected TOML, got .*utf-8"):
+            load_suite(path)
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("cifra10", "--suite: expected a suite's name or a TOML file, got 'cifra10'. Did you mean 'cifar10'?"),
+            ("no/such.toml", "--suite: expected a suite's name or a TOML file, got 'no/such.toml', which is none."),
+            ("digits.toml", "--suite: expected a suite's name or a TOML file, got 'digits.toml', which is none."),
+        ],
+    )
+    def test_no_such_suite(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(UsageError) as caught:
+            load_suite(name)
+        assert str(caught.value).startswith(message)
+
+    def test_a_path_with_spaces_and_unicode(self, tmp_path: Path) -> None:
+        folder = tmp_path / "mine: größe"
+        folder.mkdir()
+        assert load_suite(str(write(folder))).name == "mine"
+
+
+class TestNarrowing:
+    def test_nothing_changes_nothing(self, tmp_path: Path) -> None:
+        suite = load_suite(write(tmp_path))
+        assert suite.narrowed() == suite
+        assert suite.narrowed(defenses=(), evaluations=[], seeds=None) == suite
+
+    def test_each_option(self, tmp_path: Path) -> None:
+        suite = load_suite(write(tmp_path)).narrowed(
+            defenses=["gradreg", "lcnn:beta0=2.50"], evaluations=["pgd_l2"], seeds=[7], limit=5, backbone="mlp"
+        )
+        assert suite.defenses == ("gradreg", "lcnn:beta0=2.5")
+        assert [e.key for e in suite.evaluations] == ["pgd_l2"]
+        assert suite.seeds == (7,)
+        assert suite.backbone == "mlp"
+        assert suite.backbone_of("lcnn:backbone=convnet-w8") == "convnet-w8"
+        assert suite.backbone_of("lcnn") == "mlp"
+
+    def test_a_limit_never_raises_a_smaller_one(self, tmp_path: Path) -> None:
+        limits = {e.key: e.limit for e in load_suite(write(tmp_path)).narrowed(limit=50).evaluations}
+        assert limits == {"accuracy": 50, "pgd_l2": 50, "on_train": 10}
+        assert {e.limit for e in load_suite(write(tmp_path)).narrowed(limit=3).evaluations} == {3}
+
+    def test_an_evaluation_that_the_suite_lacks_comes_with_its_defaults(self, tmp_path: Path) -> None:
+        (stability,) = load_suite(write(tmp_path)).narrowed(evaluations=["stability"]).evaluations
+        assert stability.arguments["radius"] == [0.001, 0.003, 0.01, 0.03, 0.1]
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"defenses": ["lcn"]}, "--defense: defense: expected a registered defense, got 'lcn'. Did you mean"),
+            (
+                {"evaluations": ["on_trian"]},
+                "--evaluation: expected a known evaluation, got 'on_trian'. Did you mean 'on_t",
+            ),
+            (
+                {"evaluations": ["acuracy"]},
+                "--evaluation: expected a known evaluation, got 'acuracy'. Did you mean 'acc",
+            ),
+            ({"seeds": [1, 1]}, "--seeds: expected different whole numbers from 0, got [1, 1]"),
+            ({"epochs": 0}, "--epochs: epochs: expected greater than or equal to 1, got 0"),
+            ({"backbone": "resnet81"}, "--backbone: expected a backbone or NAME-wWIDTH, got 'resnet81'. Did you mean"),
+        ],
+    )
+    def test_complaints(self, tmp_path: Path, options: dict[str, Any], message: str) -> None:
+        suite = load_suite(write(tmp_path))
+        with pytest.raises(UsageError) as caught:
+            suite.narrowed(**options)
+        assert str(caught.value).startswith(message)
+
+
+class TestSpelling:
+    def test_values_have_the_type_of_the_default(self) -> None:
+        base, hyperparameters, recipe, backbone = parse_defense(
+            "lcnn:beta0=3,learn_beta=false,batch_size=64,milestones=0.5/0.75,backbone=resnet18-w16"
+        )
+        assert base == "lcnn"
+        assert hyperparameters == {"beta0": 3.0, "learn_beta": False}
+        assert type(hyperparameters["beta0"]) is float
+        assert (recipe.batch_size, recipe.milestones, recipe.epochs) == (64, (0.5, 0.75), None)
+        assert backbone == "resnet18-w16"
+
+    @pytest.mark.parametrize(
+        ("spelling", "expected"),
+        [
+            ("lcnn", "lcnn"),
+            (" lcnn : lambda_gamma = 1e-2 , beta0=5. ", "lcnn:beta0=5,lambda_gamma=0.01"),
+            ("lcnn:learn_beta=NO", "lcnn:learn_beta=false"),
+            ("lcnn:lambda_beta=0.0010000001", "lcnn:lambda_beta=0.0010000001"),
+            ("standard:milestones=.50/0.750", "standard:milestones=0.5/0.75"),
+            ("adversarial_training:step_size=none", "adversarial_training:step_size=none"),
+            ("adversarial_training:step_size=0.1,released=1", "adversarial_training:released=true,step_size=0.1"),
+            ("cure:variant=reference", "cure:variant=reference"),
+        ],
+    )
+    def test_canonical(self, spelling: str, expected: str) -> None:
+        assert canonical(spelling) == expected
+        assert canonical(expected) == expected
+
+    @pytest.mark.parametrize(
+        ("spelling", "message"),
+        [
+            ("lcnn:", "defense 'lcnn:': expected NAME:key=value,key=value, got ''"),
+            ("lcnn:beta0", "lcnn:beta0: expected NAME:key=value,key=value, got 'beta0'"),
+            ("lcnn:beta0=", "lcnn:beta0: expected NAME:key=value,key=value, got 'beta0='"),
+            ("lcnn:beta0=1,beta0=2", "lcnn:beta0: expected each key once, got it twice"),
+            ("lcnn:beta0=big", "lcnn:beta0: expected a finite number, got 'big'"),
+            ("lcnn:beta0=nan", "lcnn:beta0: expected a finite number, got nan"),
+            ("lcnn:learn_beta=maybe", "lcnn:learn_beta: expected true or false, got 'maybe'"),
+            ("adversarial_training:steps=2.5", "adversarial_training:steps: expected a whole number, got '2.5'"),
+            ("lcnn:epochs=none", "lcnn:epochs: expected a whole number, got 'none'"),
+            ("lcnn:epochs=0", "lcnn: epochs: expected greater than or equal to 1, got 0"),
+            ("lcnn:momentum=1", "lcnn: momentum: expected less than 1, got 1"),
+            ("lcnn:batch_sise=3", "lcnn: expected one of its settings, got 'batch_sise'. Did you mean 'batch_size'?"),
+            ("lcnn:backbone=resnet", "lcnn:backbone: expected a backbone or NAME-wWIDTH, got 'resnet'."),
+            ("cure:variant=referense", "cure:variant: expected one of table1, reference, got 'referense'."),
+            ("", "defense: expected a registered defense, got ''"),
+            ("LCNN", "defense: expected a registered defense, got 'LCNN'."),
+        ],
+    )
+    def test_complaints(self, spelling: str, message: str) -> None:
+        with pytest.raises(UsageError) as caught:
+            canonical(spelling)
+        assert str(caught.value).startswith(message)
+
+    def test_every_shipped_default_can_be_spelled_out(self) -> None:
+        for entry in defenses:
+            for name, default in entry.hyperparameters.items():
+                text = "none" if default is None else str(default)
+                parsed = parse_defense(f"{entry.name}:{name}={text}")
+                assert parsed.hyperparameters[name] == default, (entry.name, name)
+
+    def test_settings_follow_default_and_annotation(self) -> None:
+        def sample(*, a: float = 1, b: list[int] | None = None, c: tuple[float, ...] = (), d: bool = True, seed: int = 0) -> None: ...  # fmt: skip
+
+        found = settable(sample)
+        assert found == {
+            "a": Setting(int), "b": Setting(int, True, (), True), "c": Setting(float, True), "d": Setting(bool),
+        }  # fmt: skip
+        assert read("w", "1/2", found["b"]) == [1, 2]
+        assert check("w", [1, 2], found["c"]) == [1.0, 2.0]
+
+
+class TestList:
+    def test_names_every_file_and_needs_no_torch(self) -> None:
+        code = "import sys; from bench.suite import suites; print(len(suites())); assert 'torch' not in sys.modules"
+        found = subprocess.run(
+            [sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2], capture_output=True, text=True
+        )
+        assert int(found.stdout) == len(suites()) == 9
+
+    def test_entries_have_the_keys_of_a_list(self) -> None:
+        for entry in suites():
+            assert {"name", "source", "version", "hyperparameters", "description", "dataset"} <= entry.keys()
+            assert entry["source"]
+            assert entry["description"]
