@@ -90,7 +90,7 @@ def sign_flip(differences: np.ndarray) -> float:
         differences: d_i in any integer unit, e.g. (right seeds of a) − (right seeds of b).
     """
     total = abs(int(differences.sum()))
-    sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
+    sizes, counts = _tally(np.abs(differences[differences != 0]))
     if total == 0 or not len(sizes):
         return 1.0
     unit = int(np.gcd.reduce(sizes))
@@ -108,12 +108,23 @@ def sign_flip(differences: np.ndarray) -> float:
     return float(min(1.0, 2.0 * rest @ _survival(m)[np.clip(needed, 0, m + 1)]))
 
 
+def _tally(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct values of small integers, ascending, and how often each occurs."""
+    if not len(values):
+        return values, values
+    low = int(values.min())
+    counts = np.bincount(values - low)
+    found = np.flatnonzero(counts)
+    return found + low, counts[found]
+
+
 def _convolve(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Convolve two pmfs; by FFT (error 1e-16 absolute) where the direct sum would be slow."""
     if min(len(a), len(b)) <= 256:
         return np.convolve(a, b)
     size = len(a) + len(b) - 1
-    return np.clip(np.fft.irfft(np.fft.rfft(a, size) * np.fft.rfft(b, size), size), 0.0, None)
+    fast = 1 << (size - 1).bit_length()
+    return np.clip(np.fft.irfft(np.fft.rfft(a, fast) * np.fft.rfft(b, fast), fast)[:size], 0.0, None)
 
 
 def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -138,6 +149,7 @@ class Paired:
         n: images that both have.
         only_a: images on which a is better (more of its seeds right).
         only_b: images on which b is better.
+        discordance: mean of d²: the share of images that tells the two apart.
     """
 
     difference: float
@@ -147,6 +159,7 @@ class Paired:
     n: int
     only_a: int
     only_b: int
+    discordance: float
 
 
 def integer_differences(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, int]:
@@ -173,7 +186,8 @@ def compare_flags(a: np.ndarray, b: np.ndarray, alpha: float = ALPHA, draws: int
     d, unit = integer_differences(a, b)
     low, high = bootstrap_difference(d, unit, alpha, draws)
     better, worse = int((d > 0).sum()), int((d < 0).sum())
-    return Paired(float(d.mean()) / unit, low, high, sign_flip(d), len(d), better, worse)
+    discordance = float(np.square(d).mean()) / unit**2
+    return Paired(float(d.mean()) / unit, low, high, sign_flip(d), len(d), better, worse, discordance)
 
 
 def bootstrap_difference(d: np.ndarray, unit: int = 1, alpha: float = ALPHA, draws: int = DRAWS) -> tuple[float, float]:
@@ -189,7 +203,7 @@ def bootstrap_difference(d: np.ndarray, unit: int = 1, alpha: float = ALPHA, dra
         alpha: one minus the confidence.
         draws: bootstrap draws.
     """
-    values, counts = np.unique(d, return_counts=True)
+    values, counts = _tally(d)
     n = len(d)
     if len(values) == 1:
         slack, centre = clopper_pearson(0, n, alpha)[1], float(values[0]) / unit
@@ -222,9 +236,8 @@ def compare_values(a: np.ndarray, b: np.ndarray, alpha: float = ALPHA, draws: in
         flips = rng.integers(0, 2, (size, n), dtype=np.int8) * 2 - 1
         hits += int((np.abs(flips @ d) >= abs(d.sum()) * (1 - 1e-12)).sum())
     low, high = np.quantile(np.concatenate(means), [alpha / 2, 1 - alpha / 2])
-    return Paired(
-        float(d.mean()), float(low), float(high), (1 + hits) / (1 + draws), n, int((d > 0).sum()), int((d < 0).sum())
-    )
+    p, better, worse = (1 + hits) / (1 + draws), int((d > 0).sum()), int((d < 0).sum())
+    return Paired(float(d.mean()), float(low), float(high), p, n, better, worse, (better + worse) / n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,13 +249,15 @@ class Ranks:
         low: best place it can hold, 1 + number significantly better, shape (K,).
         high: worst place, K − number significantly worse, shape (K,).
         p: Holm-adjusted p of every pair, shape (K, K); 1 on the diagonal.
-        discordance: median over pairs of mean d², the share of images that tells two defenses apart.
+        pairs: (i, j), i < j, to the comparison of i with j.
+        discordance: median over pairs of the share of images that tells two defenses apart.
     """
 
     place: np.ndarray
     low: np.ndarray
     high: np.ndarray
     p: np.ndarray
+    pairs: dict[tuple[int, int], Paired]
     discordance: float
 
 
@@ -254,15 +269,9 @@ def ranks(outcomes: Sequence[np.ndarray], alpha: float = ALPHA) -> Ranks:
         alpha: family-wise error of calling any two equal defenses different.
     """
     size = len(outcomes)
-    raw, discordance = np.ones((size, size)), []
-    for i in range(size):
-        for j in range(i + 1, size):
-            d, unit = integer_differences(outcomes[i], outcomes[j])
-            raw[i, j] = sign_flip(d)
-            discordance.append(float(np.square(d / unit).mean()))
-    upper = np.triu_indices(size, 1)
+    pairs = {(i, j): compare_flags(outcomes[i], outcomes[j], alpha) for i in range(size) for j in range(i + 1, size)}
     p = np.ones((size, size))
-    p[upper] = holm(raw[upper])
+    p[np.triu_indices(size, 1)] = holm([pair.p for pair in pairs.values()])
     p = np.minimum(p, p.T)
     means = np.array([o.mean() for o in outcomes])
     better = means[None, :] > means[:, None]  # [i, j]: j is better than i
@@ -272,7 +281,8 @@ def ranks(outcomes: Sequence[np.ndarray], alpha: float = ALPHA) -> Ranks:
         1 + (better & significant).sum(1),
         size - (better.T & significant).sum(1),
         p,
-        float(np.median(discordance)) if discordance else 0.0,
+        pairs,
+        float(np.median([pair.discordance for pair in pairs.values()])) if pairs else 0.0,
     )
 
 

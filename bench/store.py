@@ -303,11 +303,11 @@ class Store:
         Raises:
             IntegrityError: a chunk does not match its SHA-256.
         """
-        tables = []
+        tables, where = [], f"{self.out / NAME}"
         for number, data, sha in self._query(
             "SELECT number, data, sha256 FROM chunks WHERE cell=? ORDER BY number", cell
         ):
-            _verify(data, sha, f"{self.out / NAME}: chunk {number} of cell {cell[:12]}")
+            _verify(data, sha, f"{where}: chunk {number} of cell {cell[:12]}")
             tables.append(pa.ipc.open_stream(data, options=_SERIAL).read_all())
         if not tables:
             return pd.DataFrame()

@@ -16,9 +16,8 @@ def write(out: str | Path) -> Board:
         EnvironmentProblem: no store there, or the folder cannot be written.
         IntegrityError: a stored chunk does not match its SHA-256.
     """
-    from bench.reports import exports, page, tables
-
     from bench import files
+    from bench.reports import exports, page, tables
     from bench.store import Store
 
     out = Path(out)

@@ -142,6 +142,7 @@ class Pair:
         n: images that both have.
         only_a: images on which a is right with more of its seeds.
         only_b: images on which b is.
+        discordance: share of images that tells the two apart (mean of the squared difference per image).
     """
 
     a: str
@@ -154,6 +155,7 @@ class Pair:
     n: int
     only_a: int
     only_b: int
+    discordance: float = 0.0
 
 
 @dataclass(frozen=True)

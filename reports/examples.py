@@ -20,29 +20,49 @@ PICTURES = 6  # of the nearest and of the farthest broken images, per defense
 
 
 @dataclass(frozen=True)
+class Table:
+    """One cell's per-example table, ordered by image: index (n,), label (n,), and the columns by name, each (n,)."""
+
+    index: np.ndarray
+    label: np.ndarray
+    columns: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Run:
-    """One defense and seed: its plan entry, the records of its cells, its tables by evaluation (index = image)."""
+    """One defense and seed: its plan entry, the records of its cells, its log, its tables by evaluation."""
 
     entry: dict[str, Any]
     trained: CellRecord | None
     log: list[dict[str, Any]]
     records: dict[str, CellRecord | None]
-    tables: dict[str, pd.DataFrame]
+    tables: dict[str, Table]
 
 
 def load(store: Store, plan: dict[str, Any], entry: dict[str, Any]) -> Run:
     """Read everything of one defense and seed."""
     cells = {key: entry["evaluations"].get(key) for key in plan["evaluations"]}
     records = {key: store.cell(cell) if cell else None for key, cell in cells.items()}
-    tables = {key: store.table(cells[key]) for key, record in records.items() if record}
+    frames = {key: store.table(cells[key]) for key, record in records.items() if record}
     trained = entry.get("train_cell")
     return Run(
         entry=entry,
         trained=store.cell(trained) if trained else None,
         log=store.log(trained) if trained else [],
         records=records,
-        tables={key: table.set_index("index").sort_index() for key, table in tables.items() if len(table)},
+        tables={key: _table(frame) for key, frame in frames.items() if len(frame)},
     )
+
+
+def _table(frame: pd.DataFrame) -> Table:
+    if not frame["index"].is_monotonic_increasing:
+        frame = frame.sort_values("index")
+    columns = {name: frame[name].array for name in frame.columns if name not in ("index", "label")}
+    for name, values in columns.items():
+        # Flags of which some are missing arrive as objects.
+        if values.dtype == object and pd.api.types.infer_dtype(values, skipna=True) == "boolean":
+            columns[name] = pd.array(values, dtype="boolean")
+    return Table(frame["index"].to_numpy(), frame["label"].to_numpy(), columns)
 
 
 def renamed(plan: dict[str, Any], runs: list[Run]) -> list[Run]:
@@ -51,60 +71,78 @@ def renamed(plan: dict[str, Any], runs: list[Run]) -> list[Run]:
     names: dict[str, dict[str, str]] = {}
     for key, facts in plan["evaluations"].items():
         prefix = "train_" if facts["split"] == "train" else ""
-        seen = dict.fromkeys(c for run in runs if key in run.tables for c in run.tables[key].columns if c != "label")
-        names[key] = {c: prefix + c if taken.setdefault(prefix + c, key) == key else f"{prefix}{key}_{c}" for c in seen}
-    return [replace(run, tables={k: t.rename(columns=names[k]) for k, t in run.tables.items()}) for run in runs]
+        names[key] = {
+            name: prefix + name if taken.setdefault(prefix + name, key) == key else f"{prefix}{key}_{name}"
+            for name in columns_of(runs, key)
+        }
+    return [
+        replace(
+            run,
+            tables={
+                k: replace(t, columns={names[k][c]: v for c, v in t.columns.items()}) for k, t in run.tables.items()
+            },
+        )
+        for run in runs
+    ]
 
 
-def numbers(table: pd.DataFrame, column: str) -> np.ndarray:
+def columns_of(runs: list[Run], key: str) -> list[str]:
+    """Return the columns that an evaluation has in any model's table, in order."""
+    return list(dict.fromkeys(name for run in runs if key in run.tables for name in run.tables[key].columns))
+
+
+def numbers(table: Table, column: str) -> np.ndarray:
     """Return a column as float64, shape (n,); flags become 0 and 1, whatever is missing NaN."""
-    values = table[column]
-    if values.dtype == object:
-        values = pd.to_numeric(values.map(lambda v: v, na_action="ignore"), errors="coerce")
-    return values.to_numpy(dtype="float64", na_value=np.nan)
+    return np.asarray(table.columns[column].to_numpy(dtype="float64", na_value=np.nan))
 
 
 def stack(plan: dict[str, Any], runs: list[Run], split: str) -> pd.DataFrame:
     """Return all models' joined tables of one split below each other: defense, seed, index, label, then the rest."""
     keys = [key for key, facts in plan["evaluations"].items() if facts["split"] == split]
-    joined = [join(run, [k for k in keys if k in run.tables]) for run in runs]
-    joined = [table for table in joined if len(table)]
+    joined = [_join(run, [k for k in keys if k in run.tables]) for run in runs if any(k in run.tables for k in keys)]
     if not joined:
         return pd.DataFrame({k: pd.Series(dtype="str" if k == "defense" else "int64") for k in KEYS})
+    flags = {name for table in joined for name in table.columns if pd.api.types.is_bool_dtype(table[name].dtype)}
     whole = pd.concat(joined, ignore_index=True)
-    for name in whole.columns:
-        if whole[name].dtype == object and pd.api.types.infer_dtype(whole[name], skipna=True) == "boolean":
+    for name in flags:
+        # A model that lacks the column altogether has made it one of objects.
+        if whole[name].dtype == object:
             whole[name] = whole[name].astype("boolean")
-    return whole[[*KEYS, *(c for c in whole.columns if c not in KEYS)]]
+    return whole
 
 
-def join(run: Run, keys: list[str]) -> pd.DataFrame:
+def _join(run: Run, keys: list[str]) -> pd.DataFrame:
     """Join one model's tables on the image.
 
     Raises:
         StoreError: two tables disagree about the label of an image.
     """
-    if not keys:
-        return pd.DataFrame()
     index = run.tables[keys[0]].index
     for key in keys[1:]:
-        if not index.equals(run.tables[key].index):
-            index = index.union(run.tables[key].index)
+        if not np.array_equal(index, run.tables[key].index):
+            index = np.union1d(index, run.tables[key].index)
     label = np.full(len(index), -1, dtype="int64")
     columns: dict[str, Any] = {}
     for key in keys:
         table = run.tables[key]
-        at = index.get_indexer(table.index)
-        if ((label[at] >= 0) & (label[at] != table["label"].to_numpy())).any():
+        at = np.searchsorted(index, table.index)
+        if ((label[at] >= 0) & (label[at] != table.label)).any():
             raise StoreError(
                 f"{run.entry['defense']}, seed {run.entry['seed']}: expected one label per image, got another one in "
                 f"the table of {key!r}. The data changed between evaluations: choose another --out."
             )
-        label[at] = table["label"].to_numpy()
-        whole = table if len(at) == len(index) else table.reindex(index)
-        columns.update({name: whole[name].array for name in table.columns.drop("label")})
-    facts = {"defense": run.entry["defense"], "seed": run.entry["seed"], "index": index.to_numpy(), "label": label}
+        label[at] = table.label
+        columns |= table.columns if len(at) == len(index) else _spread(table.columns, at, len(index))
+    facts = {"defense": run.entry["defense"], "seed": run.entry["seed"], "index": index, "label": label}
     return pd.DataFrame({**facts, **columns})
+
+
+def _spread(columns: dict[str, Any], at: np.ndarray, n: int) -> dict[str, Any]:
+    """Return columns over n images of which they have those at the places `at`; the others are missing."""
+    places = np.full(n, -1)
+    places[at] = np.arange(len(at))
+    nullable = {k: pd.array(v, dtype="boolean") if v.dtype == bool else v for k, v in columns.items()}
+    return {k: pd.api.extensions.take(v, places, allow_fill=True) for k, v in nullable.items()}
 
 
 def pictures(store: Store, groups: dict[str, list[Run]], evaluation: str) -> dict[tuple[str, int], dict[str, Any]]:

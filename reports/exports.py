@@ -15,11 +15,11 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from bench.reports import words
-from bench.reports.board import Board, BoardColumn, Cell, Row
 
 from bench import files
 from bench.records import Column
+from bench.reports import words
+from bench.reports.board import Board, BoardColumn, Cell, Row
 from bench.stats import describe_seeds
 
 _INTEGERS = ("rank", "rank_low", "rank_high", "seeds", "n", "bound_violations", "eval_forwards", "eval_backwards")

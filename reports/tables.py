@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-from bench.reports.board import OWN, Board, BoardColumn, Cell, Pair, Row
-from bench.reports.examples import Run, load, numbers, pictures, renamed, stack
 
 from bench.files import safe_name
 from bench.records import Column
-from bench.stats import compare_flags, fraction_interval, ranks, smallest_resolvable_gap
+from bench.reports.board import OWN, Board, BoardColumn, Cell, Pair, Row
+from bench.reports.examples import Run, columns_of, load, numbers, pictures, renamed, stack
+from bench.stats import fraction_interval, ranks, smallest_resolvable_gap
 from bench.store import Store
 
 RANKED_BY = ("autoattack_l2", "pgd_l2")  # at the suite's primary_eps; the first that was run
@@ -63,7 +63,7 @@ def _columns(plan: dict[str, Any], runs: list[Run]) -> list[BoardColumn]:
     found: dict[str, tuple[tuple[Any, ...], BoardColumn]] = {}
     for place, (key, facts) in enumerate(plan["evaluations"].items()):
         split = "train_" if facts["split"] == "train" else ""
-        present = dict.fromkeys(c for run in runs if key in run.tables for c in run.tables[key].columns)
+        present = columns_of(runs, key)
         for order, (pattern, words) in enumerate(facts["columns"].items()):
             if not words.get("board"):
                 continue
@@ -113,7 +113,7 @@ def _cell(runs: list[Run], column: BoardColumn) -> Cell | None:
     nulls, measured, images = 0, 0, []
     for run in runs:
         table = run.tables.get(column.evaluation)
-        if table is None or column.example_column not in table:
+        if table is None or column.example_column not in table.columns:
             continue
         values = numbers(table, column.example_column)
         valid = ~np.isnan(values)
@@ -121,12 +121,13 @@ def _cell(runs: list[Run], column: BoardColumn) -> Cell | None:
         if valid.any():
             values = values[valid]
             by_seed[run.entry["seed"]] = float(values.sum() if column.facts.aggregate == "sum" else values.mean())
-            images.append(table.index.to_numpy()[valid])
+            images.append(table.index[valid])
     if not measured:
         return None
     if not by_seed:
         return Cell(None, nulls=nulls)
-    n = len(images[0]) if len(images) == 1 else len(np.unique(np.concatenate(images)))
+    same = all(np.array_equal(images[0], other) for other in images[1:])
+    n = len(images[0]) if same else len(np.unique(np.concatenate(images)))
     # Events (violations) add up over models; everything else is the mean over them.
     value = float(
         np.sum(list(by_seed.values())) if column.facts.aggregate == "sum" else np.mean(list(by_seed.values()))
@@ -206,7 +207,7 @@ def _missing(run: Run) -> list[str]:
         lines.append(f"training, seed {seed}: {len(run.log)} epochs so far")
     for key, record in run.records.items():
         if record is None or record.status in ("pending", "running"):
-            lines.append(f"{key}, seed {seed}: {len(run.tables.get(key, ()))} images so far")
+            lines.append(f"{key}, seed {seed}: {len(run.tables[key].index) if key in run.tables else 0} images so far")
     return lines
 
 
@@ -243,33 +244,29 @@ def _rank(
     reference = max(sizes, key=len, default=None)
     rows = [replace(row, unranked=_why_not(row, *outcomes[row.defense], reference)) for row in rows]
     chosen = [row for row in rows if not row.unranked]
-    flags = {row.defense: outcomes[row.defense][0] for row in chosen}
-    result = ranks([flags[row.defense] for row in chosen])
+    chosen.sort(key=lambda row: -float(outcomes[row.defense][0].mean()))
+    result = ranks([outcomes[row.defense][0] for row in chosen])
     placed = [
         replace(row, rank=int(place), rank_low=int(low), rank_high=int(high))
         for row, place, low, high in zip(chosen, result.place, result.low, result.high, strict=True)
     ]
-    order = sorted(range(len(placed)), key=lambda i: placed[i].rank or 0)
     pairs = [
-        _pair(placed[i].defense, placed[j].defense, flags, float(result.p[i, j]))
-        for place, i in enumerate(order)
-        for j in order[place + 1 :]
+        Pair(placed[i].defense, placed[j].defense, **asdict(paired), p_holm=float(result.p[i, j]))
+        for (i, j), paired in result.pairs.items()
     ]
-    gap = (
-        smallest_resolvable_gap(len(reference), result.discordance)
-        if len(placed) > 1 and reference is not None
-        else None
-    )
-    return [placed[i] for i in order] + [row for row in rows if row.unranked], pairs, gap
+    gap = smallest_resolvable_gap(len(reference), result.discordance) if pairs and reference is not None else None
+    return placed + [row for row in rows if row.unranked], pairs, gap
 
 
 def _outcomes(runs: list[Run], ranking: BoardColumn) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the flags of the ranking column, shape (S, n), and their images (n,); None if the models' differ."""
     tables = [run.tables[ranking.evaluation] for run in runs if ranking.evaluation in run.tables]
-    values = [numbers(t, ranking.example_column) for t in tables if ranking.example_column in t]
-    if not values or any(np.isnan(v).any() for v in values) or any(not t.index.equals(tables[0].index) for t in tables):
+    tables = [table for table in tables if ranking.example_column in table.columns]
+    values = [numbers(table, ranking.example_column) for table in tables]
+    same = all(np.array_equal(tables[0].index, table.index) for table in tables[1:])
+    if not values or not same or any(np.isnan(v).any() for v in values):
         return np.zeros((len(values), 0), dtype=bool), None
-    return np.array(values, dtype=bool), tables[0].index.to_numpy()
+    return np.array(values, dtype=bool), tables[0].index
 
 
 def _why_not(row: Row, flags: np.ndarray, index: np.ndarray | None, reference: np.ndarray | None) -> str:
@@ -283,8 +280,3 @@ def _why_not(row: Row, flags: np.ndarray, index: np.ndarray | None, reference: n
     if reference is None or not np.array_equal(index, reference):
         return f"evaluated on {len(index)} images, the others on {0 if reference is None else len(reference)}"
     return ""
-
-
-def _pair(a: str, b: str, flags: dict[str, np.ndarray], adjusted: float) -> Pair:
-    c = compare_flags(flags[a], flags[b])
-    return Pair(a, b, c.difference, c.low, c.high, c.p, adjusted, c.n, c.only_a, c.only_b)

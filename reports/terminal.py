@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from rich.table import Table
+from rich.text import Text
+
 from bench.reports import words
 from bench.reports.board import Board, Row
 from bench.reports.exports import printable
-from rich.table import Table
-from rich.text import Text
 
 
 def board_table(board: Board) -> Table:
