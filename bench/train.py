@@ -151,6 +151,7 @@ class _Loop:
             seed_everything(derive("epoch", self.job.seed, epoch))
             progress.sums, progress.seconds = {}, 0.0
         self.model.train()
+        announce(self.model, epoch)
         for x, y in self.batches.of_epoch(epoch, first):
             self._step(x, y)
             stop, now = self.should_stop(), time.monotonic()
@@ -235,6 +236,14 @@ def learning_rate(recipe: Recipe, step: int, per_epoch: int) -> float:
         return lr * float(recipe.decay or 1.0) ** passed
     at, peak, total = step + 0.5, WARM_UP * epochs * per_epoch, epochs * per_epoch
     return lr * (0.04 + 0.96 * at / peak) if at < peak else lr * max(0.0, (total - at) / (total - peak))
+
+
+def announce(model: nn.Module, epoch: int) -> None:
+    """Tell every part of the model that wants to know (`set_epoch(epoch)`) which epoch begins, counted from 0."""
+    for module in model.modules():
+        tell = getattr(module, "set_epoch", None)
+        if callable(tell):
+            tell(epoch)
 
 
 def finalize(model: nn.Module) -> None:
