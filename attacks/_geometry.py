@@ -6,8 +6,9 @@ import math
 from typing import Final
 
 import torch
-from bench.attacks import randomness
 from torch import Tensor
+
+from bench.attacks import randomness
 
 NORMS: Final = ("l2", "linf")
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import torch
-from bench.attacks import _geometry, _model, randomness
 from torch import Tensor, nn
+
+from bench.attacks import _geometry, _model, randomness
 
 SOURCE: Final = "Croce and Hein 2020, 'Reliable Evaluation of Adversarial Robustness', algorithm 1, eq. (6), (8)"
 VERSION: Final = 1

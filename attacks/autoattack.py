@@ -6,11 +6,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from torch import Tensor, nn
+
 from bench.attacks import _geometry, _model
 from bench.attacks.apgd import apgd
 from bench.attacks.fab import fab
 from bench.attacks.square import square
-from torch import Tensor, nn
 
 SOURCE: Final = "Croce and Hein 2020, 'Reliable Evaluation of Adversarial Robustness', section 5"
 VERSION: Final = 1

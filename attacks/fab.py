@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 import torch
+from torch import Tensor, nn
+
 from bench.attacks import _geometry, _model
 from bench.attacks.apgd import ROWS, lockstep
-from torch import Tensor, nn
 
 SOURCE: Final = "Croce and Hein 2020, 'Minimally distorted Adversarial Examples with a Fast Adaptive Boundary Attack'"
 VERSION: Final = 1

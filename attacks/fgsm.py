@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 import torch
-from bench.attacks import _geometry, _model
 from torch import Tensor, nn
+
+from bench.attacks import _geometry, _model
 
 SOURCE: Final = "Goodfellow, Shlens, Szegedy 2015, section 4"
 VERSION: Final = 1

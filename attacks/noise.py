@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from bench.attacks import _geometry, _model, randomness
 from torch import Tensor, nn
+
+from bench.attacks import _geometry, _model, randomness
 
 SOURCE: Final = "Carlini et al. 2019, 'On Evaluating Adversarial Robustness', section 4.3 (brute-force check)"
 VERSION: Final = 1

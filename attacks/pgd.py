@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
-from bench.attacks import _geometry, _model, randomness
 from torch import Tensor, nn
+
+from bench.attacks import _geometry, _model, randomness
 
 SOURCE: Final = "Madry et al. 2018, section 2.1; margin loss: Carlini and Wagner 2017, section V"
 VERSION: Final = 1

@@ -68,7 +68,7 @@ def uniform(keys: Tensor, stream: int, shape: tuple[int, ...] = (), dtype: torch
 def normal(keys: Tensor, stream: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
     """Return standard normal draws, shape (B, *shape), by Box and Muller's transform."""
     words = _words(keys, stream, 2 * math.prod(shape))
-    u = ((_shift(words, 40).to(torch.float64) + 0.5) * 2.0**-24).reshape(len(keys), 2, -1)
+    u = ((_shift(words, 40).to(torch.float64) + 0.5) * 2.0**-24).reshape(len(keys), 2, math.prod(shape))
     radius = torch.sqrt(-2.0 * torch.log(u[:, 0]))
     return (radius * torch.cos(2 * math.pi * u[:, 1])).to(dtype).reshape(len(keys), *shape)
 

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
-from bench.attacks import _geometry, _model, randomness
 from torch import Tensor, nn
+
+from bench.attacks import _geometry, _model, randomness
 
 SOURCE: Final = "Andriushchenko et al. 2020, 'Square Attack', algorithms 1-3"
 VERSION: Final = 1
 STREAM: Final = 4 << 20
 HALVINGS: Final = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries after which p is halved, section 3.2
 PAGE: Final = 100  # queries whose random numbers are drawn at once
-BLOCK: Final = 1 << 21  # numbers per precomputed block of windows: bounds the memory
+BLOCK: Final = 1 << 21  # numbers per block of windows: bounds the memory
 
 
 def square(
@@ -85,10 +86,11 @@ def _search(
         side = window_side(query, (height, width), p, norm)
         windows = _Windows.place(draws[:, : until - query], (height, width), side, norm)
         for i in range(until - query):
+            first, change = windows.first[i], windows.change[i]
             if norm == "linf":
-                trial = torch.where(windows.first[:, i], windows.sign[:, i] * eps, delta)
+                trial = torch.addcmul(eps * change, delta, 1 - first)
             else:
-                trial = _move_mass(delta, windows, i, eps)
+                trial = _move_mass(delta, first, windows.either[i], change, eps)
             point = (x0 + trial).clamp_(0, 1)
             logits = model(point)
             reached = _model.margin_loss(logits, goal)
@@ -96,7 +98,7 @@ def _search(
             better = reached > margin
             margin = torch.where(better, reached, margin)
             delta = torch.where(better.view(-1, 1, 1, 1), point - x0, delta)
-            if (query + i) % every == every - 1:
+            if (query + i) % every == every - 1 and bool((margin > 0).any()):
                 keep = margin <= _model.slack(logits)
                 if not keep.all():
                     _settle(model, best, rows[~keep], (x0 + delta)[~keep], poison[~keep])
@@ -126,58 +128,60 @@ def window_side(query: int, image: tuple[int, int], p: float, norm: str) -> int:
 class _Windows:
     """The windows of a block of Q queries for n examples, as full images, so that a query needs no indexing."""
 
-    first: Tensor  # bool (n, Q, 1, H, W), inside the window
-    either: Tensor  # bool (n, Q, 1, H, W), inside the window or the one that it takes mass from (l2)
-    pattern: Tensor  # (n, Q, 1, H, W), the l2 pattern at the window's place, zero outside
-    sign: Tensor  # (n, Q, C, 1, 1), -1 or 1
+    first: Tensor  # (Q, n, 1, H, W), 1 inside the window, 0 outside
+    either: Tensor  # (Q, n, 1, H, W), 1 inside the window or the one that it takes mass from (l2)
+    change: Tensor  # (Q, n, C, H, W), what goes into the window: signs (linf) or signed patterns (l2), else 0
 
     @classmethod
     def place(cls, draws: Tensor, image: tuple[int, int], side: int, norm: str) -> _Windows:
         """Turn uniform draws (n, Q, 5 + C) into windows; all positions inside the image are equally likely."""
         height, width = image
+        draws = draws.transpose(0, 1)
         span = torch.tensor([height, width, height, width], device=draws.device) - side + 1
         corner = (draws[..., :4] * span).long()
-        row, column = (
+        offsets = [
             torch.arange(length, device=draws.device) - corner[..., i : i + 1]
-            for i, length in enumerate((height, width))
-        )
-        first = _box(row, column, side)
+            for i, length in enumerate((height, width, height, width))
+        ]
+        first = _box(offsets[0], offsets[1], side).to(draws.dtype)
         sign = torch.where(draws[..., 5:] < 0.5, -1.0, 1.0).to(draws.dtype)[..., None, None]
         if norm == "linf":
-            return cls(first, first, first, sign)
-        row2, column2 = (
-            torch.arange(length, device=draws.device) - corner[..., i + 2 : i + 3]
-            for i, length in enumerate((height, width))
-        )
-        at = row.clamp(0, side - 1)[..., :, None] * side + column.clamp(0, side - 1)[..., None, :]
+            return cls(first, first, sign * first)
+        row, column = (offset.clamp(0, side - 1) for offset in offsets[:2])
         bumps = two_bumps(side).to(draws)
         turned = (draws[..., 4] < 0.5)[..., None, None]
-        pattern = torch.where(turned, bumps.T.flatten()[at], bumps.flatten()[at])[:, :, None] * first
-        return cls(first, first | _box(row2, column2, side), pattern, sign)
+        at = torch.where(
+            turned, column[..., None, :] * side + row[..., :, None], row[..., :, None] * side + column[..., None, :]
+        )
+        pattern = bumps.flatten()[at][:, :, None] * first
+        second = _box(offsets[2], offsets[3], side).to(draws.dtype)
+        return cls(first, torch.maximum(first, second), sign * pattern)
 
     def keep(self, mask: Tensor) -> _Windows:
         """Return the windows of the examples where the mask (n,) is True."""
-        return _Windows(self.first[mask], self.either[mask], self.pattern[mask], self.sign[mask])
+        return _Windows(self.first[:, mask], self.either[:, mask], self.change[:, mask])
 
 
 def _box(row: Tensor, column: Tensor, side: int) -> Tensor:
-    """Return where both offsets (n, Q, H) and (n, Q, W) from the corner are in [0, side), bool (n, Q, 1, H, W)."""
+    """Return where both offsets (Q, n, H) and (Q, n, W) from the corner are in [0, side), bool (Q, n, 1, H, W)."""
     inside_row, inside_column = ((offset >= 0) & (offset < side) for offset in (row, column))
     return (inside_row[..., :, None] & inside_column[..., None, :])[:, :, None]
 
 
-def _move_mass(delta: Tensor, windows: _Windows, i: int, eps: float) -> Tensor:
-    """Return the l2 perturbations (n, C, H, W) after query i: algorithm 3, on the sphere of radius eps."""
-    first, either = windows.first[:, i], windows.either[:, i]
-    squares = delta.square()
+def _move_mass(delta: Tensor, first: Tensor, either: Tensor, change: Tensor, eps: float) -> Tensor:
+    """Return the l2 perturbations (n, C, H, W) after one query: algorithm 3, on the sphere of radius eps."""
     old = delta * first
-    old = old / (old.square().sum((2, 3), keepdim=True).sqrt() + 1e-12)
-    new = windows.pattern[:, i] * windows.sign[:, i] + old
-    spare = (eps * eps - squares.sum((1, 2, 3), keepdim=True)).clamp_min(0) / delta.shape[1]
-    mass = (spare + (squares * either).sum((2, 3), keepdim=True)).sqrt()
-    new = new * (mass / (new.square().sum((2, 3), keepdim=True).sqrt() + 1e-12))
-    moved = torch.where(either, new, delta)
-    return moved * (eps / (moved.square().sum((1, 2, 3), keepdim=True).sqrt() + 1e-12))
+    new = torch.addcdiv(change, old, _length(old, (2, 3)))
+    taken = delta * either
+    spare = (eps * eps - _length(delta, (1, 2, 3)).square()).clamp_min(0) / delta.shape[1]
+    mass = (spare + _length(taken, (2, 3)).square()).sqrt()
+    moved = torch.addcmul(delta - taken, new, mass / _length(new, (2, 3)))
+    return moved * (eps / _length(moved, (1, 2, 3)))
+
+
+def _length(values: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Return the l2 norm over some dimensions, kept, away from zero."""
+    return torch.linalg.vector_norm(values, dim=dims, keepdim=True) + 1e-12
 
 
 @functools.cache
