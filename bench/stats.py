@@ -213,6 +213,16 @@ def bootstrap_difference(d: np.ndarray, unit: int = 1, alpha: float = ALPHA, dra
     return float(low), float(high)
 
 
+def bootstrap_mean(values: np.ndarray, alpha: float = ALPHA, draws: int = 2_000) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of the mean of real numbers, shape (n,)."""
+    rng, n = np.random.default_rng(0), len(values)
+    block = max(1, 2_000_000 // n)
+    sizes = [min(block, draws - start) for start in range(0, draws, block)]
+    means = np.concatenate([values[rng.integers(0, n, (size, n))].mean(1) for size in sizes])
+    low, high = np.quantile(means, [alpha / 2, 1 - alpha / 2])
+    return float(low), float(high)
+
+
 def compare_values(a: np.ndarray, b: np.ndarray, alpha: float = ALPHA, draws: int = DRAWS) -> Paired:
     """Compare two defenses by a real number per image (curvature, say), each image's mean over seeds.
 
@@ -226,18 +236,15 @@ def compare_values(a: np.ndarray, b: np.ndarray, alpha: float = ALPHA, draws: in
         draws: draws of bootstrap and test.
     """
     d = a - b
-    n, rng = len(d), np.random.default_rng(0)
-    block = max(1, 4_000_000 // max(1, n))
-    means: list[np.ndarray] = []
+    n, rng = len(d), np.random.default_rng(1)
+    block = max(1, 4_000_000 // n)
+    low, high = bootstrap_mean(d, alpha, draws)
     hits = 0
     for start in range(0, draws, block):
-        size = min(block, draws - start)
-        means.append(d[rng.integers(0, n, (size, n))].mean(1))
-        flips = rng.integers(0, 2, (size, n), dtype=np.int8) * 2 - 1
+        flips = rng.integers(0, 2, (min(block, draws - start), n), dtype=np.int8) * 2 - 1
         hits += int((np.abs(flips @ d) >= abs(d.sum()) * (1 - 1e-12)).sum())
-    low, high = np.quantile(np.concatenate(means), [alpha / 2, 1 - alpha / 2])
     p, better, worse = (1 + hits) / (1 + draws), int((d > 0).sum()), int((d < 0).sum())
-    return Paired(float(d.mean()), float(low), float(high), p, n, better, worse, (better + worse) / n)
+    return Paired(float(d.mean()), low, high, p, n, better, worse, (better + worse) / n)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from bench.records import Column
+
+if TYPE_CHECKING:
+    from bench.reports.claims import Claims
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,7 @@ class Board:
         pairs: all pairs of ranked rows, in the order of their ranks.
         pictures: (defense, seed) to some of the broken images of the ranking evaluation, nearest first: index and
             prediction (m,), clean and adversarial (m, C, H, W), distance (m,) in l2.
+        claims: the paper's numbers and claims beside ours; None where the paper says nothing about these data.
     """
 
     plan: dict[str, Any]
@@ -186,3 +190,4 @@ class Board:
     train_examples: pd.DataFrame = field(default_factory=pd.DataFrame)
     pairs: tuple[Pair, ...] = ()
     pictures: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+    claims: Claims | None = None

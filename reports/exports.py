@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,7 @@ def json_text(board: Board) -> str:
             "columns": [_describe(column) for column in board.columns],
             "rows": [_json_row(row, board.columns) for row in board.rows],
             "pairs": [vars(pair) for pair in board.pairs],
+            "claims": asdict(board.claims) if board.claims else None,
         }
     )
 

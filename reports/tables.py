@@ -15,6 +15,7 @@ import numpy as np
 
 from bench.files import safe_name
 from bench.records import Column
+from bench.reports import claims
 from bench.reports.board import OWN, Board, BoardColumn, Cell, Pair, Row
 from bench.reports.examples import Run, columns_of, load, numbers, pictures, renamed, stack
 from bench.stats import fraction_interval, ranks, smallest_resolvable_gap
@@ -44,7 +45,7 @@ def build(store: Store, plan: dict[str, Any] | None = None) -> Board:
         groups.setdefault(run.entry["defense"], []).append(run)
     rows = _with_cost([_row(name, group, columns, ranking) for name, group in groups.items()])
     rows, pairs, gap = _rank(rows, groups, ranking)
-    return Board(
+    board = Board(
         plan=plan,
         rows=tuple(rows),
         columns=tuple(_among_own(columns, trust=any(row.trust for row in rows))),
@@ -56,6 +57,7 @@ def build(store: Store, plan: dict[str, Any] | None = None) -> Board:
         pairs=tuple(pairs),
         pictures=pictures(store, groups, ranking.evaluation if ranking else ""),
     )
+    return replace(board, claims=claims.check(board))
 
 
 def _columns(plan: dict[str, Any], runs: list[Run]) -> list[BoardColumn]:

@@ -1,0 +1,292 @@
+"""The paper's numbers and claims, checked on a board: published against measured, and a verdict per claim.
+
+Verdicts are about the trained models at hand: every condition is decided seed by seed, with a 95 % interval over
+test images, and a claim is "reproduced on 2 of 2 seeds". What the images cannot decide is undecided; what was not
+measured is said, never assumed.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Literal
+
+import numpy as np
+
+from bench.reports import words
+from bench.reports.board import Board
+from bench.reports.measured import Measured
+
+Verdict = Literal["reproduced", "not reproduced", "undecided"]
+COST_NOISE = 0.05  # of a ratio of training times
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One published number beside ours.
+
+    Attributes:
+        defense: row of the paper's table and of the board.
+        column: per-example column of ours that it is compared with; "train_cost" for training time.
+        published: the paper's value, in the table's unit.
+        spread: its ± over two runs, None where the paper prints none.
+        value: ours, mean over seeds; None where not measured.
+        low: lower end of its 95 % interval over images, None where it has none.
+        high: upper end.
+        by_seed: the seeds' own values.
+        agrees: whether our interval meets published ± 2 spreads; None where not measured or without an interval.
+    """
+
+    defense: str
+    column: str
+    published: float
+    spread: float | None
+    value: float | None
+    low: float | None
+    high: float | None
+    by_seed: dict[int, float]
+    agrees: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedTable:
+    """One table of the paper beside ours; `numbers` in the order of the paper."""
+
+    title: str
+    source: str
+    note: str
+    columns: tuple[str, ...]
+    numbers: tuple[Published, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition of a claim: in words, and per seed whether it holds (None: undecided) with its numbers.
+
+    Attributes:
+        text: e.g. "curvature of lcnn < curvature of standard".
+        by_seed: seed to True, False or None.
+        numbers: seed to the measured quantity with its interval, in words.
+        missing: what would be needed but was not measured, "" if nothing.
+    """
+
+    text: str
+    by_seed: dict[int, bool | None]
+    numbers: dict[int, str]
+    missing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A claim, its conditions, and the verdict on these trained models."""
+
+    id: str
+    title: str
+    source: str
+    conditions: tuple[Condition, ...]
+    verdict: Verdict
+    explanation: str
+    footnotes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """All that the board of a paper suite says about the paper.
+
+    Attributes:
+        paper: title, authors, venue, link.
+        deviations: what this run does otherwise than the paper ("30 epochs instead of 200"): read verdicts with it.
+        tables: published against measured.
+        claims: the claims with verdicts.
+        footnotes: (about, text) of the paper's own inconsistencies.
+    """
+
+    paper: dict[str, Any]
+    deviations: tuple[str, ...]
+    tables: tuple[PublishedTable, ...]
+    claims: tuple[Claim, ...]
+    footnotes: tuple[tuple[str, str], ...]
+
+
+def check(board: Board) -> Claims | None:
+    """Return the paper's claims checked on a board; None where the paper says nothing about its data."""
+    facts = tomllib.loads(resources.files("bench.reports").joinpath("claims.toml").read_text(encoding="utf-8"))
+    name = board.plan["data"]["name"]
+    tables = [t for t in facts["table"] if t["dataset"] == name]
+    claims = [c for c in facts["claim"] if name in c["datasets"]]
+    if not tables and not claims:
+        return None
+    notes = [(note["about"], note["text"]) for note in facts["footnote"]]
+    measured = Measured(board)
+    return Claims(
+        paper=facts["paper"],
+        deviations=_deviations(board, facts["paper"]),
+        tables=tuple(_table(measured, table) for table in tables),
+        claims=tuple(_claim(measured, claim, notes) for claim in claims),
+        footnotes=tuple(notes),
+    )
+
+
+def _deviations(board: Board, paper: dict[str, Any]) -> tuple[str, ...]:
+    """Return what the run does otherwise than the paper."""
+    rows = board.plan["rows"]
+    epochs = {r["recipe"].get("epochs") for r in rows} - {paper["epochs"]}
+    backbones = {r["backbone"] for r in rows} - {paper["backbone"]}
+    lines = [f"{e} epochs instead of {paper['epochs']}" for e in sorted(epochs, key=str)]
+    lines += [f"backbone {b} instead of {paper['backbone']}" for b in sorted(backbones)]
+    told = ("epochs", "backbone", "defenses", "evaluations", "seeds")
+    lines += [f"{key} = {value}" for key, value in sorted(board.plan["overrides"].items()) if key not in told]
+    return tuple(lines)
+
+
+# Published tables
+
+
+def _table(measured: Measured, table: dict[str, Any]) -> PublishedTable:
+    """Return a published table beside ours."""
+    compare = {"discrepancy": _discrepancies, "cost": _costs}.get(table.get("kind", ""), _means)
+    numbers = []
+    for defense, row in table["rows"].items():
+        for column, scale, entry in zip(table["columns"], table["scale"], row, strict=True):
+            spread = entry[1] if len(entry) > 1 else None
+            by_seed, ends = compare(measured, defense, column)
+            by_seed = {seed: scale * value for seed, value in by_seed.items()}
+            ends = None if ends is None else (scale * ends[0], scale * ends[1])
+            numbers.append(_published(defense, column, entry[0], spread, by_seed, ends))
+    return PublishedTable(table["title"], table["source"], table["note"], tuple(table["columns"]), tuple(numbers))
+
+
+def _published(
+    defense: str,
+    column: str,
+    published: float,
+    spread: float | None,
+    by_seed: dict[int, float],
+    ends: tuple[float, float] | None,
+) -> Published:
+    value = float(np.mean(list(by_seed.values()))) if by_seed else None
+    low, high = ends or (None, None)
+    slack = 2 * (spread or 0.0)
+    agrees = None if ends is None else ends[0] <= published + slack and ends[1] >= published - slack
+    return Published(defense, column, published, spread, value, low, high, by_seed, agrees)
+
+
+_Ours = tuple[dict[int, float], tuple[float, float] | None]
+
+
+def _means(measured: Measured, defense: str, column: str) -> _Ours:
+    return measured.mean(defense, column)
+
+
+def _discrepancies(measured: Measured, defense: str, column: str) -> _Ours:
+    """Return (test − train)/train of a column per seed, and the hull of the seeds' intervals."""
+    found = {s: d for s in measured.seeds(defense) if (d := measured.discrepancy(defense, s, column))}
+    if not found:
+        return {}, None
+    ends = (min(low for _, low, _ in found.values()), max(high for _, _, high in found.values()))
+    return {seed: value for seed, (value, _, _) in found.items()}, ends
+
+
+def _costs(measured: Measured, defense: str, column: str) -> _Ours:
+    """Return the time of an epoch relative to Standard's, per seed; it has no interval over images."""
+    seeds = measured.seeds(defense)
+    return {s: r for s in seeds if (r := measured.cost(defense, "standard", s))}, None
+
+
+# Claims
+
+
+def _claim(measured: Measured, claim: dict[str, Any], notes: list[tuple[str, str]]) -> Claim:
+    """Check a claim."""
+    conditions = tuple(c for facts in claim["conditions"] for c in _conditions(measured, facts))
+    verdict, explanation = judge(conditions)
+    footnotes = tuple(text for about, text in notes if about == claim["id"])
+    return Claim(claim["id"], claim["title"], claim["source"], conditions, verdict, explanation, footnotes)
+
+
+def judge(conditions: tuple[Condition, ...]) -> tuple[Verdict, str]:
+    """Return the verdict on a claim and its reason, e.g. ("reproduced", "reproduced on 2 of 2 seeds").
+
+    On a seed the claim holds if all conditions do and fails if one does. It is reproduced if it holds on all
+    seeds, not reproduced if it fails on all, undecided otherwise or where something was not measured.
+    """
+    missing = list(dict.fromkeys(c.missing for c in conditions if c.missing))
+    seeds = set.intersection(*(set(c.by_seed) for c in conditions)) if conditions else set()
+    failed = sum(any(c.by_seed.get(s) is False for c in conditions) for s in seeds)
+    if missing or not seeds:
+        return "undecided", "not measured: " + ("; ".join(missing) or "no seed has all of it")
+    held = sum(all(c.by_seed[s] is True for c in conditions) for s in seeds)
+    if held == len(seeds):
+        return "reproduced", f"reproduced on {held} of {len(seeds)} seeds"
+    if failed == len(seeds):
+        return "not reproduced", f"fails on {failed} of {len(seeds)} seeds"
+    rest = len(seeds) - held - failed
+    return "undecided", f"holds on {held}, fails on {failed}, undecided on {rest} of {len(seeds)} seeds"
+
+
+def _conditions(measured: Measured, facts: dict[str, Any]) -> Iterator[Condition]:
+    """Check a condition; one with a {placeholder} in its column becomes one per matching column."""
+    column = facts.get("column", "")
+    if "{" not in column:
+        yield _condition(measured, facts)
+        return
+    expression = re.compile(re.sub(r"\{\w+\}", r"[0-9.e+-]+", column))
+    found = [name for name in measured.columns() if expression.fullmatch(name)]
+    for name in found or [column]:
+        yield _condition(measured, {**facts, "column": name})
+
+
+def _condition(measured: Measured, facts: dict[str, Any]) -> Condition:
+    decide = _cheaper if facts["kind"] == "cheaper" else _in_range
+    defenses = [facts[side] for side in ("left", "right") if side in facts]
+    decided = {s: d for s in measured.seeds(*defenses) if (d := decide(measured, facts, s)) is not None}
+    missing = "" if decided else f"{facts.get('column', 'training time')} of {words.listing(defenses)}"
+    return Condition(
+        _WORDS[facts["kind"]].format(**facts),
+        {seed: verdict for seed, (verdict, _) in decided.items()},
+        {seed: numbers for seed, (_, numbers) in decided.items()},
+        missing,
+    )
+
+
+_WORDS = {
+    "lower": "{column} of {left} < {column} of {right}",
+    "higher": "{column} of {left} > {column} of {right}",
+    "on_par": "{column} of {left} within {margin:g} of {right}'s",
+    "grows": "(test − train)/train of {column} of {left} ≥ {bound:g}",
+    "same": "|test − train|/train of {column} of {left} ≤ {bound:g}",
+    "cheaper": "training time of {left} ≤ {ratio:g} × that of {right}, within 5 %",
+}
+_TINY = float(np.finfo(float).tiny)
+# Kind to the range in which its quantity must lie.
+_RANGES: dict[str, Callable[[dict[str, Any]], tuple[float, float]]] = {
+    "lower": lambda facts: (-np.inf, -_TINY),
+    "higher": lambda facts: (_TINY, np.inf),
+    "on_par": lambda facts: (-facts["margin"], facts["margin"]),
+    "grows": lambda facts: (facts["bound"], np.inf),
+    "same": lambda facts: (-facts["bound"], facts["bound"]),
+}
+
+
+def _in_range(measured: Measured, facts: dict[str, Any], seed: int) -> tuple[bool | None, str] | None:
+    """Decide one seed: True if the quantity's whole interval lies in the range, False if all of it lies outside."""
+    if "right" in facts:
+        found = measured.difference(facts["left"], facts["right"], seed, facts["column"])
+    else:
+        found = measured.discrepancy(facts["left"], seed, facts["column"])
+    if found is None:
+        return None
+    value, low, high = found
+    lowest, highest = _RANGES[facts["kind"]](facts)
+    inside, outside = lowest <= low and high <= highest, high < lowest or low > highest
+    numbers = f"{words.number(value)} [{words.number(low)}, {words.number(high)}]"
+    return (True if inside else False if outside else None), numbers
+
+
+def _cheaper(measured: Measured, facts: dict[str, Any], seed: int) -> tuple[bool | None, str] | None:
+    """Decide a ratio of training times; what exceeds the claimed one by the noise of a clock still holds."""
+    ratio = measured.cost(facts["left"], facts["right"], seed)
+    return None if ratio is None else (ratio <= facts["ratio"] * (1 + COST_NOISE), words.number(ratio))
