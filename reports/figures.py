@@ -1,39 +1,39 @@
 """The figures of the page, drawn with matplotlib and seaborn as inline SVG: same board, same bytes.
 
-The only module that imports matplotlib. Each drawing function takes the board and returns a Figure, or None where the
-columns that it needs were not measured.
+A drawing takes the board and returns a Figure, or None where the columns
+that it needs were not measured; what it plots comes from series.py.
 """
 
 from __future__ import annotations
 
-import io
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import matplotlib
+import numpy as np
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-matplotlib.use("svg")
-
-import matplotlib.pyplot as plt
-from bench.reports import svg, words
+from bench.reports import series, svg, words
 from bench.reports.board import Board, BoardColumn, Row
-from bench.reports.palette import Style, styles
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FixedLocator, FuncFormatter
+from bench.reports.drawing import Sheet, log_ticks, style, ticks
 
-RC: dict[str, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "bench", "text.parse_math": False, "font.size": 11,
-    "axes.edgecolor": svg.FAINT, "axes.labelcolor": svg.FAINT, "axes.titlecolor": svg.INK, "text.color": svg.INK,
-    "xtick.color": svg.FAINT, "ytick.color": svg.FAINT, "grid.color": svg.GRID, "grid.linewidth": 0.8,
-    "axes.facecolor": "none", "figure.facecolor": "none", "savefig.facecolor": "none", "axes.linewidth": 0.8,
-    "axes.grid": True, "axes.axisbelow": True, "lines.linewidth": 1.8, "lines.markersize": 5.5,
-    "xtick.major.size": 0, "ytick.major.size": 0, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.spines.left": False, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
-}  # fmt: skip
+# How the lines of one quantity beside another are drawn: words, dash, whether in the defense's colour.
+KINDS: dict[str, tuple[str, tuple[float, ...], bool]] = {
+    "": ("measured, random direction", (), True),
+    "worst": ("measured, worst direction", (4, 1.6), True),
+    "approximation": ("quadratic approximation", (1.2, 1.6), False),
+    "bound": ("bound", (5, 1.6, 1.2, 1.6), False),
+}
+CEILING = 1e2  # of the stability axis: beyond it a bound says nothing
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One drawing of a figure; `series` is the anchor of the defense that it belongs to, "" for all."""
+
+    title: str
+    svg: str
+    series: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,121 +45,319 @@ class Figure:
         title: what it says, as a headline.
         caption: how to read it, with n and what the bands are.
         alt: the text for those who do not see it.
-        panels: (title, svg) pairs; the title is "" for a figure of one panel.
+        panels: its drawings.
         legend: whether the colours need the legend of defenses.
+        keys: (words, dash) of the kinds of line.
+        header: headings of the table of its numbers.
+        numbers: the table's rows.
     """
 
     name: str
     title: str
     caption: str
     alt: str
-    panels: tuple[tuple[str, str], ...]
+    panels: tuple[Panel, ...]
     legend: bool = True
+    keys: tuple[tuple[str, str], ...] = ()
+    header: tuple[str, ...] = ()
+    numbers: tuple[tuple[str, ...], ...] = ()
 
 
 def draw(board: Board) -> list[Figure]:
     """Return every figure that the board's columns allow, in the page's order."""
-    drawings: tuple[Callable[[Board], Figure | None], ...] = (accuracy_against_eps,)
-    with matplotlib.rc_context(RC):
+    drawings: tuple[Callable[[Board], Figure | None], ...] = (
+        accuracy_against_eps, cost_against_robustness, gradient_stability, curvature_against_gradient,
+        rank_correlation, decision_boundaries, training,
+    )  # fmt: skip
+    with style():
         return [figure for drawing in drawings if (figure := drawing(board)) is not None]
-
-
-def ranked(board: Board) -> list[Row]:
-    """Return the rows that are drawn: those with a rank, else all."""
-    return [r for r in board.rows if r.rank is not None] or list(board.rows)
-
-
-@contextmanager
-def _canvas(width: float, height: float) -> Iterator[tuple[Canvas, Axes]]:
-    """Yield a figure of `width` × `height` CSS pixels with one axes, closed at the end."""
-    canvas, axes = plt.subplots(figsize=(width / 72, height / 72), layout="constrained")
-    try:
-        yield canvas, axes
-    finally:
-        plt.close(canvas)
-
-
-def _svg(canvas: Canvas, name: str, board: Board) -> str:
-    """Write the canvas and make it fit for the page."""
-    buffer = io.StringIO()
-    canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    colours = {s.colour: f"var(--c{s.slot})" for s in styles(names(board)).values()}
-    return svg.embed(buffer.getvalue(), name, colours)
-
-
-def names(board: Board) -> list[str]:
-    """Return the defenses in the plan's order, which does not change with the results."""
-    planned = [r["defense"] for r in board.plan.get("rows", ())]
-    return list(dict.fromkeys([*planned, *(r.defense for r in board.rows)]))
-
-
-def _line(axes: Axes, row: Row, style: Style, x: list[float], y: list[float], **options: Any) -> None:
-    """Plot one defense's series in its colour, marker and dash."""
-    (line,) = axes.plot(
-        x, y, color=style.colour, marker=style.marker, markeredgecolor=svg.PAPER, markeredgewidth=0.7, **options
-    )
-    if style.dash:
-        line.set_dashes(style.dash)
-    line.set_gid(f"{svg.GID}{row.anchor}")
-
-
-def families(board: Board) -> dict[str, list[BoardColumn]]:
-    """Return the fractions measured at several budgets: evaluation → its columns by rising budget."""
-    found: dict[str, list[BoardColumn]] = {}
-    for column in board.columns:
-        if column.facts.aggregate == "fraction" and column.number is not None:
-            found.setdefault(column.evaluation, []).append(column)
-    return {k: sorted(v, key=lambda c: c.number or 0) for k, v in found.items() if len(v) > 1}
 
 
 def accuracy_against_eps(board: Board) -> Figure | None:
     """Draw robust accuracy against eps with Wilson bands, one panel per attack that ran at several budgets."""
-    look, panels = styles(names(board)), []
-    for evaluation, columns in families(board).items():
-        with _canvas(640, 380) as (canvas, axes):
-            for row in ranked(board):
-                cells = [(0.0, row.cells.get("clean_accuracy"))] + [(c.number, row.cells.get(c.name)) for c in columns]
-                points = [(e, c) for e, c in cells if c is not None and e is not None and not words.missing(c.value)]
-                x = [e for e, _ in points]
-                style = look[row.defense]
-                _line(axes, row, style, x, [100 * (c.value or 0) for _, c in points])
-                low = [100 * (c.value if c.low is None else c.low) for _, c in points]  # type: ignore[operator]
-                high = [100 * (c.value if c.high is None else c.high) for _, c in points]  # type: ignore[operator]
-                band = axes.fill_between(x, low, high, color=style.colour, alpha=0.1, lw=0)
-                band.set_gid(f"{svg.GID}{row.anchor}")
-            ticks = [0.0, *(c.number for c in columns if c.number is not None)]
-            axes.set(xlabel=f"Perturbation budget ε ({words.label(evaluation)})", ylabel="Accuracy, %", ylim=(-2, 102))
-            axes.xaxis.set_major_locator(FixedLocator(ticks))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-            axes.grid(visible=False, axis="x")
-            name = f"accuracy-{_slug(evaluation)}"
-            panels.append((words.label(evaluation), _svg(canvas, name, board)))
+    families = series.families(board, fractions=True)
+    rows, panels, table = series.drawn(board), [], []
+    for family, columns in families.items():
+        sheet = Sheet(board, 620, 400)
+        ends = {}
+        for row in rows:
+            points = [(0.0, row.cells.get("clean_accuracy"))] + [(c.number, row.cells.get(c.name)) for c in columns]
+            kept = [(e, c) for e, c in points if c is not None and not words.missing(c.value)]
+            middle = [100 * c.value for _, c in kept]
+            low = [100 * (c.value if c.low is None else c.low) for _, c in kept]
+            high = [100 * (c.value if c.high is None else c.high) for _, c in kept]
+            band = sheet.axes.fill_between(
+                [e for e, _ in kept], low, high, color=sheet.looks[row.defense].colour, alpha=0.07, lw=0
+            )
+            sheet.mark(band, row)
+            sheet.line(row, [e for e, _ in kept], middle)
+            if kept:
+                ends[row.defense] = middle[-1]
+            table.append((row.defense, words.label(family), *(words.percent(c.value, c.n) for _, c in kept)))
+        last = columns[-1].number or 0.0
+        sheet.axes.set(xlabel="Perturbation budget ε (ε = 0: clean images)", ylabel="", ylim=(-2, 102))
+        ticks(sheet.axes, [0.0, *(c.number or 0.0 for c in columns)], "{:g}", "x", least=0.03 * last)
+        sheet.axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.0f} %"))
+        sheet.axes.grid(visible=False, axis="x")
+        sheet.axes.set_xlim(-0.02 * last, 1.02 * last)
+        if len(rows) <= 10:
+            sheet.label_ends(rows, ends, last, gap=4.6)
+        panels.append(Panel(f"Under {words.label(family)}", sheet.finish(f"accuracy-{_slug(family)}")))
     if not panels:
         return None
+    budgets = next(iter(families.values()))
     return Figure(
         name="accuracy-against-eps",
-        title="Robust accuracy falls as the budget grows",
-        caption="Share of test images still classified right when each may be moved by ε. ε = 0 is clean accuracy. "
-        "Bands are 95 % Wilson intervals over test images; a line is the mean over seeds.",
-        alt=_eps_alt(board),
+        title="How robust accuracy falls as the attacker may change more",
+        caption="Share of test images still classified right when each may be moved by up to ε. Lines are means over "
+        "seeds; bands are 95 % Wilson intervals over test images.",
+        alt=_eps_alt(board, budgets),
         panels=tuple(panels),
+        legend=len(rows) > 10,
+        header=("Defense", "Attack", "ε = 0, %", *(f"ε = {c.number:g}, %" for c in budgets)),
+        numbers=tuple(table),
     )
 
 
-def _eps_alt(board: Board) -> str:
+def _eps_alt(board: Board, columns: list[BoardColumn]) -> str:
     """Say the curves in words: each defense's value at the smallest and the largest budget."""
-    columns = next(iter(families(board).values()))
     first, last = columns[0], columns[-1]
     parts = [
-        f"{row.defense} {words.percent(_value(row, first), row.n)} % to {words.percent(_value(row, last), row.n)} %"
-        for row in ranked(board)
+        f"{row.defense} {words.percent(series.value(row, first.name), row.n)} % to "
+        f"{words.percent(series.value(row, last.name), row.n)} %"
+        for row in series.drawn(board)
     ]
     return f"Accuracy from ε = {first.number:g} to ε = {last.number:g}: {'; '.join(parts)}."
 
 
-def _value(row: Row, column: BoardColumn) -> float | None:
-    cell = row.cells.get(column.name)
-    return None if cell is None else cell.value
+def cost_against_robustness(board: Board) -> Figure | None:
+    """Draw training cost against the ranking column, with intervals and the Pareto front."""
+    rows = [
+        r for r in series.drawn(board) if r.train_seconds is not None and series.value(r, board.ranking) is not None
+    ]
+    relative = all(r.train_cost is not None for r in rows)
+    if len(rows) < 2:
+        return None
+    sheet = Sheet(board, 620, 400)
+    costs = [float((r.train_cost if relative else r.train_seconds) or 0.0) for r in rows]
+    points = [(c, 100 * (series.value(r, board.ranking) or 0.0)) for r, c in zip(rows, costs, strict=True)]
+    best = series.front(points)
+    sheet.axes.step(
+        [points[i][0] for i in best] + [max(costs) * 1.3], [points[i][1] for i in best] + [points[best[-1]][1]],
+        where="post", color=svg.STRONG, lw=1.2, zorder=1,
+    )  # fmt: skip
+    for row, (x, y) in zip(rows, points, strict=True):
+        cell, look = row.cells[board.ranking], sheet.looks[row.defense]
+        if cell.low is not None and cell.high is not None:
+            bar = sheet.axes.plot([x, x], [100 * cell.low, 100 * cell.high], color=look.colour, lw=1.4, alpha=0.5)[0]
+            sheet.mark(bar, row)
+        sheet.line(row, [x], [y], markersize=8, ls="none")
+    sheet.axes.set_xscale("log")
+    unit = "Training cost, times that of the standard defense" if relative else "Training time of one model, s"
+    sheet.axes.set(xlabel=f"{unit} (log scale)", xlim=(min(costs) / 1.25, max(costs) * 1.6))
+    log_ticks(sheet.axes, "x", min(costs) / 1.25, max(costs) * 1.6, "{:g}×" if relative else "{:g}")
+    sheet.axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.0f} %"))
+    sheet.label_points([words.short(row.defense) for row in rows], points, rows)
+    named = words.listing([rows[i].defense for i in best])
+    return Figure(
+        name="cost",
+        title="What robustness costs in training",
+        caption=f"Accuracy under {series.title(board)} against training cost; whiskers are 95 % intervals. The grey "
+        "steps are the Pareto front: nothing left of it or level with it is more robust.",
+        alt=f"On the front, from cheap to dear: {named}.",
+        panels=(Panel("", sheet.finish("cost")),),
+        legend=False,
+        header=("Defense", "Cost", "Accuracy, %", "On the front"),
+        numbers=tuple(
+            (r.defense, f"{c:.2f}", words.percent(series.value(r, board.ranking), r.n), "yes" if i in best else "no")
+            for i, (r, c) in enumerate(zip(rows, costs, strict=True))
+        ),
+    )
+
+
+def gradient_stability(board: Board) -> Figure | None:
+    """Draw the relative gradient change over radii beside approximation and bound, one panel per defense (Figure 2)."""
+    families = series.families(board, fractions=False)
+    if not families:
+        return None
+    family, columns = next(iter(families.items()))
+    rows = series.drawn(board)
+    data = {row.defense: series.curves(board, row, family) for row in rows}
+    measured = [v for curves in data.values() for c in curves if not c.kind for v in c.low if v > 0]
+    radii = [c.number for c in columns if c.number is not None]
+    if not measured:
+        return None
+    floor, panels, table = 10 ** np.floor(np.log10(min(measured))), [], []
+    for row in rows:
+        sheet = Sheet(board, 280, 230)
+        for curve in data[row.defense]:
+            text, dash, own = KINDS.get(curve.kind, (words.label(curve.kind), (2, 2), False))
+            colour = sheet.looks[row.defense].colour if own else svg.FAINT
+            middle = np.clip(curve.middle, floor / 10, CEILING * 10)
+            if not curve.kind:
+                low, high = (np.clip(v, floor / 10, CEILING * 10) for v in (curve.low, curve.high))
+                sheet.axes.fill_between(curve.x, low, high, color=colour, alpha=0.15, lw=0)
+            extra = {"dashes": dash} if dash else {}
+            sheet.line(row, curve.x, middle, marker=not curve.kind, color=colour, lw=1.8 if own else 1.3, **extra)
+            table.append((row.defense, text, *(words.number(float(v)) for v in curve.middle)))
+        sheet.axes.set(xscale="log", yscale="log", ylim=(floor, CEILING), xlim=(min(radii) / 1.1, max(radii) * 1.1))
+        log_ticks(sheet.axes, "x", min(radii) / 1.1, max(radii) * 1.1, "{:g}", decades=True)
+        log_ticks(sheet.axes, "y", floor, CEILING, "{:g}", decades=True)
+        panels.append(Panel(row.defense, sheet.finish(f"stability-{_slug(row.anchor)}"), row.anchor))
+    kinds = series.companions(board, family)
+    return Figure(
+        name="stability",
+        title="How far the gradient turns when the image moves",
+        caption="Relative change of the loss's gradient (vertical) against the radius of the perturbation "
+        "(horizontal), both on log scales; medians over images and seeds, the band holds the middle half. Lower is "
+        f"more stable; above 1 the old gradient says nothing. Curves above {CEILING:g} leave the frame.",
+        alt=_stability_alt(rows, columns[-1]),
+        panels=tuple(panels),
+        legend=False,
+        keys=tuple(_key(kind) for kind in kinds),
+        header=("Defense", "Curve", *(f"radius {r:g}" for r in radii)),
+        numbers=tuple(table),
+    )
+
+
+def _key(kind: str) -> tuple[str, str]:
+    text, dash, _ = KINDS.get(kind, (words.label(kind), (2, 2), False))
+    return text, " ".join(f"{1.8 * d:g}" for d in dash)
+
+
+def _stability_alt(rows: list[Row], column: BoardColumn) -> str:
+    parts = [f"{r.defense} {words.number(series.value(r, column.name))}" for r in rows]
+    return f"Mean relative gradient change at radius {column.number:g}: {'; '.join(parts)}."
+
+
+def curvature_against_gradient(board: Board) -> Figure | None:
+    """Draw curvature against gradient norm: a cloud of images and the board's mean per defense."""
+    x, y = "gradient_norm", "curvature"
+    rows = [r for r in series.drawn(board) if series.value(r, x) and series.value(r, y)]
+    if not rows or x not in board.examples or y not in board.examples:
+        return None
+    sheet = Sheet(board, 620, 440)
+    for row in rows:
+        points, look = series.cloud(board, row, x, y), sheet.looks[row.defense]
+        dots = sheet.axes.scatter(points[:, 0], points[:, 1], s=9, color=look.colour, alpha=0.3, lw=0)
+        sheet.mark(dots, row)
+    for row in rows:
+        sheet.line(row, [series.value(row, x)], [series.value(row, y)], markersize=10, ls="none", zorder=5)
+    sheet.axes.set(xscale="log", yscale="log", xlabel="Gradient norm ‖∇f‖ (log scale)", ylabel="Curvature (log scale)")
+    for axis, limits in (("x", sheet.axes.get_xlim()), ("y", sheet.axes.get_ylim())):
+        log_ticks(sheet.axes, axis, *limits, "{:g}", decades=True)
+    flattest = min(rows, key=lambda r: series.value(r, y) or 0.0)
+    smallest = min(rows, key=lambda r: series.value(r, x) or 0.0)
+    return Figure(
+        name="curvature",
+        title="Flat is not the same as small gradients",
+        caption=f"Each faint dot is one test image (up to {series.CLOUD} per defense); large marks are the means on "
+        "the board. Low means flat (low normalised curvature), left means small gradients.",
+        alt=f"Lowest mean curvature: {flattest.defense}; smallest mean gradient norm: {smallest.defense}.",
+        panels=(Panel("", sheet.finish("curvature")),),
+        header=("Defense", "Gradient norm", "Curvature"),
+        numbers=tuple(
+            (r.defense, words.number(series.value(r, x)), words.number(series.value(r, y))) for r in rows
+        ),
+    )  # fmt: skip
+
+
+def rank_correlation(board: Board) -> Figure | None:
+    """Draw the rank correlations of flatness with robustness, a dot per defense, one panel per flatness."""
+    found = series.correlations(board)
+    if not found:
+        return None
+    panels, rows = [], series.drawn(board)
+    for column in dict.fromkeys(c.flatness for c in found):
+        sheet = Sheet(board, 280, 50 + 22 * len(rows))
+        for place, row in enumerate(rows):
+            for c in (c for c in found if c.defense == row.defense and c.flatness == column):
+                hollow = c.robustness == "margin"
+                look = sheet.looks[row.defense]
+                face = {"markerfacecolor": svg.PAPER, "markeredgecolor": look.colour, "markeredgewidth": 1.5}
+                dot = sheet.axes.plot(c.rho, place, marker="o", ms=7, color=look.colour, **(face if hollow else {}))[0]
+                sheet.mark(dot, row)
+        sheet.axes.axvline(0, color=svg.STRONG, lw=1, zorder=0)
+        sheet.axes.set(xlim=(-1.05, 1.05), ylim=(len(rows) - 0.5, -0.5))
+        ticks(sheet.axes, [-1.0, -0.5, 0.0, 0.5, 1.0], "{:g}", "x")
+        first = not panels
+        sheet.axes.yaxis.set_major_locator(FixedLocator(range(len(rows))))
+        sheet.axes.set_yticklabels([words.short(r.defense) if first else "" for r in rows])
+        sheet.axes.grid(visible=False, axis="y")
+        panels.append(Panel(words.label(column), sheet.finish(f"correlation-{_slug(column)}")))
+    strongest = max(found, key=lambda c: abs(c.rho))
+    return Figure(
+        name="correlation",
+        title="Does flatness explain robustness here?",
+        caption="Spearman's rank correlation over the correctly classified images of each defense, mean over seeds. "
+        "Filled: with the smallest budget that broke the image; hollow: with the clean margin. Far left: the flatter "
+        "the loss around an image, the harder it was to break; 0: flatness tells nothing.",
+        alt=f"Strongest: {strongest.flatness} with {strongest.robustness} of {strongest.defense}, {strongest.rho:.2f}.",
+        panels=tuple(panels),
+        legend=False,
+        header=("Defense", "Flatness", "Robustness", "ρ", "n"),
+        numbers=tuple((c.defense, words.label(c.flatness), c.robustness, f"{c.rho:.2f}", str(c.n)) for c in found),
+    )
+
+
+def decision_boundaries(board: Board) -> Figure | None:
+    """Draw the maps of the plane that an evaluation stored, and centered softplus (the paper's Figure 1)."""
+    maps = series.grids(board)
+    if not maps:
+        return None
+    panels = []
+    for row, seed, grid in maps:
+        sheet = Sheet(board, 280, 280)
+        p = np.array(grid["probability"], dtype="float64")
+        left, right, bottom, top = grid["extent"]
+        xs, ys = np.linspace(left, right, p.shape[1]), np.linspace(bottom, top, p.shape[0])
+        sheet.axes.contour(xs, ys, p, levels=[0.1, 0.25, 0.75, 0.9], colors=[svg.STRONG], linewidths=0.9)
+        sheet.axes.contour(xs, ys, p, levels=[0.5], colors=[sheet.looks[row.defense].colour], linewidths=2.2)
+        sheet.axes.set(aspect="equal", xlim=(left, right), ylim=(bottom, top))
+        sheet.axes.grid(visible=False)
+        panels.append(Panel(f"{row.defense}, seed {seed}", sheet.finish(f"map-{_slug(row.anchor)}-{seed}"), row.anchor))
+    return Figure(
+        name="boundaries",
+        title="Where each network draws the line",
+        caption="The heavy line is the decision boundary (probability one half), the fine ones are 10, 25, 75 and "
+        "90 %.",
+        alt=f"Decision boundaries of {words.listing(list(dict.fromkeys(r.defense for r, _, _ in maps)))}.",
+        panels=tuple(panels),
+        legend=False,
+    )
+
+
+def training(board: Board) -> Figure | None:
+    """Draw what the training logs hold: loss, accuracy, and the layers' sums where they exist."""
+    quantities = (
+        ("loss", "Training loss", True), ("train_accuracy", "Training accuracy", False),
+        ("holdout_accuracy", "Held-out accuracy", False), ("sum_beta", "Σβ of the activations", True),
+        ("sum_abs_log_gamma", "Σ|log γ| of the normalisations", False),
+        ("max_sigma_error", "Largest error of a spectral norm", True),
+    )  # fmt: skip
+    panels = []
+    for quantity, title, log in quantities:
+        lines = [(row, *run) for row in series.drawn(board) for run in series.epochs(board, row, quantity)]
+        if not lines:
+            continue
+        sheet = Sheet(board, 280, 220)
+        for row, _, x, y in lines:
+            sheet.line(row, x, y, marker=False, lw=1.3)
+        if log and all((y > 0).all() for *_, y in lines):
+            sheet.axes.set_yscale("log")
+            log_ticks(sheet.axes, "y", *sheet.axes.get_ylim(), "{:g}")
+        sheet.axes.set(xlabel="Epoch")
+        sheet.axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        panels.append(Panel(title, sheet.finish(f"training-{_slug(quantity)}")))
+    if not panels:
+        return None
+    return Figure(
+        name="training",
+        title="How the trainings went",
+        caption="One line per seed.",
+        alt="Training curves: " + ", ".join(panel.title for panel in panels) + ".",
+        panels=tuple(panels),
+    )
 
 
 def _slug(text: str) -> str:

@@ -1,35 +1,34 @@
-"""The leaderboard page: one self-contained HTML file, no network, safe with hostile names, the same bytes every time."""
+"""The leaderboard page: one self-contained HTML file, no network, safe with hostile names, always the same bytes."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import shlex
+from collections.abc import Iterable
+from dataclasses import replace
 from importlib import resources
+from itertools import groupby
 from typing import Any
 
 import jinja2
-from bench.reports import figures, view, words
-from bench.reports.board import Board, Row
-from bench.reports.palette import styles
-from bench.reports.summary import attack, summary
 from markupsafe import Markup
+
+from bench.reports import exports, figures, sections, series, view, words
+from bench.reports.board import Board
+from bench.reports.palette import styles
+from bench.reports.summary import summary
 
 
 def render(board: Board) -> str:
     """Return the whole of `leaderboard.html`.
 
-    The page holds everything that it shows: CSS and JavaScript inline (the script allowed by its hash alone, by the
-    page's Content-Security-Policy), figures as SVG, pictures and downloads as data.
+    The page holds all that it shows: CSS and JavaScript inline (the script allowed by its hash alone, in the page's
+    Content-Security-Policy), figures as SVG, pictures and downloads as data. It works without JavaScript, from disk,
+    off-line; names and descriptions are escaped wherever they stand.
     """
-    environment = _environment()
-    script = _template_text("page.js")
-    return environment.get_template("page.html").render(
-        **_context(board),
-        css=Markup(_template_text("page.css")),
-        script=Markup(script),
-        csp=policy(script),
-    )
+    script = _text("page.js")
+    context = _context(board) | {"css": Markup(_text("page.css")), "script": Markup(script), "csp": policy(script)}
+    return _environment().get_template("page.html").render(context)
 
 
 def policy(script: str) -> str:
@@ -42,78 +41,63 @@ def policy(script: str) -> str:
 
 
 def _environment() -> jinja2.Environment:
-    loader = jinja2.FunctionLoader(_template_text)
     environment = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FunctionLoader(_text),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {
-        "number": words.number,
-        "duration": words.duration,
-        "count": words.count,
-        "label": words.label,
-        "href": href,
-        "moment": words.moment,
-    }
+    filters = (words.number, words.duration, words.count, words.label, words.moment, words.spelled, words.plural)
+    environment.filters |= {f.__name__: f for f in filters}
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "ensure_ascii": False}
     return environment
 
 
-def _template_text(name: str) -> str:
+def _text(name: str) -> str:
     return resources.files("bench.reports").joinpath("templates", name).read_text("utf-8")
-
-
-def href(url: str) -> str:
-    """Return an http(s) link as it is and anything else as "#": no other scheme becomes a link."""
-    return url if url.startswith(("https://", "http://")) else "#"
 
 
 def _context(board: Board) -> dict[str, Any]:
     columns = view.view_columns(board)
-    slots = {name: style.slot for name, style in styles(figures.names(board)).items()}
-    ranked = [r for r in board.rows if r.rank is not None]
-    apart = [r for r in board.rows if r.rank is None]
+    slots = {name: style.slot for name, style in styles(series.names(board)).items()}
+    rows = view.view_rows(columns, slots, list(board.rows))
     return {
         "board": board,
         "plan": board.plan,
         "columns": columns,
-        "rows": view.view_rows(board, columns, slots, ranked),
-        "apart": view.view_rows(board, columns, slots, apart),
+        "rows": [item for item in rows if item.row.rank is not None],
+        "apart": [item for item in rows if item.row.rank is None],
         "answers": summary(board),
-        "attack": attack(board),
-        "figures": [_markup(f) for f in figures.draw(board)],
-        "command": board.plan.get("command", ""),
-        "row_command": lambda row: row_command(board.plan, row),
-        "reason": reason,
+        "attack": series.title(board),
+        "glossary": [list(group) for _, group in groupby(columns, key=lambda c: (c.heading, c.facts))],
+        "figures": [_safe(figure) for figure in figures.draw(board)],
+        "sections": {row.defense: sections.section(board, row) for row in board.rows},
+        "columns_of_examples": list(_example_columns(board)),
+        "downloads": _downloads(board),
+        "shower": view.shower,
     }
 
 
-def _markup(figure: figures.Figure) -> dict[str, Any]:
+def _safe(figure: figures.Figure) -> figures.Figure:
     """Mark the SVG, and nothing else, as safe: matplotlib escaped its texts."""
-    facts = {k: getattr(figure, k) for k in ("name", "title", "caption", "alt", "legend")}
-    return facts | {"panels": [(title, Markup(svg)) for title, svg in figure.panels]}
+    return replace(figure, panels=tuple(replace(p, svg=Markup(p.svg)) for p in figure.panels))
 
 
-def row_command(plan: dict[str, Any], row: Row) -> str:
-    """Return the command that makes this row alone: the board's, with its defense and seeds."""
-    try:
-        parts = shlex.split(plan.get("command", ""))
-    except ValueError:
-        return plan.get("command", "")
-    kept, skip = [], False
-    for part in parts:
-        if not skip and part.partition("=")[0] not in ("--defense", "--seeds"):
-            kept.append(part)
-        skip = not skip and part in ("--defense", "--seeds")
-    seeds = ",".join(str(s) for s in row.seeds)
-    return shlex.join([*kept, "--defense", row.defense, "--seeds", seeds])
+def _downloads(board: Board) -> list[tuple[str, str, str]]:
+    """Return (file name, media type, text) of what the buttons save; the same texts as the files beside the page."""
+    files = [
+        ("leaderboard.csv", "text/csv", exports.csv_text(board)),
+        ("leaderboard.json", "application/json", exports.json_text(board)),
+        ("leaderboard.md", "text/markdown", exports.markdown_text(board)),
+        ("leaderboard.tex", "application/x-tex", exports.latex_text(board)),
+    ]
+    bibtex = dict.fromkeys(f["bibtex"].strip() for r in board.rows for f in r.facts.values() if f.get("bibtex"))
+    return files + ([("leaderboard.bib", "application/x-bibtex", "\n\n".join(bibtex) + "\n")] if bibtex else [])
 
 
-def reason(row: Row) -> str:
-    """Say why a row is not ranked."""
-    if row.trust == "INVALID":
-        return f"invalid: failed {', '.join(row.trust_failed) or 'a validity check'}"
-    if row.bound_violations:
-        return f"invalid: {words.plural(row.bound_violations, 'violation')} of a proved bound"
-    if row.failures:
-        return f"failed: {row.failures[0]}"
-    return "its evaluation by the ranking column has not finished"
+def _example_columns(board: Board) -> Iterable[tuple[str, str, dict[str, Any]]]:
+    """Yield (pattern, evaluation, facts) of every per-example column that an evaluation of the plan declares."""
+    for key, facts in board.plan["evaluations"].items():
+        for pattern, column in facts["columns"].items():
+            yield pattern, key, column

@@ -38,7 +38,7 @@ def styles(defenses: Iterable[str]) -> dict[str, Style]:
     names = list(dict.fromkeys(defenses))
     places = {name: slots[name] for name in names if name in slots}
     free = [k for k in range(len(colours)) if k not in places.values()]
-    free += [k for k in range(len(colours), len(colours) + len(names))]
+    free += range(len(colours), len(colours) + len(names))
     places |= dict(zip([name for name in names if name not in slots], free, strict=False))
     return {
         name: Style(

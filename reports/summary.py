@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.reports import words
+from bench.reports import series, words
 from bench.reports.board import Board, Cell, Row
 
 
@@ -30,26 +30,16 @@ def _cell(board: Board, row: Row) -> Cell:
 
 
 def _percent(cell: Cell, value: float | None) -> str:
-    return f"{words.percent(value, cell.n)} %"
-
-
-def attack(board: Board) -> str:
-    """Name the ranking column in words: "AutoAttack ℓ₂ at ε = 0.5"."""
-    column = next((c for c in board.columns if c.name == board.ranking), None)
-    if column is None:
-        return board.ranking
-    if column.number is None:
-        return words.label(column.name)
-    return f"{words.label(column.name.removesuffix(f'_{column.number:g}'))} at ε = {column.number:g}"
+    return f"{words.percent(value, cell.n)}\u00a0%"
 
 
 def _best(board: Board, rows: list[Row]) -> Answer:
     top, cell = rows[0], _cell(board, rows[0])
     tied = [r.defense for r in rows[1:] if r.rank_low == 1]
-    sentence = f"It still classifies {_percent(cell, cell.value)} of the test images right under {attack(board)}"
+    sentence = f"It still classifies {_percent(cell, cell.value)} of the test images right under {series.title(board)}"
     if cell.low is not None and cell.high is not None:
         low, high = words.percent(cell.low, cell.n), words.percent(cell.high, cell.n)
-        sentence += f" (95 % interval {low}–{high} %, {words.plural(cell.n, 'image')})"
+        sentence += f" (95 % interval {low}–{high}\u00a0%, {words.plural(cell.n, 'image')})"
     clean = top.cells.get("clean_accuracy")
     sentences = [sentence + "."]
     if clean is not None and not words.missing(clean.value):
@@ -68,9 +58,8 @@ def _better(board: Board, rows: list[Row]) -> Answer:
     gap = 100 * ((a.value or 0.0) - (b.value or 0.0))
     sentences = [f"The next, {following.defense}, is {gap:.{words.decimals(a.n)}f} points behind."]
     if board.resolvable is not None:
-        sentences.append(
-            f"With {words.plural(a.n, 'image')}, gaps under {100 * board.resolvable:.1f} points are noise."
-        )
+        least = f"{100 * board.resolvable:.1f}"
+        sentences.append(f"With {words.plural(a.n, 'image')}, gaps under {least} points cannot be told from chance.")
     tied = following.rank_low == 1
     if tied:
         sentences.append("Paired tests on the same images do not separate them.")

@@ -6,8 +6,14 @@ import re
 from collections.abc import Mapping
 
 # Sentinel colours for what the page's theme decides: text, quiet text, grid lines, background.
-INK, FAINT, GRID, PAPER = "#010101", "#020202", "#030303", "#040404"
-THEME = {INK: "var(--ink)", FAINT: "var(--muted)", GRID: "var(--line)", PAPER: "var(--card)"}
+INK, FAINT, GRID, STRONG, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505"
+THEME = {
+    INK: "var(--ink)",
+    FAINT: "var(--muted)",
+    GRID: "var(--line)",
+    STRONG: "var(--strong)",
+    PAPER: "var(--paper)",
+}
 GID = "series:"
 
 

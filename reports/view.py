@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from bench.reports import words
+from bench.records import Column
+from bench.reports import series, words
 from bench.reports.board import Board, BoardColumn, Cell, Row
 
-from bench.records import Column
-
-# The board's own columns (of the row, not of an evaluation): name → (heading, facts, form of the number).
-OWN: dict[str, tuple[str, Column, str]] = {
-    "trust": ("Trust", Column(
-        "Grade of the checks on the evaluation itself: A all pass and an adaptive attack was declared, B a soft check "
-        "failed or could not be assessed, C the number is an upper bound only, INVALID not ranked.",
-        kind="text", source="Protocol, section 5"), "text"),
-    "bound_violations": ("Bound violations", Column(
-        "Cases in which a proved inequality did not hold; each is a fault in the measurement or the model. A dash: "
-        "not applicable (the model is not twice differentiable) or not run.",
-        unit="cases", kind="count", aggregate="sum", direction="lower", source="Srinivas et al. 2022, Propositions 1-2"),
-        "count"),
-    "train_cost": ("Training cost", Column(
-        "Training time divided by that of the standard defense in the same run.", unit="× standard",
-        direction="lower", formula="seconds / seconds of standard"), "ratio"),
-    "train_seconds": ("Training time", Column("Time of one training, mean over seeds.", unit="s", direction="lower"),
-        "seconds"),
-    "eval_seconds": ("Evaluation time", Column(
-        "Time of all evaluations of one model, mean over seeds.", unit="s", direction="none"), "seconds"),
-    "eval_forwards": ("Forward passes", Column(
-        "Images passed forward in all evaluations of one model, mean over seeds.", unit="images", kind="count"), "count"),
-    "eval_backwards": ("Backward passes", Column(
-        "Images passed backward in all evaluations of one model, mean over seeds.", unit="images", kind="count"),
-        "count"),
-}  # fmt: skip
-SHOWN_OWN = ("trust", "bound_violations", "train_cost")
+# The board's own columns: name → (heading, second line, form of the number, shown before the reader chooses).
+OWN: dict[str, tuple[str, str, str, bool]] = {
+    "seeds": ("Seeds", "", "count", False),
+    "n": ("Images", "", "count", False),
+    "trust": ("Trust", "", "text", True),
+    "trust_failed": ("Failed checks", "", "text", False),
+    "bound_violations": ("Bound violations", "", "count", True),
+    "train_seconds": ("Training time", "", "seconds", False),
+    "train_cost": ("Training cost", "× standard", "ratio", True),
+    "eval_seconds": ("Evaluation time", "", "seconds", False),
+    "eval_forwards": ("Forward passes", "", "count", False),
+    "eval_backwards": ("Backward passes", "", "count", False),
+}
+FORMS: dict[str, Callable[[Any], str]] = {
+    "count": words.count,
+    "seconds": words.duration,
+    "ratio": lambda v: f"{v:.2f}×",
+    "value": words.number,
+    "text": str,
+}
+APART = ("rank", "rank_low", "rank_high", "defense")  # the template's own first two columns
 
 
 @dataclass(frozen=True)
@@ -78,51 +75,52 @@ class ViewCell:
 
 @dataclass(frozen=True)
 class ViewRow:
-    """One row of the page's table and what its section needs."""
+    """One row of the page's table: `fact` is the plan's entry of its first seed."""
 
     row: Row
     slot: int
     rank: str
     cells: tuple[ViewCell, ...]
-    fact: dict[str, Any] = field(default_factory=dict)
+    fact: dict[str, Any]
 
 
 def view_columns(board: Board) -> list[ViewColumn]:
-    """Return the table's columns: the ranking one, clean accuracy, the other measurements, then cost."""
-    measured = [c for c in board.columns if c.evaluation and any(c.name in r.cells for r in board.rows)]
+    """Return the table's columns: the ranking one, plain fractions, then all others in the board's order."""
+    measured = [c for c in board.columns if c.evaluation]
     first = [c for c in measured if c.name == board.ranking]
     plain = [c for c in measured if c.facts.aggregate == "fraction" and c.number is None and c not in first]
-    rest = [c for c in measured if c not in first and c not in plain]
-    columns = [_measured(board, c, _shown(board, c, measured)) for c in first + plain + rest]
-    given = {c.name: c.facts for c in board.columns if not c.evaluation}
-    for name, (heading, facts, form) in OWN.items():
-        has = any(getattr(r, name) not in (None, "") for r in board.rows)
-        columns.append(ViewColumn(name, heading, facts.unit, given.get(name, facts), form, has and name in SHOWN_OWN))
-    return columns
+    rest = [c for c in board.columns if c.name not in APART and c not in first and c not in plain]
+    return [_measured(board, c) if c.evaluation else _own(board, c) for c in first + plain + rest]
 
 
-def _shown(board: Board, column: BoardColumn, measured: list[BoardColumn]) -> bool:
-    """Show the ranking column, plain ones, and of a family over radii the largest; attacks at other budgets wait."""
-    if column.name == board.ranking or column.facts.aggregate == "fraction":
-        return column.number is None or column.name == board.ranking
-    family = [c.number for c in measured if c.evaluation == column.evaluation and c.number is not None]
-    return column.number is None or column.number == max(family)
+def _own(board: Board, column: BoardColumn) -> ViewColumn:
+    heading, detail, form, shown = OWN.get(column.name, (words.label(column.name), "", "value", False))
+    filled = any(row.own(column.name) not in (None, "") for row in board.rows)
+    return ViewColumn(column.name, heading, detail, column.facts, form, shown and filled)
 
 
-def _measured(board: Board, column: BoardColumn, shown: bool) -> ViewColumn:
-    suffix = "" if column.number is None else f"_{column.number:g}"
+def _measured(board: Board, column: BoardColumn) -> ViewColumn:
     fraction = column.facts.aggregate == "fraction"
     at = "" if column.number is None else f"{'ε' if fraction else 'radius'} {column.number:g}"
+    cells = [row.cells[column.name] for row in board.rows if column.name in row.cells]
     return ViewColumn(
         name=column.name,
-        heading=words.label(column.name.removesuffix(suffix)),
+        heading=words.label(series.stem(column)),
         detail=", ".join(filter(None, [at, "%" if fraction else ""])),
         facts=column.facts,
         form="fraction" if fraction else "value",
-        shown=shown,
-        domain=_domain([r.cells[column.name] for r in board.rows if column.name in r.cells]) if fraction else None,
+        shown=_shown(board, column),
+        domain=_domain(cells) if fraction else None,
         ranking=column.name == board.ranking,
     )
+
+
+def _shown(board: Board, column: BoardColumn) -> bool:
+    """Show the ranking column, plain ones, and of a family over radii the largest; the rest waits to be chosen."""
+    if column.number is None or column.name == board.ranking:
+        return not column.name.startswith(("hessian", "train_"))
+    family = series.families(board, fractions=False).get(series.stem(column), [column])
+    return column.facts.aggregate != "fraction" and column is family[-1]
 
 
 def _domain(cells: list[Cell]) -> tuple[float, float] | None:
@@ -130,8 +128,8 @@ def _domain(cells: list[Cell]) -> tuple[float, float] | None:
     ends = [v for c in cells for v in (c.low, c.high, c.value) if v is not None and not words.missing(v)]
     if not ends:
         return None
-    low, high = (int(min(ends) * 20) / 20, -int(-max(ends) * 20 // 1) / 20)
-    return max(0.0, low), min(1.0, max(high, low + 0.05))
+    low, high = math.floor(min(ends) * 20) / 20, math.ceil(max(ends) * 20) / 20
+    return low, max(high, low + 0.05)
 
 
 def view_cell(row: Row, column: ViewColumn) -> ViewCell:
@@ -141,24 +139,21 @@ def view_cell(row: Row, column: ViewColumn) -> ViewCell:
     cell = row.cells.get(column.name)
     if cell is None or words.missing(cell.value):
         return ViewCell(column, words.MISSING, "", title="not measured")
-    assert cell.value is not None
-    show = (lambda v: words.percent(v, cell.n)) if column.form == "fraction" else words.number
+    show = shower(column, cell)
     title = f"{words.plural(cell.n, 'image')}; " + ", ".join(f"seed {s}: {show(v)}" for s, v in cell.by_seed.items())
     if cell.nulls:
         title += f"; {words.plural(cell.nulls, 'value')} missing"
+    text, sort = show(cell.value), repr(float(cell.value or 0.0))
     if cell.low is None or cell.high is None:
-        return ViewCell(column, show(cell.value), repr(float(cell.value)), title=title)
-    low, value, high = (_place(v, column.domain) for v in (cell.low, cell.value, cell.high))
-    return ViewCell(
-        column,
-        show(cell.value),
-        repr(float(cell.value)),
-        f"{show(cell.low)}–{show(cell.high)}",
-        low,
-        value,
-        high,
-        title,
-    )
+        return ViewCell(column, text, sort, title=title)
+    interval = f"{show(cell.low)}–{show(cell.high)}"
+    low, value, high = (_place(v or 0.0, column.domain) for v in (cell.low, cell.value, cell.high))
+    return ViewCell(column, text, sort, interval, low, value, high, title)
+
+
+def shower(column: ViewColumn, cell: Cell) -> Callable[[float | None], str]:
+    """Return how the numbers of a cell are written: per cent as n allows, else three digits."""
+    return (lambda v: words.percent(v, cell.n)) if column.form == "fraction" else words.number
 
 
 def _place(value: float, domain: tuple[float, float] | None) -> float:
@@ -167,17 +162,16 @@ def _place(value: float, domain: tuple[float, float] | None) -> float:
 
 
 def _own_cell(row: Row, column: ViewColumn) -> ViewCell:
-    value = getattr(row, column.name)
+    value = row.own(column.name)
     if column.name == "trust":
         failed = f"failed: {', '.join(row.trust_failed)}" if row.trust_failed else ""
-        return ViewCell(column, value or "not assessed", {"INVALID": "Z", "": ""}.get(value, value), title=failed)
-    if words.missing(value):
+        return ViewCell(column, value or "not assessed", {"INVALID": "Z"}.get(value, value or ""), title=failed)
+    if value == "" or words.missing(value):
         return ViewCell(column, words.MISSING, "")
-    forms = {"count": words.count, "seconds": words.duration, "ratio": lambda v: f"{v:.2f}×"}
-    return ViewCell(column, forms[column.form](value), repr(float(value)))
+    return ViewCell(column, FORMS[column.form](value), value if column.form == "text" else repr(float(value)))
 
 
-def view_rows(board: Board, columns: list[ViewColumn], slots: dict[str, int], rows: list[Row]) -> list[ViewRow]:
+def view_rows(columns: list[ViewColumn], slots: dict[str, int], rows: list[Row]) -> list[ViewRow]:
     """Return the rows in the order given, each with its cells."""
     return [
         ViewRow(

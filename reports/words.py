@@ -85,6 +85,12 @@ def plural(k: int, noun: str) -> str:
     return f"{k:,} {noun}{'' if k == 1 else 's'}"
 
 
+def spelled(k: int) -> str:
+    """Return "one defense" … "twelve defenses", "13 defenses"."""
+    small = ["no", *["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]]
+    return f"{small[k] if k < len(small) else k} defense{'' if k == 1 else 's'}"
+
+
 def moment(iso: str) -> str:
     """Return an ISO time as "14 March 2026, 09:26 UTC"-like text; the text itself when it is none."""
     try:
@@ -107,3 +113,8 @@ def moment(iso: str) -> str:
     ]
     zone = f" {at.tzname()}" if at.tzinfo else ""
     return f"{at.day} {months[at.month - 1]} {at.year}, {at:%H:%M}{zone}"
+
+
+def short(name: str, length: int = 24) -> str:
+    """Return a name that fits into a figure, its end replaced by an ellipsis."""
+    return name if len(name) <= length else name[: length - 1] + "…"

@@ -158,6 +158,35 @@
     });
   }
 
+  // Downloads: the texts are in the page
+
+  for (const button of $$(".download")) {
+    button.addEventListener("click", () => {
+      const text = JSON.parse($(`script[data-of="${CSS.escape(button.dataset.file)}"]`).textContent);
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob([text], { type: button.dataset.kind }));
+      link.download = button.dataset.file;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    });
+  }
+
+  // Pointing at a defense brings it out in every figure
+
+  let bright = "";
+  function bring(anchor) {
+    if (anchor === bright) return;
+    bright = anchor;
+    for (const figure of $$("figure")) {
+      figure.classList.toggle("faded", Boolean(anchor));
+      for (const node of $$("[data-series]", figure)) node.classList.toggle("bright", node.dataset.series === anchor);
+    }
+  }
+  document.addEventListener("pointerover", (event) => {
+    const series = event.target.closest?.("figure [data-series], #ranking tr[id]");
+    bring(series ? series.dataset.series || series.id.slice(4) : "");
+  });
+
   // Tooltips
 
   const tip = $("#tooltip");

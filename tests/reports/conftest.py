@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+
 from bench.reports.board import Board
 
 _spec = importlib.util.spec_from_file_location("report_synthetic", Path(__file__).with_name("synthetic.py"))
-assert _spec is not None and _spec.loader is not None
+assert _spec is not None
+assert _spec.loader is not None
 _synthetic = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_synthetic)
 
@@ -20,12 +21,6 @@ _spec.loader.exec_module(_synthetic)
 def make_board() -> Callable[..., Board]:
     """Return `make_board(**options) -> Board` of synthetic.py."""
     return _synthetic.make_board
-
-
-@pytest.fixture(scope="session")
-def make_images() -> Callable[..., dict[tuple[str, int], dict[str, Any]]]:
-    """Return `make_images(board) -> pictures` of synthetic.py, in the store's form."""
-    return _synthetic.make_images
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,206 @@
+"""What the figures plot, as plain numbers: curves over budgets and radii, clouds, rank correlations, fronts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.reports import words
+from bench.reports.board import Board, BoardColumn, Row
+
+CLOUD = 120  # points drawn per defense, by a fixed stride through the images
+
+
+def names(board: Board) -> list[str]:
+    """Return the defenses in the plan's order, which does not change with the results."""
+    planned = [r["defense"] for r in board.plan.get("rows", ())]
+    return list(dict.fromkeys([*planned, *(r.defense for r in board.rows)]))
+
+
+def drawn(board: Board) -> list[Row]:
+    """Return the rows that figures show: the ranked ones, or all where nothing is ranked."""
+    return [r for r in board.rows if r.rank is not None] or [r for r in board.rows if r.cells]
+
+
+def families(board: Board, fractions: bool) -> dict[str, list[BoardColumn]]:
+    """Return what was measured at several numbers: stem of the name → its columns by rising number.
+
+    Args:
+        fractions: whether fractions (accuracies at budgets) are wanted, or other values (stability at radii).
+    """
+    found: dict[str, list[BoardColumn]] = {}
+    for column in board.columns:
+        if column.number is not None and (column.facts.aggregate == "fraction") == fractions:
+            found.setdefault(stem(column), []).append(column)
+    return {k: sorted(v, key=lambda c: c.number or 0.0) for k, v in found.items() if len(v) > 1}
+
+
+def stem(column: BoardColumn) -> str:
+    """Return a column's name without its number: "pgd_l2_0.1" → "pgd_l2"."""
+    return column.name if column.number is None else column.name.removesuffix(f"_{column.number:g}")
+
+
+def value(row: Row, name: str) -> float | None:
+    """Return the board's number, None where there is none."""
+    cell = row.cells.get(name)
+    return None if cell is None or words.missing(cell.value) else cell.value
+
+
+def title(board: Board) -> str:
+    """Return the ranking column in words: "AutoAttack ℓ₂ at ε = 0.5"."""
+    column = next((c for c in board.columns if c.name == board.ranking), None)
+    if column is None or column.number is None:
+        return words.label(board.ranking)
+    return f"{words.label(stem(column))} at ε\u00a0=\u00a0{column.number:g}"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One per-example quantity over radii: x (m,), median and quartiles over images and seeds (m,)."""
+
+    kind: str
+    x: np.ndarray
+    low: np.ndarray
+    middle: np.ndarray
+    high: np.ndarray
+
+
+def companions(board: Board, family: str) -> list[str]:
+    """Return the kinds of columns that stand beside a family: "" itself, then "worst", "bound" and so on."""
+    pattern = re.compile(re.escape(family) + r"_[0-9.e+-]+(?:_([a-z_]+))?")
+    kinds = [m[1] or "" for c in board.examples.columns if (m := pattern.fullmatch(c))]
+    return list(dict.fromkeys(kinds))
+
+
+def curves(board: Board, row: Row, family: str) -> list[Curve]:
+    """Return a family's curves of one defense, over all of its images and seeds."""
+    table = board.examples[board.examples["defense"] == row.defense]
+    radii = [c.number for c in families(board, fractions=False)[family] if c.number is not None]
+    found = []
+    for kind in companions(board, family):
+        suffix = f"_{kind}" if kind else ""
+        points = [(r, _quartiles(table[c])) for r in radii if (c := f"{family}_{r:g}{suffix}") in table]
+        points = [(r, q) for r, q in points if q is not None]
+        if points:
+            q = np.array([q for _, q in points])
+            found.append(Curve(kind, np.array([r for r, _ in points]), q[:, 0], q[:, 1], q[:, 2]))
+    return found
+
+
+def _quartiles(values: pd.Series) -> np.ndarray | None:
+    v = pd.to_numeric(values, errors="coerce").to_numpy(dtype="float64")
+    v = v[~np.isnan(v)]
+    return np.quantile(v, (0.25, 0.5, 0.75), method="nearest") if len(v) else None
+
+
+def cloud(board: Board, row: Row, x: str, y: str) -> np.ndarray:
+    """Return up to CLOUD pairs (m, 2) of two per-example columns, both present and positive."""
+    table = board.examples.loc[board.examples["defense"] == row.defense, [x, y]]
+    pairs = table.apply(pd.to_numeric, errors="coerce").to_numpy(dtype="float64")
+    pairs = pairs[np.isfinite(pairs).all(1) & (pairs > 0).all(1)]
+    return pairs[:: max(1, -(-len(pairs) // CLOUD))]
+
+
+def front(points: list[tuple[float, float]]) -> list[int]:
+    """Return the indices of the Pareto front, by rising first coordinate: no other costs as little and reaches more."""
+    order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
+    best, kept = -np.inf, []
+    for i in order:
+        if points[i][1] > best:
+            best, kept = points[i][1], [*kept, i]
+    return kept
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Spearman's rank correlation of a flatness with a robustness over the images of one defense.
+
+    Attributes:
+        defense: whose images.
+        flatness: per-example column, e.g. "curvature".
+        robustness: "margin" or "breaking distance".
+        rho: mean over seeds, in [-1, 1].
+        n: images per seed.
+    """
+
+    defense: str
+    flatness: str
+    robustness: str
+    rho: float
+    n: int
+
+
+def correlations(board: Board) -> list[Correlation]:
+    """Return the rank correlations of curvature, gradient norm and the widest stability with margin and distance."""
+    flat = [c for c in ("curvature", "gradient_norm") if c in board.examples]
+    flat += [f"{stem(columns[-1])}_{columns[-1].number:g}" for columns in families(board, fractions=False).values()]
+    found = []
+    for row in drawn(board):
+        tables = [t for _, t in board.examples[board.examples["defense"] == row.defense].groupby("seed")]
+        for column in flat:
+            for target in ("margin", "breaking distance"):
+                rhos = [r for t in tables if (r := _rank_correlation(board, t, column, target)) is not None]
+                if rhos:
+                    rho = float(np.mean([r for r, _ in rhos]))
+                    found.append(Correlation(row.defense, column, target, rho, rhos[0][1]))
+    return found
+
+
+def _rank_correlation(board: Board, table: pd.DataFrame, column: str, target: str) -> tuple[float, int] | None:
+    """Return Spearman's rho and n over the correctly classified images; None below 8 images or without spread."""
+    if column not in table or (target == "margin" and "margin" not in table):
+        return None
+    other = table["margin"] if target == "margin" else breaking_distance(board, table)
+    pair = pd.DataFrame({"a": pd.to_numeric(table[column], errors="coerce"), "b": other}).astype("float64")
+    if "clean_correct" in table:
+        pair = pair[table["clean_correct"].astype("boolean").fillna(False).to_numpy(dtype=bool)]
+    pair = pair[pair.notna().all(axis=1)]
+    ranks = pair.rank()
+    if len(ranks) < 8 or ranks["a"].nunique() < 2 or ranks["b"].nunique() < 2:
+        return None
+    return float(np.corrcoef(ranks["a"], ranks["b"])[0, 1]), len(ranks)
+
+
+def breaking_distance(board: Board, table: pd.DataFrame) -> pd.Series:
+    """Return per image the smallest budget of any attack that broke it, infinite where none did, NaN if unmeasured."""
+    found = pd.Series(np.nan, index=table.index)
+    for column in board.columns:
+        if column.number is None or column.facts.aggregate != "fraction" or column.example_column not in table:
+            continue
+        robust = table[column.example_column].astype("boolean")
+        reached = robust.map({True: np.inf, False: column.number}).astype("float64")
+        found = np.fmin(found, reached)
+    return found
+
+
+def epochs(board: Board, row: Row, quantity: str) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """Return (seed, epoch (m,), value (m,)) of a quantity of the training log, where it was logged."""
+    found = []
+    for seed in row.seeds:
+        log = [r for r in board.logs.get((row.defense, seed), ()) if _finite(r.get(quantity))]
+        if len(log) > 1:
+            found.append((seed, np.array([r["epoch"] for r in log]), np.array([float(r[quantity]) for r in log])))
+    return found
+
+
+def _finite(v: Any) -> bool:
+    return isinstance(v, int | float) and bool(np.isfinite(v))
+
+
+def grids(board: Board) -> list[tuple[Row, int, dict[str, Any]]]:
+    """Return the models whose evaluation stored a map of the plane: (row, seed, grid).
+
+    An evaluation of points in the plane stores it as `grid` in its cell's info: `probability`, a list of rows of the
+    probability of class 1, lowest row first, and `extent`, [left, right, bottom, top].
+    """
+    return [
+        (row, seed, info["grid"])
+        for row in board.rows
+        for seed, facts in row.facts.items()
+        for info in facts.get("info", {}).values()
+        if "grid" in info
+    ]
