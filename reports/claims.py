@@ -214,15 +214,15 @@ def judge(conditions: tuple[Condition, ...]) -> tuple[Verdict, str]:
     seeds, not reproduced if it fails on all, undecided otherwise or where something was not measured.
     """
     missing = list(dict.fromkeys(c.missing for c in conditions if c.missing))
-    seeds = set.intersection(*(set(c.by_seed) for c in conditions)) if conditions else set()
+    seeds = set().union(*(c.by_seed for c in conditions))
     failed = sum(any(c.by_seed.get(s) is False for c in conditions) for s in seeds)
+    if seeds and failed == len(seeds):
+        return "not reproduced", f"fails on {failed} of {len(seeds)} seeds"
     if missing or not seeds:
-        return "undecided", "not measured: " + ("; ".join(missing) or "no seed has all of it")
-    held = sum(all(c.by_seed[s] is True for c in conditions) for s in seeds)
+        return "undecided", "not measured: " + ("; ".join(missing) or "no model has all of it")
+    held = sum(all(c.by_seed.get(s) is True for c in conditions) for s in seeds)
     if held == len(seeds):
         return "reproduced", f"reproduced on {held} of {len(seeds)} seeds"
-    if failed == len(seeds):
-        return "not reproduced", f"fails on {failed} of {len(seeds)} seeds"
     rest = len(seeds) - held - failed
     return "undecided", f"holds on {held}, fails on {failed}, undecided on {rest} of {len(seeds)} seeds"
 

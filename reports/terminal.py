@@ -1,4 +1,4 @@
-"""The board in the terminal: rank, defense, clean, robust at the primary budget, curvature."""
+"""The board and comparisons in the terminal; control characters and markup in names are inert."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from rich.text import Text
 
 from bench.reports import words
 from bench.reports.board import Board, Row
+from bench.reports.compare import Comparison, Report
 from bench.reports.exports import printable
 
 
 def board_table(board: Board) -> Table:
-    """Return the board as a table for the terminal; control characters and markup in names are inert."""
+    """Return the board as a table: rank, defense, clean, robust at the primary budget, curvature."""
     data = board.plan["data"]["name"]
     title = f"{board.plan['suite']['name']} on {data}" + (f", ranked by {board.ranking}" if board.ranking else "")
     table = Table(title=Text(printable(title)), title_justify="left")
@@ -49,3 +50,49 @@ def _numbers(board: Board, row: Row) -> list[str]:
         shown,
         words.number(curvature.value) if curvature else words.MISSING,
     ]
+
+
+LISTED = 10  # discordant images named per comparison
+
+
+def comparison_table(report: Report) -> Table:
+    """Return a comparison as a table: both values, difference with its interval, p, verdict, images that differ."""
+    first = report.comparisons[0]
+    table = Table(title=Text(f"a = {printable(first.a)}\nb = {printable(first.b)}"), title_justify="left")
+    for name in ("column", "a", "b", "b − a", "95 %", "p", "n", "verdict"):
+        table.add_column(name, justify="left" if name in ("column", "verdict") else "right")
+    defense = ""
+    for c in report.comparisons:
+        if c.defense != defense:
+            defense = c.defense
+            table.add_section()
+            table.add_row(Text(printable(defense), style="bold"))
+        table.add_row(*(Text(text) for text in _compared(c)))
+    notes = [printable(line) for c in report.comparisons if (line := _differing(c))]
+    notes += [printable(f"not compared: {reason}") for reason in report.skipped]
+    notes.append(
+        "p is Holm-adjusted over all fractions, and over all other numbers; verdicts are about these trained models."
+    )
+    table.caption = Text("\n".join(notes))
+    table.caption_justify = "left"
+    return table
+
+
+def _compared(c: Comparison) -> list[str]:
+    unit = 100 if c.gates else 1
+    name = f"{c.column} %" if c.gates else c.column
+    shown = [words.number(unit * v) for v in (c.a_value, c.b_value, c.difference, c.low, c.high)]
+    p = f"{c.p_holm:.2g}" if c.p_holm >= 1e-4 else "< 1e-4"
+    verdict = f"{c.verdict}{' (regression)' if c.regression else ''}"
+    return [printable(name), *shown[:3], f"[{shown[3]}, {shown[4]}]", p, f"{c.n:,}", verdict]
+
+
+def _differing(c: Comparison) -> str:
+    """Return which images differ, those that b lost first, at most LISTED of them."""
+    if not c.discordant:
+        return ""
+    names = ", ".join(str(d.index) for d in c.discordant[:LISTED])
+    lost = sum(d.b < d.a for d in c.discordant)
+    won = len(c.discordant) - lost
+    more = f" and {len(c.discordant) - LISTED} more" if len(c.discordant) > LISTED else ""
+    return f"{c.defense} {c.column}: b loses {words.plural(lost, 'image')}, wins {won}: {names}{more}".strip()

@@ -1,0 +1,260 @@
+"""Compare two defenses of a result folder, or two folders defense by defense, on the same images."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from bench.errors import UsageError, nearest
+from bench.reports.board import Board, BoardColumn
+from bench.reports.tables import build
+from bench.stats import ALPHA, Paired, compare_flags, compare_values, holm
+from bench.store import NAME, Store
+
+Verdict = Literal["better", "worse", "no difference shown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Discordant:
+    """One image on which the two differ: the share of a's and of b's models that are right."""
+
+    index: int
+    label: int
+    a: float
+    b: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One board column of two defenses on the same images.
+
+    Attributes:
+        a: the first, a defense or a folder: the one compared with.
+        b: the second; `difference` is b − a.
+        defense: the defense that two folders are compared on; "" if a and b are defenses.
+        column: name on the board.
+        direction: which way is better.
+        a_value: mean over seeds and the common images.
+        b_value: likewise.
+        difference: b_value − a_value.
+        low: lower end of its 95 % interval (bootstrap over images).
+        high: upper end.
+        p: exact two-sided p (sign-flip test with 10,000 draws for a number that is no fraction).
+        p_holm: the same, Holm-adjusted over all fractions (or all other numbers) that this command compares.
+        n: common images.
+        verdict: of b, at 5 % after adjustment.
+        gates: whether a loss here is a regression: fractions gate, other numbers inform.
+        discordant: the images on which they differ, for fractions.
+    """
+
+    a: str
+    b: str
+    defense: str
+    column: str
+    direction: str
+    a_value: float
+    b_value: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    n: int
+    verdict: Verdict
+    gates: bool
+    discordant: tuple[Discordant, ...] = ()
+
+    @property
+    def regression(self) -> bool:
+        """Whether b is worse where it counts."""
+        return self.gates and self.verdict == "worse"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All comparisons of one command, and what could not be compared, with the reason."""
+
+    comparisons: tuple[Comparison, ...]
+    skipped: tuple[str, ...]
+
+    @property
+    def regressions(self) -> tuple[Comparison, ...]:
+        """The comparisons in which b has become worse."""
+        return tuple(c for c in self.comparisons if c.regression)
+
+
+def compare(out: str | Path, a: str, b: str) -> Report:
+    """Compare two defenses of the folder `out`, or two result folders defense by defense.
+
+    With several seeds the verdict is about these trained models (see `bench.stats`).
+
+    Args:
+        out: the result folder; not used if `a` and `b` are folders.
+        a: a defense of `out`, or a result folder: the old one.
+        b: likewise: the new one.
+
+    Raises:
+        UsageError: no such defense, nothing in common, or the folders hold other images.
+        EnvironmentProblem: there is no store in the folder.
+    """
+    folders = [(Path(name) / NAME).is_file() for name in (a, b)]
+    if all(folders):
+        return _folders(Path(a), Path(b))
+    if any(folders):
+        raise UsageError(f"compare: expected two defenses or two result folders, got {a!r} and {b!r}. Give two alike.")
+    board = _board(Path(out))
+    first, second = _defense(board, a, out), _defense(board, b, out)
+    if first == second:
+        raise UsageError(f"compare: expected two defenses, got {first!r} twice. Name another.")
+    return _report(*_pair((board, first, first), (board, second, second), ""))
+
+
+def _folders(a: Path, b: Path) -> Report:
+    """Compare two folders on the defenses that both have."""
+    old, new = _board(a), _board(b)
+    prints = [board.plan["data"]["test"]["fingerprint"] for board in (old, new)]
+    if prints[0] != prints[1]:
+        raise UsageError(
+            f"compare: expected the same test images, got fingerprints {prints[0][:12]} in {a} and {prints[1][:12]} "
+            f"in {b}. Run both with the same data and --limit."
+        )
+    both = [row.defense for row in old.rows if row.defense in {r.defense for r in new.rows}]
+    if not both:
+        raise UsageError(f"compare: expected a defense that {a} and {b} share, got none. Check the folders.")
+    found: list[Comparison] = []
+    skipped: list[str] = []
+    for name in both:
+        more, reasons = _pair((old, name, str(a)), (new, name, str(b)), name)
+        found += more
+        skipped += reasons
+    return _report(found, skipped)
+
+
+def _board(out: Path) -> Board:
+    with Store.open(out) as store:
+        return build(store)
+
+
+def _defense(board: Board, name: str, out: str | Path) -> str:
+    """Return the board's spelling of a defense."""
+    known = {_normal(row.defense): row.defense for row in board.rows}
+    if _normal(name) not in known:
+        hint = nearest(name, known.values())
+        raise UsageError(f"compare: expected a defense of {out}, got {name!r}. {hint}")
+    return known[_normal(name)]
+
+
+def _normal(spelling: str) -> str:
+    """Return a spelling with sorted keys and plain numbers, so that 1e-2 finds 0.01."""
+    base, _, overrides = spelling.partition(":")
+    items = []
+    for item in filter(None, overrides.split(",")):
+        key, _, value = item.partition("=")
+        with contextlib.suppress(ValueError):
+            value = repr(float(value))
+        items.append(f"{key.strip()}={value.strip()}")
+    return ",".join([base.strip(), *sorted(items)])
+
+
+Side = tuple[Board, str, str]  # a board, a defense of it, and how to call this side
+
+
+def _pair(a: Side, b: Side, defense: str) -> tuple[list[Comparison], list[str]]:
+    """Compare two defenses on every column that both measured in the same way and that has a better side."""
+    found, skipped = [], []
+    others = {column.name: column for column in b[0].columns}
+    for column in a[0].columns:
+        if not column.evaluation or column.facts.direction == "none" or column.facts.aggregate == "sum":
+            continue
+        twin = others.get(column.name)
+        if twin is None or _setting(a[0], column) != _setting(b[0], twin):
+            skipped.append(f"{defense} {column.name}: not measured with the same settings in {a[2]} and {b[2]}".strip())
+            continue
+        old, new = _outcomes(a[0], a[1], column), _outcomes(b[0], b[1], twin)
+        images = old.index.intersection(new.index)
+        if not len(images):
+            skipped.append(f"{defense} {column.name}: no image measured for both {a[2]} and {b[2]}".strip())
+            continue
+        found.append(_compare((a[2], b[2], defense), column, old.loc[images], new.loc[images], a[0]))
+    return found, skipped
+
+
+def _setting(board: Board, column: BoardColumn) -> tuple[Any, ...]:
+    """Return what must agree for two numbers to be comparable."""
+    facts = board.plan["evaluations"].get(column.evaluation, {})
+    return tuple(repr(facts.get(key)) for key in ("evaluation", "version", "arguments", "seed", "split"))
+
+
+def _outcomes(board: Board, defense: str, column: BoardColumn) -> pd.DataFrame:
+    """Return the values of a column, images × seeds; images on which any seed has none are left out."""
+    train = column.example_column.startswith("train_")
+    table = board.train_examples if train else board.examples
+    mine = table[table["defense"] == defense]
+    wide = mine.pivot(index="index", columns="seed", values=column.example_column).astype("float64")
+    return wide.dropna(axis="columns", how="all").dropna()
+
+
+def _compare(
+    names: tuple[str, str, str], column: BoardColumn, old: pd.DataFrame, new: pd.DataFrame, board: Board
+) -> Comparison:
+    """Compare one column; the difference is new − old. The verdict waits for the adjusted p."""
+    fraction = column.facts.aggregate == "fraction"
+    x, y = old.to_numpy().T, new.to_numpy().T
+    paired: Paired = compare_flags(y == 1, x == 1) if fraction else compare_values(y.mean(0), x.mean(0))
+    return Comparison(
+        a=names[0],
+        b=names[1],
+        defense=names[2],
+        column=column.name,
+        direction=column.facts.direction,
+        a_value=float(x.mean()),
+        b_value=float(y.mean()),
+        difference=paired.difference,
+        low=paired.low,
+        high=paired.high,
+        p=paired.p,
+        p_holm=1.0,
+        n=paired.n,
+        verdict="no difference shown",
+        gates=fraction,
+        discordant=tuple(_discordant(x, y, old.index, board)) if fraction else (),
+    )
+
+
+def _discordant(x: np.ndarray, y: np.ndarray, index: pd.Index, board: Board) -> Iterable[Discordant]:
+    """Yield the images on which the shares of right models differ, the lost ones first."""
+    labels = board.examples.drop_duplicates("index").set_index("index")["label"]
+    a, b = x.mean(0), y.mean(0)
+    places = np.flatnonzero(a != b)
+    for place in sorted(places, key=lambda i: (b[i] - a[i], index[i])):
+        image = int(index[place])
+        yield Discordant(image, int(labels.get(image, -1)), float(a[place]), float(b[place]))
+
+
+def _report(found: list[Comparison], skipped: list[str]) -> Report:
+    """Adjust the p-values, fractions and other numbers apart, and give the verdicts.
+
+    Raises:
+        UsageError: nothing could be compared.
+    """
+    if not found:
+        reasons = "; ".join(skipped) or "no column in common"
+        raise UsageError(f"compare: expected at least one column that both measured, got none ({reasons}). Run both.")
+    adjusted = np.ones(len(found))
+    for family in (True, False):
+        members = [i for i, c in enumerate(found) if c.gates == family]
+        adjusted[members] = holm([found[i].p for i in members])
+    return Report(tuple(_judged(c, float(p)) for c, p in zip(found, adjusted, strict=True)), tuple(skipped))
+
+
+def _judged(c: Comparison, p_holm: float) -> Comparison:
+    verdict: Verdict = "no difference shown"
+    if p_holm < ALPHA and c.difference != 0:
+        verdict = "better" if (c.difference > 0) == (c.direction == "higher") else "worse"
+    return replace(c, p_holm=p_holm, verdict=verdict)
