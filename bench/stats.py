@@ -268,15 +268,17 @@ class Ranks:
     discordance: float
 
 
-def ranks(outcomes: Sequence[np.ndarray], alpha: float = ALPHA) -> Ranks:
+def ranks(outcomes: Sequence[np.ndarray], alpha: float = ALPHA, draws: int = DRAWS) -> Ranks:
     """Rank defenses by a flag where higher is better; Holm over all pairs.
 
     Args:
         outcomes: per defense its flags on the same images, shape (S_k, n).
         alpha: family-wise error of calling any two equal defenses different.
+        draws: bootstrap draws of each pair's interval.
     """
     size = len(outcomes)
-    pairs = {(i, j): compare_flags(outcomes[i], outcomes[j], alpha) for i in range(size) for j in range(i + 1, size)}
+    indices = [(i, j) for i in range(size) for j in range(i + 1, size)]
+    pairs = {(i, j): compare_flags(outcomes[i], outcomes[j], alpha, draws) for i, j in indices}
     p = np.ones((size, size))
     p[np.triu_indices(size, 1)] = holm([pair.p for pair in pairs.values()])
     p = np.minimum(p, p.T)
@@ -303,7 +305,7 @@ def smallest_resolvable_gap(n: int, discordance: float, alpha: float = ALPHA) ->
         alpha: level of the test, for one pair (unadjusted).
     """
     m = min(n, max(round(n * discordance), int(np.ceil(np.log2(2 / alpha)))))
-    significant = np.flatnonzero(2.0 * _survival(m) < alpha)
+    significant = np.flatnonzero(2.0 * _survival(m)[:-1] < alpha)
     return (2 * int(significant[0]) - m) / n if len(significant) else 1.0
 
 
