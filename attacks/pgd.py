@@ -51,7 +51,8 @@ def pgd(
         losses: any of "ce", "margin"; all are run, the best point is kept.
         random_start: uniform in the ball; False starts at x.
         trace: is given `margin` (B,), the best margin loss; `zero_gradient` (B,), steps that had no gradient;
-            `path` (runs, steps + 1, B), margin losses along each run, NaN once an example has stopped.
+            `path` (runs, steps + 1, B), margin losses along each run, NaN once an example has stopped; `last`
+            (B, C, H, W), where the last run ended, x for examples that stopped before.
 
     Returns:
         x_adv (B, C, H, W), inside the ball up to float rounding and inside the box.
@@ -67,6 +68,7 @@ def pgd(
     keys, every = randomness.example_keys(x, seed), _model.check_interval(x)
     runs = [LOSSES[name] for name in losses for _ in range(restarts)]
     zero = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    last = x.clone()
     path = torch.full((len(runs), steps + 1, len(x)), torch.nan, dtype=x.dtype, device=x.device)
 
     with _model.quiet(model):
@@ -92,7 +94,8 @@ def pgd(
                     keep = ~best.stopped[rows]
                     rows, x0, goal, point = rows[keep], x0[keep], goal[keep], point[keep]
             if len(rows):
+                last[rows] = point
                 path[run, steps, rows] = best.see(rows, point, _model.predict(model, point))
     if trace is not None:
-        trace.update(margin=best.margin, zero_gradient=zero, path=path)
+        trace.update(margin=best.margin, zero_gradient=zero, path=path, last=last)
     return best.result()

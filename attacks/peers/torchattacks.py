@@ -1,0 +1,66 @@
+"""PGD and the fast gradient sign method of torchattacks 3, called as ours are; an optional library."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from torch import Tensor, nn
+
+from bench.attacks.peers._isolation import checked, isolated, quiet_import
+
+
+def pgd(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    norm: str = "l2",
+    seed: int = 0,
+    steps: int = 40,
+    relative_step: float = 2.5,
+    random_start: bool = True,
+) -> Tensor:
+    """Return the last point of torchattacks' PGD, images (B, C, H, W), labels (B,).
+
+    Its traps: it adds 1e-10 to the gradient norm, which shrinks the steps on saturated logits (1e-30 is passed
+    instead). Its "standard" AutoAttack makes 10 steps instead of 100 and is therefore not offered here.
+
+    Raises:
+        ModuleNotFoundError: torchattacks is not installed.
+        ValueError: unknown norm.
+    """
+    checked("torchattacks' pgd", norm)
+    library, step = _library(), relative_step * eps / steps
+    with isolated(model, x, seed):
+        if norm == "linf":
+            attack = library.PGD(model, eps=eps, alpha=step, steps=steps, random_start=random_start)
+        else:
+            attack = library.PGDL2(
+                model, eps=eps, alpha=step, steps=steps, random_start=random_start, eps_for_division=1e-30
+            )
+        return attack(x.detach(), y).detach()
+
+
+def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str = "linf", seed: int = 0) -> Tensor:
+    """Return torchattacks' fast gradient sign step (linf only), images (B, C, H, W), labels (B,).
+
+    Raises:
+        ModuleNotFoundError: torchattacks is not installed.
+        ValueError: a norm other than linf.
+    """
+    checked("torchattacks' fgsm", norm, ("linf",))
+    with isolated(model, x, seed):
+        return _library().FGSM(model, eps=eps)(x.detach(), y).detach()
+
+
+def _library() -> ModuleType:
+    try:
+        with quiet_import():
+            import torchattacks
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "peer torchattacks: expected the library to be installed, got none. It pins an old requests, so install "
+            "it with `pip install --no-deps torchattacks`."
+        ) from error
+    return torchattacks
