@@ -14,7 +14,8 @@ VERDICTS = {
         board="bound_violations", aggregate="sum", direction="lower", source=OURS,
     ),
     "bounds_undecided": Column(
-        "Statements that fail on a grid that still moved at the largest number of nodes", kind="count", source=OURS
+        "Statements that fail on a grid that still moved at the largest number of nodes, and segments whose gradient "
+        "and Hessian do not fit together (self-check above 5 %)", kind="count", source=OURS,
     ),
     "bounds_applicable": Column("The model is twice differentiable as far as its graph shows", kind="flag"),
     "bounds_not_applicable": Column("The operations that are not twice differentiable", kind="text"),

@@ -27,6 +27,8 @@ SIDES = ("", "_worst")
 SPECTRUM_STEPS, NORM_STEPS = 20, 10
 START, RANDOM, PROBE = 0, 3, 4  # streams of an example's random numbers
 POINTS = 256  # nodes of segments evaluated at once
+# A self-check beyond this says that gradient and Hessian do not belong together: right sides mean nothing then.
+SELF_CHECK = 0.05
 # Segments hold two vectors per node: this many numbers at a time.
 MEMORY = 1 << 26
 
@@ -171,13 +173,16 @@ def _segments(
                 part = slice(i, None, each)
                 one = Inequality(claim.left[part], claim.right[part], claim.tolerance[part])
                 verdict.judge(f"{name} (ε0 = {eps0:g}) at radius {where}", image[part], one, settled[part])
+    error = paths.self_check()
+    self_check = Inequality(error, torch.full_like(error, SELF_CHECK), 0 * error)
+    verdict.judge("gradient against integrated Hessian", image, self_check, torch.zeros_like(settled))
     curvature = (spectrum.norm / norms(at.gradient))[image]
     values = _tightness(paths) | {f"ratio_{k}": v for k, v in approximations(paths, curvature).items()}
     columns = {f"{k}_{where}": v[i::each] for k, v in values.items() for i, where in enumerate(names)}
     return columns | {
         "bounds_nodes": paths.nodes.view(count, each).amax(1).double(),
         "bounds_unsettled": (~settled).view(count, each).sum(1).double(),
-        "fundamental_theorem_error": paths.self_check().view(count, each).amax(1),
+        "fundamental_theorem_error": error.view(count, each).amax(1),
     }
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bench.attacks.randomness import example_keys, normal
 from bench.errors import UsageError
 from bench.evaluations._geometry import DTYPES, MICRO_BATCH, Expansion, expand, norms, prepared, unit
+from bench.evaluations._graph import kinks, recorded
 from bench.evaluations._lanczos import lanczos
 from bench.models.registry import evaluation
 from bench.records import Column
@@ -31,8 +32,9 @@ COLUMNS = {
         "First-order approximation of the worst change; not a bound", formula="‖ε‖·C_f(x)", source=PAPER
     ),
     "stability_{radius}_bound": Column(
-        "Upper sum of Proposition 1 along the same eigenvector; bounds the worst change up to the grid of radii, "
-        "and says nothing about other directions", formula="exp(Σ_j Δr_j·max(c_j, c_{j+1})) − 1, c = ‖∇²f w‖/‖∇f‖",
+        "Upper sum of Proposition 1 along the same eigenvector: bounds the worst change up to the grid of radii, and "
+        "says nothing about other directions; missing for models with kinks (ReLU, max-pool)",
+        formula="exp(Σ_j Δr_j·max(c_j, c_{j+1})) − 1, c = ‖∇²f w‖/‖∇f‖",
         source="Srinivas et al. 2022, Proposition 1, sharpened (docs/theory.md)",
     ),
 }  # fmt: skip
@@ -57,7 +59,7 @@ def stability(
 
     What holds: `_worst` ≤ `_bound` when ‖∇²f w‖/‖∇f‖ between two neighbouring radii stays below the larger of
     its values there (the `bounds` evaluation refines that grid; here it is the suite's radii, starting at 0).
-    `_approximation` is first order and may be exceeded by any smooth function.
+    A model with kinks has no such bound; it is missing. `_approximation` is first order and may be exceeded.
 
     Args:
         model: logits (B, K) from images in [0, 1].
@@ -90,7 +92,9 @@ def _measure(
     model: nn.Module, x: Tensor, y: Tensor, seed: int, radii: list[float], draws: int, steps: int
 ) -> dict[str, Tensor]:
     keys = example_keys(x, seed)
-    here = expand(model, x, y)
+    with recorded(model) as calls:
+        here = expand(model, x, y)
+    smooth = not kinks(here.logits, calls)
     worst, curvature, at_zero = _worst_direction(here, keys, steps)
     missing = norms(here.gradient) == 0
     here = Expansion(here.x.detach(), here.logits.detach(), here.loss, here.scale, here.slope.detach())
@@ -107,7 +111,7 @@ def _measure(
             "": torch.stack(changes).mean(0),
             "_worst": _change(here, there),
             "_approximation": radius * curvature,
-            "_bound": exponent.expm1(),
+            "_bound": exponent.expm1() if smooth else torch.full_like(exponent, torch.nan),
         }
         columns |= {f"stability_{radius:g}{k}": v.masked_fill(missing, torch.nan) for k, v in values.items()}
     return columns
