@@ -54,9 +54,13 @@ class LipschitzBatchNorm2d(nn.BatchNorm2d):
         """Normalise x (B, C, H, W), same shape."""
         self._check_input_dim(x)
         # The factor rides in batch norm's own weight, which costs no extra pass over the images.
-        weight = self.factor().expand(self.num_features)
+        # Contiguous: torch's CPU backward for 1×1 images reads past the end of an expanded weight.
+        weight = self.factor().expand(self.num_features).contiguous()
         if self.training:
             self.num_batches_tracked.add_(1)
         return F.batch_norm(
             x, self.running_mean, self.running_var, weight, None, self.training, self.momentum, self.eps
         )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, gamma={self.gamma.item():.4g}"
