@@ -1,0 +1,192 @@
+"""Centered softplus against closed forms in extended precision, in both dtypes, and under every transformation."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import expit
+from torch import nn
+
+from bench.models.layers import CenteredSoftplus, Softplus, centered_softplus
+
+BETAS = [1e-3, 1e-2, 0.3, 1.0, 5.0, 100.0, 1e3]
+DTYPES = [torch.float32, torch.float64]
+
+
+def points(dtype: torch.dtype) -> torch.Tensor:
+    """Return |x| from 1e-8 to 1e3 on both sides, and 0."""
+    side = torch.logspace(-8, 3, 300, dtype=torch.float64)
+    return torch.cat([-side.flip(0), torch.zeros(1, dtype=torch.float64), side]).to(dtype)
+
+
+def exact(x: torch.Tensor, beta: torch.Tensor) -> np.ndarray:
+    """Return log((1 + e^{βx})/2)/β in extended precision."""
+    x, beta = x.numpy().astype(np.longdouble), np.longdouble(beta.item())
+    return np.maximum(x, 0) + np.log1p(np.expm1(-np.abs(beta * x)) / 2) / beta
+
+
+def derivatives(x: torch.Tensor, beta: torch.Tensor, order: int) -> list[torch.Tensor]:
+    """Return s0 and its first `order` derivatives in x, by repeated autograd."""
+    x = x.clone().requires_grad_()
+    found = [centered_softplus(x, beta)]
+    for _ in range(order):
+        found.append(torch.autograd.grad(found[-1].sum(), x, create_graph=True)[0])
+    return [f.detach() for f in found]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("beta", BETAS)
+def test_value_has_a_relative_error_of_a_few_units_in_the_last_place(beta, dtype):
+    x, beta = points(dtype), torch.tensor(beta, dtype=dtype)
+    np.testing.assert_allclose(
+        centered_softplus(x, beta).double().numpy(), exact(x, beta).astype(float), rtol=4 * torch.finfo(dtype).eps
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("beta", BETAS)
+def test_derivatives_up_to_the_third(beta, dtype):
+    x, beta = points(dtype), torch.tensor(beta, dtype=dtype)
+    _, first, second, third = derivatives(x, beta, 3)
+    b = beta.item()
+    s = expit(b * x.double().numpy())
+    eps = torch.finfo(dtype).eps
+    for got, want, unit in [
+        (first, s, 1.0),
+        (second, b * s * (1 - s), b / 4),
+        (third, b**2 * s * (1 - s) * (1 - 2 * s), b**2 / 4),
+    ]:
+        assert torch.isfinite(got).all()
+        np.testing.assert_allclose(got.double().numpy(), want, rtol=0, atol=4 * eps * unit)
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_curvature_at_zero_is_a_quarter_of_beta(beta):
+    zero = torch.zeros(1, dtype=torch.float64)
+    value, first, second = derivatives(zero, torch.tensor(beta, dtype=torch.float64), 2)
+    assert value.item() == 0.0
+    assert first.item() == 0.5
+    assert second.item() == pytest.approx(beta / 4, rel=1e-15)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("beta", BETAS)
+def test_gradient_in_beta(beta, dtype):
+    x = points(dtype)
+    beta = torch.tensor(beta, dtype=dtype, requires_grad=True)
+    got = torch.stack([torch.autograd.grad(centered_softplus(v, beta), beta)[0] for v in x]).double().numpy()
+    b = np.longdouble(beta.item())
+    slope = 1 / (1 + np.exp(-np.clip(b * x.numpy().astype(np.longdouble), -1e4, 1e4)))
+    want = (x.numpy() * slope - exact(x, beta.detach())) / b
+    scale = 4 * torch.finfo(dtype).eps * np.abs(x.double().numpy()) / float(b)
+    assert (np.abs(got - want.astype(float)) <= scale + 1e-300).all()
+
+
+def test_limits_are_half_the_line_and_the_ramp():
+    x = torch.linspace(-3, 3, 61, dtype=torch.float64)
+    tiny, huge = torch.tensor(1e-12, dtype=x.dtype), torch.tensor(1e15, dtype=x.dtype)
+    torch.testing.assert_close(centered_softplus(x, tiny), x / 2, rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(centered_softplus(x, huge), x.clamp_min(0), rtol=0, atol=1e-15)
+
+
+def test_autograd_agrees_with_numerical_differences_to_second_order():
+    x = torch.randn(7, dtype=torch.float64, requires_grad=True)
+    beta = torch.tensor(2.5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(centered_softplus, (x, beta))
+    assert torch.autograd.gradgradcheck(centered_softplus, (x, beta))
+
+
+def test_gradients_are_skipped_where_nobody_asks():
+    x, beta = torch.randn(3, requires_grad=True), torch.tensor(2.0, requires_grad=True)
+    assert torch.autograd.grad(centered_softplus(x, beta.detach()).sum(), x)[0].shape == x.shape
+    assert torch.autograd.grad(centered_softplus(x.detach(), beta).sum(), beta)[0].shape == ()
+
+
+def test_per_example_gradients_with_vmap():
+    x, beta = torch.randn(5, 4, dtype=torch.float64), torch.rand(5, dtype=torch.float64) + 0.5
+    both = torch.func.grad(lambda x, b: centered_softplus(x, b).square().sum(), argnums=(0, 1))
+    together = torch.func.vmap(both)(x, beta)
+    for i in range(5):
+        for got, want in zip(together, both(x[i], beta[i]), strict=True):
+            torch.testing.assert_close(got[i], want)
+    assert torch.func.vmap(centered_softplus, (None, 0))(x[0], beta).shape == (5, 4)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # torch's own forward mode
+def test_forward_mode_alone_and_over_reverse():
+    x, beta = torch.randn(6, dtype=torch.float64), torch.tensor(1.7, dtype=torch.float64)
+    slope = torch.sigmoid(beta * x)
+    value, tangent = torch.func.jvp(lambda x: centered_softplus(x, beta), (x,), (torch.ones_like(x),))
+    torch.testing.assert_close(tangent, slope)
+    _, tangent = torch.func.jvp(lambda b: centered_softplus(x, b), (beta,), (torch.ones_like(beta),))
+    torch.testing.assert_close(tangent, (x * slope - value) / beta)
+    curvature = torch.func.jacfwd(torch.func.jacrev(lambda x: centered_softplus(x, beta).sum()))(x)
+    torch.testing.assert_close(curvature.diagonal(), beta * slope * (1 - slope))
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.compile warns about itself
+def test_compiles_into_one_graph_with_its_gradients():
+    x = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    layer = CenteredSoftplus().double()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    for got, want in zip(
+        torch.autograd.grad(compiled(x).square().sum(), (x, layer.log_beta)),
+        torch.autograd.grad(layer(x).square().sum(), (x, layer.log_beta)),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, want)
+
+
+def test_module_starts_at_beta0_and_learns_beta_with_its_floor():
+    layer = CenteredSoftplus(beta0=2.0).double()
+    assert layer.beta.item() == pytest.approx(2.001, abs=1e-7)
+    x = torch.tensor([0.7], dtype=torch.float64)
+    layer(x).backward()
+    b = layer.beta.item()
+    slope = 1 / (1 + math.exp(-b * 0.7))
+    value = math.log((1 + math.exp(b * 0.7)) / 2) / b
+    assert layer.log_beta.grad.item() == pytest.approx((0.7 * slope - value) / b * math.exp(layer.log_beta.item()))
+    assert layer.no_weight_decay == {name for name, _ in layer.named_parameters()}
+
+
+def test_fixed_beta_is_saved_but_not_trained():
+    layer = CenteredSoftplus(beta0=3.0, learn_beta=False)
+    assert not list(layer.parameters())
+    assert "log_beta" in layer.state_dict()
+    assert "centered" in repr(layer)
+
+
+def test_uncentered_is_shifted_by_log_2_over_beta():
+    x = torch.linspace(-2, 2, 9, dtype=torch.float64)
+    layer = CenteredSoftplus(5.0, centered=False).double()
+    want = nn.functional.softplus(x, beta=layer.beta.item(), threshold=100)
+    torch.testing.assert_close(layer(x), want)
+
+
+def test_copies_are_independent():
+    layer = CenteredSoftplus()
+    twin = copy.deepcopy(layer)
+    with torch.no_grad():
+        twin.log_beta.add_(1)
+    assert layer.beta < twin.beta
+    layer.load_state_dict(twin.state_dict())
+    assert layer.beta == twin.beta
+
+
+@pytest.mark.parametrize("layer", [CenteredSoftplus, Softplus])
+@pytest.mark.parametrize("beta", [0.0, -1.0, float("nan")])
+def test_bad_beta_is_refused(layer, beta):
+    with pytest.raises(ValueError, match=r"expected beta0? > 0, got"):
+        layer(beta)
+
+
+def test_plain_softplus_is_the_library_function():
+    x = torch.linspace(-1, 1, 11)
+    assert torch.equal(Softplus(10)(x), nn.functional.softplus(x, beta=10))
+    assert Softplus()(torch.tensor([0.03])).item() == pytest.approx(0.03, abs=1e-9)  # a ramp in all but name
+    assert Softplus(4).beta == 4
+    assert "beta=1000" in repr(Softplus())

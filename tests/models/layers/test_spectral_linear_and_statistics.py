@@ -1,0 +1,81 @@
+"""The normalised last layer, the two sums of eq. (5), and the numbers of the training log."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from bench.models.layers import (
+    CenteredSoftplus,
+    LipschitzBatchNorm2d,
+    SpectralNormConv2d,
+    SpectralNormLinear,
+    beta_sum,
+    gamma_sum,
+    layer_statistics,
+)
+
+
+def test_finalized_linear_layer_has_norm_one_and_keeps_its_bias():
+    layer = SpectralNormLinear(20, 7).double()
+    raw = layer.parametrizations.weight.original.detach().clone()
+    layer.finalize()
+    layer.eval()
+    assert torch.linalg.matrix_norm(layer.weight, 2).item() == pytest.approx(1, rel=1e-12)
+    torch.testing.assert_close(layer.weight, raw / torch.linalg.matrix_norm(raw, 2), rtol=1e-12, atol=0)
+    torch.testing.assert_close(layer(torch.zeros(1, 20).double())[0], layer.bias)
+    assert layer.sigma_error() < 1e-12
+
+
+def test_sigma_error_is_that_of_the_iterated_norm():
+    layer = SpectralNormLinear(30, 10).double().eval()
+    with torch.no_grad():
+        layer.parametrizations.weight.original.add_(torch.randn(10, 30).double())
+    true = torch.linalg.matrix_norm(layer.weight, 2).item()
+    assert layer.sigma_error() == pytest.approx(true - 1, rel=1e-9)
+    assert layer.sigma_error() > 1e-3
+
+
+def test_finalized_linear_layer_is_saved_and_copied():
+    layer = SpectralNormLinear(5, 3)
+    layer.finalize()
+    fresh = SpectralNormLinear(5, 3)
+    fresh.load_state_dict(layer.state_dict())
+    x = torch.randn(4, 5)
+    assert torch.equal(fresh.eval()(x), layer.eval()(x))
+    assert torch.equal(copy.deepcopy(layer)(x), layer(x))
+
+
+def mixture() -> nn.Module:
+    torch.manual_seed(0)
+    shared = CenteredSoftplus(2.0)
+    model = nn.Sequential(
+        SpectralNormConv2d(1, 4, 3, padding=1, in_size=(4, 4)), LipschitzBatchNorm2d(4, 0.5), shared,
+        nn.Sequential(LipschitzBatchNorm2d(4, 10.0), CenteredSoftplus(7.0), CenteredSoftplus(3.0, learn_beta=False)),
+        shared, nn.Flatten(), SpectralNormLinear(64, 3),
+    )  # fmt: skip
+    return model
+
+
+def test_sums_count_every_learnable_module_once_without_the_floor():
+    model = mixture()
+    assert beta_sum(model).item() == pytest.approx(2 + 7, rel=1e-6)
+    assert gamma_sum(model).item() == pytest.approx(math.log(2) + math.log(10), rel=1e-6)
+    beta_sum(model).backward()
+    assert model[2].log_beta.grad.item() == pytest.approx(2, rel=1e-6)  # d exp(log β)/d log β
+    gamma_sum(model).backward()
+    assert (model[1].log_gamma.grad, model[3][0].log_gamma.grad) == (-1, 1)
+
+
+def test_statistics_hold_what_there_is():
+    model = mixture().eval()
+    statistics = layer_statistics(model)
+    assert statistics["sum_beta"] == pytest.approx(9, rel=1e-6)
+    assert statistics["sum_abs_log_gamma"] == pytest.approx(math.log(20), rel=1e-6)
+    assert statistics["max_sigma_error"] == max(model[0].sigma_error(), model[6].sigma_error())
+    assert layer_statistics(nn.Linear(2, 2)) == {}
+    assert beta_sum(nn.ReLU()) is gamma_sum(nn.ReLU()) is None
