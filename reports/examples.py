@@ -141,7 +141,8 @@ def _spread(columns: dict[str, Any], at: np.ndarray, n: int) -> dict[str, Any]:
     """Return columns over n images of which they have those at the places `at`; the others are missing."""
     places = np.full(n, -1)
     places[at] = np.arange(len(at))
-    nullable = {k: pd.array(v, dtype="boolean") if v.dtype == bool else v for k, v in columns.items()}
+    flags = pd.api.types.is_bool_dtype
+    nullable = {k: pd.array(v, dtype="boolean") if flags(v.dtype) else v for k, v in columns.items()}
     return {k: pd.api.extensions.take(v, places, allow_fill=True) for k, v in nullable.items()}
 
 

@@ -5,16 +5,36 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from bench.reports.board import Board
 
-_spec = importlib.util.spec_from_file_location("report_synthetic", Path(__file__).with_name("synthetic.py"))
-assert _spec is not None
-assert _spec.loader is not None
-_synthetic = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_synthetic)
+
+def _beside(name: str) -> ModuleType:
+    """Import a helper that stands beside this file."""
+    spec = importlib.util.spec_from_file_location(f"report_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_synthetic = _beside("synthetic")
+
+
+@pytest.fixture(scope="session")
+def fabricate() -> ModuleType:
+    """Return fabricate.py: result folders with a real store and drawn outcomes."""
+    return _beside("fabricate")
+
+
+@pytest.fixture(scope="session")
+def recompute() -> ModuleType:
+    """Return recompute.py, the script that checks leaderboard.csv against the examples without bench."""
+    return _beside("recompute")
 
 
 @pytest.fixture(scope="session")
