@@ -54,7 +54,7 @@ class LipschitzBatchNorm2d(nn.BatchNorm2d):
         """Normalise x (B, C, H, W), same shape."""
         self._check_input_dim(x)
         # The factor rides in batch norm's own weight, which costs no extra pass over the images.
-        # Contiguous: torch's CPU backward for 1×1 images reads past the end of an expanded weight.
+        # Contiguous: torch's CPU backward for channels_last or 1×1 images reads past the end of an expanded weight.
         weight = self.factor().expand(self.num_features).contiguous()
         if self.training:
             self.num_batches_tracked.add_(1)
