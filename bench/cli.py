@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from bench import __version__
+from bench import __version__, machine
 from bench.errors import BenchError, UsageError, nearest
 
 app = typer.Typer(
@@ -223,6 +223,7 @@ def verify() -> None:
 def main() -> NoReturn:
     """Run the command line and exit with the code of README's table."""
     debug = "--debug" in sys.argv
+    machine.keep_memory()
     try:
         answer = app(standalone_mode=False)
         code = answer if isinstance(answer, int) else 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench import data, engine
+from bench import data, engine, machine
 from bench.errors import UsageError, nearest
 from bench.files import safe_name
 from bench.models import registry
@@ -77,6 +78,8 @@ def prepare(options: Options) -> Plan:
         train_limit=options.narrow.get("train_limit"),
         limit=options.narrow.get("limit"),
     )
+    if device.type == "cpu":
+        machine.limit_threads(math.prod(dataset.shape))
     out = options.out or Path("results") / safe_name(suite.name)
     return make_plan(
         suite,
