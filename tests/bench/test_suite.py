@@ -328,7 +328,9 @@ class TestSpelling:
                 assert parsed.hyperparameters[name] == default, (entry.name, name)
 
     def test_settings_follow_default_and_annotation(self) -> None:
-        def sample(*, a: float = 1, b: list[int] | None = None, c: tuple[float, ...] = (), d: bool = True, seed: int = 0) -> None: ...  # fmt: skip
+        def sample(
+            *, a: float = 1, b: list[int] | None = None, c: tuple[float, ...] = (), d: bool = True, seed: int = 0
+        ) -> None: ...
 
         found = settable(sample)
         assert found == {

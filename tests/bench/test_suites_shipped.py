@@ -1,0 +1,110 @@
+"""The shipped suites against what they promise: data, defenses, budgets, and the paper's recipe to the letter."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.models.registry import defenses
+from bench.records import PAPER
+from bench.suite import Suite, load_suite, suites
+
+NAMES = [entry["name"] for entry in suites()]
+SEVEN = ("standard", "lcnn", "gradreg", "lcnn_gradreg", "cure", "softplus_wd", "adversarial_training")
+PAPER_SUITES = ("cifar10", "cifar100", "svhn")
+BUDGETS = [0.05, 0.1, 0.15, 0.2, 0.5]
+RADII = [0.001, 0.003, 0.01, 0.03, 0.1]
+
+
+def limits(suite: Suite) -> dict[str, int | None]:
+    return {e.key: e.limit for e in suite.evaluations}
+
+
+def test_all_are_there() -> None:
+    expected = {"digits", "two-moons", *PAPER_SUITES, "cifar10-fast", "cifar100-fast", "ablation", "architectures"}
+    assert set(NAMES) == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loads_under_its_own_name(name: str) -> None:
+    suite = load_suite(name)
+    assert suite.name == name
+    assert len(suite.description) > 40
+    for spelling in suite.defenses:
+        recipe = suite.recipe_of(spelling)
+        assert all(value is not None for value in recipe.settings().values())
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "two-moons"])
+def test_measures_the_papers_budgets_and_radii(name: str) -> None:
+    suite = load_suite(name)
+    by_key = {e.key: e for e in suite.evaluations}
+    assert list(by_key) == ["accuracy", "pgd_l2", "autoattack_l2", "curvature", "stability", "bounds"]
+    assert by_key["pgd_l2"].arguments["eps"] == BUDGETS
+    assert by_key["pgd_l2"].arguments["steps"] == 40
+    assert by_key["autoattack_l2"].arguments["eps"] == [suite.primary_eps]
+    assert by_key["stability"].arguments["radius"] == RADII
+    assert by_key["accuracy"].limit is None
+    assert suite.holdout == 0
+    assert suite.store_adversarial == "primary"
+
+
+@pytest.mark.parametrize("name", PAPER_SUITES)
+def test_paper_suites_are_the_papers(name: str) -> None:
+    suite = load_suite(name)
+    assert (suite.dataset, suite.backbone, suite.seeds, suite.primary_eps) == (name, "resnet18", (0, 1), 0.1)
+    assert suite.defenses == SEVEN
+    assert suite.audit == 32
+    assert limits(suite) == {
+        "accuracy": None, "pgd_l2": None, "autoattack_l2": 1000, "curvature": 1000, "stability": 1000, "bounds": 32,
+    }  # fmt: skip
+    for spelling in suite.defenses:
+        assert suite.recipe_of(spelling).settings() == PAPER.settings(), spelling
+
+
+def test_digits_is_the_small_default() -> None:
+    suite = load_suite("digits")
+    assert suite.defenses == (*SEVEN, "vanilla")
+    assert (suite.seeds, suite.primary_eps, suite.audit, suite.backbone) == ((0, 1), 0.5, 0, "convnet")
+    assert (suite.recipe.epochs, suite.recipe.schedule, suite.recipe.augment) == (30, "onecycle", "none")
+    assert limits(suite)["autoattack_l2"] == 64
+    assert limits(suite)["bounds"] == 16
+    assert next(e.seed for e in suite.evaluations if e.key == "autoattack_l2") == 0
+
+
+def test_two_moons_draws_figure_1() -> None:
+    suite = load_suite("two-moons")
+    assert {"standard", "lcnn"} <= set(suite.defenses)
+    assert [e.key for e in suite.evaluations] == ["accuracy", "curvature"]
+    assert suite.backbone == "mlp"
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_fast_suites_differ_only_in_length(name: str) -> None:
+    fast, paper = load_suite(f"{name}-fast"), load_suite(name)
+    assert fast.defenses == (*SEVEN, "vanilla")
+    assert fast.seeds == (0,)
+    different = {k for k, v in fast.recipe.settings().items() if v != paper.recipe.settings()[k]}
+    assert different == {"epochs", "schedule"}
+    assert (fast.recipe.epochs, fast.recipe.schedule) == (30, "onecycle")
+    assert [e.arguments for e in fast.evaluations] == [e.arguments for e in paper.evaluations]
+
+
+def test_ablation_takes_each_part_away() -> None:
+    suite = load_suite("ablation")
+    switched_off = {d.partition(":")[2] for d in suite.defenses}
+    parts = {"conv_spectral_norm=false", "lipschitz_bn=false", "learn_beta=false", "centered=false"}
+    assert parts <= switched_off
+    assert {"standard", "lcnn"} <= set(suite.defenses)
+    assert sum("lambda_" in d for d in suite.defenses) >= 3
+    assert suite.recipe == PAPER
+
+
+def test_architectures_holds_both_networks() -> None:
+    suite = load_suite("architectures")
+    assert {suite.backbone_of(d) for d in suite.defenses} == {"resnet34", "vgg11"}
+    assert suite.recipe == PAPER
+
+
+def test_every_defense_is_in_some_suite() -> None:
+    used = {d.partition(":")[0] for name in NAMES for d in load_suite(name).defenses}
+    assert {entry.name for entry in defenses if entry.function.__module__.startswith("bench.")} <= used
