@@ -38,12 +38,20 @@ def style() -> AbstractContextManager[Any]:
 
 
 class Sheet:
-    """One SVG in the making: axes of `width` × `height` CSS pixels and the board's styles."""
+    """One SVG in the making: one axes on `width` × `height` CSS pixels, and the board's styles.
 
-    def __init__(self, board: Board, width: float, height: float) -> None:
-        self.board = board
+    The margins (left, right, bottom, top, in pixels) are given, not computed: panels line up, and matplotlib need not
+    draw everything twice.
+    """
+
+    def __init__(
+        self, board: Board, width: float, height: float, margins: tuple[float, float, float, float] = (46, 10, 42, 8)
+    ) -> None:
         self.looks = styles(series.names(board))
-        self.canvas, self.axes = plt.subplots(figsize=(width / 72, height / 72), layout="constrained")
+        self.canvas = plt.figure(figsize=(width / 72, height / 72))
+        left, right, bottom, top = margins
+        box = (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
+        self.axes = self.canvas.add_axes(box)
 
     def line(self, row: Row, x: Any, y: Any, marker: bool = True, **options: Any) -> None:
         """Plot one defense's series in its colour, marker and dash."""
@@ -72,7 +80,6 @@ class Sheet:
 
     def label_points(self, names: list[str], points: list[tuple[float, float]], rows: list[Row]) -> None:
         """Write each name right of its point, moved up where it would cover a label that stands already."""
-        self.canvas.draw_without_rendering()
         placed: list[tuple[float, float, float]] = []
         for k in sorted(range(len(points)), key=lambda k: points[k][1]):
             x, y = self.axes.transData.transform(points[k])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
@@ -24,6 +25,7 @@ KINDS: dict[str, tuple[str, tuple[float, ...], bool]] = {
     "approximation": ("quadratic approximation", (1.2, 1.6), False),
     "bound": ("bound", (5, 1.6, 1.2, 1.6), False),
 }
+DIRECT = 10  # defenses up to which curves are labelled at their ends
 CEILING = 1e2  # of the stability axis: beyond it a bound says nothing
 
 
@@ -46,7 +48,7 @@ class Figure:
         caption: how to read it, with n and what the bands are.
         alt: the text for those who do not see it.
         panels: its drawings.
-        legend: whether the colours need the legend of defenses.
+        legend: when the colours need the legend; "narrow": on small screens, where direct labels scroll off.
         keys: (words, dash) of the kinds of line.
         header: headings of the table of its numbers.
         numbers: the table's rows.
@@ -57,28 +59,28 @@ class Figure:
     caption: str
     alt: str
     panels: tuple[Panel, ...]
-    legend: bool = True
+    legend: Literal["always", "narrow", "never"] = "always"
     keys: tuple[tuple[str, str], ...] = ()
     header: tuple[str, ...] = ()
     numbers: tuple[tuple[str, ...], ...] = ()
 
 
-def draw(board: Board) -> list[Figure]:
+def draw(board: Board, tables: series.Tables) -> list[Figure]:
     """Return every figure that the board's columns allow, in the page's order."""
-    drawings: tuple[Callable[[Board], Figure | None], ...] = (
+    drawings: tuple[Callable[[Board, series.Tables], Figure | None], ...] = (
         accuracy_against_eps, cost_against_robustness, gradient_stability, curvature_against_gradient,
         rank_correlation, decision_boundaries, training,
     )  # fmt: skip
     with style():
-        return [figure for drawing in drawings if (figure := drawing(board)) is not None]
+        return [figure for drawing in drawings if (figure := drawing(board, tables)) is not None]
 
 
-def accuracy_against_eps(board: Board) -> Figure | None:
+def accuracy_against_eps(board: Board, tables: series.Tables) -> Figure | None:
     """Draw robust accuracy against eps with Wilson bands, one panel per attack that ran at several budgets."""
     families = series.families(board, fractions=True)
     rows, panels, table = series.drawn(board), [], []
     for family, columns in families.items():
-        sheet = Sheet(board, 620, 400)
+        sheet = Sheet(board, 620, 400, (50, _room(rows) if len(rows) <= DIRECT else 14, 44, 8))
         ends = {}
         for row in rows:
             points = [(0.0, row.cells.get("clean_accuracy"))] + [(c.number, row.cells.get(c.name)) for c in columns]
@@ -100,7 +102,7 @@ def accuracy_against_eps(board: Board) -> Figure | None:
         sheet.axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.0f} %"))
         sheet.axes.grid(visible=False, axis="x")
         sheet.axes.set_xlim(-0.02 * last, 1.02 * last)
-        if len(rows) <= 10:
+        if len(rows) <= DIRECT:
             sheet.label_ends(rows, ends, last, gap=4.6)
         panels.append(Panel(f"Under {words.label(family)}", sheet.finish(f"accuracy-{_slug(family)}")))
     if not panels:
@@ -113,7 +115,7 @@ def accuracy_against_eps(board: Board) -> Figure | None:
         "seeds; bands are 95 % Wilson intervals over test images.",
         alt=_eps_alt(board, budgets),
         panels=tuple(panels),
-        legend=len(rows) > 10,
+        legend="narrow" if len(rows) <= DIRECT else "always",
         header=("Defense", "Attack", "ε = 0, %", *(f"ε = {c.number:g}, %" for c in budgets)),
         numbers=tuple(table),
     )
@@ -130,7 +132,7 @@ def _eps_alt(board: Board, columns: list[BoardColumn]) -> str:
     return f"Accuracy from ε = {first.number:g} to ε = {last.number:g}: {'; '.join(parts)}."
 
 
-def cost_against_robustness(board: Board) -> Figure | None:
+def cost_against_robustness(board: Board, tables: series.Tables) -> Figure | None:
     """Draw training cost against the ranking column, with intervals and the Pareto front."""
     rows = [
         r for r in series.drawn(board) if r.train_seconds is not None and series.value(r, board.ranking) is not None
@@ -138,7 +140,7 @@ def cost_against_robustness(board: Board) -> Figure | None:
     relative = all(r.train_cost is not None for r in rows)
     if len(rows) < 2:
         return None
-    sheet = Sheet(board, 620, 400)
+    sheet = Sheet(board, 620, 400, (46, 14, 44, 8))
     costs = [float((r.train_cost if relative else r.train_seconds) or 0.0) for r in rows]
     points = [(c, 100 * (series.value(r, board.ranking) or 0.0)) for r, c in zip(rows, costs, strict=True)]
     best = series.front(points)
@@ -166,7 +168,7 @@ def cost_against_robustness(board: Board) -> Figure | None:
         "steps are the Pareto front: nothing left of it or level with it is more robust.",
         alt=f"On the front, from cheap to dear: {named}.",
         panels=(Panel("", sheet.finish("cost")),),
-        legend=False,
+        legend="never",
         header=("Defense", "Cost", "Accuracy, %", "On the front"),
         numbers=tuple(
             (r.defense, f"{c:.2f}", words.percent(series.value(r, board.ranking), r.n), "yes" if i in best else "no")
@@ -175,21 +177,21 @@ def cost_against_robustness(board: Board) -> Figure | None:
     )
 
 
-def gradient_stability(board: Board) -> Figure | None:
+def gradient_stability(board: Board, tables: series.Tables) -> Figure | None:
     """Draw the relative gradient change over radii beside approximation and bound, one panel per defense (Figure 2)."""
     families = series.families(board, fractions=False)
     if not families:
         return None
     family, columns = next(iter(families.items()))
     rows = series.drawn(board)
-    data = {row.defense: series.curves(board, row, family) for row in rows}
+    data = {row.defense: series.curves(board, tables[row.defense], family) for row in rows}
     measured = [v for curves in data.values() for c in curves if not c.kind for v in c.low if v > 0]
     radii = [c.number for c in columns if c.number is not None]
     if not measured:
         return None
     floor, panels, table = 10 ** np.floor(np.log10(min(measured))), [], []
     for row in rows:
-        sheet = Sheet(board, 280, 230)
+        sheet = Sheet(board, 280, 230, (46, 12, 24, 8))
         for curve in data[row.defense]:
             text, dash, own = KINDS.get(curve.kind, (words.label(curve.kind), (2, 2), False))
             colour = sheet.looks[row.defense].colour if own else svg.FAINT
@@ -202,7 +204,7 @@ def gradient_stability(board: Board) -> Figure | None:
             table.append((row.defense, text, *(words.number(float(v)) for v in curve.middle)))
         sheet.axes.set(xscale="log", yscale="log", ylim=(floor, CEILING), xlim=(min(radii) / 1.1, max(radii) * 1.1))
         log_ticks(sheet.axes, "x", min(radii) / 1.1, max(radii) * 1.1, "{:g}", decades=True)
-        log_ticks(sheet.axes, "y", floor, CEILING, "{:g}", decades=True)
+        log_ticks(sheet.axes, "y", 2 * floor, CEILING, "{:g}", decades=True)
         panels.append(Panel(row.defense, sheet.finish(f"stability-{_slug(row.anchor)}"), row.anchor))
     kinds = series.companions(board, family)
     return Figure(
@@ -213,7 +215,7 @@ def gradient_stability(board: Board) -> Figure | None:
         f"more stable; above 1 the old gradient says nothing. Curves above {CEILING:g} leave the frame.",
         alt=_stability_alt(rows, columns[-1]),
         panels=tuple(panels),
-        legend=False,
+        legend="never",
         keys=tuple(_key(kind) for kind in kinds),
         header=("Defense", "Curve", *(f"radius {r:g}" for r in radii)),
         numbers=tuple(table),
@@ -230,15 +232,15 @@ def _stability_alt(rows: list[Row], column: BoardColumn) -> str:
     return f"Mean relative gradient change at radius {column.number:g}: {'; '.join(parts)}."
 
 
-def curvature_against_gradient(board: Board) -> Figure | None:
+def curvature_against_gradient(board: Board, tables: series.Tables) -> Figure | None:
     """Draw curvature against gradient norm: a cloud of images and the board's mean per defense."""
     x, y = "gradient_norm", "curvature"
     rows = [r for r in series.drawn(board) if series.value(r, x) and series.value(r, y)]
     if not rows or x not in board.examples or y not in board.examples:
         return None
-    sheet = Sheet(board, 620, 440)
+    sheet = Sheet(board, 620, 440, (56, 10, 44, 8))
     for row in rows:
-        points, look = series.cloud(board, row, x, y), sheet.looks[row.defense]
+        points, look = series.cloud(tables[row.defense], x, y), sheet.looks[row.defense]
         dots = sheet.axes.scatter(points[:, 0], points[:, 1], s=9, color=look.colour, alpha=0.3, lw=0)
         sheet.mark(dots, row)
     for row in rows:
@@ -262,14 +264,14 @@ def curvature_against_gradient(board: Board) -> Figure | None:
     )  # fmt: skip
 
 
-def rank_correlation(board: Board) -> Figure | None:
+def rank_correlation(board: Board, tables: series.Tables) -> Figure | None:
     """Draw the rank correlations of flatness with robustness, a dot per defense, one panel per flatness."""
-    found = series.correlations(board)
+    found = series.correlations(board, tables)
     if not found:
         return None
     panels, rows = [], series.drawn(board)
     for column in dict.fromkeys(c.flatness for c in found):
-        sheet = Sheet(board, 280, 50 + 22 * len(rows))
+        sheet = Sheet(board, 280, 30 + 22 * len(rows), (_room(rows), 12, 24, 4))
         for place, row in enumerate(rows):
             for c in (c for c in found if c.defense == row.defense and c.flatness == column):
                 hollow = c.robustness == "margin"
@@ -280,9 +282,8 @@ def rank_correlation(board: Board) -> Figure | None:
         sheet.axes.axvline(0, color=svg.STRONG, lw=1, zorder=0)
         sheet.axes.set(xlim=(-1.05, 1.05), ylim=(len(rows) - 0.5, -0.5))
         ticks(sheet.axes, [-1.0, -0.5, 0.0, 0.5, 1.0], "{:g}", "x")
-        first = not panels
         sheet.axes.yaxis.set_major_locator(FixedLocator(range(len(rows))))
-        sheet.axes.set_yticklabels([words.short(r.defense) if first else "" for r in rows])
+        sheet.axes.set_yticklabels([words.short(r.defense) for r in rows])
         sheet.axes.grid(visible=False, axis="y")
         panels.append(Panel(words.label(column), sheet.finish(f"correlation-{_slug(column)}")))
     strongest = max(found, key=lambda c: abs(c.rho))
@@ -294,20 +295,20 @@ def rank_correlation(board: Board) -> Figure | None:
         "the loss around an image, the harder it was to break; 0: flatness tells nothing.",
         alt=f"Strongest: {strongest.flatness} with {strongest.robustness} of {strongest.defense}, {strongest.rho:.2f}.",
         panels=tuple(panels),
-        legend=False,
+        legend="never",
         header=("Defense", "Flatness", "Robustness", "ρ", "n"),
         numbers=tuple((c.defense, words.label(c.flatness), c.robustness, f"{c.rho:.2f}", str(c.n)) for c in found),
     )
 
 
-def decision_boundaries(board: Board) -> Figure | None:
+def decision_boundaries(board: Board, tables: series.Tables) -> Figure | None:
     """Draw the maps of the plane that an evaluation stored, and centered softplus (the paper's Figure 1)."""
     maps = series.grids(board)
     if not maps:
         return None
     panels = []
     for row, seed, grid in maps:
-        sheet = Sheet(board, 280, 280)
+        sheet = Sheet(board, 280, 260, (36, 12, 24, 8))
         p = np.array(grid["probability"], dtype="float64")
         left, right, bottom, top = grid["extent"]
         xs, ys = np.linspace(left, right, p.shape[1]), np.linspace(bottom, top, p.shape[0])
@@ -323,11 +324,11 @@ def decision_boundaries(board: Board) -> Figure | None:
         "90 %.",
         alt=f"Decision boundaries of {words.listing(list(dict.fromkeys(r.defense for r, _, _ in maps)))}.",
         panels=tuple(panels),
-        legend=False,
+        legend="never",
     )
 
 
-def training(board: Board) -> Figure | None:
+def training(board: Board, tables: series.Tables) -> Figure | None:
     """Draw what the training logs hold: loss, accuracy, and the layers' sums where they exist."""
     quantities = (
         ("loss", "Training loss", True), ("train_accuracy", "Training accuracy", False),
@@ -340,7 +341,7 @@ def training(board: Board) -> Figure | None:
         lines = [(row, *run) for row in series.drawn(board) for run in series.epochs(board, row, quantity)]
         if not lines:
             continue
-        sheet = Sheet(board, 280, 220)
+        sheet = Sheet(board, 280, 220, (42, 12, 40, 8))
         for row, _, x, y in lines:
             sheet.line(row, x, y, marker=False, lw=1.3)
         if log and all((y > 0).all() for *_, y in lines):
@@ -358,6 +359,11 @@ def training(board: Board) -> Figure | None:
         alt="Training curves: " + ", ".join(panel.title for panel in panels) + ".",
         panels=tuple(panels),
     )
+
+
+def _room(rows: list[Row]) -> float:
+    """Return the pixels that the longest name of the rows needs beside the axes."""
+    return 14 + 6.3 * max(len(words.short(row.defense)) for row in rows)
 
 
 def _slug(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from importlib import resources
@@ -13,7 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from bench.reports import exports, figures, sections, series, view, words
+from bench.reports import claims, exports, figures, sections, series, view, words
 from bench.reports.board import Board
 from bench.reports.palette import styles
 from bench.reports.summary import summary
@@ -48,8 +49,8 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    filters = (words.number, words.duration, words.count, words.label, words.moment, words.spelled, words.plural)
-    environment.filters |= {f.__name__: f for f in filters}
+    filters = (words.number, words.duration, words.count, words.label, words.moment, words.spelled, words.points)
+    environment.filters |= {f.__name__: f for f in filters} | {"href": href, "breakable": breakable}
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "ensure_ascii": False}
     return environment
 
@@ -58,8 +59,18 @@ def _text(name: str) -> str:
     return resources.files("bench.reports").joinpath("templates", name).read_text("utf-8")
 
 
+def href(link: str) -> str:
+    """Return an http(s) link as it is, "#" for anything else: no other scheme becomes a link."""
+    return link if link.startswith(("https://", "http://")) else "#"
+
+
+def breakable(name: str) -> Markup:
+    """Return a name, escaped, that may break into lines after "_" and ","."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_,])", name))
+
+
 def _context(board: Board) -> dict[str, Any]:
-    columns = view.view_columns(board)
+    columns, tables = view.view_columns(board), series.tables(board)
     slots = {name: style.slot for name, style in styles(series.names(board)).items()}
     rows = view.view_rows(columns, slots, list(board.rows))
     return {
@@ -71,10 +82,11 @@ def _context(board: Board) -> dict[str, Any]:
         "answers": summary(board),
         "attack": series.title(board),
         "glossary": [list(group) for _, group in groupby(columns, key=lambda c: (c.heading, c.facts))],
-        "figures": [_safe(figure) for figure in figures.draw(board)],
-        "sections": {row.defense: sections.section(board, row) for row in board.rows},
+        "figures": [_safe(figure) for figure in figures.draw(board, tables)],
+        "sections": {row.defense: sections.section(board, row, tables[row.defense]) for row in board.rows},
         "columns_of_examples": list(_example_columns(board)),
         "downloads": _downloads(board),
+        "claims": claims.check(board),
         "shower": view.shower,
     }
 

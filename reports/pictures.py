@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from bench.reports import words
 from bench.reports.board import Board, Row
@@ -41,7 +42,7 @@ class Gallery:
     last: tuple[Picture, ...]
 
 
-def gallery(board: Board, row: Row) -> Gallery | None:
+def gallery(board: Board, row: Row, table: pd.DataFrame) -> Gallery | None:
     """Return the pictures of a defense's first model that has any; fewer per defense on a long board."""
     most = max(2, min(6, BUDGET // (2 * max(1, len(board.rows)))))
     for seed in row.seeds:
@@ -52,19 +53,18 @@ def gallery(board: Board, row: Row) -> Gallery | None:
         half = min(most, -(-m // 2))
         first = range(half)
         last = range(max(half, m - half), m)
-        made = [[_picture(board, row, seed, stored, i) for i in group] for group in (first, reversed(last))]
+        facts = table[table["seed"] == seed].set_index("index")
+        made = [[_picture(board, facts, stored, i) for i in group] for group in (first, reversed(last))]
         return Gallery(seed, tuple(made[0]), tuple(made[1]))
     return None
 
 
-def _picture(board: Board, row: Row, seed: int, stored: dict[str, Any], i: int) -> Picture:
+def _picture(board: Board, facts: pd.DataFrame, stored: dict[str, Any], i: int) -> Picture:
     index = int(stored["index"][i])
     clean, adversarial = (np.asarray(stored[k][i], dtype="float64") for k in ("clean", "adversarial"))
     delta = adversarial - clean
     size = float(np.abs(delta).max())
     gain = 0.5 / size if size > 0 else 1.0
-    table = board.examples
-    facts = table[(table["defense"] == row.defense) & (table["seed"] == seed) & (table["index"] == index)]
     classes = board.plan["data"]["classes"]
     prediction = stored.get("prediction")
     by = f"{board.ranking}_broken_by"
@@ -74,10 +74,10 @@ def _picture(board: Board, row: Row, seed: int, stored: dict[str, Any], i: int) 
         clean=data_uri(clean),
         change=data_uri(0.5 + gain * delta),
         adversarial=data_uri(adversarial),
-        label=_class(classes, facts["label"].iloc[0]) if len(facts) else "?",
+        label=_class(classes, facts.at[index, "label"]) if index in facts.index else "?",
         prediction="" if prediction is None else _class(classes, prediction[i]),
         distance=words.number(float(distance)),
-        broken_by=str(facts[by].iloc[0]) if len(facts) and by in facts else "",
+        broken_by=str(facts.at[index, by]) if by in facts and index in facts.index else "",
         gain=f"{gain:.3g}",
     )
 

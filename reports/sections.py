@@ -13,6 +13,7 @@ import pandas as pd
 from bench.reports import words
 from bench.reports.board import Board, Row
 from bench.reports.pictures import Gallery, gallery
+from bench.reports.series import numbers
 
 Lines = tuple[tuple[str, ...], ...]
 
@@ -24,7 +25,7 @@ class Section:
     Attributes:
         command: what makes this row alone.
         stages: (stage, images, share in per cent) of what broke the images under the ranking attack.
-        tightness: (quantity, its bound, median ratio, 5 %, 95 %, images) of measured over bound.
+        tightness: (quantity, median ratio, 5 %, 95 %, images) of measured over bound.
         columns: (column, mean, median, 5 %, 95 %, missing) of every per-example column.
         checks: (check, seed, verdict, value) of the trust grade, failed ones first.
         cost: (evaluation, seconds, forwards, backwards, images), sums over seeds.
@@ -42,9 +43,8 @@ class Section:
     gallery: Gallery | None
 
 
-def section(board: Board, row: Row) -> Section:
-    """Return everything that the section of a defense shows."""
-    table = board.examples[board.examples["defense"] == row.defense]
+def section(board: Board, row: Row, table: pd.DataFrame) -> Section:
+    """Return everything that the section of a defense shows; `table` holds its examples."""
     return Section(
         command=row_command(board.plan, row),
         stages=tuple(_stages(board, table)),
@@ -53,7 +53,7 @@ def section(board: Board, row: Row) -> Section:
         checks=tuple(_checks(row)),
         cost=tuple(_cost(row)),
         cells=tuple(_cells(row)),
-        gallery=gallery(board, row),
+        gallery=gallery(board, row, table),
     )
 
 
@@ -96,21 +96,20 @@ def _tightness(table: pd.DataFrame) -> Iterator[tuple[str, ...]]:
         measured = f"{base}_worst" if f"{base}_worst" in table else base
         if measured not in table:
             continue
-        a, b = (pd.to_numeric(table[c], errors="coerce").to_numpy(dtype="float64") for c in (measured, bound))
+        a, b = numbers(table, measured), numbers(table, bound)
         ok = ~np.isnan(a) & (b > 0)
         if ok.any():
             low, middle, high = np.quantile(a[ok] / b[ok], (0.05, 0.5, 0.95))
-            yield measured, bound, *(words.number(float(v)) for v in (middle, low, high)), f"{ok.sum():,}"
+            yield measured, *(words.number(float(v)) for v in (middle, low, high)), f"{ok.sum():,}"
 
 
 def _columns(table: pd.DataFrame) -> Iterator[tuple[str, ...]]:
     """Yield mean, median, 5 %, 95 % and the missing of every per-example number; of a flag the share of true."""
     for name in table.columns.drop(["defense", "seed", "index", "label"], errors="ignore"):
-        values = pd.to_numeric(table[name], errors="coerce") if table[name].dtype != "str" else None
-        if values is None or not values.notna().any():
-            continue
-        v = values.to_numpy(dtype="float64", na_value=np.nan)
+        v = numbers(table, name)
         missing, v = int(np.isnan(v).sum()), v[~np.isnan(v)]
+        if not len(v):
+            continue
         if pd.api.types.is_bool_dtype(table[name].dtype):
             yield name, words.number(float(v.mean())), "", "", "", f"{missing:,}"
         else:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
 from bench.reports import words
 from bench.reports.board import Board, BoardColumn, Row
@@ -37,6 +39,23 @@ def families(board: Board, fractions: bool) -> dict[str, list[BoardColumn]]:
         if column.number is not None and (column.facts.aggregate == "fraction") == fractions:
             found.setdefault(stem(column), []).append(column)
     return {k: sorted(v, key=lambda c: c.number or 0.0) for k, v in found.items() if len(v) > 1}
+
+
+Tables = Mapping[str, pd.DataFrame]
+
+
+def tables(board: Board) -> Tables:
+    """Return the per-example table of each defense: the split is made once, the whole may have millions of rows."""
+    found = {str(name): table for name, table in board.examples.groupby("defense", sort=False)}
+    return {row.defense: found.get(row.defense, board.examples.iloc[:0]) for row in board.rows}
+
+
+def numbers(table: pd.DataFrame, column: str) -> np.ndarray:
+    """Return a column as float64, shape (n,): flags as 0 and 1, whatever is no number as NaN."""
+    values = table[column]
+    if values.dtype == object or pd.api.types.is_string_dtype(values.dtype):
+        values = pd.to_numeric(values, errors="coerce")
+    return values.to_numpy(dtype="float64", na_value=np.nan)
 
 
 def stem(column: BoardColumn) -> str:
@@ -76,14 +95,13 @@ def companions(board: Board, family: str) -> list[str]:
     return list(dict.fromkeys(kinds))
 
 
-def curves(board: Board, row: Row, family: str) -> list[Curve]:
-    """Return a family's curves of one defense, over all of its images and seeds."""
-    table = board.examples[board.examples["defense"] == row.defense]
+def curves(board: Board, table: pd.DataFrame, family: str) -> list[Curve]:
+    """Return a family's curves of one defense's table, over all of its images and seeds."""
     radii = [c.number for c in families(board, fractions=False)[family] if c.number is not None]
     found = []
     for kind in companions(board, family):
         suffix = f"_{kind}" if kind else ""
-        points = [(r, _quartiles(table[c])) for r in radii if (c := f"{family}_{r:g}{suffix}") in table]
+        points = [(r, _quartiles(numbers(table, c))) for r in radii if (c := f"{family}_{r:g}{suffix}") in table]
         points = [(r, q) for r, q in points if q is not None]
         if points:
             q = np.array([q for _, q in points])
@@ -91,16 +109,14 @@ def curves(board: Board, row: Row, family: str) -> list[Curve]:
     return found
 
 
-def _quartiles(values: pd.Series) -> np.ndarray | None:
-    v = pd.to_numeric(values, errors="coerce").to_numpy(dtype="float64")
+def _quartiles(v: np.ndarray) -> np.ndarray | None:
     v = v[~np.isnan(v)]
     return np.quantile(v, (0.25, 0.5, 0.75), method="nearest") if len(v) else None
 
 
-def cloud(board: Board, row: Row, x: str, y: str) -> np.ndarray:
+def cloud(table: pd.DataFrame, x: str, y: str) -> np.ndarray:
     """Return up to CLOUD pairs (m, 2) of two per-example columns, both present and positive."""
-    table = board.examples.loc[board.examples["defense"] == row.defense, [x, y]]
-    pairs = table.apply(pd.to_numeric, errors="coerce").to_numpy(dtype="float64")
+    pairs = np.column_stack([numbers(table, x), numbers(table, y)])
     pairs = pairs[np.isfinite(pairs).all(1) & (pairs > 0).all(1)]
     return pairs[:: max(1, -(-len(pairs) // CLOUD))]
 
@@ -113,6 +129,9 @@ def front(points: list[tuple[float, float]]) -> list[int]:
         if points[i][1] > best:
             best, kept = points[i][1], [*kept, i]
     return kept
+
+
+DISTANCE = "breaking distance"
 
 
 @dataclass(frozen=True)
@@ -134,46 +153,53 @@ class Correlation:
     n: int
 
 
-def correlations(board: Board) -> list[Correlation]:
-    """Return the rank correlations of curvature, gradient norm and the widest stability with margin and distance."""
+def correlations(board: Board, split: Tables) -> list[Correlation]:
+    """Return the rank correlations of curvature, gradient norm and the widest stability with margin and distance.
+
+    Over the correctly classified images that have all of them; a defense with fewer than 8 is left out.
+    """
     flat = [c for c in ("curvature", "gradient_norm") if c in board.examples]
     flat += [f"{stem(columns[-1])}_{columns[-1].number:g}" for columns in families(board, fractions=False).values()]
+    targets = [t for t in ("margin", DISTANCE) if t == DISTANCE or t in board.examples]
     found = []
     for row in drawn(board):
-        tables = [t for _, t in board.examples[board.examples["defense"] == row.defense].groupby("seed")]
-        for column in flat:
-            for target in ("margin", "breaking distance"):
-                rhos = [r for t in tables if (r := _rank_correlation(board, t, column, target)) is not None]
+        seeds = [_rank_correlations(board, t, flat, targets) for _, t in split[row.defense].groupby("seed")]
+        for i, column in enumerate(flat):
+            for j, target in enumerate(targets):
+                rhos = [rho[i, j] for rho, _ in seeds if rho is not None and not np.isnan(rho[i, j])]
                 if rhos:
-                    rho = float(np.mean([r for r, _ in rhos]))
-                    found.append(Correlation(row.defense, column, target, rho, rhos[0][1]))
+                    found.append(Correlation(row.defense, column, target, float(np.mean(rhos)), seeds[0][1]))
     return found
 
 
-def _rank_correlation(board: Board, table: pd.DataFrame, column: str, target: str) -> tuple[float, int] | None:
-    """Return Spearman's rho and n over the correctly classified images; None below 8 images or without spread."""
-    if column not in table or (target == "margin" and "margin" not in table):
-        return None
-    other = table["margin"] if target == "margin" else breaking_distance(board, table)
-    pair = pd.DataFrame({"a": pd.to_numeric(table[column], errors="coerce"), "b": other}).astype("float64")
+def _rank_correlations(
+    board: Board, table: pd.DataFrame, flat: list[str], targets: list[str]
+) -> tuple[np.ndarray | None, int]:
+    """Return Spearman's rho (flatness, target), NaN where a column is constant, and the number of images."""
+    columns = [numbers(table, c) for c in flat]
+    columns += [breaking_distance(board, table) if t == DISTANCE else numbers(table, t) for t in targets]
+    values = np.column_stack(columns)
+    kept = ~np.isnan(values).any(axis=1)
     if "clean_correct" in table:
-        pair = pair[table["clean_correct"].astype("boolean").fillna(False).to_numpy(dtype=bool)]
-    pair = pair[pair.notna().all(axis=1)]
-    ranks = pair.rank()
-    if len(ranks) < 8 or ranks["a"].nunique() < 2 or ranks["b"].nunique() < 2:
-        return None
-    return float(np.corrcoef(ranks["a"], ranks["b"])[0, 1]), len(ranks)
+        kept &= numbers(table, "clean_correct") == 1
+    if kept.sum() < 8:
+        return None, int(kept.sum())
+    ranks = rankdata(values[kept], axis=0)
+    ranks -= ranks.mean(axis=0)
+    size = np.sqrt((ranks**2).sum(axis=0))
+    with np.errstate(invalid="ignore"):
+        rho = (ranks.T @ ranks) / np.outer(size, size)
+    return rho[: len(flat), len(flat) :], int(kept.sum())
 
 
-def breaking_distance(board: Board, table: pd.DataFrame) -> pd.Series:
+def breaking_distance(board: Board, table: pd.DataFrame) -> np.ndarray:
     """Return per image the smallest budget of any attack that broke it, infinite where none did, NaN if unmeasured."""
-    found = pd.Series(np.nan, index=table.index)
+    found = np.full(len(table), np.nan)
     for column in board.columns:
-        if column.number is None or column.facts.aggregate != "fraction" or column.example_column not in table:
-            continue
-        robust = table[column.example_column].astype("boolean")
-        reached = robust.map({True: np.inf, False: column.number}).astype("float64")
-        found = np.fmin(found, reached)
+        if column.number is not None and column.facts.aggregate == "fraction" and column.example_column in table:
+            robust = numbers(table, column.example_column)
+            reached = np.where(robust == 1, np.inf, np.where(robust == 0, column.number, np.nan))
+            found = np.fmin(found, reached)
     return found
 
 

@@ -59,7 +59,9 @@ def _style(style: str, values: Mapping[str, str]) -> str:
     kept = [p for p in parts if not p.startswith("font-family") and p != "stroke-linecap: square"]
     text = ";".join(re.sub(r"^font: (?:[a-z0-9]+ )*([\d.]+px) .*", r"font-size:\1", p) for p in kept)
     text = re.sub(r":\s+", ":", text)
-    return re.sub(r"#[0-9a-fA-F]{6}\b", lambda m: values.get(m[0].lower(), m[0]), text)
+    text = re.sub(r"#[0-9a-fA-F]{6}\b", lambda m: values.get(m[0].lower(), m[0]), text)
+    # Letters in a defense's colour are darkened towards the ink: text needs more contrast than a line.
+    return re.sub(r"var\(--c\d\)", r"color-mix(in srgb,\g<0> 55%,var(--ink))", text) if "font-size" in text else text
 
 
 def _rounded(text: str) -> str:

@@ -36,6 +36,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:,.{max(0, digits - 1 - exponent)}f}".replace("-", "−")
 
 
+def points(value: float) -> str:
+    """Return a difference of fractions in points of per cent: "−2.2"."""
+    return f"{100 * value:.1f}".replace("-", "−")
+
+
 def count(value: float | None) -> str:
     """Return a count with a suffix: 410 k, 1.95 M."""
     if missing(value):

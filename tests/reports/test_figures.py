@@ -1,0 +1,238 @@
+"""The figures: what they plot against closed forms, and SVG that is well-formed, themed, inert and deterministic."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import resources
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.reports import drawing, figures, palette, series, svg
+from bench.reports.board import Board
+
+
+@pytest.fixture(scope="module")
+def drawn(board: Board) -> dict[str, figures.Figure]:
+    return {f.name: f for f in figures.draw(board, series.tables(board))}
+
+
+def test_every_figure_is_there(drawn: dict[str, figures.Figure]) -> None:
+    assert list(drawn) == ["accuracy-against-eps", "cost", "stability", "curvature", "correlation", "training"]
+    assert len(drawn["stability"].panels) == 8
+
+
+def test_figures_are_well_formed_themed_and_share_no_id(drawn: dict[str, figures.Figure]) -> None:
+    ids: list[str] = []
+    for figure in drawn.values():
+        for panel in figure.panels:
+            root = ElementTree.fromstring(panel.svg)
+            ids += [e.attrib["id"] for e in root.iter() if "id" in e.attrib]
+            assert not re.search(r"#0[0-9]0[0-9]0[0-9]\b", panel.svg), "a sentinel colour was left"
+            assert "DejaVu" not in panel.svg
+            assert "<style" not in panel.svg
+    assert len(ids) == len(set(ids))
+
+
+def test_same_board_same_bytes(board: Board, drawn: dict[str, figures.Figure]) -> None:
+    assert figures.draw(board, series.tables(board)) == list(drawn.values())
+
+
+def test_a_defense_has_its_colour_in_every_figure(board: Board, drawn: dict[str, figures.Figure]) -> None:
+    slots = {row.anchor: palette.styles(series.names(board))[row.defense].slot for row in board.rows}
+    for name in ("accuracy-against-eps", "cost", "curvature", "training"):
+        root = ElementTree.fromstring(drawn[name].panels[0].svg)
+        for anchor, slot in slots.items():
+            marked = [e for e in root.iter() if e.attrib.get("data-series") == anchor]
+            assert marked, (name, anchor)
+            used = set(re.findall(r"var\(--c(\d)\)", "".join(ElementTree.tostring(e, "unicode") for e in marked)))
+            assert used == {str(slot)}
+
+
+def test_alt_text_and_numbers_say_the_board(board: Board, drawn: dict[str, figures.Figure]) -> None:
+    figure = drawn["accuracy-against-eps"]
+    for row in board.rows:
+        shown = f"{row.defense} {100 * row.cells['pgd_l2_0.05'].value:.1f} % to"  # type: ignore[operator]
+        assert shown in figure.alt
+        (line,) = [line for line in figure.numbers if line[0] == row.defense]
+        assert line[2:] == tuple(
+            f"{100 * row.cells[c].value:.1f}"  # type: ignore[operator]
+            for c in ("clean_accuracy", *(f"pgd_l2_{e:g}" for e in (0.05, 0.1, 0.15, 0.2, 0.5)))
+        )
+
+
+def test_names_are_text_not_markup_and_not_mathematics(make_board: Callable[..., Board]) -> None:
+    board = make_board(names={"<b>$x^2$&": (0.4, 3.0, 30.0, 1.0), "b": (0.3, 3.0, 30.0, 1.0)}, seeds=1, n=40)
+    figure = figures.draw(board, series.tables(board))[0]
+    texts = [e.text for e in ElementTree.fromstring(figure.panels[0].svg).iter("text")]
+    assert "<b>$x^2$&" in texts
+
+
+def test_columns_that_were_not_measured_leave_their_figures_out(make_board: Callable[..., Board]) -> None:
+    board = make_board(names={"standard": (0.3, 9.0, 41.0, 1.0)}, seeds=1, n=30, evaluations=("accuracy",))
+    assert [f.name for f in figures.draw(board, series.tables(board))] == ["training"]
+
+
+def test_a_stored_map_of_the_plane_is_drawn(board: Board) -> None:
+    grid = {"probability": [[0.0, 0.2, 1.0], [0.1, 0.6, 1.0], [0.2, 0.9, 1.0]], "extent": [0.0, 1.0, 0.0, 1.0]}
+    row = board.rows[0]
+    facts = {0: {**row.facts[0], "info": {"plane": {"grid": grid}}}}
+    figure = figures.decision_boundaries(replace(board, rows=(replace(row, facts=facts), *board.rows[1:])), {})
+    assert figure is not None
+    assert [p.title for p in figure.panels] == [f"{row.defense}, seed 0"]
+
+
+# What is plotted
+
+
+def test_front_of_known_points() -> None:
+    points = [(1.0, 5.0), (2.0, 4.0), (2.0, 7.0), (3.0, 7.0), (4.0, 9.0), (1.0, 3.0)]
+    assert series.front(points) == [0, 2, 4]
+
+
+def test_breaking_distance_is_the_smallest_budget_that_broke(board: Board) -> None:
+    table = pd.DataFrame(
+        {
+            "pgd_l2_0.1_robust": [True, True, False],
+            "pgd_l2_0.5_robust": pd.array([True, False, None], dtype="boolean"),
+            "autoattack_l2_0.5_robust": [True, False, False],
+        }
+    )
+    assert series.breaking_distance(board, table).tolist() == [np.inf, 0.5, 0.1]
+
+
+def test_breaking_distance_is_missing_where_nothing_was_measured(board: Board) -> None:
+    assert np.isnan(series.breaking_distance(board, pd.DataFrame({"margin": [1.0]}))).all()
+
+
+def test_rank_correlation_is_minus_one_where_flat_means_robust(board: Board) -> None:
+    name = board.rows[0].defense
+    part = board.examples[board.examples["defense"] == name].copy()
+    part["margin"] = 100.0 - part["curvature"]
+    found = series.correlations(board, {**series.tables(board), name: part})
+    rho = {(c.flatness, c.robustness): c.rho for c in found if c.defense == name}
+    assert rho["curvature", "margin"] == pytest.approx(-1.0, abs=1e-12)
+
+
+def test_rank_correlation_agrees_with_pandas(board: Board) -> None:
+    row = board.rows[1]
+    table = series.tables(board)[row.defense]
+    table = table[table["clean_correct"] & table["curvature"].notna()]
+    expected = [t["gradient_norm"].corr(t["margin"], method="spearman") for _, t in table.groupby("seed")]
+    found = series.correlations(board, series.tables(board))
+    (ours,) = [c for c in found if (c.defense, c.flatness, c.robustness) == (row.defense, "gradient_norm", "margin")]
+    assert ours.rho == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+def test_curves_are_medians_and_quartiles_of_what_is_there(board: Board) -> None:
+    row = board.rows[0]
+    table = series.tables(board)[row.defense]
+    curves = {c.kind: c for c in series.curves(board, table, "stability")}
+    assert set(curves) == {"", "worst", "approximation", "bound"}
+    values = table["stability_0.03_worst"].dropna()
+    for got, q in ((curves["worst"].low, 0.25), (curves["worst"].middle, 0.5), (curves["worst"].high, 0.75)):
+        assert got[3] == values.quantile(q, interpolation="nearest")
+
+
+@pytest.mark.parametrize(
+    ("places", "spread"),
+    [([0.0, 10.0], [0.0, 10.0]), ([5.0, 5.0], [4.0, 6.0]), ([0.0, 1.0, 9.0], [-0.5, 1.5, 9.0]), ([], [])],
+)
+def test_labels_are_pushed_apart_and_keep_their_centre(places: list[float], spread: list[float]) -> None:
+    assert drawing.spread(places, 2.0) == pytest.approx(spread)
+
+
+def test_labels_never_overlap() -> None:
+    places = sorted(np.random.default_rng(0).uniform(0, 30, 14).tolist())
+    assert np.diff(drawing.spread(places, 3.0)).min() > 3.0 - 1e-9
+
+
+# SVG and colours
+
+
+def test_embedding_prefixes_used_ids_and_drops_the_others() -> None:
+    source = (
+        '<?xml version="1.0"?><svg xmlns="x" viewBox="0 0 9 9"><metadata>m</metadata><defs><clipPath id="c"/></defs>'
+        '<g id="unused"><path d="M 1.23456 2.00001" clip-path="url(#c)" style="stroke: #0069b4; fill: #010101"/></g>'
+        '<g id="series:lcnn"/></svg>'
+    )
+    out = svg.embed(source, "fig", {"#0069b4": "var(--c1)"})
+    assert 'id="fig-c"' in out
+    assert "url(#fig-c)" in out
+    assert "unused" not in out
+    assert 'd="M 1.23 2"' in out
+    assert "stroke:var(--c1);fill:var(--ink)" in out
+    assert '<g data-series="lcnn"/>' in out
+
+
+def test_colours_are_fixed_by_name_whatever_else_is_on_the_board() -> None:
+    assert palette.styles(["lcnn"])["lcnn"] == palette.styles(["vanilla", "mine", "lcnn"])["lcnn"]
+
+
+def test_many_defenses_never_share_colour_marker_and_dash() -> None:
+    looks = palette.styles(["standard", "lcnn", *(f"mine{k}" for k in range(28))]).values()
+    assert len({(s.slot, s.marker, s.dash) for s in looks}) == 30
+
+
+def stylesheet_colours() -> dict[str, tuple[str, str]]:
+    css = resources.files("bench.reports").joinpath("templates", "page.css").read_text("utf-8")
+    return {name: (day, night) for name, day, night in re.findall(r"--(\w+): light-dark\((#\w+), (#\w+)\)", css)}
+
+
+def linear(colour: str) -> np.ndarray:
+    rgb = np.array([int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)])
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def luminance(colour: str) -> float:
+    return float(linear(colour) @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(a: str, b: str) -> float:
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_text_and_marks_have_enough_contrast_day_and_night() -> None:
+    colours = stylesheet_colours()
+    for theme in (0, 1):
+        paper = colours["paper"][theme]
+        for name, least in (("ink", 7.0), ("muted", 4.5), ("accent", 4.5), ("bad", 4.5), ("good", 4.5)):
+            assert contrast(colours[name][theme], paper) >= least, (name, theme)
+        for slot in range(10):
+            assert contrast(colours[f"c{slot}"][theme], paper) >= 3.0, (slot, theme)
+
+
+def test_light_colours_of_page_and_palette_agree() -> None:
+    colours = stylesheet_colours()
+    looks = palette.styles([f"d{k}" for k in range(10)]).values()
+    assert {s.slot: s.colour for s in looks} == {k: colours[f"c{k}"][0] for k in range(10)}
+
+
+# Machado, Oliveira and Fernandes 2009, severity 1: how the colour-blind see linear RGB.
+VISIONS = {
+    "usual": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+}
+
+
+def cielab(rgb: np.ndarray) -> np.ndarray:
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    x = np.array(to_xyz) @ np.clip(rgb, 0, 1) / [0.9505, 1.0, 1.089]
+    f = np.where(x > 0.008856, np.cbrt(x), 7.787 * x + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("vision", VISIONS)
+@pytest.mark.parametrize("theme", [0, 1])
+def test_the_eight_defenses_can_be_told_apart_by_everybody(vision: str, theme: int) -> None:
+    colours = [stylesheet_colours()[f"c{slot}"][theme] for slot in range(8)]
+    seen = [cielab(np.array(VISIONS[vision]) @ linear(colour)) for colour in colours]
+    distances = [np.linalg.norm(a - b) for k, a in enumerate(seen) for b in seen[:k]]
+    assert min(distances) > 17  # 2.3 is just noticeable

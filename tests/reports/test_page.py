@@ -1,0 +1,298 @@
+"""The page as text: its numbers are the board's, it is inert, self-contained, deterministic and small enough."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.reports import page, pictures, sections, series, summary, view, words
+from bench.reports.board import Board
+
+HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
+
+
+class Tree(HTMLParser):
+    """Every element with its attributes and the text directly after its start tag."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str], str]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {k: v or "" for k, v in attrs}, ""))
+
+    def handle_data(self, data: str) -> None:
+        if self.elements:
+            tag, attrs, text = self.elements[-1]
+            self.elements[-1] = (tag, attrs, text + data)
+
+    def find(self, tag: str, **attrs: str) -> list[tuple[dict[str, str], str]]:
+        wanted = {k.replace("_", "-"): v for k, v in attrs.items()}
+        return [(a, t) for name, a, t in self.elements if name == tag and wanted.items() <= a.items()]
+
+
+@pytest.fixture(scope="module")
+def html(board: Board) -> str:
+    return page.render(board)
+
+
+@pytest.fixture(scope="module")
+def tree(html: str) -> Tree:
+    return Tree(html)
+
+
+def test_every_number_of_the_table_is_the_boards(board: Board, tree: Tree) -> None:
+    cells = [a for tag, a, _ in tree.elements if tag == "td" and "data-column" in a]
+    shown = [float(a["data-sort"]) for a in cells if a["data-column"] == "curvature"]
+    assert shown == [row.cells["curvature"].value for row in board.rows]
+    ranking = [float(a["data-sort"]) for a in cells if a["data-column"] == board.ranking]
+    assert ranking == sorted((row.cells[board.ranking].value for row in board.rows), reverse=True)
+    names = {a["data-column"] for a in cells}
+    assert {c.name for c in board.columns if c.evaluation} <= names
+
+
+def test_rank_ranges_and_intervals_stand_in_the_row(board: Board, html: str) -> None:
+    for row in board.rows:
+        line = re.search(rf'<tr id="row-{row.anchor}".*?</tr>', html, re.S)
+        assert line is not None
+        text = re.sub(r"<[^>]+>", " ", line[0])
+        cell = row.cells[board.ranking]
+        assert words.rank_range(row.rank_low, row.rank_high) in text
+        assert f"{100 * cell.low:.1f}–{100 * cell.high:.1f}" in text  # type: ignore[operator]
+
+
+def test_table_has_real_semantics(board: Board, tree: Tree) -> None:
+    heads = [a for tag, a, _ in tree.elements if tag == "th" and a.get("scope") == "col" and "data-column" in a]
+    assert [a["data-column"] for a in heads if "aria-sort" in a] == ["rank"]
+    rows = [a for tag, a, _ in tree.elements if tag == "th" and a.get("scope") == "row" and "data-column" in a]
+    assert len(rows) == len(board.rows)
+    assert tree.find("caption")
+
+
+def test_ids_are_unique_and_every_link_and_reference_has_its_target(html: str, tree: Tree) -> None:
+    ids = [a["id"] for _, a, _ in tree.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    inside = {a["href"][1:] for _, a, _ in tree.elements if a.get("href", "").startswith("#")}
+    named = {a[k] for _, a, _ in tree.elements for k in ("aria-labelledby", "for") if k in a}
+    drawn = set(re.findall(r"url\(#([^)]+)\)", html))
+    assert (inside | named | drawn) - set(ids) == set()
+
+
+def test_every_column_has_a_glossary_entry_and_every_figure_a_text(board: Board, tree: Tree) -> None:
+    ids = {a["id"] for _, a, _ in tree.elements if "id" in a}
+    shown = [c for c in board.columns if c.name not in view.APART]
+    assert {f"glossary-{c.name}" for c in shown} <= ids
+    drawings = [a for _, a, _ in tree.elements if a.get("role") == "img"]
+    assert len(drawings) >= 5
+    assert all(len(a["aria-label"]) > 20 for a in drawings)
+    assert all(a.get("alt") for a, _ in tree.find("img"))
+
+
+def test_nothing_is_loaded_from_anywhere(tree: Tree) -> None:
+    for tag, attrs, _ in tree.elements:
+        for key in ("src", "href", "action", "srcset", "poster", "data"):
+            if key in attrs and not (tag == "a" and attrs[key].startswith("https://")):
+                assert attrs[key].startswith(("#", "data:")), (tag, attrs)
+
+
+def test_policy_allows_only_this_script_by_its_hash(html: str, tree: Tree) -> None:
+    (meta,) = [a for a, _ in tree.find("meta") if a.get("http-equiv") == "Content-Security-Policy"]
+    script = re.findall(r"<script>(.*?)</script>", html, re.S)
+    assert len(script) == 1
+    digest = base64.b64encode(hashlib.sha256(script[0].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in meta["content"]
+    assert meta["content"].startswith("default-src 'none'")
+    assert "http" not in meta["content"]
+
+
+def test_hostile_names_and_descriptions_stay_inert(make_board: Callable[..., Board]) -> None:
+    board = make_board(
+        names={HOSTILE: (0.5, 3.0, 30.0, 1.0), "$x$</text>": (0.3, 3.0, 30.0, 1.0)},
+        seeds=1,
+        n=60,
+        data_note=HOSTILE,
+        data_original=False,
+        data_name=HOSTILE,
+        data_classes=[HOSTILE] * 10,
+        row_description=HOSTILE,
+        row_source=HOSTILE,
+        row_bibtex="</script><script>alert(3)</script>",
+        row_hyperparameters={HOSTILE: HOSTILE},
+    )
+    html = page.render(board)
+    found = Tree(html).elements
+    assert len([tag for tag, a, _ in found if tag == "script" and "type" not in a]) == 1
+    assert not [a for _, a, _ in found if any(k.startswith("on") for k in a)]
+    assert not [a for tag, a, _ in found if tag == "img" and not a["src"].startswith("data:image/png;base64,")]
+    assert "alert(1)" in html
+
+
+def test_a_link_with_another_scheme_becomes_none() -> None:
+    assert page.href("https://arxiv.org/abs/2206.07144") == "https://arxiv.org/abs/2206.07144"
+    assert page.href("javascript:alert(1)") == "#"
+    assert page.href("JaVaScRiPt:alert(1)") == "#"
+
+
+def test_same_board_same_bytes(board: Board, html: str) -> None:
+    assert page.render(board) == html
+
+
+def test_same_bytes_in_a_fresh_process_without_torch(make_board: Callable[..., Board]) -> None:
+    code = (
+        "import importlib.util, sys\n"
+        f"spec = importlib.util.spec_from_file_location('s', {str(Path(__file__).with_name('synthetic.py'))!r})\n"
+        "s = importlib.util.module_from_spec(spec); spec.loader.exec_module(s)\n"
+        "from bench.reports import page\n"
+        "sys.stdout.buffer.write(page.render(s.make_board(seeds=1, n=40)).encode())\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join(["", *sys.path])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    assert done.stdout.decode() == page.render(make_board(seeds=1, n=40))
+
+
+def test_twenty_defenses_with_a_thousand_images_stay_under_five_megabytes(make_board: Callable[..., Board]) -> None:
+    names = {f"defense_{k:02d}": (0.3 + 0.02 * k, 9.0 - 0.3 * k, 40.0 / (k + 1), 1 + 0.2 * k) for k in range(20)}
+    board = make_board(names=names, n=1000, shape=(3, 32, 32), pictures=40)
+    assert len(page.render(board).encode()) < 5e6
+
+
+# Words
+
+
+def answers(board: Board) -> dict[str, summary.Answer]:
+    return {a.question: a for a in summary.summary(board)}
+
+
+def test_summary_says_tie_when_paired_tests_do_not_separate(board: Board) -> None:
+    first, second = board.rows[:2]
+    assert second.rank_low == 1
+    found = answers(board)
+    assert found["Which is best?"].short == f"{first.defense}, in a tie"
+    assert found["Is it really better than the next?"].short == "No, they are tied"
+    assert f"{second.defense} could hold first place as well." in found["Which is best?"].sentences
+
+
+def test_summary_says_yes_when_they_do(board: Board) -> None:
+    rows = (replace(board.rows[0], rank_high=1), replace(board.rows[1], rank_low=2), *board.rows[2:])
+    rows = (*rows[:2], *(replace(r, rank_low=max(2, r.rank_low or 2)) for r in rows[2:]))
+    found = answers(replace(board, rows=rows))
+    assert found["Is it really better than the next?"].short == "Yes"
+    assert found["Which is best?"].short == rows[0].defense
+
+
+def test_summary_is_honest_about_trust_seeds_and_data(make_board: Callable[..., Board]) -> None:
+    board = make_board(seeds=1, n=60, trust=False, data_name="digits-jpeg", data_original=False, data_note="A copy.")
+    belief = answers(board)["Can I believe it?"]
+    assert belief.short == "With care: trust was not assessed"
+    text = " ".join(belief.sentences)
+    assert "trained once" in text
+    assert "digits-jpeg, not the original set. A copy." in text
+
+
+def test_rows_without_rank_stand_apart_with_the_reason(make_board: Callable[..., Board]) -> None:
+    board = make_board(n=60, seeds=1, failed=("cure",), violated=("lcnn",))
+    html = page.render(board)
+    table = html[html.index('<table id="ranking">') : html.index("</table>", html.index('<table id="ranking">'))]
+    apart = html[html.index('id="apart-title"') : html.index("</ul>", html.index('id="apart-title"'))]
+    for name in ("cure", "lcnn"):
+        assert f'id="row-{name}"' not in table
+        assert f'id="row-{name}"' in apart
+    assert "expected finite logits, got NaN" in apart
+    assert "invalid: bounds" in apart
+
+
+def test_a_board_without_any_attack_still_has_a_page(make_board: Callable[..., Board]) -> None:
+    board = make_board(names={"standard": (0.3, 9.0, 41.0, 1.0)}, n=40, seeds=1, evaluations=("accuracy", "curvature"))
+    html = page.render(board)
+    assert "Nothing is ranked" in html
+    assert 'id="figure-curvature"' in html
+
+
+@pytest.mark.parametrize(("n", "text"), [(10_000, "61.06"), (1000, "61.1"), (100, "61"), (64, "61"), (200, "61.1")])
+def test_percent_shows_no_more_digits_than_the_images_give(n: int, text: str) -> None:
+    assert words.percent(0.6106, n) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(270.89, "271"), (0.0315, "0.0315"), (6061.96, "6,062"), (1e-5, "1.00e−5"), (0, "0"), (None, "–"), (-2.5, "−2.50"),
+     (float("nan"), "–"), (float("inf"), "∞"), (99_999.6, "1.00e5"), (0.0009996, "0.00100")],
+)  # fmt: skip
+def test_numbers_have_three_digits(value: float | None, text: str) -> None:
+    assert words.number(value) == text
+
+
+def test_durations_and_counts() -> None:
+    assert [words.duration(s) for s in (6.2, 61.0, 204.0, 7300.0)] == ["6.2 s", "61 s", "3.4 min", "2.0 h"]
+    assert [words.count(k) for k in (0, 412, 410_000, 1_950_000)] == ["0", "412", "410 k", "1.95 M"]
+
+
+# Sections
+
+
+def test_command_of_a_row_replaces_defenses_and_seeds(board: Board) -> None:
+    plan = {**board.plan, "command": "bench run --suite s --defense a --defense=b --seeds 0,1,2 --out 'my results'"}
+    row = next(r for r in board.rows if r.defense == "lcnn")
+    assert sections.row_command(plan, row) == "bench run --suite s --out 'my results' --defense lcnn --seeds 0,1"
+
+
+def test_stages_count_every_image_of_every_seed(board: Board) -> None:
+    row = board.rows[0]
+    stages = sections.section(board, row, series.tables(board)[row.defense]).stages
+    assert sum(int(k.replace(",", "")) for _, k, _ in stages) == 2 * row.n
+    held = next(float(share) for stage, _, share in stages if stage == "not broken")
+    assert held == pytest.approx(100 * (row.cells[board.ranking].value or 0), abs=0.05)
+
+
+def test_tightness_is_measured_over_bound(board: Board) -> None:
+    row = board.rows[0]
+    table = board.examples[board.examples["defense"] == row.defense]
+    ratio = (table["stability_0.1_worst"] / table["stability_0.1_bound"]).median()
+    shown = {line[0]: line[1] for line in sections.section(board, row, series.tables(board)[row.defense]).tightness}
+    assert shown["stability_0.1_worst"] == words.number(float(ratio))
+
+
+def test_png_decodes_to_the_pixels() -> None:
+    rng = np.random.default_rng(0)
+    for channels in (1, 3):
+        image = rng.random((channels, 5, 7))
+        decoded = np.asarray(Image.open(io.BytesIO(pictures.png(image)))).reshape(5, 7, channels)
+        np.testing.assert_array_equal(decoded, np.rint(255 * image).astype("uint8").transpose(1, 2, 0))
+
+
+def test_large_pictures_are_shrunk_by_averaging() -> None:
+    image = np.zeros((1, 130, 130))
+    image[:, :3, :3] = 0.9
+    data = base64.b64decode(pictures.data_uri(image).partition(",")[2])
+    decoded = np.asarray(Image.open(io.BytesIO(data)))
+    assert decoded.shape == (43, 43)
+    assert decoded[0, 0] == round(255 * 0.9)
+
+
+def test_gallery_shows_the_stored_images_and_what_broke_them(board: Board) -> None:
+    row = board.rows[0]
+    shown = pictures.gallery(board, row, series.tables(board)[row.defense])
+    assert shown is not None
+    stored = board.pictures[row.defense, shown.seed]
+    assert [p.index for p in shown.first] == stored["index"][: len(shown.first)].tolist()
+    assert shown.last[0].index == stored["index"][-1]
+    table = board.examples.set_index(["defense", "seed", "index"])
+    for p in (*shown.first, *shown.last):
+        facts = table.loc[(row.defense, shown.seed, p.index)]
+        assert p.broken_by == facts["autoattack_l2_0.5_broken_by"]
+        assert p.label == str(facts["label"])
