@@ -129,6 +129,12 @@ class Best:
         """Return the indices of the examples still to be attacked (waits for the device)."""
         return (~self.stopped).nonzero()[:, 0]
 
+    def parts(self, rows: int) -> Iterator[Tensor]:
+        """Yield the examples still to be attacked in parts of at most `rows`."""
+        todo = self.open()
+        if len(todo):
+            yield from todo.split(max(1, rows))
+
     def result(self) -> Tensor:
         """Return the worst points (B, C, H, W).
 

@@ -94,7 +94,7 @@ def apgd(
         goals = best.logits.scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)
         for restart in range(restarts):
             for group in ranks:
-                for rows in best.open().split(max(1, ROWS // len(group))):
+                for rows in best.parts(ROWS // len(group)):
                     starts = [
                         _geometry.sphere_perturbation(
                             x[rows], keys[rows], STREAMS[loss] + restart * classes + rank, eps, norm
@@ -141,7 +141,8 @@ class _Climb:
     def start(cls, x: Tensor, y: Tensor, rows: Tensor, goals: Tensor, delta: Tensor, eps: float, norm: str) -> _Climb:
         n, t = delta.shape[:2]
         x0 = x[rows][:, None].expand(delta.shape).contiguous()
-        point = (x0 + delta).clamp(0, 1)
+        flat0 = x0.flatten(0, 1)
+        point = _geometry.into(flat0, flat0 + delta.flatten(0, 1), eps, norm).view(delta.shape)
         flat = x.new_zeros((n, t))
         return cls(
             rows, x0, y[rows][:, None].expand(n, t).contiguous(), goals[rows], point, point, point, point, point,
@@ -170,7 +171,7 @@ def _run(
             logits, value, slope = _model.gradient(
                 model, s.point.flatten(0, 1), lambda z: LOSSES[loss](z, s.y.flatten(), s.goal.flatten()), draws
             )
-            s.slope, value = slope.view(shape), value.view(shape[:2])
+            s.slope, value = slope.reshape(shape), value.reshape(shape[:2])
             zero[s.rows] += (slope.flatten(1) == 0).all(1).view(shape[:2]).any(1)
         else:
             logits = _model.predict(model, s.point.flatten(0, 1))
@@ -222,7 +223,7 @@ def _tell(best: _model.Best, s: _Climb, logits: Tensor) -> None:
     else:
         worst = _model.margin_loss(logits, s.y.flatten()).view(n, t).argmax(1)
         each = torch.arange(n, device=worst.device)
-        worst_point, worst_logits = s.point[each, worst], logits.view(n, t, -1)[each, worst]
+        worst_point, worst_logits = s.point[each, worst], logits.reshape(n, t, -1)[each, worst]
     best.see(s.rows, worst_point, worst_logits)
-    best.note(s.rows, logits.view(n, -1))
+    best.note(s.rows, logits.reshape(n, -1))
     best.note(s.rows, s.slope)

@@ -58,7 +58,7 @@ def fab(
         near[best.margin > 0] = 0
         goals = best.logits.scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)
         for group in lockstep(min(targets, best.logits.shape[1] - 1)):
-            for rows in best.open().split(max(1, ROWS // len(group))):
+            for rows in best.parts(ROWS // len(group)):
                 _walk(model, x, y, rows, goals[:, group], best, near, steps, eps, norm, alpha_max, eta, beta)
     if trace is not None:
         trace.update(margin=best.margin, nearest=near)
@@ -77,14 +77,14 @@ def _walk(
         logits, gap, slope = _model.gradient(
             model, point, lambda z, t=goal, c=truth: (z.gather(1, t[:, None]) - z.gather(1, c[:, None]))[:, 0]
         )
-        best.note(rows, slope.view(len(rows), -1))
+        best.note(rows, slope.reshape(len(rows), -1))
         w = slope.flatten(1)
         offset = (w * point.flatten(1)).sum(1) - gap
         twice = torch.cat([point, x0]).flatten(1)
         move = to_hyperplane(twice, torch.cat([w, w]), torch.cat([offset, offset]), norm)
         size = _geometry.size(move, norm).clamp_min(1e-8)
         alpha = (size[: len(w)] / (size[: len(w)] + size[len(w) :])).clamp_max(alpha_max)
-        first, second = (part.view_as(point) for part in (twice + eta * move).chunk(2))
+        first, second = (part.reshape(point.shape) for part in (twice + eta * move).chunk(2))
         point = torch.lerp(first, second, _geometry.per_example(alpha, point)).clamp_(0, 1)
 
         logits = _model.predict(model, point)

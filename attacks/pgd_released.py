@@ -54,8 +54,9 @@ def pgd_released(
     _geometry.check_norm("pgd_released", norm)
     keys = randomness.example_keys(x, seed)
     zero = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    radius = _geometry.inner(x, eps, norm)
     cube = _geometry.random_perturbation(x, keys, STREAM, eps, "linf")
-    point = x + _geometry.project(cube, eps, norm)
+    point = x + _geometry.project(cube, radius, norm)
     finite = torch.ones((), dtype=torch.bool, device=x.device)
     with _model.quiet(model):
         guess = _model.predict(model, x).argmax(1)
@@ -70,7 +71,7 @@ def pgd_released(
                 direction = slope / _geometry.per_example(squares.sqrt(), slope)
             else:
                 direction = slope.sign()
-            point = x + _geometry.project(point + relative_step * eps * direction - x, eps, norm)
+            point = x + _geometry.project(point + relative_step * eps * direction - x, radius, norm)
     if not finite:
         raise FloatingPointError(
             "pgd_released: expected finite logits and gradients, got NaN or infinity. Mend the model's forward."

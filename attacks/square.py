@@ -73,7 +73,7 @@ def _search(
 ) -> None:  # fmt: skip
     """Search from the starting pattern; `delta` (n, C, H, W) is the accepted perturbation of the open examples."""
     every, (channels, height, width) = _model.check_interval(x), x.shape[1:]
-    x0, goal, keys = x[rows], y[rows], keys[rows]
+    x0, goal, keys, eps = x[rows], y[rows], keys[rows], _geometry.inner(x, eps, norm)
     delta = _geometry.into(x0, x0 + (_stripes if norm == "linf" else _tiles)(x0, keys, eps), eps, norm) - x0
     margin = best.see(rows, x0 + delta, model(x0 + delta))
     poison = torch.zeros_like(margin)  # turns NaN or infinite when a margin does: one sum instead of a check a query
