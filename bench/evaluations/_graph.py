@@ -30,13 +30,15 @@ KINKED_MODULES = (
     nn.Hardswish, nn.Hardshrink, nn.Softshrink, nn.Threshold, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d,
     nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d, nn.FractionalMaxPool2d,
 )  # fmt: skip
-KINKS = (
-    "Relu", "LeakyRelu", "Prelu", "Rrelu", "Elu", "Celu", "Hardtanh", "Hardsigmoid", "Hardswish", "Hardshrink",
-    "Softshrink", "Threshold", "MaxPool", "AdaptiveMaxPool", "FractionalMaxPool", "MkldnnMaxPool", "Abs", "Clamp",
-    "Max", "Min", "Amax", "Amin", "Aminmax", "Fmax", "Fmin", "Cummax", "Cummin", "Sort", "Topk", "Kthvalue",
-    "Median", "Nanmedian", "Mode", "Round", "Floor", "Ceil", "Trunc", "Frac", "Fmod", "Remainder", "Sign", "Where",
-    "SmoothL1", "Huber", "LinalgVectorNorm", "Norm",
-)  # fmt: skip
+KINKS = frozenset({
+    "Relu", "LeakyRelu", "PreluKernel", "RreluWithNoise", "Elu", "Celu", "Hardtanh", "Hardsigmoid", "Hardswish",
+    "Hardshrink", "Softshrink", "Threshold", "MaxPool2DWithIndices", "MaxPool3DWithIndices",
+    "AdaptiveMaxPool2D", "AdaptiveMaxPool3D", "FractionalMaxPool2D", "MkldnnMaxPool2D", "Abs", "Clamp",
+    "ClampMin", "ClampMax", "Max", "Min", "Maximum", "Minimum", "Amax", "Amin", "Aminmax", "Fmax", "Fmin",
+    "Cummax", "Cummin", "Sort", "Topk", "Kthvalue", "Median", "Nanmedian", "Mode", "Round", "Floor", "Ceil",
+    "Trunc", "Frac", "Fmod", "Remainder", "Sign", "Where", "SmoothL1Loss", "HuberLoss", "LinalgVectorNorm",
+    "Norm",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Activation:
     @property
     def beta(self) -> float | None:
         """β of the softplus family, None for others."""
-        return float(self.module.beta) if isinstance(self.module, SOFTPLUS) else None
+        return float(torch.as_tensor(self.module.beta).detach()) if isinstance(self.module, SOFTPLUS) else None
 
     def value(self, z: Tensor) -> Tensor:
         """Apply the activation to other inputs, without being recorded."""
@@ -139,13 +141,7 @@ def kinks(logits: Tensor, calls: Calls) -> list[str]:
     is not seen; the fundamental-theorem check of the `bounds` evaluation is there for that.
     """
     names = {operation(node) for node in in_order(logits)}
-    found = {name for name in names if any(_is(name, kink) for kink in KINKS)}
-    return sorted(found or set(calls.kinked))
-
-
-def _is(name: str, kink: str) -> bool:
-    """Return whether an operation is the named one, or a variant of it ("MaxPool2DWithIndices")."""
-    return name == kink or (name.startswith(kink) and (kink.endswith("Pool") or name[len(kink)].isdigit()))
+    return sorted((names & KINKS) or set(calls.kinked))
 
 
 def curved(logits: Tensor, calls: Calls) -> list[str]:

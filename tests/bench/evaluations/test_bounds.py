@@ -1,0 +1,181 @@
+"""The bounds evaluation as a whole: holds on real layers, is missing where it must be, and catches planted errors."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from bench.errors import UsageError
+from bench.evaluations import bounds as module
+from bench.evaluations._inequalities import Inequality
+from bench.evaluations.bounds import Verdict, bounds
+
+SETTINGS = {"radius": [0.01, 0.1]}
+
+
+def test_everything_that_must_hold_holds(model, images):
+    table = bounds(model, *images, **SETTINGS)
+    assert table["bound_violation"] == [""] * 6
+    assert (table["bound_violations"] == 0).all()
+    assert (table["bounds_undecided"] == 0).all()
+    assert table["bounds_applicable"].all()
+    assert (table["fundamental_theorem_error"] < 0.02).all()
+    for name, values in table.items():
+        if name.startswith("tightness"):
+            assert (values >= 0).all(), name
+            assert (values <= 1 + 1e-6).all(), name
+    shares = sum(v for k, v in table.items() if k.startswith("curvature_share"))
+    torch.testing.assert_close(shares, torch.ones_like(shares))
+
+
+def test_smooth_networks_are_tight_on_nine_nodes_along_the_top_eigenvector(lcnn, images):
+    table = bounds(lcnn, *images, **SETTINGS)
+    assert (table["bounds_nodes"] <= 33).all()
+    assert (table["bounds_unsettled"] == 0).all()
+    assert (table["tightness_gradient_0.01_worst"] > 0.9).all()  # so a constant 10 % too small would be caught
+    assert (table["ratio_quadratic_gradient_0.1_worst"] > 1).any()  # the approximation is no bound
+
+
+@pytest.mark.parametrize("planted", ["curvature", "layer", "softmax", "activation", "lipschitz"])
+def test_planted_errors_are_counted(lcnn, images, monkeypatch, planted):
+    if planted == "curvature":  # δ × 0.5
+        whole = module._second_order
+
+        def half(*arguments):
+            loss, gradient, product = whole(*arguments)
+            return loss, gradient, 0.5 * product
+
+        monkeypatch.setattr(module, "_second_order", half)
+        monkeypatch.setattr("bench.evaluations._paths.QUADRATURE", 10.0)
+        word = "gradient_integral"
+    elif planted == "layer":
+        whole = module.Layers.of
+
+        def dropped(*arguments):
+            layers = whole(*arguments)
+            layers.weights[1].mul_(0.0)
+            return layers
+
+        monkeypatch.setattr(module.Layers, "of", dropped)
+        word = "split by layer"
+    elif planted == "softmax":
+        monkeypatch.setattr(module.Layers, "softmax_norm", lambda self: torch.full_like(self.at.scale, 10.0))
+        word = "‖H_z‖ ≤"
+    elif planted == "activation":
+        whole = module.Layers.of
+
+        def bent(*arguments):
+            layers = whole(*arguments)
+            layers.curvatures[0].add_(0.1)
+            return layers
+
+        monkeypatch.setattr(module.Layers, "of", bent)
+        word = "activation: s''"
+    else:
+        monkeypatch.setattr(module.Layers, "data_free", lambda self, constants: (1e-6, 1e-6))
+        word = "‖J‖ ≤ L"
+    table = bounds(lcnn, *images, **SETTINGS)
+    assert (table["bound_violations"] >= 1).any()
+    found = next(words for words in table["bound_violation"] if words)
+    assert word in found
+    assert " > " in found
+    assert "tolerance" in found
+
+
+def test_a_violation_names_radius_and_direction(lcnn, images, monkeypatch):
+    monkeypatch.setattr("bench.evaluations._inequalities.phi", lambda z: 0.0 * z)
+    table = bounds(lcnn, *images, **SETTINGS)
+    assert table["bound_violation"][0].startswith("loss_supremum (ε0 = 0) at radius 0.01: ")
+    assert (table["bound_violations"] >= 8).all()  # 4 segments, two ε0, and what else uses φ
+
+
+def test_a_failure_on_a_moving_grid_is_undecided_not_a_violation():
+    claim = Inequality(torch.tensor([2.0, 2.0, 0.0]), torch.tensor([1.0, 1.0, 1.0]), torch.zeros(3))
+    verdict = Verdict.clean(torch.zeros(2, dtype=torch.long))
+    verdict.judge("claim", torch.tensor([0, 1, 1]), claim, torch.tensor([True, False, True]))
+    assert verdict.violations.tolist() == [1, 0]
+    assert verdict.undecided.tolist() == [0, 1]
+    assert verdict.words[0].startswith("claim: 2 > 1")
+    assert verdict.words[1] == ""
+
+
+def test_a_right_side_that_is_not_a_number_says_nothing():
+    claim = Inequality(torch.tensor([2.0]), torch.tensor([math.nan]), torch.zeros(1))
+    assert not bool(claim.violated)
+
+
+@pytest.mark.parametrize("kink", [nn.ReLU(), nn.MaxPool2d(2)])
+def test_models_with_kinks_are_not_assessable(kink, images):
+    torch.manual_seed(0)
+    width = 9 if isinstance(kink, nn.MaxPool2d) else 36
+    table = bounds(nn.Sequential(kink, nn.Flatten(), nn.Linear(width, 5)), *images)
+    assert table["bound_violations"].isnan().all()
+    assert table["bounds_undecided"].isnan().all()
+    assert not table["bounds_applicable"].any()
+    assert table["bounds_not_applicable"][0] in ("Relu", "MaxPool2DWithIndices")
+
+
+def test_a_kink_hidden_from_the_graph_shows_in_the_self_check(images):
+    class Hidden(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x.relu()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            (x,) = ctx.saved_tensors
+            return gradient * (x > 0)
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.last = nn.Linear(36, 200), nn.Linear(200, 5)
+
+        def forward(self, x):
+            return self.last(Hidden.apply(self.first(x.flatten(1))))
+
+    table = bounds(Net(), *images, radius=[1.0], max_nodes=33)
+    assert (table["bounds_undecided"] > 0).all()
+    assert (table["bounds_unsettled"] > 0).all()
+
+
+def test_an_unknown_curved_layer_keeps_the_segments_and_drops_the_layer_bound(images):
+    class Exotic(nn.Module):
+        def forward(self, x):
+            return torch.sin(3 * x)
+
+    torch.manual_seed(0)
+    table = bounds(nn.Sequential(nn.Flatten(), nn.Linear(36, 8), Exotic(), nn.Linear(8, 5)), *images, **SETTINGS)
+    assert (table["bound_violations"] == 0).all()
+    assert "tightness_softmax" in table
+    assert "tightness_layer" not in table
+
+
+def test_batch_order_and_size_do_not_matter(lcnn, images):
+    x, y = images
+    whole = bounds(lcnn, x, y, **SETTINGS)
+    order = torch.tensor([3, 1, 0])
+    part = bounds(lcnn, x[order], y[order], **SETTINGS)
+    for name, values in part.items():
+        if isinstance(values, torch.Tensor) and values.is_floating_point():
+            torch.testing.assert_close(values, whole[name][order], rtol=1e-6, atol=1e-9)
+
+
+def test_the_model_is_left_as_found(model, images):
+    before, rng = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    model.train()
+    bounds(model, images[0][:1], images[1][:1], radius=[0.01])
+    assert all(m.training for m in model.modules())
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_wrong_radii_are_refused(lcnn, images):
+    with pytest.raises(UsageError, match="bounds radius: expected positive numbers"):
+        bounds(lcnn, *images, radius=[-1.0])
