@@ -101,6 +101,13 @@ def test_the_paper_style_estimate_is_ten_power_iterations_from_the_same_start(st
     assert (table["hessian_norm_paper"] <= table["hessian_norm"] * (1 + 1e-6)).all()
 
 
+def test_too_few_products_leave_the_paper_style_estimate_missing(lcnn, images):
+    table = curvature(lcnn, *images, steps=9, terms=False)
+    assert table["hessian_norm_paper"].isnan().all()
+    assert table["curvature_paper"].isnan().all()
+    assert (table["hvps"] == 9).all()
+
+
 def test_confident_images_keep_their_accuracy(lcnn, images):
     # p_y rounds to 1 in float32: plain cross-entropy would have a gradient of exactly 0
     x, y = images
@@ -184,8 +191,8 @@ def test_the_model_is_left_as_found(model, images):
 
 def test_wrong_arguments_and_broken_models_are_named(lcnn, images):
     x, y = images
-    with pytest.raises(UsageError, match="expected at least 10, got 3"):
-        curvature(lcnn, x, y, steps=3)
+    with pytest.raises(UsageError, match="expected at least 1, got 0"):
+        curvature(lcnn, x, y, steps=0)
     with pytest.raises(UsageError, match="expected float32 or float64, got 'bf16'"):
         curvature(lcnn, x, y, precision="bf16")
 
