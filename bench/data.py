@@ -284,24 +284,26 @@ def available(data_dir: Path | str | None = None) -> list[dict[str, Any]]:
     """Say for every known data set what is here, having read one image of each split of it.
 
     Returns one dict per data set: name, source, version, hyperparameters (none), shape, classes (their number),
-    status ("ready", "damaged" or "missing"), found (what serves; "" if nothing does) and description (the same, or
-    the complaint). Nothing is downloaded.
+    status ("ready", "damaged" or "missing"), found (what serves; "" if nothing does), description (that, or what is
+    wrong, for people) and reason (the error that a run without network would end with; "" if ready). Nothing is
+    downloaded.
     """
     return [_state(facts, data_dir) for facts in FACTS.values()]
 
 
 def _state(facts: Facts, data_dir: Path | str | None) -> dict[str, Any]:
+    status, found, reason = "ready", "", ""
     try:
         data = load(facts.name, data_dir=data_dir, train_limit=1, limit=1, download=False)
         where = f" in {data.location}" if data.location else ""
-        status = "ready"
-        text = f"{data.name} ({data.layout}{where}): {data.train_total} train, {data.test_total} test images"
+        found = f"{data.name} ({data.layout}{where}): {data.train_total} train, {data.test_total} test images"
+        description = found
     except EnvironmentProblem as error:
-        status, text = "missing", str(error)
+        status, reason, description = "missing", str(error), "not found here; a run that needs it downloads it"
     except BenchError as error:
-        status, text = "damaged", str(error)
+        status, reason, description = "damaged", str(error), f"damaged: {error}"
     return {
         "name": facts.name, "source": facts.source, "version": 1, "hyperparameters": {},
-        "shape": list(facts.shape), "classes": len(facts.classes), "status": status,
-        "found": text if status == "ready" else "", "description": text,
+        "shape": list(facts.shape), "classes": len(facts.classes), "status": status, "found": found,
+        "description": description, "reason": reason,
     }  # fmt: skip

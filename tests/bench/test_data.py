@@ -294,6 +294,7 @@ class TestAvailable:
         for entry in available():
             assert {"name", "source", "version", "hyperparameters", "description"} <= entry.keys()
             assert entry["source"]
+            assert bool(entry["reason"]) == (entry["status"] != "ready")
 
 
 @real_data
