@@ -303,15 +303,22 @@ class Store:
         Raises:
             IntegrityError: a chunk does not match its SHA-256.
         """
+        table = self.arrow_table(cell)
+        return pd.DataFrame() if table is None else table.to_pandas(use_threads=False)
+
+    def arrow_table(self, cell: str) -> pa.Table | None:
+        """Return the same rows as an Arrow table, which is several times cheaper; None if there are none.
+
+        Raises:
+            IntegrityError: a chunk does not match its SHA-256.
+        """
         tables, where = [], f"{self.out / NAME}"
         for number, data, sha in self._query(
             "SELECT number, data, sha256 FROM chunks WHERE cell=? ORDER BY number", cell
         ):
             _verify(data, sha, f"{where}: chunk {number} of cell {cell[:12]}")
             tables.append(pa.ipc.open_stream(data, options=_SERIAL).read_all())
-        if not tables:
-            return pd.DataFrame()
-        return pa.concat_tables(tables, promote_options="permissive").to_pandas(use_threads=False)
+        return pa.concat_tables(tables, promote_options="permissive") if tables else None
 
     def images(self, cell: str) -> dict[str, np.ndarray]:
         """Return the stored pictures of a cell: index (m,), clean and adversarial (m, C, H, W), prediction (m,).
@@ -350,7 +357,7 @@ def _pack(table: pd.DataFrame) -> bytes:
     """Serialise a table as a compressed Arrow IPC stream."""
     arrow = pa.Table.from_pandas(table, preserve_index=False)
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, arrow.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+    with pa.ipc.new_stream(sink, arrow.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
         writer.write_table(arrow)
     return sink.getvalue().to_pybytes()
 

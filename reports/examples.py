@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from bench.errors import StoreError
 from bench.store import CellRecord, Store
@@ -43,26 +44,30 @@ def load(store: Store, plan: dict[str, Any], entry: dict[str, Any]) -> Run:
     """Read everything of one defense and seed."""
     cells = {key: entry["evaluations"].get(key) for key in plan["evaluations"]}
     records = {key: store.cell(cell) if cell else None for key, cell in cells.items()}
-    frames = {key: store.table(cells[key]) for key, record in records.items() if record}
+    tables = {key: store.arrow_table(cells[key]) for key, record in records.items() if record}
     trained = entry.get("train_cell")
     return Run(
         entry=entry,
         trained=store.cell(trained) if trained else None,
         log=store.log(trained) if trained else [],
         records=records,
-        tables={key: _table(frame) for key, frame in frames.items() if len(frame)},
+        tables={key: _table(table) for key, table in tables.items() if table is not None},
     )
 
 
-def _table(frame: pd.DataFrame) -> Table:
-    if not frame["index"].is_monotonic_increasing:
-        frame = frame.sort_values("index")
-    columns = {name: frame[name].array for name in frame.columns if name not in ("index", "label")}
-    for name, values in columns.items():
-        # Flags of which some are missing arrive as objects.
-        if values.dtype == object and pd.api.types.infer_dtype(values, skipna=True) == "boolean":
-            columns[name] = pd.array(values, dtype="boolean")
-    return Table(frame["index"].to_numpy(), frame["label"].to_numpy(), columns)
+def _table(arrow: pa.Table) -> Table:
+    """Turn a stored table into arrays ordered by image."""
+    if (np.diff(arrow["index"].to_numpy()) < 0).any():
+        arrow = arrow.sort_by("index")
+    columns = {name: _array(arrow[name]) for name in arrow.column_names if name not in ("index", "label")}
+    return Table(arrow["index"].to_numpy(), arrow["label"].to_numpy(), columns)
+
+
+def _array(values: pa.ChunkedArray) -> Any:
+    """Return a column as a numpy array; texts, and flags of which some are missing, as a pandas array."""
+    if pa.types.is_boolean(values.type) and values.null_count:
+        return pd.array(values.to_pandas(), dtype="boolean")
+    return values.to_pandas().array if pa.types.is_string(values.type) else values.to_numpy()
 
 
 def renamed(plan: dict[str, Any], runs: list[Run]) -> list[Run]:
@@ -93,26 +98,49 @@ def columns_of(runs: list[Run], key: str) -> list[str]:
 
 def numbers(table: Table, column: str) -> np.ndarray:
     """Return a column as float64, shape (n,); flags become 0 and 1, whatever is missing NaN."""
-    return np.asarray(table.columns[column].to_numpy(dtype="float64", na_value=np.nan))
+    values = table.columns[column]
+    if isinstance(values, np.ndarray):
+        return values.astype("float64")
+    return np.asarray(values.to_numpy(dtype="float64", na_value=np.nan))
 
 
 def stack(plan: dict[str, Any], runs: list[Run], split: str) -> pd.DataFrame:
     """Return all models' joined tables of one split below each other: defense, seed, index, label, then the rest."""
     keys = [key for key, facts in plan["evaluations"].items() if facts["split"] == split]
-    joined = [_join(run, [k for k in keys if k in run.tables]) for run in runs if any(k in run.tables for k in keys)]
-    if not joined:
+    runs = [run for run in runs if any(key in run.tables for key in keys)]
+    if not runs:
         return pd.DataFrame({k: pd.Series(dtype="str" if k == "defense" else "int64") for k in KEYS})
-    flags = {name for table in joined for name in table.columns if pd.api.types.is_bool_dtype(table[name].dtype)}
-    whole = pd.concat(joined, ignore_index=True)
-    for name in flags:
-        # A model that lacks the column altogether has made it one of objects.
-        if whole[name].dtype == object:
-            whole[name] = whole[name].astype("boolean")
-    return whole
+    joined = [_join(run, [key for key in keys if key in run.tables]) for run in runs]
+    sizes = [len(columns["index"]) for columns in joined]
+    names = dict.fromkeys(name for columns in joined for name in columns)
+    return pd.DataFrame(
+        {
+            "defense": pd.Series(np.repeat([run.entry["defense"] for run in runs], sizes), dtype="str"),
+            "seed": np.repeat([run.entry["seed"] for run in runs], sizes),
+            **{name: _concatenated([columns.get(name) for columns in joined], sizes) for name in names},
+        }
+    )
 
 
-def _join(run: Run, keys: list[str]) -> pd.DataFrame:
-    """Join one model's tables on the image.
+def _concatenated(parts: list[Any], sizes: list[int]) -> Any:
+    """Return the models' arrays of one column below each other; a model without the column has missing values."""
+    if all(isinstance(part, np.ndarray) for part in parts):
+        return np.concatenate(parts)
+    known = _nullable(next(part for part in parts if part is not None))
+    whole = [
+        pd.api.extensions.take(known, np.full(n, -1), allow_fill=True) if part is None else _nullable(part)
+        for part, n in zip(parts, sizes, strict=True)
+    ]
+    return pd.concat([pd.Series(part) for part in whole], ignore_index=True)
+
+
+def _nullable(values: Any) -> Any:
+    """Return an array in a form that can miss values: flags as pandas booleans, numbers and texts as they are."""
+    return pd.array(values, dtype="boolean") if pd.api.types.is_bool_dtype(values.dtype) else values
+
+
+def _join(run: Run, keys: list[str]) -> dict[str, Any]:
+    """Join one model's tables on the image; return index, label and the columns, one entry per image.
 
     Raises:
         StoreError: two tables disagree about the label of an image.
@@ -133,17 +161,14 @@ def _join(run: Run, keys: list[str]) -> pd.DataFrame:
             )
         label[at] = table.label
         columns |= table.columns if len(at) == len(index) else _spread(table.columns, at, len(index))
-    facts = {"defense": run.entry["defense"], "seed": run.entry["seed"], "index": index, "label": label}
-    return pd.DataFrame({**facts, **columns})
+    return {"index": index, "label": label, **columns}
 
 
 def _spread(columns: dict[str, Any], at: np.ndarray, n: int) -> dict[str, Any]:
     """Return columns over n images of which they have those at the places `at`; the others are missing."""
     places = np.full(n, -1)
     places[at] = np.arange(len(at))
-    flags = pd.api.types.is_bool_dtype
-    nullable = {k: pd.array(v, dtype="boolean") if flags(v.dtype) else v for k, v in columns.items()}
-    return {k: pd.api.extensions.take(v, places, allow_fill=True) for k, v in nullable.items()}
+    return {k: pd.api.extensions.take(_nullable(v), places, allow_fill=True) for k, v in columns.items()}
 
 
 def pictures(store: Store, groups: dict[str, list[Run]], evaluation: str) -> dict[tuple[str, int], dict[str, Any]]:

@@ -128,8 +128,10 @@ def _cell(runs: list[Run], column: BoardColumn) -> Cell | None:
         return None
     if not by_seed:
         return Cell(None, nulls=nulls)
-    same = all(np.array_equal(images[0], other) for other in images[1:])
-    n = len(images[0]) if same else len(np.unique(np.concatenate(images)))
+    seen = np.zeros(1 + max(int(index.max()) for index in images), dtype=bool)
+    for index in images:
+        seen[index] = True
+    n = int(seen.sum())
     # Events (violations) add up over models; everything else is the mean over them.
     value = float(
         np.sum(list(by_seed.values())) if column.facts.aggregate == "sum" else np.mean(list(by_seed.values()))
