@@ -27,7 +27,7 @@ from bench.errors import (
     SecurityRefusal,
     StoreError,
 )
-from bench.evaluate import check_model, evaluate_chunks
+from bench.evaluate import as_found, check_model, evaluate_chunks
 from bench.plan import Measurement, Plan, Row, load_weights
 from bench.progress import Reporter
 from bench.stopping import StopRequest
@@ -227,7 +227,12 @@ def _evaluate(
         context.reporter.advance()
         if context.stop() and len(stored) * measurement.evaluation.chunk < n:
             raise Stopped("stopped between two chunks; run the same command to go on.")
-    totals = {k: sum(c[k] for c in stored.values()) for k in ("forwards", "backwards", "images", "seconds")}
+    totals: dict[str, object] = {
+        k: sum(c[k] for c in stored.values()) for k in ("forwards", "backwards", "images", "seconds")
+    }
+    if measurement.evaluation.summary is not None:
+        with as_found(model):
+            totals |= measurement.evaluation.summary(model, context.plan.device)
     _export_pictures(context, lease, weights, measurement.entry.key)
     context.store.finish(lease, totals)
     context.outcome.computed += 1

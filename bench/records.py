@@ -165,7 +165,9 @@ class Evaluation(Registered):
     Attributes:
         columns: pattern of the column's name (`{eps}`, `{radius}` stand for a number in `:g` format) to Column.
         chunk: images per chunk, the unit that is stored and resumed; fixed, so that results do not depend on it.
+        summary: `summary(model, device) -> dict` of plain data about the model as a whole, kept in the cell's info.
     """
 
     columns: Mapping[str, Column] = field(default_factory=dict)
     chunk: int = 500
+    summary: Callable[[Any, Any], dict[str, Any]] | None = None

@@ -125,7 +125,14 @@ def attack(*, source: str, version: int = 1, norms: tuple[str, ...] = ("l2", "li
     return register
 
 
-def evaluation(*, source: str, columns: Mapping[str, Column], version: int = 1, chunk: int = 500) -> Callable[[F], F]:
+def evaluation(
+    *,
+    source: str,
+    columns: Mapping[str, Column],
+    version: int = 1,
+    chunk: int = 500,
+    summary: Callable[[Any, Any], dict[str, Any]] | None = None,
+) -> Callable[[F], F]:
     """Register an evaluation: `f(model, x, y, *, seed, …) -> {column: one value per example}`.
 
     Args:
@@ -133,6 +140,7 @@ def evaluation(*, source: str, columns: Mapping[str, Column], version: int = 1, 
         columns: every column that it returns, by pattern of its name.
         version: raise it by hand when the meaning changes.
         chunk: images per stored chunk (at most 500).
+        summary: `summary(model, device) -> dict` of plain data about the model as a whole, if there is any.
 
     Raises:
         UsageError: the function's signature is not the one above.
@@ -140,7 +148,8 @@ def evaluation(*, source: str, columns: Mapping[str, Column], version: int = 1, 
 
     def register(function: F) -> F:
         _check_signature(function, 3, "model, x, y")
-        evaluations.add(Evaluation(function.__name__, function, source, version, dict(columns), min(chunk, 500)))
+        entry = Evaluation(function.__name__, function, source, version, dict(columns), min(chunk, 500), summary)
+        evaluations.add(entry)
         return function
 
     return register
