@@ -90,7 +90,7 @@ def run(
         _print_plan(*pipeline.dry_run(options))
         return
     result = pipeline.run(options)
-    _print_board(result.out)
+    _print_board(result.board, result.out)
     for name, cause in result.failures.items():
         _complain(f"{name}: {cause}")
     if result.code > 1:
@@ -149,14 +149,16 @@ def _print_plan(plan: Any, states: list[Any]) -> None:
     print(f"cells: {len(states)}, cached: {sum(s.cached for s in states)}")
 
 
-def _print_board(out: Path) -> None:
-    from bench.reports.tables import build
+def _print_board(board: Any, out: Path) -> None:
     from bench.reports.terminal import board_table
-    from bench.store import Store
 
-    with Store.open(out) as store:
-        Console(soft_wrap=False).print(board_table(build(store)))
+    _console().print(board_table(board))
     print(out / "leaderboard.html")
+
+
+def _console() -> Console:
+    """Return the console for results; into a pipe or a file, lines are long enough not to be cut."""
+    return Console(width=None if sys.stdout.isatty() else 160)
 
 
 @app.command("list")
@@ -178,7 +180,7 @@ def list_(
     if as_json:
         print(json.dumps(entries, indent=2, ensure_ascii=False))
     else:
-        Console().print(listing.table(what, entries))
+        _console().print(listing.table(what, entries))
 
 
 @app.command()
@@ -186,8 +188,7 @@ def report(out: Annotated[Path, typer.Option("--out", help="Result folder.")] = 
     """Rebuild the leaderboard from the store; needs no torch."""
     from bench import reports
 
-    reports.write(out)
-    _print_board(out)
+    _print_board(reports.write(out), out)
 
 
 @app.command()
@@ -199,8 +200,28 @@ def doctor(data: Data = None, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps([c.record() for c in checks], indent=2))
     else:
-        Console().print(diagnosis.table(checks))
+        _console().print(diagnosis.table(checks))
     raise typer.Exit(4 if any(c.verdict == "fail" for c in checks) else 0)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A defense of --out, or a result folder: the old one.")],
+    b: Annotated[str, typer.Argument(help="Likewise: the new one.")],
+    out: Annotated[Path, typer.Option("--out", help="Result folder.")] = Path("results/digits"),
+    fail_on_regression: Annotated[bool, typer.Option("--fail-on-regression", help="Exit 1 if B is worse.")] = False,
+) -> None:
+    """Compare two defenses, or two result folders, on the same images: difference, interval, p, verdict."""
+    from bench.reports.compare import compare as compared
+    from bench.reports.terminal import comparison_table
+
+    found = compared(out, a, b)
+    _console().print(comparison_table(found))
+    for line in found.skipped:
+        print(f"not compared: {line}")
+    for c in found.regressions:
+        print(f"regression: {' '.join(filter(None, (c.defense, c.column)))} {c.a_value:.4f} → {c.b_value:.4f}")
+    raise typer.Exit(1 if fail_on_regression and found.regressions else 0)
 
 
 _LATER = {"allow_extra_args": True, "ignore_unknown_options": True}

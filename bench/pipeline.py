@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench import data, engine, machine
+from bench import data, engine, machine, reports
 from bench.errors import UsageError, nearest
 from bench.files import safe_name
 from bench.models import registry
 from bench.plan import Plan, choose_device, make_plan
 from bench.progress import Reporter
+from bench.reports.board import Board
 from bench.stopping import StopRequest
 from bench.store import Store
 from bench.suite import EvaluationEntry, Suite, load_suite
@@ -51,11 +52,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to: its exit code, failures by cell, and where the page is."""
+    """What a run came to: its exit code, failures by cell, the board, and where its files are."""
 
     code: int
     failures: dict[str, str]
     out: Path
+    board: Board
 
 
 def prepare(options: Options) -> Plan:
@@ -153,11 +155,9 @@ def run(options: Options) -> Result:
             code = stop.code or 130
         finally:
             reporter.stop()
-    from bench import reports
-
-    reports.write(plan.out)
+    board = reports.write(plan.out)
     failures = context.outcome.failures
-    return Result(code or (1 if failures else 0), failures, plan.out)
+    return Result(code or (1 if failures else 0), failures, plan.out, board)
 
 
 @dataclass(frozen=True)

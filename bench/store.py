@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -165,7 +164,7 @@ class Store:
             if row is None:
                 db.execute(
                     "INSERT INTO cells (id, kind, spec, status) VALUES (?, ?, ?, 'pending')",
-                    (cell, kind, _dump(spec)),
+                    (cell, kind, files.dump_json(spec)),
                 )
                 generation = 0
             else:
@@ -174,7 +173,7 @@ class Store:
                     return None
             db.execute(
                 "UPDATE cells SET status='running', error=NULL, generation=?, owner=?, heartbeat=? WHERE id=?",
-                (generation + 1, _dump(me()), time.time(), cell),
+                (generation + 1, files.dump_json(me()), time.time(), cell),
             )
             return Lease(cell, generation + 1)
 
@@ -216,7 +215,7 @@ class Store:
         info: dict[str, Any],
     ) -> None:
         """Store one chunk of an evaluation cell; when this returns it is on disk."""
-        data = _pack(table)
+        data = files.pack_table(table)
         pictures = files.pack_arrays(images) if images else None
         with self._transaction() as db:
             self._require(db, lease)
@@ -229,7 +228,7 @@ class Store:
                     _sha(data),
                     pictures,
                     _sha(pictures) if pictures else None,
-                    _dump(info),
+                    files.dump_json(info),
                 ),
             )
             db.execute("UPDATE cells SET heartbeat=? WHERE id=?", (time.time(), lease.cell))
@@ -238,7 +237,9 @@ class Store:
         """Store one epoch's record of a training log; a repeated epoch replaces the old record."""
         with self._transaction() as db:
             self._require(db, lease)
-            db.execute("INSERT OR REPLACE INTO epochs VALUES (?, ?, ?)", (lease.cell, record["epoch"], _dump(record)))
+            db.execute(
+                "INSERT OR REPLACE INTO epochs VALUES (?, ?, ?)", (lease.cell, record["epoch"], files.dump_json(record))
+            )
             db.execute("UPDATE cells SET heartbeat=? WHERE id=?", (time.time(), lease.cell))
 
     def finish(self, lease: Lease, info: dict[str, Any]) -> None:
@@ -254,13 +255,13 @@ class Store:
             self._require(db, lease)
             db.execute(
                 "UPDATE cells SET status=?, error=?, info=?, seconds=?, owner=NULL WHERE id=?",
-                (status, error, _dump(info), info.get("seconds"), lease.cell),
+                (status, error, files.dump_json(info), info.get("seconds"), lease.cell),
             )
 
     def put_plan(self, plan: dict[str, Any]) -> int:
         """Store the plan of a command and return its number; the board shows the last one."""
         with self._transaction() as db:
-            text = _dump(plan, sort=False)  # the suite's order of evaluations and columns is the board's
+            text = files.dump_json(plan, sort=False)  # the suite's order of evaluations and columns is the board's
             return int(db.execute("INSERT INTO plans (plan) VALUES (?)", (text,)).lastrowid or 0)
 
     def bind(self, plan: int, row: int, evaluation: str, cell: str) -> None:
@@ -353,15 +354,6 @@ class Store:
         return plan
 
 
-def _pack(table: pd.DataFrame) -> bytes:
-    """Serialise a table as a compressed Arrow IPC stream."""
-    arrow = pa.Table.from_pandas(table, preserve_index=False)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, arrow.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
-        writer.write_table(arrow)
-    return sink.getvalue().to_pybytes()
-
-
 def _sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -372,19 +364,6 @@ def _verify(data: bytes, expected: str, where: str) -> None:
             f"{where}: expected SHA-256 {expected[:12]}, got {found[:12]}. The store was changed outside bench: "
             "restore it, or delete the folder and run again."
         )
-
-
-def _dump(value: Any, sort: bool = True) -> str:
-    """Serialise as canonical JSON; non-finite numbers become null, so that every reader can parse it."""
-    return json.dumps(_finite(value), sort_keys=sort, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextlib.contextmanager
