@@ -60,7 +60,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but the board.")] = False,
 ) -> None:
     """Plan, train, evaluate and report a suite. The same command again finishes what is missing."""
-    from bench import pipeline, plan
+    from bench import pipeline, plan, workers
 
     pipeline.check_engine(engine, address)
     options = pipeline.Options(
@@ -85,7 +85,11 @@ def run(
         quiet=quiet,
         included=tuple(str(p) for p in include or ()),
         command=plan.command_line(),
+        arguments=tuple(sys.argv[1:]),
     )
+    if workers.is_worker():
+        pipeline.work(options)
+        return
     if dry_run:
         _print_plan(*pipeline.dry_run(options))
         return

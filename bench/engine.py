@@ -53,10 +53,10 @@ class Outcome:
 
 @dataclass
 class Context:
-    """What every cell needs: where results go, who is told, and when to stop."""
+    """What every cell needs: where results go, who is told, and when to stop; a worker has no plan of its own."""
 
     plan: Plan
-    plan_id: int
+    plan_id: int | None
     store: Store
     reporter: Reporter
     stop: StopRequest
@@ -120,7 +120,8 @@ def _run_row(context: Context, number: int, row: Row) -> bool:
     for measurement in context.plan.measurements:
         _raise_if_stopped(context)
         cell = measurement.cell(weights)
-        context.store.bind(context.plan_id, number, measurement.entry.key, cell.id)
+        if context.plan_id is not None:
+            context.store.bind(context.plan_id, number, measurement.entry.key, cell.id)
         record = context.store.cell(cell.id)
         name = f"{row.label}: {measurement.entry.key}"
         if (record and record.status == "done") or name in context.outcome.failures:

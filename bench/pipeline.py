@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench import data, engine, machine, reports
+from bench import data, engine, machine, reports, workers
 from bench.errors import UsageError, nearest
 from bench.files import safe_name
 from bench.models import registry
@@ -34,6 +35,7 @@ class Options:
         time_limit: seconds; None: none.
         included: third-party files that were imported.
         command: the command as typed.
+        arguments: the command's arguments, for workers; empty: no workers.
     """
 
     suite: str = "digits"
@@ -48,6 +50,7 @@ class Options:
     quiet: bool = False
     included: tuple[str, ...] = ()
     command: str = ""
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,21 +139,17 @@ def run(options: Options) -> Result:
         reporter.say(plan.dataset.note)
     stop = StopRequest(options.time_limit)
     with Store.open(plan.out, create=True) as store, stop.signals():
+        number = store.put_plan(plan.record())
         context = engine.Context(
-            plan,
-            store.put_plan(plan.record()),
-            store,
-            reporter,
-            stop,
-            options.batch_size,
-            options.no_wait,
-            options.debug,
+            plan, number, store, reporter, stop, options.batch_size, options.no_wait, options.debug
         )
         states = cell_states(plan, store)
         reporter.start(len(states), sum(s.cached for s in states))
+        helpers = _helpers(plan, sum(not s.cached for s in states)) if options.arguments else 0
         code = 0
         try:
-            engine.run_cells(context)
+            with workers.started(helpers, options.arguments):
+                engine.run_cells(context)
         except (Stopped, KeyboardInterrupt):
             code = stop.code or 130
         finally:
@@ -158,6 +157,21 @@ def run(options: Options) -> Result:
     board = reports.write(plan.out)
     failures = context.outcome.failures
     return Result(code or (1 if failures else 0), failures, plan.out, board)
+
+
+def work(options: Options) -> None:
+    """Compute cells of a plan that another process has stored and will report: what a worker does."""
+    plan, stop = prepare(options), StopRequest(options.time_limit)
+    with Store.open(plan.out, create=True) as store, stop.signals(), contextlib.suppress(Stopped):
+        context = engine.Context(plan, None, store, Reporter(quiet=True), stop, options.batch_size)
+        engine.run_cells(context)
+
+
+def _helpers(plan: Plan, cells: int) -> int:
+    """Return how many further processes should work on a plan: none on a GPU, none for images that fill a core."""
+    if plan.device.type != "cpu":
+        return 0
+    return workers.wanted(machine.limit_threads(math.prod(plan.dataset.shape)), cells) - 1
 
 
 @dataclass(frozen=True)
