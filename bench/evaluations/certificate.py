@@ -21,7 +21,7 @@ ROUNDING = 1 - 1e-9
 COLUMNS = {
     "certified_radius": Column(
         "No perturbation below this l2 norm changes the prediction; 0 where it is wrong already", direction="higher",
-        formula="min_k (z_y − z_k)/(‖w_y − w_k‖·L_features)", source="docs/theory.md, section 6",
+        formula="min_k (z_y − z_k)/min(√2 L, ‖w_y − w_k‖·L_features)", source="docs/theory.md, section 6",
     ),
     "certified_radius_lipschitz": Column(
         "The same from the whole network's Lipschitz constant", direction="higher", formula="min_k (z_y − z_k)/(√2 L)",
@@ -82,11 +82,12 @@ def _certify(model: nn.Module, constants: Gains, x: Tensor, y: Tensor, keys: Ten
     z = logits.detach()
     margins = (z.gather(1, y[:, None]) - z).scatter(1, y[:, None], torch.inf)
     coarse = margins.amin(1) / (2**0.5 * lipschitz)
-    fine, last = coarse, constants.last_matrix()
+    slopes, last = torch.full_like(margins, 2**0.5 * lipschitz), constants.last_matrix()
     if last is not None:
         node, rows = last
         apart = torch.linalg.vector_norm(rows[y][:, None] - rows, dim=2)
-        fine = torch.maximum(coarse, (margins / (apart * into[node])).scatter(1, y[:, None], torch.inf).amin(1))
+        slopes = torch.minimum(slopes, apart * into[node])
+    fine = (margins / slopes).scatter(1, y[:, None], torch.inf).amin(1)
     push = pushforward(logits, x)
     start = normal(keys, 0, (x[0].numel(),), x.dtype)
     slope = lanczos(lambda v: differentiate(logits, x, push(v)).flatten(1), start, SLOPE_STEPS).norm.sqrt()
