@@ -145,7 +145,7 @@ def run(options: Options) -> Result:
         )
         states = cell_states(plan, store)
         reporter.start(len(states), sum(s.cached for s in states))
-        helpers = _helpers(plan, sum(not s.cached for s in states)) if options.arguments else 0
+        helpers = _helpers(plan, sum(not s.cached for s in states)) if options.arguments and not options.no_wait else 0
         code = 0
         try:
             with workers.started(helpers, options.arguments):
