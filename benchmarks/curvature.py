@@ -112,7 +112,10 @@ def batches(model: nn.Module, x: Tensor, y: Tensor) -> list[tuple[Expansion, Ten
 def measure(
     model: nn.Module, x: Tensor, y: Tensor, longest: int
 ) -> tuple[float, float, list[Method], dict[str, float]]:
-    """Return the true mean, the largest relative residual behind it, the methods, and 90 % points of the error at 10."""
+    """Return the true mean, the largest relative residual behind it, the methods, and their errors at 10 products.
+
+    The last is the 90 % point over images of each method's relative error.
+    """
     found: list[list[Tensor]] = [[], [], []]
     truths, residuals = [], []
     with prepared(model, "float64") as ready:
