@@ -27,7 +27,7 @@ COLUMNS = {
         "The same from the whole network's Lipschitz constant", direction="higher", formula="min_k (z_y − z_k)/(√2 L)",
         source="Tsuzuku et al. 2018, Proposition 1",
     ),
-    "lipschitz_bound": Column(
+    "lipschitz_constant": Column(
         "Data-free Lipschitz constant L of image → logits, from true convolution norms; the same for every image",
         direction="lower", formula="L ≥ sup ‖∂z/∂x‖₂", source="docs/theory.md, section 6",
     ),
@@ -95,6 +95,6 @@ def _certify(model: nn.Module, constants: Gains, x: Tensor, y: Tensor, keys: Ten
     return {
         "certified_radius": torch.where(right, fine * ROUNDING, 0.0),
         "certified_radius_lipschitz": torch.where(right, coarse * ROUNDING, 0.0),
-        "lipschitz_bound": torch.full_like(coarse, lipschitz),
+        "lipschitz_constant": torch.full_like(coarse, lipschitz),
         "local_slope": slope,
     }

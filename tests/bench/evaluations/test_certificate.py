@@ -25,7 +25,7 @@ def test_a_linear_model_gets_its_exact_distance():
     assert table["certified_radius"][0] == 0  # wrong already
     assert (table["certified_radius_lipschitz"] <= table["certified_radius"]).all()
     norm = float(torch.linalg.matrix_norm(weight, 2))
-    assert float(table["lipschitz_bound"][0]) == pytest.approx(norm)
+    assert float(table["lipschitz_constant"][0]) == pytest.approx(norm)
     assert float(table["local_slope"][3]) == pytest.approx(norm, rel=1e-6)
 
 
@@ -44,7 +44,7 @@ def test_no_attack_breaks_an_image_inside_its_radius(model, images):
 def test_the_constant_exceeds_every_slope(model):
     x = torch.rand(30, 1, 6, 6, generator=torch.Generator().manual_seed(5))
     table = certificate(model, x, torch.zeros(30, dtype=torch.long))
-    assert (table["local_slope"] <= table["lipschitz_bound"]).all()
+    assert (table["local_slope"] <= table["lipschitz_constant"]).all()
     with prepared(model, "float64") as ready:
         jacobian = torch.autograd.functional.jacobian(lambda v: ready(v.view(1, 1, 6, 6))[0], x[0].double().flatten())
     assert float(table["local_slope"][0]) == pytest.approx(float(torch.linalg.matrix_norm(jacobian, 2)), rel=1e-3)
@@ -54,7 +54,7 @@ def test_a_network_with_kinks_is_lipschitz_all_the_same(images):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 5))
     table = certificate(model, *images)
-    assert (table["local_slope"] <= table["lipschitz_bound"]).all()
+    assert (table["local_slope"] <= table["lipschitz_constant"]).all()
     assert table["certificate_not_applicable"] == [""] * 6
 
 
@@ -71,5 +71,5 @@ def test_an_unknown_operation_leaves_it_missing(images):
 def test_images_do_not_influence_each_other(lcnn, images):
     x, y = images
     whole, alone = certificate(lcnn, x, y), certificate(lcnn, x[3:4], y[3:4])
-    for name in ("certified_radius", "local_slope", "lipschitz_bound"):
+    for name in ("certified_radius", "local_slope", "lipschitz_constant"):
         torch.testing.assert_close(alone[name], whole[name][3:4], rtol=1e-6, atol=0)
