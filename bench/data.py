@@ -209,7 +209,10 @@ def _look(facts: Facts, place: Path, reasons: list[str]) -> Found | None:
     """Try every layout on a folder and its sub-folders; the original wins over copies."""
     for probe in _PROBES:
         for folder in _candidates(place, facts.name):
-            found = probe(folder, facts)
+            try:
+                found = probe(folder, facts)
+            except OSError as error:
+                raise EnvironmentProblem(f"{folder}: expected readable files, got {error}. Check its modes.") from error
             if isinstance(found, Found):
                 return found
             if found:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,18 @@ from typing import Any
 import numpy as np
 
 from bench.data_facts import Facts, class_names
-from bench.data_reading import SPLITS, Arrays, Found, check_labels, copy_name, damaged, decode, picture_size, wrong_size
+from bench.data_reading import (
+    SPLITS,
+    Arrays,
+    Found,
+    check_labels,
+    copy_name,
+    copy_note,
+    damaged,
+    decode,
+    look_at,
+    wrong_size,
+)
 from bench.errors import IntegrityError
 
 # --- Hugging Face parquet -------------------------------------------------------------------------------------------
@@ -54,10 +66,10 @@ def parquet(folder: Path, facts: Facts) -> Found | str | None:
             return columns_or_reason
         columns[split] = columns_or_reason
         head = [data for data, _ in _rows(shards[split], columns[split], 3)]
-        if reason := wrong_size([picture_size(data) for data in head], facts.shape):
+        if reason := wrong_size(head, facts.shape):
             return reason
     name = copy_name(folder, "parquet")
-    note = f"{name}: a Hugging Face parquet copy, not the original {facts.name} with its checksums"
+    note = copy_note(name, f"a Hugging Face parquet copy of {look_at(head[0])[1]} pictures", facts)
     read = partial(_read_parquet, shards, columns, totals, facts)
     return Found(name, "Hugging Face parquet", False, note, folder, totals, read)
 
@@ -174,7 +186,7 @@ def npz(folder: Path, facts: Facts) -> Found | str | None:
             reason = f"the class names in {path.name} are not those of {facts.name}"
             continue
         name = copy_name(folder, "npz")
-        note = f"{name}: an npz copy, not the original {facts.name} with its checksums"
+        note = copy_note(name, "an npz copy", facts)
         note += "" if named else f"; it names no classes, its labels were taken in the order of {facts.name}"
         totals = {s: headers[f"x_{s}"][0] for s in SPLITS}
         return Found(name, "npz", False, note, folder, totals, partial(_read_npz, path, facts))
@@ -203,7 +215,7 @@ def _npz_headers(path: Path) -> dict[str, tuple[int, ...]]:
 def _layout(array: tuple[int, ...], shape: tuple[int, int, int]) -> str | None:
     """Return how the axes of an array of pictures lie, None if they do not fit the data set."""
     channels, height, width = shape
-    known = {(height, width, channels): "NHWC", shape: "NCHW"}
+    known: dict[tuple[int, ...], str] = {(height, width, channels): "NHWC", shape: "NCHW"}
     if channels == 1:
         known[(height, width)] = "NHW"
     return known.get(tuple(array[1:])) if array else None
@@ -213,7 +225,7 @@ def _array(path: Path, key: str) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return archive[key]
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, zipfile.zlib.error) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, zlib.error) as error:
         damaged(path, f"an array {key} without pickles", error)
 
 
@@ -256,11 +268,7 @@ _PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".webp"}
 
 
 def image_folder(folder: Path, facts: Facts) -> Found | str | None:
-    """Look for `train/<class>/` and `test/<class>/` with one picture per file.
-
-    Raises:
-        IntegrityError: never here; a picture that does not decode raises when it is read.
-    """
+    """Look for `train/<class>/` and `test/<class>/` with one picture per file."""
     if not all((folder / s).is_dir() for s in SPLITS):
         return None
     files: dict[str, list[tuple[Path, int]]] = {}
@@ -280,12 +288,13 @@ def image_folder(folder: Path, facts: Facts) -> Found | str | None:
         ]
         if not files[split]:
             return f"{split} holds no pictures"
-        if reason := wrong_size([picture_size(p.read_bytes()) for p, _ in files[split][:3]], facts.shape):
+        if reason := wrong_size([path.read_bytes() for path, _ in files[split][:3]], facts.shape):
             return reason
     if absent := [c for c in facts.classes if c not in seen]:
         return f"the folder of class {absent[0]} is missing (an empty one will do)"
     name = copy_name(folder, "folder")
-    note = f"{name}: a folder of pictures, not the original {facts.name} with its checksums"
+    kind = look_at(files["test"][0][0].read_bytes())[1]
+    note = copy_note(name, f"a folder of {kind} pictures", facts)
     totals = {s: len(files[s]) for s in SPLITS}
     return Found(name, "ImageFolder", False, note, folder, totals, partial(_read_folder, files, facts))
 

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from bench.data_facts import FACTS
+from bench.data_facts import FACTS, Facts
 from bench.errors import EnvironmentProblem, IntegrityError
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -101,7 +101,7 @@ def decode(data: bytes, shape: tuple[int, int, int], where: str) -> np.ndarray:
     channels, height, width = shape
     try:
         with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
-            image = Image.open(io.BytesIO(data))
+            image: Image.Image = Image.open(io.BytesIO(data))
             size = image.size
             if size == (width, height):
                 mode = "RGB" if channels == 3 else "L"
@@ -117,21 +117,26 @@ def decode(data: bytes, shape: tuple[int, int, int], where: str) -> np.ndarray:
     )
 
 
-def picture_size(data: bytes | None) -> tuple[int, int] | None:
-    """Return (H, W) of an encoded picture, None if it is none."""
+def look_at(data: bytes | None) -> tuple[tuple[int, int] | None, str]:
+    """Return (H, W) and the format ("JPEG" …) of an encoded picture, from its header; None and "" if it is none."""
     from PIL import Image
 
     try:
         with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
-            width, height = Image.open(io.BytesIO(data or b"")).size
+            image = Image.open(io.BytesIO(data or b""))
     except (*_BROKEN_PICTURE, Image.DecompressionBombError):
-        return None
-    return height, width
+        return None, ""
+    return (image.height, image.width), image.format or ""
 
 
-def wrong_size(sizes: list[tuple[int, int] | None], shape: tuple[int, int, int]) -> str | None:
+def wrong_size(head: list[bytes | None], shape: tuple[int, int, int]) -> str | None:
     """Say so if none of the first pictures has the size; one odd picture among right ones is damage, found later."""
-    known = [s for s in sizes if s is not None]
+    known = [size for size, _ in map(look_at, head) if size is not None]
     if known and shape[1:] not in known:
         return f"its pictures are {known[0][1]}×{known[0][0]}, not {shape[2]}×{shape[1]}"
     return None
+
+
+def copy_note(name: str, what: str, facts: Facts) -> str:
+    """Return what a reader of the board must know about a copy."""
+    return f"{name}: {what}, not the original {facts.name} with its checksums"

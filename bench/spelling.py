@@ -254,7 +254,7 @@ def check(where: str, value: Any, setting: Setting) -> Any:
         return [check(where, item, setting._replace(many=False)) for item in items]
     if setting.kind is float and type(value) is int:
         value = float(value)
-    if type(value) is not setting.kind or (setting.kind is float and not math.isfinite(value)):
+    if type(value) is not setting.kind or (isinstance(value, float) and not math.isfinite(value)):
         raise UsageError(f"{where}: expected {setting}, got {value!r}. Write it so.")
     if setting.choices and value not in setting.choices:
         raise UsageError(

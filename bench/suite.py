@@ -189,7 +189,7 @@ class _File(BaseModel):
     holdout: int = Field(0, ge=0)
     store_adversarial: Literal["primary", "all", "none"] = "primary"
     defenses: list[str] = Field(min_length=1)
-    recipe: RecipeTable = RecipeTable()
+    recipe: RecipeTable = Field(default_factory=lambda: RecipeTable.model_validate({}))
     evaluations: dict[str, dict[str, Any]] = Field(min_length=1)
 
 
