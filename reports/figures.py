@@ -168,7 +168,7 @@ def cost_against_robustness(board: Board, tables: series.Tables) -> Figure | Non
         "steps are the Pareto front: nothing left of it or level with it is more robust.",
         alt=f"On the front, from cheap to dear: {named}.",
         panels=(Panel("", sheet.finish("cost")),),
-        legend="never",
+        legend="narrow",
         header=("Defense", "Cost", "Accuracy, %", "On the front"),
         numbers=tuple(
             (r.defense, f"{c:.2f}", words.percent(series.value(r, board.ranking), r.n), "yes" if i in best else "no")

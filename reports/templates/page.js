@@ -16,8 +16,12 @@
 
   // State and hash
 
+  function address() {
+    try { return decodeURI(location.hash.slice(1)); } catch { return ""; }
+  }
+
   function read() {
-    const [anchor, query = ""] = decodeURI(location.hash.slice(1)).split("?");
+    const [anchor, query = ""] = address().split("?");
     const given = new URLSearchParams(query);
     const names = heads.map((h) => h.dataset.column);
     const [column, way] = (given.get("sort") || first.sort).split(":");
@@ -39,7 +43,7 @@
     if (state.sort !== first.sort) query.set("sort", state.sort);
     if (state.columns.join() !== first.columns.join()) query.set("columns", state.columns.join(","));
     const text = query.toString();
-    const anchor = location.hash.slice(1).split("?")[0];
+    const anchor = address().split("?")[0];
     history.replaceState(null, "", text ? `#${anchor}?${text}` : `#${anchor}`);
   }
 

@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 
+from bench.reports import page
 from bench.reports.board import Board
 
 
@@ -47,3 +48,10 @@ def make_board() -> Callable[..., Board]:
 def board() -> Board:
     """Return the usual board: 8 defenses, 2 seeds, 200 images."""
     return _synthetic.make_board()
+
+
+@pytest.fixture(scope="session")
+def large_page() -> str:
+    """Return the page of 20 defenses × 2 seeds × 1,000 colour images, pictures included."""
+    names = {f"defense_{k:02d}": (0.3 + 0.02 * k, 9.0 - 0.3 * k, 40.0 / (k + 1), 1 + 0.2 * k) for k in range(20)}
+    return page.render(_synthetic.make_board(names=names, n=1000, shape=(3, 32, 32), pictures=40))

@@ -165,10 +165,9 @@ def test_same_bytes_in_a_fresh_process_without_torch(make_board: Callable[..., B
     assert done.stdout.decode() == page.render(make_board(seeds=1, n=40))
 
 
-def test_twenty_defenses_with_a_thousand_images_stay_under_five_megabytes(make_board: Callable[..., Board]) -> None:
-    names = {f"defense_{k:02d}": (0.3 + 0.02 * k, 9.0 - 0.3 * k, 40.0 / (k + 1), 1 + 0.2 * k) for k in range(20)}
-    board = make_board(names=names, n=1000, shape=(3, 32, 32), pictures=40)
-    assert len(page.render(board).encode()) < 5e6
+def test_twenty_defenses_with_a_thousand_images_stay_under_five_megabytes(large_page: str) -> None:
+    assert large_page.count('class="strip"') > 100
+    assert len(large_page.encode()) < 5e6
 
 
 # Words

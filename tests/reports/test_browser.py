@@ -1,0 +1,313 @@
+"""The page in headless Chromium: sort, filter, links, themes, narrow screens, accessibility, no network, no errors."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.reports import page
+from bench.reports.board import Board
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium or chromedriver is not installed"),
+]
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage"
+)
+HOSTILE = "\"><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    downloads = str(tmp_path_factory.mktemp("downloads"))
+    prefs = {"download.default_directory": downloads, "download.prompt_for_download": False}
+    options.add_experimental_option("prefs", prefs)
+    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    made.downloads = downloads
+    yield made
+    made.quit()
+
+
+@pytest.fixture(scope="module")
+def file(board: Board, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "leaderboard.html"
+    path.write_text(page.render(board), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def shown(driver: Any, file: Path) -> Iterator[Callable[..., Any]]:
+    """Return `shown(hash, width, theme)`, which opens the page; afterwards there must be no error and no request."""
+    driver.get_log("browser"), driver.get_log("performance")
+
+    def show(anchor: str = "", width: int = 1440, theme: str = "light", path: Path = file) -> Any:
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        media = {"features": [{"name": "prefers-color-scheme", "value": theme}]}
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        driver.get("about:blank")
+        driver.get(path.as_uri() + anchor)
+        return driver
+
+    yield show
+    assert [entry["message"] for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    assert [url for url in requested(driver) if not url.startswith(("file:", "data:", "about:", "blob:"))] == []
+
+
+def requested(driver: Any) -> list[str]:
+    """Return the addresses that the browser asked for since the log was last read."""
+    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+
+
+def visible_rows(driver: Any) -> list[str]:
+    rows = "[...document.querySelectorAll('#ranking tbody tr')]"
+    return driver.execute_script(f"return {rows}.filter(r => !r.hidden).map(r => r.dataset.name)")
+
+
+def click(driver: Any, selector: str) -> None:
+    element = driver.find_element("css selector", selector)
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+    element.click()
+
+
+def test_the_page_itself_is_the_only_request(shown: Callable[..., Any], file: Path) -> None:
+    driver = shown()
+    assert set(requested(driver)) <= {"about:blank", file.as_uri(), "data:,"} | {
+        url for url in requested(driver) if url.startswith("data:")
+    }
+
+
+def test_sort_by_a_column_both_ways_and_say_it_to_screen_readers(shown: Callable[..., Any], board: Board) -> None:
+    driver = shown()
+    by_curvature = sorted(board.rows, key=lambda r: r.cells["curvature"].value or 0)
+    click(driver, '#ranking th[data-column="curvature"] .sort')
+    assert visible_rows(driver) == [r.defense for r in by_curvature]
+    head = driver.find_element("css selector", '#ranking th[data-column="curvature"]')
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert driver.find_elements("css selector", "#ranking th[aria-sort]") == [head]
+    click(driver, '#ranking th[data-column="curvature"] .sort')
+    assert visible_rows(driver) == [r.defense for r in reversed(by_curvature)]
+    assert head.get_attribute("aria-sort") == "descending"
+    assert "descending" in driver.find_element("css selector", "#status").get_attribute("textContent")
+
+
+def test_first_click_sorts_the_better_end_up(shown: Callable[..., Any], board: Board) -> None:
+    driver = shown()
+    click(driver, '#ranking th[data-column="clean_accuracy"] .sort')
+    best = max(r.cells["clean_accuracy"].value or 0 for r in board.rows)
+    first = next(r for r in board.rows if r.defense == visible_rows(driver)[0])
+    assert first.cells["clean_accuracy"].value == best
+
+
+def test_sorting_works_from_the_keyboard(shown: Callable[..., Any]) -> None:
+    driver = shown()
+    before = visible_rows(driver)
+    button = driver.find_element("css selector", '#ranking th[data-column="defense"] .sort')
+    driver.execute_script("arguments[0].focus()", button)
+    button.send_keys("\n")
+    assert visible_rows(driver) == sorted(before)
+
+
+def test_search_and_filter_narrow_the_rows_and_can_be_undone(shown: Callable[..., Any], board: Board) -> None:
+    driver = shown()
+    driver.find_element("css selector", "#search").send_keys("LCNN")
+    assert sorted(visible_rows(driver)) == ["lcnn", "lcnn_gradreg"]
+    click(driver, "#filter-first")
+    first = {r.defense for r in board.rows if r.rank_low == 1}
+    assert set(visible_rows(driver)) == first & {"lcnn", "lcnn_gradreg"}
+    driver.find_element("css selector", "#search").send_keys("zzz")
+    assert visible_rows(driver) == []
+    click(driver, "#empty-reset")
+    assert visible_rows(driver) == [r.defense for r in board.rows]
+
+
+def test_state_lives_in_the_address_and_survives_a_reload(shown: Callable[..., Any]) -> None:
+    driver = shown()
+    driver.find_element("css selector", "#search").send_keys("reg")
+    click(driver, '#ranking th[data-column="gradient_norm"] .sort')
+    click(driver, "#columns summary")
+    click(driver, '#columns input[value="pgd_l2_0.1"]')
+    rows, address = visible_rows(driver), driver.current_url
+    assert "q=reg" in address
+    driver.get("about:blank")
+    driver.get(address)
+    assert visible_rows(driver) == rows
+    assert driver.find_element("css selector", "#search").get_attribute("value") == "reg"
+    cell = driver.find_element("css selector", '#ranking tr:not([hidden]) td[data-column="pgd_l2_0.1"]')
+    assert cell.is_displayed()
+
+
+def test_a_nonsense_address_is_ignored(shown: Callable[..., Any], board: Board) -> None:
+    driver = shown("#?sort=nothing:up&columns=x,y&trust=Q%25%E0%A4%A&q=")
+    assert len(visible_rows(driver)) in (0, len(board.rows))
+    driver = shown("#?sort=toString:asc&columns=__proto__")
+    assert visible_rows(driver) == [r.defense for r in board.rows]
+
+
+def test_permalink_marks_the_row_and_brings_it_into_view(shown: Callable[..., Any]) -> None:
+    driver = shown("#row-cure")
+    row = driver.find_element("css selector", "#row-cure")
+    assert "target" in row.get_attribute("class")
+    box = driver.execute_script("const b = arguments[0].getBoundingClientRect(); return [b.top, b.bottom]", row)
+    assert box[0] >= 0
+    assert box[1] <= 900
+
+
+def test_link_into_a_closed_section_opens_it(shown: Callable[..., Any]) -> None:
+    driver = shown("#defense-cure")
+    assert driver.find_element("css selector", "#defense-cure").get_property("open")
+    click(driver, '#ranking a[href="#defense-lcnn"]')
+    section = driver.find_element("css selector", "#defense-lcnn")
+    assert section.get_property("open")
+    images = section.find_elements("css selector", ".strip img")
+    assert len(images) >= 6
+    assert driver.execute_script("return arguments[0].decode().then(() => arguments[0].naturalWidth)", images[0]) == 8
+
+
+def paper(driver: Any) -> str:
+    return driver.execute_script("return getComputedStyle(document.body).backgroundColor")
+
+
+def test_theme_follows_the_system_and_the_button_overrides_it(shown: Callable[..., Any]) -> None:
+    day = paper(shown(theme="light"))
+    driver = shown(theme="dark")
+    assert paper(driver) != day
+    button = driver.find_element("css selector", "#theme")
+    assert button.get_attribute("aria-pressed") == "true"
+    button.click()
+    assert paper(driver) == day
+    assert button.get_attribute("aria-pressed") == "false"
+    driver.refresh()
+    assert paper(driver) == day
+    driver.execute_script("localStorage.clear()")
+
+
+@pytest.mark.parametrize("width", [1440, 768, 390, 320])
+def test_the_page_never_scrolls_sideways(shown: Callable[..., Any], width: int) -> None:
+    driver = shown("#defense-lcnn_gradreg", width=width)
+    driver.execute_script("for (const d of document.querySelectorAll('details:not(#columns)')) d.open = true")
+    assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+def test_on_a_phone_rank_name_and_robust_accuracy_fit_side_by_side(shown: Callable[..., Any], board: Board) -> None:
+    driver = shown(width=390)
+    cell = driver.find_element("css selector", f'#row-lcnn td[data-column="{board.ranking}"]')
+    assert driver.execute_script("return arguments[0].getBoundingClientRect().right", cell) <= 390
+
+
+def test_tooltip_explains_a_column_on_focus_and_goes_on_escape(shown: Callable[..., Any]) -> None:
+    driver = shown()
+    button = driver.find_element("css selector", '#ranking th[data-column="curvature"] .sort')
+    driver.execute_script("arguments[0].focus()", button)
+    tip = driver.find_element("css selector", "#tooltip")
+    assert "Normalised curvature" in tip.text
+    assert button.get_attribute("aria-describedby") == "tooltip"
+    button.send_keys("\ue00c")
+    assert not tip.is_displayed()
+
+
+def test_download_buttons_save_the_exports(shown: Callable[..., Any], board: Board) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    from bench.reports import exports
+
+    driver = shown()
+    click(driver, '.download[data-file="leaderboard.csv"]')
+    saved = Path(driver.downloads) / "leaderboard.csv"
+    WebDriverWait(driver, 20).until(lambda _: saved.is_file() and saved.stat().st_size > 0)
+    assert saved.read_text("utf-8") == exports.csv_text(board)
+
+
+def test_pointing_at_a_row_brings_its_series_out(shown: Callable[..., Any]) -> None:
+    from selenium.webdriver import ActionChains
+
+    driver = shown()
+    ActionChains(driver).move_to_element(driver.find_element("css selector", "#row-lcnn .value")).perform()
+    bright = driver.find_elements("css selector", "#figure-accuracy-against-eps .bright")
+    assert {node.get_attribute("data-series") for node in bright} == {"lcnn"}
+
+
+def test_without_javascript_everything_is_there(shown: Callable[..., Any], driver: Any, board: Board) -> None:
+    driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        shown()
+        text = driver.find_element("css selector", "body").text
+        assert all(row.defense in text for row in board.rows)
+        assert "Which is best?" in text
+    finally:
+        driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_hostile_names_run_nothing(shown: Callable[..., Any], make_board: Callable[..., Board], tmp_path: Path) -> None:
+    board = make_board(
+        names={HOSTILE: (0.5, 3.0, 30.0, 1.0), "b": (0.3, 3.0, 30.0, 1.0)},
+        seeds=1,
+        n=40,
+        data_note=HOSTILE,
+        data_original=False,
+        row_description=HOSTILE,
+        row_bibtex="</script><script>document.title='owned'</script>",
+    )
+    path = tmp_path / "hostile.html"
+    path.write_text(page.render(board), encoding="utf-8")
+    driver = shown(path=path)
+    driver.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
+    assert driver.title != "owned"
+    assert visible_rows(driver)[0] == HOSTILE
+
+
+def test_even_injected_markup_could_not_run_a_script(driver: Any, file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "injected.html"
+    html = file.read_text("utf-8").replace("<main>", "<main><script>document.title = 'owned'</script>", 1)
+    path.write_text(html, encoding="utf-8")
+    driver.get(path.as_uri())
+    assert driver.title != "owned"
+    assert any("Content Security Policy" in entry["message"] for entry in driver.get_log("browser"))
+
+
+@pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
+def test_axe_finds_nothing(
+    shown: Callable[..., Any], make_board: Callable[..., Board], tmp_path: Path, width: int, theme: str
+) -> None:
+    axe = importlib.util.find_spec("axe_core_python")
+    if axe is None or axe.origin is None:
+        pytest.skip("axe-core-python is not installed")
+    names = {"standard": (0.3, 9.0, 41.0, 1.0), "lcnn": (0.5, 9.0, 4.0, 1.1), "cure": (0.4, 3.0, 30.0, 4.0)}
+    board = make_board(names=names, n=40, data_name="cifar100", failed=("cure",))
+    path = tmp_path / "small.html"
+    path.write_text(page.render(board), encoding="utf-8")
+    driver = shown("#defense-lcnn", width=width, theme=theme, path=path)
+    driver.execute_script("for (const d of document.querySelectorAll('details:not(.defense)')) d.open = true")
+    driver.execute_script(Path(axe.origin).with_name("axe.min.js").read_text("utf-8"))
+    driver.set_script_timeout(120)
+    result = driver.execute_async_script("axe.run().then(arguments[0], e => arguments[0](String(e)))")
+    found = [f"{v['id']}: {v['help']}: {n['html'][:200]}" for v in result["violations"] for n in v["nodes"][:3]]
+    assert found == []
+
+
+def test_a_large_page_opens_in_two_seconds(driver: Any, large_page: str, tmp_path: Path) -> None:
+    path = tmp_path / "large.html"
+    path.write_text(large_page, encoding="utf-8")
+    times = []
+    for _ in range(3):
+        driver.get("about:blank")
+        driver.get(path.as_uri())
+        times.append(driver.execute_script("return performance.timing.loadEventStart - performance.timing.fetchStart"))
+    assert min(times) < 2000
