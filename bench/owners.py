@@ -19,9 +19,13 @@ def me() -> dict[str, Any]:
 
 
 def _start_time(pid: int) -> str:
-    """Return when a process started, in clock ticks since boot ("" where /proc is missing): pids are reused."""
+    """Return when a process started, in clock ticks since boot ("" where /proc is missing): pids are reused.
+
+    "dead" for a zombie: a killed process keeps its pid until its parent has asked for it, which may be never.
+    """
     with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "dead" if fields[0] in "ZX" else fields[19]
     return ""
 
 
