@@ -21,7 +21,7 @@ import numpy as np
 from scipy.special import betaincinv, gammaln, ndtri
 
 ALPHA = 0.05  # two-sided, everywhere on the board
-DRAWS = 10_000  # of the bootstrap
+DRAWS = 10_000  # where something must be drawn
 
 
 def wilson(k: float, n: int, alpha: float = ALPHA) -> tuple[float, float]:
@@ -174,43 +174,47 @@ def integer_differences(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, int]:
     return d, unit
 
 
-def compare_flags(a: np.ndarray, b: np.ndarray, alpha: float = ALPHA, draws: int = DRAWS) -> Paired:
+def compare_flags(a: np.ndarray, b: np.ndarray, alpha: float = ALPHA) -> Paired:
     """Compare two defenses by a flag (robust, correct) on the same images.
 
     Args:
         a: flags of the first, shape (S_a, n), one row per training seed.
         b: flags of the second, shape (S_b, n).
         alpha: one minus the confidence of the interval.
-        draws: bootstrap draws.
     """
     d, unit = integer_differences(a, b)
-    low, high = bootstrap_difference(d, unit, alpha, draws)
+    low, high = bootstrap_difference(d, unit, alpha)
     better, worse = int((d > 0).sum()), int((d < 0).sum())
     discordance = float(np.square(d).mean()) / unit**2
     return Paired(float(d.mean()) / unit, low, high, sign_flip(d), len(d), better, worse, discordance)
 
 
-def bootstrap_difference(d: np.ndarray, unit: int = 1, alpha: float = ALPHA, draws: int = DRAWS) -> tuple[float, float]:
+def bootstrap_difference(d: np.ndarray, unit: int = 1, alpha: float = ALPHA) -> tuple[float, float]:
     """Return the percentile interval of mean(d) / unit under resampling of images with replacement.
 
-    Images with the same d are interchangeable, so the resampled counts are drawn from one multinomial over the
-    distinct values of d instead of n indices per draw. If all images agree there is nothing to resample: the
-    interval is then d ± the exact upper limit of the share of images on which they could differ.
+    Resampling n images draws their counts from the multinomial of the paired outcomes. The sum of d over them has
+    the characteristic function φ(t)ⁿ, φ that of one image's d; an FFT turns it into the distribution that a
+    bootstrap of ever more draws tends to, so nothing is drawn at random. If all images agree there is nothing to
+    resample: the interval is then d ± the exact upper limit of the share of images on which they could differ.
 
     Args:
         d: paired differences, integers, shape (n,).
-        unit: what one step of d is worth is 1 / unit.
+        unit: one step of d is worth 1 / unit.
         alpha: one minus the confidence.
-        draws: bootstrap draws.
     """
     values, counts = _tally(d)
     n = len(d)
     if len(values) == 1:
         slack, centre = clopper_pearson(0, n, alpha)[1], float(values[0]) / unit
         return max(-1.0, centre - slack), min(1.0, centre + slack)
-    sample = np.random.default_rng(0).multinomial(n, counts / n, size=draws) @ values / (n * unit)
-    low, high = np.quantile(sample, [alpha / 2, 1 - alpha / 2])
-    return float(low), float(high)
+    size = 1 << int(np.ceil(np.log2(24 * np.sqrt(n * d.var()) + 64)))  # twelve standard deviations to either side
+    start = round(n * d.mean()) - size // 2
+    k = np.arange(size // 2 + 1)
+    turn = -2j * np.pi / size
+    phi = np.exp(turn * (np.outer(k, values) % size)) @ (counts / n)
+    cdf = np.cumsum(np.clip(np.fft.irfft(phi**n * np.exp(-turn * (k * start % size)), size), 0.0, None))
+    low, high = np.searchsorted(cdf, [cdf[-1] * alpha / 2, cdf[-1] * (1 - alpha / 2)])
+    return (start + int(low)) / (n * unit), (start + int(high)) / (n * unit)
 
 
 def bootstrap_mean(values: np.ndarray, alpha: float = ALPHA, draws: int = 2_000) -> tuple[float, float]:
@@ -268,17 +272,15 @@ class Ranks:
     discordance: float
 
 
-def ranks(outcomes: Sequence[np.ndarray], alpha: float = ALPHA, draws: int = DRAWS) -> Ranks:
+def ranks(outcomes: Sequence[np.ndarray], alpha: float = ALPHA) -> Ranks:
     """Rank defenses by a flag where higher is better; Holm over all pairs.
 
     Args:
         outcomes: per defense its flags on the same images, shape (S_k, n).
         alpha: family-wise error of calling any two equal defenses different.
-        draws: bootstrap draws of each pair's interval.
     """
     size = len(outcomes)
-    indices = [(i, j) for i in range(size) for j in range(i + 1, size)]
-    pairs = {(i, j): compare_flags(outcomes[i], outcomes[j], alpha, draws) for i, j in indices}
+    pairs = {(i, j): compare_flags(outcomes[i], outcomes[j], alpha) for i in range(size) for j in range(i + 1, size)}
     p = np.ones((size, size))
     p[np.triu_indices(size, 1)] = holm([pair.p for pair in pairs.values()])
     p = np.minimum(p, p.T)

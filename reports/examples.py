@@ -57,6 +57,7 @@ def load(store: Store, plan: dict[str, Any], entry: dict[str, Any]) -> Run:
 
 def _table(arrow: pa.Table) -> Table:
     """Turn a stored table into arrays ordered by image."""
+    arrow = arrow.combine_chunks()
     if (np.diff(arrow["index"].to_numpy()) < 0).any():
         arrow = arrow.sort_by("index")
     columns = {name: _array(arrow[name]) for name in arrow.column_names if name not in ("index", "label")}
@@ -118,7 +119,8 @@ def stack(plan: dict[str, Any], runs: list[Run], split: str) -> pd.DataFrame:
             "defense": pd.Series(np.repeat([run.entry["defense"] for run in runs], sizes), dtype="str"),
             "seed": np.repeat([run.entry["seed"] for run in runs], sizes),
             **{name: _concatenated([columns.get(name) for columns in joined], sizes) for name in names},
-        }
+        },
+        copy=False,
     )
 
 
@@ -153,14 +155,15 @@ def _join(run: Run, keys: list[str]) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for key in keys:
         table = run.tables[key]
-        at = np.searchsorted(index, table.index)
+        whole = len(table.index) == len(index)
+        at = slice(None) if whole else np.searchsorted(index, table.index)
         if ((label[at] >= 0) & (label[at] != table.label)).any():
             raise StoreError(
                 f"{run.entry['defense']}, seed {run.entry['seed']}: expected one label per image, got another one in "
                 f"the table of {key!r}. The data changed between evaluations: choose another --out."
             )
         label[at] = table.label
-        columns |= table.columns if len(at) == len(index) else _spread(table.columns, at, len(index))
+        columns |= table.columns if whole else _spread(table.columns, at, len(index))
     return {"index": index, "label": label, **columns}
 
 

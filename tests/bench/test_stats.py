@@ -92,16 +92,24 @@ def test_bootstrap_of_the_difference_covers() -> None:
     covered = []
     for _ in range(400):
         d = np.repeat([1, 0, -1], rng.multinomial(300, chances))
-        low, high = stats.bootstrap_difference(d, draws=1000)
+        low, high = stats.bootstrap_difference(d)
         covered.append(low <= truth <= high)
     assert 0.92 <= np.mean(covered) <= 0.98
 
 
-def test_bootstrap_from_the_multinomial_is_the_bootstrap_over_images() -> None:
-    d = np.repeat([2, 1, 0, -1], [30, 60, 200, 40])
-    rng = np.random.default_rng(2)
-    plain = d[rng.integers(0, len(d), (20_000, len(d)))].mean(1) / 2
-    assert stats.bootstrap_difference(d, unit=2) == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.004)
+@pytest.mark.parametrize("counts", [[30, 60, 200, 40], [1, 0, 99, 0], [500, 2000, 6000, 1500]])
+def test_bootstrap_of_the_difference_is_the_limit_of_many_draws(counts: list[int]) -> None:
+    d = np.repeat([2, 1, 0, -1], counts)
+    draws = np.random.default_rng(2).multinomial(len(d), np.array(counts) / len(d), 200_000) @ [2, 1, 0, -1]
+    expected = np.quantile(draws / (2 * len(d)), [0.025, 0.975])
+    assert stats.bootstrap_difference(d, unit=2) == pytest.approx(expected, abs=1.01 / (2 * len(d)))
+
+
+def test_bootstrap_of_the_difference_on_few_images_is_what_enumeration_gives() -> None:
+    d = np.array([1, 1, 0, -1, 0])
+    sums = np.sort([sum(draw) for draw in itertools.product(d, repeat=5)])
+    low, high = sums[int(np.ceil(0.025 * len(sums))) - 1], sums[int(np.ceil(0.975 * len(sums))) - 1]
+    assert stats.bootstrap_difference(d) == (low / 5, high / 5)
 
 
 def test_bootstrap_without_any_discordant_image_still_has_a_width() -> None:
@@ -115,7 +123,7 @@ def test_sign_flip_of_two_seeds_keeps_its_level() -> None:
     for _ in range(600):
         hardness = rng.random(150)
         a, b = rng.random((2, 150)) > hardness, rng.random((2, 150)) > hardness
-        rejected.append(stats.compare_flags(a, b, draws=1).p < 0.05)
+        rejected.append(stats.compare_flags(a, b).p < 0.05)
     assert np.mean(rejected) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 600)
 
 
@@ -142,7 +150,7 @@ def test_equal_models_are_seldom_told_apart() -> None:
     rng, separated = np.random.default_rng(5), 0
     for _ in range(40):
         hardness = rng.random(200)
-        ranks = stats.ranks([rng.random((1, 200)) > hardness for _ in range(8)], draws=1)
+        ranks = stats.ranks([rng.random((1, 200)) > hardness for _ in range(8)])
         separated += bool((ranks.p < 0.05).any())
     assert separated <= 6  # 5 % of 40 is 2; more than 6 has probability 0.3 %
 

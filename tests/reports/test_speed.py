@@ -1,0 +1,33 @@
+"""The report of a large folder: 1,000 cells of 10,000 images, everything from the store to the page."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import bench
+
+
+@pytest.mark.slow
+def test_a_thousand_cells_of_ten_thousand_images_take_seconds(tmp_path: Path, fabricate: ModuleType) -> None:
+    """Twenty defenses × 5 seeds × 10 evaluations; CPU time of `report` alone, imports included, is under 10 s."""
+    names = {"standard": 0.2} | {f"defense_{i:02d}": 0.2 + 0.02 * i for i in range(1, 20)}
+    evaluations = ("accuracy", "pgd_l2", "autoattack_l2", "stability", "curvature", "bounds")
+    more = {f"{key}_again": {"evaluation": key} for key in ("accuracy", "pgd_l2", "stability", "curvature")}
+    plan = fabricate.make_plan(names, (0, 1, 2, 3, 4), evaluations=evaluations, **more)
+    fabricate.make_store(tmp_path, plan, n=10_000, chunk=500, distances=names)
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    subprocess.run(
+        [sys.executable, "-m", "bench", "report", "--out", str(tmp_path)],
+        check=True, capture_output=True, cwd=Path(bench.__file__).parent.parent,
+    )  # fmt: skip
+    after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - started
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(f"report of 1,000 cells × 10,000 images: {cpu:.1f} s of CPU, {wall:.1f} s")
+    assert cpu < 10
