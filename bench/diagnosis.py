@@ -88,8 +88,9 @@ def _datasets(data_dir: Path | None) -> list[Check]:
 
     found = []
     for entry in available(data_dir):
-        where = str(entry.get("found") or "")
-        found.append(Check(f"data set {entry['name']}", "ok" if where else "note", where or "not found here"))
+        verdict = {"ready": "ok", "missing": "note"}.get(entry["status"], "fail")
+        words = entry["found"] or entry["reason"] or "not found here"
+        found.append(Check(f"data set {entry['name']}", verdict, words))
     return found
 
 

@@ -132,8 +132,11 @@ def _run_row(context: Context, number: int, row: Row) -> bool:
             continue
         if model is None:
             model = _load(context, row, weights)
-        with _leased(context, lease, name):
-            _evaluate(context, lease, name, model, measurement, weights)
+        try:
+            with _leased(context, lease, name):
+                _evaluate(context, lease, name, model, measurement, weights)
+        except _Busy:
+            complete = False
     return complete
 
 
@@ -185,6 +188,7 @@ def _train(context: Context, lease: Lease, row: Row) -> str:
         "device": context.plan.device.type,
     }
     context.store.finish(lease, info)
+    checkpoint.unlink(missing_ok=True)
     context.outcome.computed += 1
     context.reporter.done(f"train {row.label}", time.monotonic() - started, _accuracy_note(log))
     return sha
@@ -261,6 +265,7 @@ def _leased(context: Context, lease: Lease, name: str) -> Iterator[None]:
         raise
     except LeaseLost as error:
         context.reporter.say(f"  {name}: {error}")
+        raise _Busy from error
     except _FATAL:
         beat.stop()
         with contextlib.suppress(BenchError):
@@ -268,7 +273,8 @@ def _leased(context: Context, lease: Lease, name: str) -> Iterator[None]:
         raise
     except Exception as error:
         cause = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
-        context.store.fail(lease, cause)
+        with contextlib.suppress(LeaseLost):  # then another worker computes it
+            context.store.fail(lease, cause)
         context.outcome.failures[name] = cause
         context.reporter.failed(name, cause)
         if context.debug:

@@ -156,17 +156,17 @@ def _assemble(
     columns = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
     index = np.arange(rows.start, rows.stop)
     table = pd.DataFrame({"index": index, "label": split.labels[rows.start : rows.stop]})
-    images = None
+    kept = []
     for name, values in columns.items():
         if values.ndim == 1:
             table[name] = values
-        elif keep_images(name):
-            images = _pictures(values, split, index)
-    return table, images
+        elif keep_images(name) and (pictures := _pictures(values, split, index)):
+            kept.append(pictures)
+    return table, {k: np.concatenate([p[k] for p in kept]) for k in kept[0]} if kept else None
 
 
 def _pictures(adversarial: np.ndarray, split: Split, index: np.ndarray) -> dict[str, np.ndarray] | None:
-    """Keep the adversarial examples that differ from their clean images, beside those."""
+    """Keep the adversarial examples that differ from their clean images, beside those; columns follow each other."""
     clean = to_unit(torch.tensor(split.images[index])).numpy()
     found = (adversarial != clean).reshape(len(clean), -1).any(1)
     if not found.any():

@@ -35,6 +35,8 @@ _NETWORK = {
     "gpfs",
     "fuse.s3fs",
     "fuse.gcsfuse",
+    "ceph",
+    "fuse.ceph",
 }
 
 
@@ -106,7 +108,7 @@ def require_local(path: Path) -> None:
     mounts = Path("/proc/mounts")
     if not mounts.is_file():
         return
-    target = str(path.absolute())
+    target = os.path.realpath(path)
     best, kind = "", ""
     for line in mounts.read_text().splitlines():
         point, filesystem = line.split()[1:3]

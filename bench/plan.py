@@ -19,7 +19,8 @@ from torch import nn
 import bench
 from bench import cells, data, files
 from bench.data import Dataset, Split
-from bench.errors import EnvironmentProblem, UsageError
+from bench.errors import EnvironmentProblem, IntegrityError, UsageError
+from bench.evaluations.robustness import peer_attack
 from bench.models import registry
 from bench.records import Evaluation
 from bench.suite import EvaluationEntry, Suite, canonical, parse_defense
@@ -128,14 +129,21 @@ def make_plan(
     Raises:
         UsageError: an unknown defense, evaluation, hyper-parameter or backbone.
     """
-    rows = tuple(_row(suite, dataset, device, spelling, seed) for seed in suite.seeds for spelling in suite.defenses)
+    splits: tuple[Split, Split | None] = (dataset.train, None)
+    if suite.holdout:
+        splits = data.hold_out(dataset.train, suite.holdout, seed=0)
+    rows = tuple(
+        _row(suite, dataset, splits, device, spelling, seed) for seed in suite.seeds for spelling in suite.defenses
+    )
     if not rows:
         raise UsageError(f"suite {suite.name}: expected at least one defense and one seed, got none. Add one.")
     measurements = tuple(_measurement(suite, dataset, device, entry) for entry in suite.evaluations)
     return Plan(suite, dataset, device, rows, measurements, out, command, overrides or {}, tuple(included))
 
 
-def _row(suite: Suite, dataset: Dataset, device: torch.device, spelling: str, seed: int) -> Row:
+def _row(
+    suite: Suite, dataset: Dataset, splits: tuple[Split, Split | None], device: torch.device, spelling: str, seed: int
+) -> Row:
     parsed = parse_defense(spelling)
     entry = registry.defenses.get(parsed.base)
     hyperparameters = {**entry.hyperparameters, **parsed.hyperparameters}
@@ -145,9 +153,7 @@ def _row(suite: Suite, dataset: Dataset, device: torch.device, spelling: str, se
             f"Write {entry.name}:{missing[0]}=VALUE, or give it a default."
         )
     recipe = suite.recipe_of(spelling)
-    train, holdout = dataset.train, None
-    if suite.holdout:
-        train, holdout = data.hold_out(dataset.train, suite.holdout, seed=0)
+    train, holdout = splits
     backbone = parsed.backbone or suite.backbone
     job = TrainJob(entry, hyperparameters, recipe, backbone, len(dataset.classes), dataset.shape, seed, train, holdout)
     return Row(canonical(spelling), job, cells.TrainCell(_train_spec(job, device)))
@@ -182,25 +188,36 @@ def _measurement(suite: Suite, dataset: Dataset, device: torch.device, entry: Ev
         raise UsageError(
             f"evaluation {entry.key}: expected a value for {', '.join(missing)}, got none. Set it in the suite."
         )
-    inner = getattr(evaluation.function, "__wrapped_attack__", None)
+    functions = [evaluation.function]
+    if attack := getattr(evaluation.function, "__wrapped_attack__", None):
+        functions.append(attack)
+        if peer := arguments.get("peer"):
+            functions.append(peer_attack(attack.__name__, peer))
+    kept = _kept(suite, entry.evaluation)
     spec = {
         "evaluation": evaluation.name,
         "version": evaluation.version,
         "arguments": {k: _plain(v) for k, v in arguments.items()},
         "data": split.fingerprint,
         "seed": entry.seed,
-        "sources": cells.sources([evaluation.function, *([inner] if inner else [])]),
-        "runtime": cells.runtime(device.type, "fp32"),
+        "sources": cells.sources(functions),
+        "runtime": cells.runtime(device.type, "fp32") | _library(arguments.get("peer")),
+        "pictures": "all" if kept is None else sorted(kept),
     }
-    return Measurement(entry, evaluation, split, spec, _kept(suite))
+    return Measurement(entry, evaluation, split, spec, kept)
 
 
-def _kept(suite: Suite) -> frozenset[str] | None:
-    """Return the image columns that the suite stores; None: all."""
+def _kept(suite: Suite, evaluation: str) -> frozenset[str] | None:
+    """Return the image columns of an evaluation that the suite stores; None: all."""
     if suite.store_adversarial == "all":
         return None
-    names = [f"autoattack_l2_{suite.primary_eps:g}_adversarial"] if suite.store_adversarial == "primary" else []
-    return frozenset(names)
+    primary = suite.store_adversarial == "primary" and evaluation == "autoattack_l2"
+    return frozenset({f"autoattack_l2_{suite.primary_eps:g}_adversarial"} if primary else ())
+
+
+def _library(peer: str | None) -> dict[str, str]:
+    """Return the version of the library that a peer's attack comes from: part of the key."""
+    return {peer: metadata.version(peer)} if peer else {}
 
 
 def _plain(value: Any) -> Any:
@@ -313,8 +330,6 @@ def load_weights(model: nn.Module, path: Path, expected: str) -> nn.Module:
         IntegrityError: the file is not the one that was stored, or does not fit the model.
     """
     from safetensors.torch import load
-
-    from bench.errors import IntegrityError
 
     content = path.read_bytes()
     if (found := files.sha256(path)) != expected:

@@ -114,7 +114,7 @@ class Store:
         tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
         if "meta" in tables:
             row = self._db.execute("SELECT value FROM meta WHERE key='format'").fetchone()
-            if row and int(row[0]) > FORMAT:
+            if row is None or not str(row[0]).isdecimal() or int(row[0]) > FORMAT:
                 raise StoreError(
                     f"{self.out / NAME}: expected store format {FORMAT} or older, got {row[0]}. "
                     "It was written by a newer bench: upgrade bench, or choose another --out."
@@ -377,7 +377,7 @@ def _translated(path: Path) -> Iterator[None]:
             raise LockedError(
                 f"{path}: expected the store within 60 s, got {text!r}. Wait for the other run."
             ) from error
-        if "malformed" in text:
+        if "malformed" in text or "no such table" in text or "no such column" in text:
             raise StoreError(
                 f"{path}: expected a sound database, got {text!r}. Restore it or choose another --out."
             ) from error

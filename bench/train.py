@@ -93,7 +93,8 @@ def train(
     Args:
         job: what to train.
         device: where.
-        checkpoint: file to resume from and to write to every minute; None: no checkpoints.
+        checkpoint: file to resume from and to write to every minute; the caller removes it once the weights are
+            stored. None: no checkpoints.
         on_epoch: called with the log record of each finished epoch.
         should_stop: asked after each step; when it says yes a checkpoint is written and `Stopped` raised.
 
@@ -120,8 +121,6 @@ def train(
             good = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
             on_epoch(record)
     finalize(model)
-    if checkpoint:
-        checkpoint.unlink(missing_ok=True)
     return model.eval()
 
 
@@ -193,7 +192,7 @@ class _Loop:
             "holdout_accuracy": _accuracy(self.model, self.job.holdout, self.batches.images.device),
             "lr": learning_rate(self.job.recipe, self.progress.step - 1, self.batches.per_epoch),
             "seconds": self.progress.seconds,
-            **layer_statistics(self.model),
+            **(layer_statistics(self.model) if _finite(self.model) else {}),
         }
 
 
