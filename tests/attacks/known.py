@@ -85,7 +85,7 @@ def train(x: Tensor, y: Tensor, eps: float) -> nn.Module:
             nn.Conv2d(8, 16, 3, padding=1, stride=2), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10),
         )  # fmt: skip
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        for _ in range(8):
+        for _ in range(5):
             for part in torch.randperm(len(x)).split(50):
                 image, label = x[part], y[part]
                 if eps:

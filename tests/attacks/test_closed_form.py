@@ -43,6 +43,12 @@ def exact_distance(model, x, y, norm, box):
     return nearest
 
 
+def middle(exact):
+    """Return a budget between the two middle distances, so that no example lies on the verge."""
+    ordered = exact.sort().values
+    return float(ordered[len(exact) // 2 - 1 : len(exact) // 2 + 1].mean())
+
+
 def problem(classes, features, *, box, seed=0, n=40):
     """Return a linear model, images (mid-grey if the box is not to matter) and their predicted classes."""
     model = Linear.random(classes, features, seed)
@@ -57,7 +63,7 @@ def problem(classes, features, *, box, seed=0, n=40):
 def test_linear_model_without_box_is_broken_exactly_within_its_margin(name, classes, norm):
     model, x, y = problem(classes, 30, box=False)
     exact = exact_distance(model, x, y, norm, box=False)
-    eps = float(exact.median())
+    eps = middle(exact)
     assert eps < 0.4
     found = ALL[name](model, x, y, eps=eps, norm=norm)
     robust = flags(model, found, y)
@@ -72,7 +78,7 @@ def test_linear_model_with_active_box(name, share, norm):
     model, x, y = problem(5, 60, box=True)
     exact = exact_distance(model, x, y, norm, box=True)
     assert (exact > 1.02 * exact_distance(model, x, y, norm, box=False)).float().mean() > 0.5, "the box must matter"
-    eps = float(exact.median())
+    eps = middle(exact)
     robust = flags(model, ALL[name](model, x, y, eps=eps, norm=norm), y)
     assert not robust[exact < share * eps].any()
     assert robust[exact > 1.001 * eps].all()
@@ -83,7 +89,7 @@ def test_square_comes_near_the_exact_answer_by_queries_alone(norm):
     model, x, y = problem(4, 36, box=False)
     x = x.reshape(-1, 1, 6, 6)
     exact = exact_distance(model, x, y, norm, box=False)
-    eps = float(exact.median())
+    eps = middle(exact)
     robust = flags(model, square(model, x, y, eps=eps, norm=norm, queries=2000), y)
     assert not robust[exact < 0.7 * eps].any()
     assert robust[exact > 1.001 * eps].all()
@@ -159,11 +165,12 @@ def test_autoattack_at_every_number_of_classes(classes, version):
     model, x, y = problem(classes, 25, box=False, n=12)
     x = x.reshape(-1, 1, 5, 5)
     exact = exact_distance(model, x, y, "l2", box=False)
-    eps = float(exact.median())
+    eps = middle(exact)
     trace = {}
     found = autoattack(model, x, y, eps=eps, version=version, steps=20, queries=50, draws=2, trace=trace)
     robust = flags(model, found, y)
-    assert not robust[exact < 0.98 * eps].any()
+    share = 0.98 if version == "standard" else 0.8  # "rand" has no targeted member
+    assert not robust[exact < share * eps].any()
     assert [stage == "" for stage in trace["broken_by"]] == robust.tolist()
 
 
@@ -253,7 +260,7 @@ def test_nan_on_the_way_is_an_error_never_robust(name):
 @pytest.mark.parametrize("name", [n for n in STRONG if n != "apgd"])  # cross-entropy alone has a temperature
 def test_scaling_the_logits_of_a_linear_model_changes_no_verdict(name, factor):
     model, x, y = problem(10, 30, box=False)
-    eps = float(exact_distance(model, x, y, "l2", box=False).median())
+    eps = middle(exact_distance(model, x, y, "l2", box=False))
     scaled = Linear(model.weight.detach() * factor, model.bias.detach() * factor)
     plain = flags(model, ALL[name](model, x, y, eps=eps, norm="l2"), y)
     assert (plain == flags(model, ALL[name](scaled, x, y, eps=eps, norm="l2"), y)).float().mean() >= 0.97
@@ -262,7 +269,7 @@ def test_scaling_the_logits_of_a_linear_model_changes_no_verdict(name, factor):
 def test_noise_breaks_what_is_mostly_wrong_and_not_what_is_robust():
     model, x, y = problem(2, 4, box=False)
     exact = exact_distance(model, x, y, "l2", box=False)
-    eps = float(exact.median())
+    eps = middle(exact)
     robust = flags(model, noise(model, x, y, eps=eps, norm="l2"), y)
     assert not robust[exact < 0.5 * eps].any()
     assert robust[exact > 1.001 * eps].all()

@@ -1,0 +1,255 @@
+"""Our attacks and other people's: the same verdicts, up to the tolerances of the protocol; and none leaves a trace."""
+
+import importlib
+import logging
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from bench.attacks.apgd import apgd
+from bench.attacks.autoattack import autoattack
+from bench.attacks.fgsm import fgsm
+from bench.attacks.peers import cleverhans, foolbox, pyautoattack, torchattacks
+from bench.attacks.pgd import pgd
+from bench.attacks.pgd_released import pgd_released
+from tests.attacks.known import flags, size
+from tests.attacks.test_closed_form import exact_distance, middle, problem
+from tests.attacks.test_laws import Watched
+
+HAS_TORCHATTACKS = importlib.util.find_spec("torchattacks") is not None
+LIBRARIES = [
+    pytest.param(cleverhans, id="cleverhans"),
+    pytest.param(foolbox, id="foolbox"),
+    pytest.param(torchattacks, id="torchattacks",
+                 marks=pytest.mark.skipif(not HAS_TORCHATTACKS, reason="optional library")),
+]  # fmt: skip
+EPS = {"l2": 0.5, "linf": 0.1}
+
+
+def some(digits, n=50):
+    return digits[2][:n], digits[3][:n]
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("name", ["plain", "robust"])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_pgd_without_random_start_gives_the_same_flags(library, name, norm, nets, digits):
+    (x, y), model = some(digits), nets[name]
+    ours = pgd(model, x, y, eps=EPS[norm], norm=norm, losses=["ce"], random_start=False)
+    theirs = library.pgd(model, x, y, eps=EPS[norm], norm=norm, random_start=False)
+    assert (flags(model, ours, y) != flags(model, theirs, y)).sum() <= 1
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_pgd_without_random_start_ends_at_the_same_point(library, nets, digits):
+    """On mid-grey images, so that the box is out of play: cleverhans clips to it before projecting."""
+    (x, y), model = some(digits), nets["robust"]
+    x = 0.3 + 0.4 * x
+    trace = {}
+    ours = pgd(model, x, y, eps=0.2, losses=["ce"], random_start=False, steps=10, trace=trace)
+    robust = flags(model, ours, y)
+    assert robust.sum() > 10
+    theirs = library.pgd(model, x, y, eps=0.2, random_start=False, steps=10)
+    assert (trace["last"] - theirs)[robust].abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("name", ["plain", "robust"])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_pgd_with_random_start_gives_the_same_robust_accuracy(library, name, norm, nets, digits):
+    (x, y), model = some(digits, 100), nets[name]
+    ours = flags(model, pgd(model, x, y, eps=EPS[norm], norm=norm, losses=["ce"]), y)
+    theirs = flags(model, library.pgd(model, x, y, eps=EPS[norm], norm=norm), y)
+    assert int(ours.sum()) <= int(theirs.sum()) + 2, "ours may be stronger: it keeps the best point of the path"
+    assert int(theirs.sum()) - int(ours.sum()) <= 8
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_saturated_logits_do_not_fool_our_attacks(norm, nets, digits):
+    (x, y), eps = some(digits, 100), EPS[norm]
+    plain, saturated = nets["plain"], nets["saturated"]
+    for attack in (pgd, autoattack_light):
+        before, after = (flags(m, attack(m, x, y, eps=eps, norm=norm), y).sum().item() for m in (plain, saturated))
+        assert abs(before - after) <= 2
+    before, after = (flags(m, apgd(m, x, y, eps=eps, norm=norm, loss="dlr"), y) for m in (plain, saturated))
+    assert (before != after).sum() <= 1, "DLR is invariant but for rounding"
+    fooled = flags(saturated, cleverhans.pgd(saturated, x, y, eps=eps, norm=norm), y).sum().item()
+    assert fooled >= before.sum().item() + 20, "the fault we are on guard against is real"
+
+
+def autoattack_light(*args, **settings):
+    return autoattack(*args, steps=30, queries=100, **settings)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_fgsm_takes_the_same_step(library, nets, digits):
+    (x, y), model = some(digits), nets["robust"]
+    ours, theirs = (a(model, x, y, eps=0.05, norm="linf") for a in (fgsm, library.fgsm))
+    same = (ours - theirs).flatten(1).abs().amax(1) < 1e-5
+    assert same.float().mean() > 0.9  # a gradient that rounds to either side of 0 may flip a sign
+
+
+def test_the_released_helper_is_what_cleverhans_does_by_default(nets, digits):
+    """Same labels, steps and floor; the starts differ, being drawn by different generators."""
+    from cleverhans.torch.attacks.projected_gradient_descent import projected_gradient_descent
+
+    (x, y), model = some(digits, 100), nets["plain"]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = projected_gradient_descent(model, x, 0.5, 0.05, 10, 2)
+    for p in model.parameters():
+        p.grad = None
+    ours = pgd_released(model, x, y, eps=0.5, loss_batch=100)
+    assert abs(int(flags(model, ours, y).sum()) - int(flags(model, theirs.detach(), y).sum())) <= 4
+    gap = size(ours - x, "l2").mean() - size(theirs.detach() - x, "l2").mean()
+    assert abs(gap) < 0.005
+
+
+@pytest.mark.parametrize(("steps", "used"), [(3, 0.29), (10, 0.76)])
+def test_the_released_helper_uses_the_known_share_of_its_budget(steps, used):
+    class Slope(nn.Module):
+        def forward(self, x):
+            gap = 0.03 * (x - 0.5).flatten(1).sum(1)
+            return torch.stack([gap, -gap], 1)
+
+    x = 0.501 + 0.001 * torch.rand(200, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    found = pgd_released(Slope(), x, torch.zeros(200, dtype=torch.long), eps=0.5, steps=steps)
+    along = -(found - x).flatten(1).sum(1) / (3 * 16 * 16) ** 0.5 / 0.5
+    assert abs(along.mean().item() - used) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [
+        ("robust", "l2"),
+        pytest.param("plain", "linf", marks=pytest.mark.slow),
+        pytest.param("saturated", "l2", marks=pytest.mark.slow),
+    ],
+)
+def test_autoattack_agrees_with_the_official_one(name, norm, nets, digits):
+    (x, y), model = some(digits, 12), nets[name]
+    eps, ours, theirs = EPS[norm], {}, {}
+    robust = flags(model, autoattack(model, x, y, eps=eps, norm=norm, queries=200, trace=ours), y)
+    official = flags(model, pyautoattack.autoattack(model, x, y, eps=eps, norm=norm, queries=200, trace=theirs), y)
+    assert torch.equal(robust, official)
+    clean = [stage == "clean" for stage in ours["broken_by"]]
+    assert clean == [stage == "clean" for stage in theirs["broken_by"]]
+
+
+def official_apgd(model, loss, eps, norm):
+    """Return the official APGD object, to be given our starting point."""
+    from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+
+    kind = APGDAttack_targeted if loss == "targeted" else APGDAttack
+    attack = kind(model, eps=eps, norm={"l2": "L2", "linf": "Linf"}[norm], device="cpu", n_iter=40)
+    if loss != "targeted":
+        attack.loss = loss
+    return attack
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("loss", ["ce", "dlr", "targeted"])
+@pytest.mark.parametrize("name", ["plain", "robust"])
+def test_apgd_from_the_same_start_breaks_the_same_examples(name, loss, norm, nets, digits, monkeypatch):
+    """One target, so that both climb the same loss; the official object is handed our random start."""
+    from bench.attacks import _geometry, randomness
+    from bench.attacks.apgd import STREAMS
+
+    x, y = some(digits, 60)
+    model, eps = nets[name], EPS[norm]
+    right = flags(model, x, y)
+    x, y = x[right], y[right]
+    ours = flags(model, apgd(model, x, y, eps=eps, norm=norm, loss=loss, targets=1, steps=40), y)
+    keys = randomness.example_keys(x, 0)
+    start = (x + _geometry.sphere_perturbation(x, keys, STREAMS[loss], eps, norm)).clamp(0, 1)
+    theirs = official_apgd(model, loss, eps, norm)
+    theirs.init_hyperparam(x)
+    theirs.y_target = model(x).sort(dim=1)[1][:, -2]
+    with torch.no_grad():
+        _, held, _, _ = theirs.attack_single_run(x, y, x_init=start)
+    assert (ours != held).sum() <= 1
+
+
+def test_the_official_autoattack_serves_any_number_of_classes():
+    for classes in (2, 3, 4):
+        model, x, y = problem(classes, 36, box=False, n=8)
+        x = x.reshape(-1, 1, 6, 6)
+        exact = exact_distance(model, x, y, "l2", box=False)
+        eps = middle(exact)
+        robust = flags(model, pyautoattack.autoattack(model, x, y, eps=eps, queries=10), y)
+        assert not robust[exact < 0.98 * eps].any()
+        assert robust[exact > 1.001 * eps].all()
+
+
+def test_the_official_square_is_refused_where_it_would_divide_by_zero():
+    model, x, y = problem(3, 16, box=False, n=2)
+    with pytest.raises(ValueError, match="at least 5 rows for Square-l2, got 4"):
+        pyautoattack.square(model, x.reshape(-1, 1, 4, 4), y, eps=0.1)
+
+
+PEER_ATTACKS = {
+    "cleverhans pgd": cleverhans.pgd, "cleverhans fgsm": cleverhans.fgsm,
+    "foolbox pgd": foolbox.pgd, "foolbox fgsm": foolbox.fgsm,
+    "official autoattack": lambda *a, **k: pyautoattack.autoattack(*a, queries=5, **k),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PEER_ATTACKS)
+def test_peers_leave_no_trace(name, capsys, caplog):
+    model = Watched().train()
+    model.norm.eval()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    x = torch.rand(3, 1, 6, 6).requires_grad_()
+    rng, level = torch.get_rng_state(), logging.getLogger("auto-attack").disabled
+
+    def tracer(frame, event, arg):
+        return None
+
+    original = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        found = PEER_ATTACKS[name](model, x.detach() if "official" in name else x, torch.tensor([0, 1, 2]), eps=0.1)
+        assert sys.gettrace() is tracer
+    finally:
+        sys.settrace(original)
+    assert not found.requires_grad
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert model.training
+    assert not model.norm.training
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert logging.getLogger("auto-attack").disabled == level
+    assert capsys.readouterr() == ("", "")
+    assert not caplog.records
+    again = PEER_ATTACKS[name](model, x.detach(), torch.tensor([0, 1, 2]), eps=0.1)
+    assert torch.equal(found, again), "the seed is ours, not the clock"
+
+
+@pytest.mark.skipif(HAS_TORCHATTACKS, reason="it is installed")
+def test_a_missing_library_is_said_clearly():
+    with pytest.raises(ModuleNotFoundError, match="pip install --no-deps torchattacks"):
+        torchattacks.pgd(nn.Identity(), torch.rand(1, 1, 2, 2), torch.tensor([0]), eps=0.1)
+
+
+def test_a_step_that_cleverhans_refuses_is_said_clearly():
+    with pytest.raises(ValueError, match="a step of at most eps"):
+        cleverhans.pgd(nn.Flatten(), torch.rand(1, 1, 2, 2), torch.tensor([0]), eps=0.1, steps=2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("name", ["plain", "robust", "saturated"])
+def test_autoattack_agrees_with_the_official_one_on_200_images(name, norm, nets, digits):
+    """Robust accuracy within 0.2 points, but that ours may be the stronger; each difference is listed."""
+    (x, y), model = some(digits, 200), nets[name]
+    ours, theirs = {}, {}
+    robust = flags(model, autoattack(model, x, y, eps=EPS[norm], norm=norm, trace=ours), y)
+    official = flags(model, pyautoattack.autoattack(model, x, y, eps=EPS[norm], norm=norm, trace=theirs), y)
+    missed = (robust & ~official).nonzero()[:, 0].tolist()
+    gained = (official & ~robust).nonzero()[:, 0].tolist()
+    print(f"{name} {norm}: missed {[(i, theirs['broken_by'][i]) for i in missed]}, gained {gained}")
+    assert len(missed) <= 1
+    assert abs(int(robust.sum()) - int(official.sum())) <= 1

@@ -1,0 +1,206 @@
+"""The pipeline's judgement of attacks, and the evaluations made of them."""
+
+import inspect
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from bench.errors import BenchError, UsageError
+from bench.evaluations import robustness
+from bench.evaluations.robustness import full_precision, judge, predict, robust_columns
+from bench.models import registry
+from tests.attacks.known import Linear, flags, size
+from tests.attacks.test_closed_form import exact_distance, middle, problem
+
+MODEL = Linear(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.tensor([-0.5, 0.5]))  # wrong where pixel 0 < 0.5
+
+
+def image(*pixels):
+    return torch.tensor(pixels).view(-1, 1, 1, 2)
+
+
+def test_a_verdict_needs_ball_box_and_misclassification():
+    x = image([0.6, 0.0], [0.6, 0.0], [0.6, 0.0], [0.6, 0.0])
+    y = torch.zeros(4, dtype=torch.long)
+    proposed = image([0.45, 0.0], [0.55, 0.0], [0.2, 0.0], [0.45, -0.5])
+    verdict = judge(MODEL, x, y, proposed, eps=0.2, norm="l2")
+    assert verdict.broken.tolist() == [True, False, False, True], "the last is inside the ball once clipped"
+    assert verdict.refused.tolist() == [False, False, True, False]
+    assert verdict.point.min() >= 0
+    assert torch.allclose(verdict.distance, torch.tensor([0.15, 0.05, 0.4, 0.15]), atol=1e-6)
+
+
+@pytest.mark.parametrize(("over", "broken"), [(5e-6, True), (3e-5, False)])
+def test_the_ball_has_a_tolerance_of_one_in_a_hundred_thousand(over, broken):
+    x, eps = image([0.75, 0.0]), 0.5
+    verdict = judge(MODEL, x, torch.tensor([0]), image([0.75 - eps * (1 + over), 0.0]), eps=eps, norm="linf")
+    assert verdict.broken.item() is broken
+    assert verdict.refused.item() is not broken
+
+
+@pytest.mark.parametrize(
+    ("proposed", "message"),
+    [
+        (torch.full((1, 1, 1, 2), torch.nan), "expected finite adversarial images"),
+        (torch.zeros(1, 2), "expected adversarial images of shape"),
+    ],
+)
+def test_nonsense_from_an_attack_is_an_error(proposed, message):
+    with pytest.raises(BenchError, match=message):
+        judge(MODEL, image([0.6, 0.0]), torch.tensor([0]), proposed, eps=0.1, norm="l2")
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_model_that_answers_nan_is_never_robust(bad):
+    class Sick(nn.Module):
+        def forward(self, x):
+            return torch.full((len(x), 3), bad)
+
+    with pytest.raises(BenchError, match="expected finite logits, got NaN or infinity on 2 of 2 points"):
+        predict(Sick(), torch.rand(2, 1, 2, 2))
+
+
+def test_the_judge_works_in_float32_without_tf32_and_autocast(monkeypatch):
+    seen = []
+
+    class Spy(nn.Module):
+        def forward(self, x):
+            seen.append((x.dtype, torch.is_autocast_enabled("cpu"), torch.backends.cudnn.allow_tf32))
+            return torch.zeros(len(x), 3)
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        predict(Spy(), torch.rand(1, 1, 2, 2, dtype=torch.float64))
+        assert torch.is_autocast_enabled("cpu")
+    assert seen == [(torch.float32, False, False)]
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_full_precision_serves_whoever_uses_the_newer_switches():
+    conv = torch.backends.cudnn.conv
+    before = conv.fp32_precision
+    try:
+        conv.fp32_precision = "ieee"  # from here on torch refuses to read allow_tf32
+        with full_precision("cpu"):
+            assert conv.fp32_precision == "ieee"
+        assert conv.fp32_precision == "ieee"
+    finally:
+        conv.fp32_precision = before
+
+
+def scripted(answers):
+    """Return an attack that gives prepared points per budget and counts what it is asked."""
+    asked = []
+
+    def attack(model, x, y, *, eps, norm, seed, trace=None):
+        asked.append((eps, len(x)))
+        found, stages = answers(x, eps)
+        if trace is not None and stages is not None:
+            trace["broken_by"] = stages
+        return found
+
+    return attack, asked
+
+
+def columns_of(attack, x, y, eps, model=MODEL):
+    return robust_columns(model, x, y, attack=attack, prefix="a_l2", eps=eps, norm="l2", seed=0, arguments={})
+
+
+def test_budgets_go_upward_and_a_broken_example_stays_broken():
+    x = image([0.55, 0.0], [0.7, 0.0], [0.9, 0.0], [0.2, 0.0])
+    y = torch.zeros(4, dtype=torch.long)
+
+    def answers(x, eps):
+        return x - torch.tensor([eps, 0.0]), None
+
+    attack, asked = scripted(answers)
+    c = columns_of(attack, x, y, [0.25, 0.1, 0.1])
+    assert asked == [(0.1, 3), (0.25, 2)], "smallest first, each once; neither the wrong nor the broken one again"
+    assert c["a_l2_0.1_robust"].tolist() == [False, True, True, False]
+    assert c["a_l2_0.25_robust"].tolist() == [False, False, True, False]
+    assert c["a_l2_0.25_distance"].tolist() == pytest.approx([0.1, 0.25, math.nan, 0.0], nan_ok=True)
+    assert c["a_l2_0.25_broken_by"] == ["a_l2", "a_l2", "", "clean"]
+    adversarial = c["a_l2_0.25_adversarial"]
+    assert not flags(MODEL, adversarial, y)[[0, 1, 3]].any()
+    assert torch.equal(adversarial[2:], x[2:])
+    assert (size(adversarial - x, "l2") <= 0.25 * (1 + 1e-5)).all()
+
+
+def test_stages_are_kept_and_a_claim_that_does_not_hold_is_counted():
+    x = image([0.55, 0.0], [0.7, 0.0], [0.9, 0.0])
+    attack, _ = scripted(lambda x, eps: (x - torch.tensor([0.1, 0.0]), ["first", "second", ""]))
+    c = columns_of(attack, x, torch.zeros(3, dtype=torch.long), [0.1])
+    assert c["a_l2_0.1_broken_by"] == ["first", "", ""]
+    assert c["a_l2_0.1_robust"].tolist() == [False, True, True]
+    assert c["a_l2_0.1_refused"].tolist() == [False, True, False], "it said 'second' had broken it"
+
+
+def test_robust_accuracy_at_zero_is_clean_accuracy_and_costs_nothing():
+    x = image([0.55, 0.0], [0.2, 0.0])
+    attack, asked = scripted(lambda x, eps: (x, None))
+    c = columns_of(attack, x, torch.zeros(2, dtype=torch.long), [0.0])
+    assert c["a_l2_0_robust"].tolist() == [True, False]
+    assert asked == []
+
+
+@pytest.mark.parametrize("eps", [[-0.1], [math.nan], [128.0], [math.inf], []])
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_impossible_budgets_are_refused(eps, norm):
+    evaluate = registry.evaluations.get(f"fgsm_{norm}").function
+    with pytest.raises(UsageError, match="expected"):
+        evaluate(MODEL, image([0.6, 0.0]), torch.tensor([0]), eps=eps)
+
+
+def test_nan_inside_an_attack_fails_the_cell():
+    class Sick(nn.Module):
+        def forward(self, x):
+            good = MODEL(x)
+            return torch.where((x[:, 0, 0, :1] == 0.6), good, torch.nan)
+
+    with pytest.raises(BenchError, match="expected finite logits"):
+        registry.evaluations.get("pgd_l2").function(Sick(), image([0.6, 0.0]), torch.tensor([0]), eps=[0.05])
+
+
+@pytest.mark.parametrize("name", ["pgd_l2", "pgd_linf", "autoattack_l2", "square_l2", "fab_linf", "apgd_l2"])
+def test_every_attack_is_an_evaluation_per_norm(name):
+    entry = registry.evaluations.get(name)
+    attack, _, norm = name.partition("_")
+    ours = registry.attacks.get(attack)
+    assert entry.function.__name__ == name
+    assert entry.function.__wrapped_attack__ is ours.function
+    assert set(ours.hyperparameters) - {"eps"} <= set(entry.hyperparameters)
+    assert entry.version == ours.version
+    model, x, y = problem(4, 25, box=False, n=20)
+    x = x.reshape(-1, 1, 5, 5)
+    exact = exact_distance(model, x, y, norm, box=False)
+    eps = middle(exact)
+    few = {"autoattack": {"steps": 15, "queries": 50}, "square": {"queries": 300}}.get(attack, {})
+    columns = entry.function(model, x, y, seed=0, eps=[eps], **few)
+    robust = columns[f"{name}_{eps:g}_robust"]
+    assert robust[exact > 1.001 * eps].all()
+    assert not robust[exact < 0.5 * eps].any()
+    declared = {pattern.replace("{eps}", f"{eps:g}") for pattern in entry.columns}
+    assert set(columns) <= declared
+    assert entry.columns[f"{name}_{{eps}}_robust"].board == f"{name}_{{eps}}"
+
+
+def test_registering_again_changes_nothing():
+    before = [e.name for e in registry.evaluations]
+    robustness.register_all()
+    assert [e.name for e in registry.evaluations] == before
+    signature = inspect.signature(registry.evaluations.get("pgd_l2").function)
+    assert list(signature.parameters)[:5] == ["model", "x", "y", "seed", "eps"]
+
+
+def test_an_unknown_peer_or_an_argument_that_a_peer_lacks_is_refused():
+    evaluate = registry.evaluations.get("pgd_l2").function
+    x, y = image([0.6, 0.0]), torch.tensor([0])
+    with pytest.raises(UsageError, match=r"expected peer among .*cleverhans"):
+        evaluate(MODEL, x, y, eps=[0.1], peer="cleverhens")
+    with pytest.raises(UsageError, match="arguments that cleverhans has too, got restarts=3"):
+        evaluate(MODEL, x, y, eps=[0.1], peer="cleverhans", restarts=3)
+    columns = evaluate(MODEL, x, y, eps=[0.2], peer="cleverhans")
+    assert columns["pgd_l2_cleverhans_0.2_robust"].tolist() == [False]
+    assert set(columns) <= {p.replace("{eps}", "0.2") for p in registry.evaluations.get("pgd_l2").columns}
