@@ -84,18 +84,18 @@ def _follow(name: str, path: Path, files: dict[str, Path]) -> None:
         return
     files[name] = path
     for imported in _imports(path, name):
-        found = _locate(imported, path)
+        found = _locate(imported, name, path)
         if found is not None:
             _follow(imported, found, files)
 
 
-def _locate(module: str, importer: Path) -> Path | None:
+def _locate(module: str, importer: str, path: Path) -> Path | None:
     """Return the file of a module whose source counts, None for libraries and bookkeeping."""
     if module.startswith(_TRACKED):
         spec = importlib.util.find_spec(module)
         return Path(spec.origin) if spec and spec.origin else None
-    beside = importer.parent / f"{module.replace('.', '/')}.py"
-    return beside if not module.startswith("bench") and beside.is_file() else None
+    beside = path.parent / f"{module.replace('.', '/')}.py"
+    return beside if not importer.startswith("bench.") and not module.startswith("bench") and beside.is_file() else None
 
 
 def _imports(path: Path, name: str) -> list[str]:
