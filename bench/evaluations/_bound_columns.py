@@ -18,7 +18,7 @@ VERDICTS = {
         "and Hessian do not fit together (self-check above 5 %)", kind="count", source=OURS,
     ),
     "bounds_applicable": Column("The model is twice differentiable as far as its graph shows", kind="flag"),
-    "bounds_not_applicable": Column("The operations that are not twice differentiable", kind="text"),
+    "bounds_not_applicable": Column("Why nothing can be asserted: the operations with kinks", kind="text"),
     "bound_violation": Column("The first violation: which, at which radius, both sides, tolerance", kind="text"),
     "bounds_nodes": Column("Nodes of the most refined segment", kind="count"),
     "bounds_unsettled": Column(

@@ -38,7 +38,7 @@ def prepared(model: nn.Module, precision: str = "float32") -> Iterator[nn.Module
     if precision not in DTYPES:
         raise UsageError(f"precision: expected float32 or float64, got {precision!r}. Choose one of the two.")
     if precision == "float64":
-        model = copy.deepcopy(model).double()
+        model = _double(model)
     modes = [(m, m.training) for m in model.modules()]
     wanted = [(p, p.requires_grad) for p in model.parameters()]
     with ExitStack() as stack:
@@ -54,6 +54,43 @@ def prepared(model: nn.Module, precision: str = "float32") -> Iterator[nn.Module
                 p.requires_grad_(flag)
             for m, flag in modes:
                 m.training = flag
+
+
+def _double(model: nn.Module) -> nn.Module:
+    """Return a copy of the model in double precision.
+
+    Raises:
+        BenchError: the model cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model).double()
+    except (RuntimeError, TypeError) as error:
+        raise BenchError(
+            f"model {type(model).__name__}: expected one that copy.deepcopy can copy, for float64, got {error}. "
+            "Keep no tensors with history as attributes."
+        ) from error
+
+
+def logits_of(model: nn.Module, x: Tensor) -> Tensor:
+    """Return the logits (B, K) of x (B, C, H, W), in the dtype of x.
+
+    Raises:
+        BenchError: the model computes in another dtype somewhere, so that a float64 check would see rounding.
+    """
+    found: object
+    try:
+        logits = model(x)
+        found = logits.dtype
+    except RuntimeError as error:
+        if x.dtype != torch.float64 or not any(word in str(error) for word in ("dtype", "Double", "scalar type")):
+            raise
+        logits, found = None, error
+    if logits is None or logits.dtype != x.dtype:
+        raise BenchError(
+            f"model {type(model).__name__}: expected {x.dtype} throughout a copy of that dtype, got {found}. "
+            "Keep constants in buffers and cast nothing inside forward."
+        )
+    return logits
 
 
 @contextmanager
@@ -129,10 +166,10 @@ def expand(model: nn.Module, x: Tensor, y: Tensor, *, second_order: bool = True)
     """Return the loss's expansion at x (B, C, H, W), labels y (B,), in the dtype of x.
 
     Raises:
-        BenchError: a logit or a gradient is not finite.
+        BenchError: a logit or a gradient is not finite, or the model computes in another dtype.
     """
     x = x.detach().clone().requires_grad_(True)
-    logits = model(x)
+    logits = logits_of(model, x)
     u = log_odds_against(logits, y)
     scale = u.detach().sigmoid().clamp_min(1e-30)
     loss = F.softplus(u, threshold=80.0)

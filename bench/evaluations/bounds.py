@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bench.attacks.randomness import example_keys, normal
 from bench.errors import UsageError
 from bench.evaluations._bound_columns import COLUMNS
-from bench.evaluations._geometry import Expansion, error_vector, expand, norms, prepared, unit
+from bench.evaluations._geometry import Expansion, demand_finite, error_vector, expand, norms, prepared, unit
 from bench.evaluations._graph import Calls, curved, gains, kinks, recorded
 from bench.evaluations._inequalities import Inequality, approximations, segment_inequalities
 from bench.evaluations._lanczos import Spectrum, lanczos
@@ -114,7 +114,7 @@ def _join(parts: list[Any]) -> Any:
 def _group(model: nn.Module, x: Tensor, y: Tensor, keys: Tensor, radii: list[float], max_nodes: int) -> dict[str, Any]:
     with recorded(model) as calls:
         at = expand(model, x, y)
-    reasons = kinks(at.logits, calls)
+    reasons = kinks(at.logits, calls) if at.logits.requires_grad else ["no gradient"]
     if reasons:
         return _not_applicable(y, ", ".join(reasons))
     verdict = Verdict.clean(y)
@@ -192,7 +192,9 @@ def _second_order(model: nn.Module, points: Tensor, y: Tensor, direction: Tensor
     for p, label, v in zip(points.split(POINTS), y.split(POINTS), direction.split(POINTS), strict=True):
         at = expand(model, p, label)
         scale = at.scale[:, None]
-        parts.append((at.loss, at.gradient * scale, at.hvp(v) * scale))
+        product = at.hvp(v) * scale
+        demand_finite("product of the loss's Hessian", product)
+        parts.append((at.loss, at.gradient * scale, product))
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))  # type: ignore[return-value]
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.randomness import example_keys, normal
-from bench.evaluations._geometry import MICRO_BATCH, differentiate, prepared, pushforward
+from bench.evaluations._geometry import MICRO_BATCH, differentiate, logits_of, prepared, pushforward
 from bench.evaluations._graph import Gains, gains, recorded
 from bench.evaluations._lanczos import lanczos
 from bench.models.registry import evaluation
@@ -51,11 +51,16 @@ def certificate(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> dic
         x: images (B, C, H, W).
         y: labels (B,).
         seed: of the start vectors that measure the local slope.
+
+    Raises:
+        BenchError: the model computes in another dtype than its inputs'.
     """
     with prepared(model, "float64") as ready:
         probe = x[:1].double().requires_grad_(True)
         with recorded(ready) as calls:
-            logits = ready(probe)
+            logits = logits_of(ready, probe)
+        if not logits.requires_grad:
+            return _not_applicable(y, "no gradient")
         try:
             constants = gains(logits, calls.activations)
         except NotImplementedError as unknown:
@@ -76,7 +81,7 @@ def _not_applicable(y: Tensor, reason: str) -> dict[str, Any]:
 
 def _certify(model: nn.Module, constants: Gains, x: Tensor, y: Tensor, keys: Tensor) -> dict[str, Tensor]:
     x = x.requires_grad_(True)
-    logits = model(x)
+    logits = logits_of(model, x)
     into = constants.into()
     lipschitz = into[constants.order[-1]]
     z = logits.detach()

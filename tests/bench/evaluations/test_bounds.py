@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.errors import UsageError
+from bench.errors import BenchError, UsageError
 from bench.evaluations import bounds as module
 from bench.evaluations._inequalities import Inequality
 from bench.evaluations.bounds import Verdict, bounds
@@ -115,6 +115,31 @@ def test_models_with_kinks_are_not_assessable(kink, images):
     assert table["bounds_undecided"].isnan().all()
     assert not table["bounds_applicable"].any()
     assert table["bounds_not_applicable"][0] in ("Relu", "MaxPool2DWithIndices")
+
+
+def test_models_without_a_gradient_are_not_assessable(images):
+    class Detached(nn.Module):
+        def forward(self, x):
+            return x.detach().flatten(1)[:, :5]
+
+    table = bounds(Detached(), *images)
+    assert table["bound_violations"].isnan().all()
+    assert table["bounds_not_applicable"] == ["no gradient"] * 6
+
+
+@pytest.mark.parametrize("where", ["output", "constant"])
+def test_a_model_that_drops_to_single_precision_is_refused(images, where):
+    class Cast(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.constant = nn.Linear(36, 5), torch.ones(36, 36)
+
+        def forward(self, x):
+            x = x.flatten(1)
+            return self.fc(x).float() if where == "output" else self.fc(x @ self.constant)
+
+    with pytest.raises(BenchError, match=r"expected torch.float64 throughout"):
+        bounds(Cast(), *images)
 
 
 def test_a_kink_hidden_from_the_graph_shows_in_the_self_check(images):

@@ -68,6 +68,16 @@ def test_an_unknown_operation_leaves_it_missing(images):
     assert table["certificate_not_applicable"] == ["Exp"] * 6
 
 
+def test_a_model_without_a_gradient_leaves_it_missing(images):
+    class Detached(nn.Module):
+        def forward(self, x):
+            return x.detach().flatten(1)[:, :5]
+
+    table = certificate(Detached(), *images)
+    assert table["certified_radius"].isnan().all()
+    assert table["certificate_not_applicable"] == ["no gradient"] * 6
+
+
 def test_images_do_not_influence_each_other(lcnn, images):
     x, y = images
     whole, alone = certificate(lcnn, x, y), certificate(lcnn, x[3:4], y[3:4])

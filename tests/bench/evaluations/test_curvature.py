@@ -202,3 +202,10 @@ def test_wrong_arguments_and_broken_models_are_named(lcnn, images):
 
     with pytest.raises(BenchError, match="example 2 of the batch"):
         curvature(Broken(), x, y)
+
+
+def test_a_model_that_cannot_be_copied_is_named(images):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 5))
+    model.cache = model[1].weight * 2
+    with pytest.raises(BenchError, match=r"expected one that copy.deepcopy can copy"):
+        curvature(model, *images, precision="float64")
