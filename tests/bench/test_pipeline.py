@@ -386,3 +386,15 @@ def test_lists_are_arrays_of_records(cli, kind):
     assert cli("list", kind).code == 0
     if kind == "evaluations":
         assert all(r["columns"] for r in records)
+
+
+def test_compare_says_what_differs_and_gates(finished, cli):
+    out, _ = finished
+    done = cli("compare", "--out", out, "standard", "lcnn_gradreg")
+    assert done.code == 0
+    assert "clean_accuracy" in done.out
+    assert "no difference shown" in done.out
+    same = cli("compare", out, out, "--fail-on-regression")
+    assert same.code == 0
+    assert "regression:" not in same.out
+    assert cli("compare", "--out", out, "standard", "lcn_gradreg").code == 2
