@@ -59,6 +59,8 @@ class Row:
         failures: evaluations or trainings that failed, each with its cause.
         missing: what has not been run to its end yet, each with how far it came.
         unranked: why the row has no rank, "" if it has one.
+        variance: of the ranking column's number, by source, kept apart: "images", "training" seeds, "attack" seeds;
+            None where there is only one. Empty for a row that is not ranked.
     """
 
     rank: int | None
@@ -81,6 +83,7 @@ class Row:
     failures: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     unranked: str = ""
+    variance: dict[str, float | None] = field(default_factory=dict)
 
     def own(self, name: str) -> Any:
         """Return the row's entry of one of the board's own columns (see `OWN`); None where it has none."""

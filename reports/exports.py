@@ -138,7 +138,12 @@ def _json_row(row: Row, columns: tuple[BoardColumn, ...]) -> dict[str, Any]:
             "seed_sd": summary.sd if summary else None,
             "about": summary.about if summary else None,
         }
-    extra = {"failures": list(row.failures), "missing": list(row.missing), "unranked": row.unranked}
+    extra = {
+        "failures": list(row.failures),
+        "missing": list(row.missing),
+        "unranked": row.unranked,
+        "variance": row.variance,
+    }
     return {**_record(row, columns), "seed_list": list(row.seeds), **extra, "cells": cells}
 
 
@@ -284,12 +289,25 @@ def _write_row_info(board: Board, row: Row, folder: Path) -> None:
         clean.value,
         robust.value if robust else None,
         eps,
-        authors=facts.get("source", ""),
+        **_paper(facts),
         architecture=facts.get("backbone", ""),
         footnote=f"{words.plural(len(row.seeds), 'seed')}; {sizes}, clean accuracy on "
         f"{words.plural(clean.n, 'image')}; {facts.get('provenance', '')}.",
         unreliable={"": None, "A": False, "B": False}.get(row.trust, True),
     )
+
+
+def _paper(facts: dict[str, Any]) -> dict[str, str]:
+    """Return link, authors and venue from a defense's BibTeX; its source line names the authors where it has none."""
+    fields = dict(re.findall(r"^\s*(\w+)\s*=\s*[{\"](.*?)[}\"],?\s*$", facts.get("bibtex") or "", re.MULTILINE))
+    people = re.sub(r"\\\w\{|\\\W|[{}]", "", fields.get("author", "")).split(" and ")  # accents are dropped
+    names = [" ".join(reversed(person.split(", "))) for person in people if person]
+    where = (fields.get("booktitle") or fields.get("journal", ""), fields.get("year", ""))
+    return {
+        "link": fields.get("url", ""),
+        "authors": ", ".join(names) or facts.get("source", ""),
+        "venue": ", ".join(filter(None, where)),
+    }
 
 
 def write_model_info(
@@ -301,7 +319,9 @@ def write_model_info(
     robust: float | None,
     eps: float,
     *,
+    link: str = "",
     authors: str = "",
+    venue: str = "",
     architecture: str = "",
     footnote: str = "",
     unreliable: bool | None = None,
@@ -316,20 +336,22 @@ def write_model_info(
         clean: clean accuracy in [0, 1].
         robust: AutoAttack's robust accuracy in [0, 1]; None: not measured, null in the file.
         eps: the budget on [0, 1] pixels; multiples of 1/255 are written as such.
-        authors: who; our source line.
+        link: address of the paper.
+        authors: who.
+        venue: where and when it appeared.
         architecture: the backbone.
         footnote: on how many images and seeds.
         unreliable: whether the trust checks say so; None: not assessed, null in the file.
     """
     path = folder / files.safe_name(dataset) / files.safe_name(threat_model) / f"{files.safe_name(name)}.json"
     info = {
-        "link": "",
+        "link": link,
         "name": name,
         "authors": authors,
         "additional_data": False,
         "number_forward_passes": 1,
         "dataset": dataset,
-        "venue": "",
+        "venue": venue,
         "architecture": architecture,
         "eps": _budget(eps),
         "clean_acc": f"{100 * clean:.2f}",

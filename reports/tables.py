@@ -18,7 +18,7 @@ from bench.records import Column
 from bench.reports import claims
 from bench.reports.board import OWN, Board, BoardColumn, Cell, Pair, Row
 from bench.reports.examples import Run, columns_of, load, numbers, pictures, renamed, stack
-from bench.stats import fraction_interval, ranks, smallest_resolvable_gap
+from bench.stats import fraction_interval, ranks, smallest_resolvable_gap, variance_components
 from bench.store import Store
 
 RANKED_BY = ("autoattack_l2", "pgd_l2")  # at the suite's primary_eps; the first that was run
@@ -251,8 +251,14 @@ def _rank(
     chosen.sort(key=lambda row: -float(outcomes[row.defense][0].mean()))
     result = ranks([outcomes[row.defense][0] for row in chosen])
     placed = [
-        replace(row, rank=int(place), rank_low=int(low), rank_high=int(high))
-        for row, place, low, high in zip(chosen, result.place, result.low, result.high, strict=True)
+        replace(
+            row,
+            rank=int(result.place[i]),
+            rank_low=int(result.low[i]),
+            rank_high=int(result.high[i]),
+            variance=variance_components(outcomes[row.defense][0][:, None, :]),
+        )
+        for i, row in enumerate(chosen)
     ]
     pairs = [
         Pair(placed[i].defense, placed[j].defense, **asdict(paired), p_holm=float(result.p[i, j]))

@@ -130,6 +130,10 @@ def test_json_says_the_same_with_seeds_intervals_and_n(folder: Path) -> None:
         assert cell["by_seed"] == {str(s): v for s, v in row.cells["pgd_l2_0.1"].by_seed.items()}
         assert cell["low"] < cell["value"] < cell["high"]
         assert (cell["n"], cell["about"], cell["seed_sd"]) == (120, "these trained models", None)
+        seeds = list(row.cells[board.ranking].by_seed.values())
+        assert entry["variance"]["training"] == pytest.approx((seeds[0] - seeds[1]) ** 2 / 2)
+        assert entry["variance"]["attack"] is None
+        assert 0 < entry["variance"]["images"] < 0.25 / 119
     assert len(data["pairs"]) == 6
 
 
@@ -181,6 +185,22 @@ def test_model_info_writes_budgets_as_robustbench_does(tmp_path: Path, eps: floa
     path = exports.write_model_info(tmp_path, "cifar10", "Linf", "../../Evil name", 0.9, 0.5, eps)
     assert path.parent == tmp_path / "cifar10" / "Linf"
     assert json.loads(path.read_text())["eps"] == text
+
+
+def test_model_info_takes_the_paper_from_bibtex() -> None:
+    bibtex = """@inproceedings{someone2022,
+      title  = {A {Title}},
+      author = {One, Some and Other Fran{\\c{c}}ois Body},
+      booktitle = "Some Conference",
+      year = {2022},
+      url = {https://example.org/paper}
+    }"""
+    assert exports._paper({"bibtex": bibtex, "source": "One et al. 2022"}) == {
+        "link": "https://example.org/paper",
+        "authors": "Some One, Other Francois Body",
+        "venue": "Some Conference, 2022",
+    }
+    assert exports._paper({"bibtex": "", "source": "a paper"}) == {"link": "", "authors": "a paper", "venue": ""}
 
 
 def test_manifest_names_command_data_and_every_cell(folder: Path, fabricate: ModuleType) -> None:
