@@ -156,7 +156,7 @@ def _join(run: Run, keys: list[str]) -> dict[str, Any]:
     for key in keys:
         table = run.tables[key]
         whole = len(table.index) == len(index)
-        at = slice(None) if whole else np.searchsorted(index, table.index)
+        at = np.arange(len(index)) if whole else np.searchsorted(index, table.index)
         if ((label[at] >= 0) & (label[at] != table.label)).any():
             raise StoreError(
                 f"{run.entry['defense']}, seed {run.entry['seed']}: expected one label per image, got another one in "
