@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from bench.attacks import _geometry, _model, randomness
+from bench.attacks._climb import Climb, Loss, climb
 
+EXTRA: Final = {"zero_gradient": ("count", "Steps that had no gradient to follow.")}
 SOURCE: Final = "Croce and Hein 2020, 'Reliable Evaluation of Adversarial Robustness', algorithm 1, eq. (6), (8)"
 VERSION: Final = 1
 ROWS: Final = 512  # points in one pass when several targets run in lockstep: bounds the memory
@@ -36,7 +37,7 @@ def targeted_loss(logits: Tensor, y: Tensor, goal: Tensor) -> Tensor:
     return gap / (top[:, 0] - 0.5 * (top[:, 2] + top[:, 3]) + 1e-12)
 
 
-LOSSES: Final = {"ce": ce_loss, "dlr": dlr_loss, "targeted": targeted_loss}
+LOSSES: Final[dict[str, Loss]] = {"ce": ce_loss, "dlr": dlr_loss, "targeted": targeted_loss}
 
 
 def apgd(
@@ -101,8 +102,8 @@ def apgd(
                         )
                         for rank in group
                     ]
-                    climb = _Climb.start(x, y, rows, goals[:, group], torch.stack(starts, 1), eps, norm)
-                    _run(model, climb, best, zero, loss, steps, eps, norm, rho, draws)
+                    state = Climb.start(x, y, rows, goals[:, group], torch.stack(starts, 1), eps, norm)
+                    climb(model, state, best, zero, LOSSES[loss], steps, eps, norm, rho, draws)
     if trace is not None:
         trace.update(margin=best.margin, zero_gradient=zero)
     return best.result()
@@ -115,115 +116,3 @@ def lockstep(targets: int) -> list[list[int]]:
     The groups are fixed, so that which target breaks an example does not depend on the batch.
     """
     return [group for group in ([0], list(range(1, targets))) if group]
-
-
-@dataclass
-class _Climb:
-    """State of the search, one row per example and target: n examples with T targets each, side by side."""
-
-    rows: Tensor  # (n,) the examples' places in the batch
-    x0: Tensor  # everything below is (n, T, …)
-    y: Tensor
-    goal: Tensor
-    point: Tensor
-    previous: Tensor
-    slope: Tensor
-    top_point: Tensor  # where the loss was largest so far
-    top_slope: Tensor
-    top_loss: Tensor
-    loss: Tensor
-    top_loss_then: Tensor  # at the last checkpoint
-    step: Tensor
-    halved: Tensor
-    gains: Tensor
-
-    @classmethod
-    def start(cls, x: Tensor, y: Tensor, rows: Tensor, goals: Tensor, delta: Tensor, eps: float, norm: str) -> _Climb:
-        n, t = delta.shape[:2]
-        x0 = x[rows][:, None].expand(delta.shape).contiguous()
-        flat0 = x0.flatten(0, 1)
-        point = _geometry.into(flat0, flat0 + delta.flatten(0, 1), eps, norm).view(delta.shape)
-        flat = x.new_zeros((n, t))
-        return cls(
-            rows, x0, y[rows][:, None].expand(n, t).contiguous(), goals[rows], point, point, point, point, point,
-            flat - torch.inf, flat - torch.inf, flat, flat + 2 * eps, flat + 1, flat,
-        )  # fmt: skip
-
-    def keep(self, mask: Tensor) -> None:
-        """Drop the examples where the mask (n,) is False."""
-        for f in fields(self):
-            setattr(self, f.name, getattr(self, f.name)[mask])
-
-
-def _run(
-    model: nn.Module, s: _Climb, best: _model.Best, zero: Tensor, loss: str, steps: int,
-    eps: float, norm: str, rho: float, draws: int,
-) -> None:  # fmt: skip
-    """Climb from the starting points in `s`, telling `best` what is met."""
-    every = _model.check_interval(s.x0)
-    since = 0  # steps since the last checkpoint
-    window, least, shorter = max(int(0.22 * steps), 1), max(int(0.06 * steps), 1), max(int(0.03 * steps), 1)
-    for i in range(steps + 1):
-        shape = s.point.shape
-        wide = (*shape[:2], *[1] * (len(shape) - 2))
-
-        if i < steps:
-            logits, value, slope = _model.gradient(
-                model, s.point.flatten(0, 1), lambda z: LOSSES[loss](z, s.y.flatten(), s.goal.flatten()), draws
-            )
-            s.slope, value = slope.reshape(shape), value.reshape(shape[:2])
-            zero[s.rows] += (slope.flatten(1) == 0).all(1).view(shape[:2]).any(1)
-        else:
-            logits = _model.predict(model, s.point.flatten(0, 1))
-        _tell(best, s, logits)
-        if i == steps:
-            break
-
-        # Bookkeeping of the point just evaluated: gains, best point, and at a checkpoint the step size.
-        s.gains = s.gains + (value > s.loss) * (i > 0)
-        s.loss = value
-        higher = value > s.top_loss
-        s.top_loss = torch.where(higher, value, s.top_loss)
-        s.top_point = torch.where(higher.view(wide), s.point, s.top_point)
-        s.top_slope = torch.where(higher.view(wide), s.slope, s.top_slope)
-        if i == 0:
-            s.top_loss_then = s.top_loss
-        elif (since := since + 1) == window:
-            stuck = (s.halved == 0) & (s.top_loss_then >= s.top_loss)
-            halve = (s.gains <= rho * window) | stuck
-            s.step = torch.where(halve, s.step / 2, s.step)
-            s.point = torch.where(halve.view(wide), s.top_point, s.point)
-            s.slope = torch.where(halve.view(wide), s.top_slope, s.slope)
-            s.halved, s.top_loss_then, s.gains = halve.to(s.gains.dtype), s.top_loss, torch.zeros_like(s.gains)
-            window, since = max(window - shorter, least), 0
-
-        if i % every == every - 1:
-            keep = ~best.stopped[s.rows]
-            if not keep.all():
-                s.keep(keep)
-            if not len(s.rows):
-                break
-            wide = (*s.point.shape[:2], *wide[2:])
-
-        # One step with momentum; projection before and after, as in the paper.
-        x0, point = s.x0.flatten(0, 1), s.point.flatten(0, 1)
-        move = _geometry.ascent(s.slope.flatten(0, 1), norm) * _geometry.per_example(s.step.flatten(), point)
-        ahead = _geometry.into(x0, point + move, eps, norm)
-        if i > 0:
-            momentum = 0.25 * (point - s.previous.flatten(0, 1))
-            ahead = _geometry.into(x0, point + 0.75 * (ahead - point) + momentum, eps, norm)
-        s.previous, s.point = s.point, ahead.view(s.point.shape)
-
-
-def _tell(best: _model.Best, s: _Climb, logits: Tensor) -> None:
-    """Show `best` the worst of each example's targets."""
-    n, t = s.y.shape
-    if t == 1:
-        worst_point, worst_logits = s.point[:, 0], logits
-    else:
-        worst = _model.margin_loss(logits, s.y.flatten()).view(n, t).argmax(1)
-        each = torch.arange(n, device=worst.device)
-        worst_point, worst_logits = s.point[each, worst], logits.reshape(n, t, -1)[each, worst]
-    best.see(s.rows, worst_point, worst_logits)
-    best.note(s.rows, logits.reshape(n, -1))
-    best.note(s.rows, s.slope)

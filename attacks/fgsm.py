@@ -11,6 +11,7 @@ from bench.attacks import _geometry, _model
 
 SOURCE: Final = "Goodfellow, Shlens, Szegedy 2015, section 4"
 VERSION: Final = 1
+EXTRA: Final = {"zero_gradient": ("count", "Steps that had no gradient to follow.")}
 
 
 def fgsm(

@@ -12,6 +12,7 @@ from bench.attacks import _geometry, _model, randomness
 
 SOURCE: Final = "Madry et al. 2018, section 2.1; margin loss: Carlini and Wagner 2017, section V"
 VERSION: Final = 1
+EXTRA: Final = {"zero_gradient": ("count", "Steps that had no gradient to follow.")}
 LOSSES: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
     "ce": _model.log_odds_loss,
     "margin": _model.margin_loss,

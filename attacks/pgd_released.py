@@ -11,6 +11,7 @@ from bench.attacks import _geometry, _model, randomness
 
 SOURCE: Final = "Srinivas et al. 2022, Table 2, as run by the authors' code through cleverhans 4"
 VERSION: Final = 1
+EXTRA: Final = {"zero_gradient": ("count", "Steps that had no gradient to follow.")}
 STREAM: Final = 5 << 20
 FLOOR: Final = 1e-12  # cleverhans' lower bound of the squared gradient norm
 

@@ -8,7 +8,7 @@ import inspect
 import math
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +16,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from bench.attacks._adaptive import joined
 from bench.errors import BenchError, UsageError, nearest
 from bench.models import registry
 from bench.records import RESERVED, Attack, Column
@@ -133,6 +134,7 @@ def robust_columns(
     norm: str,
     seed: int,
     arguments: dict[str, Any],
+    extra: Mapping[str, tuple[str, str]] | None = None,
 ) -> dict[str, Any]:
     """Attack every correctly classified example at every budget, smallest first, and return the columns.
 
@@ -142,11 +144,13 @@ def robust_columns(
         attack: `attack(model, x, y, *, eps, norm, seed, [trace,] …) -> x_adv`.
         prefix: what the columns' names begin with, e.g. "pgd_l2".
         arguments: further keyword arguments of the attack.
+        extra: further per-example facts that the attack puts into its trace, name to (kind, description).
 
     Returns:
         For each budget `<prefix>_<eps>_` + `robust` (B,) bool, `distance` (B,), `refused` (B,) bool,
         `adversarial` (B, C, H, W; x itself where not broken), and `broken_by`, a list of B strings: "" robust,
         "clean" misclassified without attack, else the stage that the attack tells in trace["broken_by"], or prefix.
+        Of the extra facts, zero stands for examples that were not attacked at that budget.
 
     Raises:
         BenchError: something was not finite: the model cannot be judged.
@@ -160,15 +164,21 @@ def robust_columns(
     columns: dict[str, Any] = {}
     for budget in budgets:
         refused = torch.zeros_like(robust)
+        more = {
+            fact: torch.zeros(len(x), dtype=torch.bool if kind == "flag" else torch.long, device=x.device)
+            for fact, (kind, _) in (extra or {}).items()
+        }
         rows = robust.nonzero()[:, 0]
         if len(rows) and budget > 0:
             trace: dict[str, Any] = {}
-            extra = {"trace": trace} if traced else {}
+            tell = {"trace": trace} if traced else {}
             try:
-                found = attack(model, x[rows], y[rows], eps=budget, norm=norm, seed=seed, **arguments, **extra)
+                found = attack(model, x[rows], y[rows], eps=budget, norm=norm, seed=seed, **arguments, **tell)
             except FloatingPointError as error:
                 raise BenchError(str(error)) from error
             verdict = judge(model, x[rows], y[rows], found, eps=budget, norm=norm)
+            for fact, values in more.items():
+                values[rows] = trace[fact]
             stages = trace.get("broken_by")
             claimed = [False] * len(rows) if stages is None else [stage != "" for stage in stages]
             refused[rows] = verdict.refused | (torch.tensor(claimed, device=x.device) & ~verdict.broken)
@@ -184,6 +194,7 @@ def robust_columns(
         columns[f"{name}_refused"] = refused
         columns[f"{name}_adversarial"] = adversarial.clone()
         columns[f"{name}_broken_by"] = list(by)
+        columns |= {f"{name}_{fact}": values for fact, values in more.items()}
     return columns
 
 
@@ -222,14 +233,21 @@ def register_all() -> None:
 
 
 def _register(entry: Attack, norm: str) -> None:
-    peers = _peers_of(entry.name)
-    columns = describe_columns(entry.name, norm, entry.source, f"{entry.name}_{norm}")
+    peers, prefix = _peers_of(entry.name), f"{entry.name}_{norm}"
+    columns = describe_columns(entry.name, norm, entry.source, prefix)
+    for fact, (kind, words) in _constant(entry, "EXTRA", {}).items():
+        columns[f"{prefix}_{{eps}}_{fact}"] = Column(words, kind=kind, aggregate="sum", source=entry.source)
     for peer in peers:
         columns |= describe_columns(f"{peer}'s {entry.name}", norm, entry.source, f"{entry.name}_{norm}_{peer}")
-    chunk = getattr(sys.modules.get(entry.function.__module__), "CHUNK", 500)
+    chunk = _constant(entry, "CHUNK", 500)
     registry.evaluation(source=entry.source, columns=columns, version=entry.version, chunk=chunk)(
         _as_evaluation(entry, norm, peers)
     )
+
+
+def _constant(entry: Attack, name: str, default: Any) -> Any:
+    """Return a constant of the module that an attack is written in: CHUNK, EXTRA, ADAPTIVE."""
+    return getattr(sys.modules.get(entry.function.__module__), name, default)
 
 
 def _as_evaluation(entry: Attack, norm: str, peers: tuple[str, ...]) -> Callable[..., dict[str, Any]]:
@@ -239,12 +257,14 @@ def _as_evaluation(entry: Attack, norm: str, peers: tuple[str, ...]) -> Callable
     def run(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0, **arguments: Any) -> dict[str, Any]:
         eps = arguments.pop("eps", DEFAULT_EPS[norm])
         peer = arguments.pop("peer", "")
-        attack, prefix = entry.function, name
+        attack, prefix, extra = entry.function, name, _constant(entry, "EXTRA", {})
         if peer:
-            attack, prefix = peer_attack(entry.name, peer), f"{name}_{peer}"
+            attack, prefix, extra = peer_attack(entry.name, peer), f"{name}_{peer}", {}
             arguments = _shared(attack, entry, peer, arguments)
+        elif getattr(model, "adaptive", None) is not None and _constant(entry, "ADAPTIVE", False):
+            attack = joined(attack, model.adaptive)
         return robust_columns(
-            model, x, y, attack=attack, prefix=prefix, eps=eps, norm=norm, seed=seed, arguments=arguments
+            model, x, y, attack=attack, prefix=prefix, eps=eps, norm=norm, seed=seed, arguments=arguments, extra=extra
         )
 
     own = [

@@ -1,0 +1,74 @@
+"""The attack that a defense's author declares against the own defense, joined to a standard one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from bench.attacks import _geometry, _model, randomness
+from bench.attacks._climb import Climb, climb
+
+STREAM: Final = 6 << 20
+STEPS: Final = 100
+
+
+class Declaration(Protocol):
+    """What a model carries as `model.adaptive` (`bench.records.Adaptive`)."""
+
+    surrogate: Callable[[Any], Any] | None
+    eot: int
+    loss: Callable[[Any, Any], Any] | None
+
+
+def adaptive(
+    model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str, seed: int, declaration: Declaration
+) -> Tensor:
+    """Run Auto-PGD with the declared gradients and loss, judged by the model itself; return the worst points.
+
+    Gradients come from `surrogate(model)` (backward pass differentiable approximation, Athalye et al. 2018),
+    averaged over `eot` passes; the loss is the declared one, else the margin. Images x are (B, C, H, W).
+
+    Raises:
+        FloatingPointError: NaN or infinity in logits or gradients.
+    """
+    guide = declaration.surrogate(model) if declaration.surrogate else model
+    own = declaration.loss
+    zero = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    keys = randomness.example_keys(x, seed)
+
+    def loss(logits: Tensor, label: Tensor, goal: Tensor) -> Tensor:
+        return own(logits, label) if own else _model.margin_loss(logits, label)
+
+    with _model.quiet(model), _model.quiet(guide):
+        best = _model.Best("adaptive attack", model, x, y)
+        for start in range(2):  # from the image itself and from a random point: surrogates are often bent near x
+            for rows in best.parts(len(x)):
+                delta = torch.zeros_like(x[rows])
+                if start:
+                    delta = _geometry.sphere_perturbation(x[rows], keys[rows], STREAM, eps, norm)
+                state = Climb.start(x, y, rows, y[:, None], delta[:, None], eps, norm)
+                climb(guide, state, best, zero, loss, STEPS, eps, norm, 0.75, declaration.eot, truth=model)
+    return best.result()
+
+
+def joined(attack: Callable[..., Tensor], declaration: Declaration) -> Callable[..., Tensor]:
+    """Return an attack that runs the declared one on what a standard attack leaves, and gives the worst case."""
+
+    def both(
+        model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str, seed: int, trace: dict[str, Any], **rest: Any
+    ) -> Tensor:
+        found = attack(model, x, y, eps=eps, norm=norm, seed=seed, trace=trace, **rest)
+        left = (_model.predict(model, found).argmax(1) == y).nonzero()[:, 0]
+        if len(left):
+            point = adaptive(model, x[left], y[left], eps=eps, norm=norm, seed=seed, declaration=declaration)
+            wrong = _model.predict(model, point).argmax(1) != y[left]
+            found = found.clone()
+            found[left[wrong]] = point[wrong]
+            for row in left[wrong].tolist():
+                trace["broken_by"][row] = "adaptive"
+        return found
+
+    return both

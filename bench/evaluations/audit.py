@@ -1,0 +1,77 @@
+"""The audit: our AutoAttack and the official package on the same images, and where their verdicts differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from bench.attacks.autoattack import autoattack
+from bench.attacks.peers import pyautoattack
+from bench.evaluations.robustness import robust_columns
+from bench.models.registry import evaluation
+from bench.records import Column
+
+SOURCE = "Croce and Hein 2020; package pyautoattack"
+
+
+def _columns(norm: str) -> dict[str, Column]:
+    name, words = f"audit_{norm}_{{eps}}", f"within eps ({norm})"
+    return {
+        f"{name}_ours": Column(f"Our AutoAttack finds no adversarial example {words}.", kind="flag", source=SOURCE),
+        f"{name}_official": Column(f"The official AutoAttack finds none {words}.", kind="flag", source=SOURCE),
+        f"{name}_missed": Column(
+            "The official AutoAttack broke the example and ours did not.",
+            kind="flag", board=f"{name}_missed", aggregate="sum", source=SOURCE,
+        ),
+        f"{name}_gained": Column(
+            "Our AutoAttack broke the example and the official one did not.",
+            kind="flag", board=f"{name}_gained", aggregate="sum", source=SOURCE,
+        ),
+        f"{name}_official_broken_by": Column("The official stage that broke it.", kind="text", source=SOURCE),
+    }  # fmt: skip
+
+
+def _audit(model: nn.Module, x: Tensor, y: Tensor, norm: str, eps: Sequence[float], seed: int) -> dict[str, Any]:
+    settings: dict[str, Any] = {"eps": eps, "norm": norm, "seed": seed, "arguments": {}}
+    ours = robust_columns(model, x, y, attack=autoattack, prefix="ours", **settings)
+    official = robust_columns(model, x, y, attack=pyautoattack.autoattack, prefix="official", **settings)
+    columns: dict[str, Any] = {}
+    for key in ours:
+        if not key.endswith("_robust"):
+            continue
+        number = key.removeprefix("ours_").removesuffix("_robust")
+        a, b, name = ours[key], official[f"official_{number}_robust"], f"audit_{norm}_{number}"
+        columns |= {f"{name}_ours": a, f"{name}_official": b, f"{name}_missed": a & ~b, f"{name}_gained": b & ~a}
+        columns[f"{name}_official_broken_by"] = official[f"official_{number}_broken_by"]
+    return columns
+
+
+@evaluation(source=SOURCE, columns=_columns("l2"), chunk=32)
+def audit_l2(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0, eps: Sequence[float] = (0.5,)) -> dict[str, Any]:
+    """Attack images x (B, C, H, W) with our AutoAttack and with the official one, in l2, and compare per example.
+
+    The instrument's own check: protocol, section 1. Meant for a few images drawn at random; an image that resists
+    costs about 10,000 passes on each side.
+
+    Raises:
+        BenchError: something was not finite.
+        UsageError: an impossible eps.
+    """
+    return _audit(model, x, y, "l2", eps, seed)
+
+
+@evaluation(source=SOURCE, columns=_columns("linf"), chunk=32)
+def audit_linf(
+    model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0, eps: Sequence[float] = (8 / 255,)
+) -> dict[str, Any]:
+    """Attack images x (B, C, H, W) with our AutoAttack and with the official one, in linf, and compare per example.
+
+    See `audit_l2`.
+
+    Raises:
+        BenchError: something was not finite.
+        UsageError: an impossible eps.
+    """
+    return _audit(model, x, y, "linf", eps, seed)
