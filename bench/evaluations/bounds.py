@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from bench.attacks.randomness import example_keys, normal
 from bench.errors import UsageError
 from bench.evaluations._bound_columns import COLUMNS
-from bench.evaluations._geometry import Expansion, demand_finite, error_vector, expand, norms, prepared, unit
+from bench.evaluations._geometry import (
+    Expansion,
+    demand_finite,
+    error_vector,
+    expand,
+    micro_batch,
+    norms,
+    prepared,
+    unit,
+)
 from bench.evaluations._graph import Calls, curved, gains, kinks, recorded
 from bench.evaluations._inequalities import Inequality, approximations, segment_inequalities
 from bench.evaluations._lanczos import Spectrum, lanczos
@@ -26,7 +35,6 @@ EPS0 = (0.0, 1e-6)  # without, and with the constant of the authors' code
 SIDES = ("", "_worst")
 SPECTRUM_STEPS, NORM_STEPS = 20, 10
 START, RANDOM, PROBE = 0, 3, 4  # streams of an example's random numbers
-POINTS = 256  # nodes of segments evaluated at once
 # A self-check beyond this says that gradient and Hessian do not belong together: right sides mean nothing then.
 SELF_CHECK = 0.05
 # Segments hold two vectors per node: this many numbers at a time.
@@ -189,7 +197,8 @@ def _segments(
 def _second_order(model: nn.Module, points: Tensor, y: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return f (N,), ∇f (N, d) and ∇²f·direction (N, d) at points (N, C, H, W)."""
     parts = []
-    for p, label, v in zip(points.split(POINTS), y.split(POINTS), direction.split(POINTS), strict=True):
+    size = micro_batch(points)
+    for p, label, v in zip(points.split(size), y.split(size), direction.split(size), strict=True):
         at = expand(model, p, label)
         scale = at.scale[:, None]
         product = at.hvp(v) * scale

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.randomness import example_keys, normal
-from bench.evaluations._geometry import MICRO_BATCH, differentiate, logits_of, prepared, pushforward
+from bench.evaluations._geometry import differentiate, logits_of, micro_batch, prepared, pushforward
 from bench.evaluations._graph import Gains, gains, recorded
 from bench.evaluations._lanczos import lanczos
 from bench.models.registry import evaluation
@@ -55,6 +55,7 @@ def certificate(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> dic
     Raises:
         BenchError: the model computes in another dtype than its inputs'.
     """
+    size = micro_batch(x)
     with prepared(model, "float64") as ready:
         probe = x[:1].double().requires_grad_(True)
         with recorded(ready) as calls:
@@ -67,7 +68,7 @@ def certificate(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> dic
             return _not_applicable(y, str(unknown))
         parts = [
             _certify(ready, constants, a.double(), b, example_keys(a, seed))
-            for a, b in zip(x.split(MICRO_BATCH), y.split(MICRO_BATCH), strict=True)
+            for a, b in zip(x.split(size), y.split(size), strict=True)
         ]
     columns: dict[str, Any] = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
     return columns | {"certificate_not_applicable": [""] * len(y)}

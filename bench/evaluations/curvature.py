@@ -9,9 +9,9 @@ from bench.attacks.randomness import example_keys, normal, uniform
 from bench.errors import UsageError
 from bench.evaluations._geometry import (
     DTYPES,
-    MICRO_BATCH,
     expand,
     logit_term,
+    micro_batch,
     network_term,
     norms,
     prepared,
@@ -107,10 +107,11 @@ def curvature(
     """
     if steps < 1:
         raise UsageError(f"curvature steps: expected at least 1, got {steps}. The protocol's is 10.")
+    size = micro_batch(x)
     with prepared(model, precision) as ready:
         parts = [
             _measure(ready, a.to(DTYPES[precision]), b, seed, steps, terms)
-            for a, b in zip(x.split(MICRO_BATCH), y.split(MICRO_BATCH), strict=True)
+            for a, b in zip(x.split(size), y.split(size), strict=True)
         ]
     return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bench.attacks.randomness import example_keys, normal
 from bench.errors import UsageError
-from bench.evaluations._geometry import DTYPES, MICRO_BATCH, Expansion, expand, norms, prepared, unit
+from bench.evaluations._geometry import DTYPES, Expansion, expand, micro_batch, norms, prepared, unit
 from bench.evaluations._graph import kinks, recorded
 from bench.evaluations._lanczos import lanczos
 from bench.models.registry import evaluation
@@ -80,10 +80,11 @@ def stability(
         raise UsageError(f"stability radius: expected positive numbers, got {list(radius)}. Give radii like 0.1.")
     if draws < 1:
         raise UsageError(f"stability draws: expected at least 1, got {draws}. Raise it.")
+    size = micro_batch(x)
     with prepared(model, precision) as ready:
         parts = [
             _measure(ready, a.to(DTYPES[precision]), b, seed, radii, draws, steps)
-            for a, b in zip(x.split(MICRO_BATCH), y.split(MICRO_BATCH), strict=True)
+            for a, b in zip(x.split(size), y.split(size), strict=True)
         ]
     return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
 
