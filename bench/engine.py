@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bench import files
+from bench import files, transfer
 from bench.batches import to_unit
 from bench.errors import (
     BenchError,
@@ -97,7 +97,30 @@ def run_cells(context: Context) -> Outcome:
         if held:
             time.sleep(0.5)
         waiting = held
+    _transfer(context)
     return context.outcome
+
+
+def _transfer(context: Context) -> None:
+    """Try every model on the adversarial examples of the others, now that they are all there."""
+    for target in transfer.targets(context.plan, context.store):
+        cell, name = transfer.cell_of(context.plan, target), f"{target.row.label}: {transfer.KEY}"
+        if context.plan_id is not None:
+            context.store.bind(context.plan_id, target.number, transfer.KEY, cell.id)
+        while (lease := context.store.claim(cell.id, "evaluation", {**cell.spec, "name": name})) is None:
+            record = context.store.cell(cell.id)
+            if record is None or record.status != "running":
+                break  # done, here or elsewhere
+            _raise_if_stopped(context)
+            time.sleep(0.2)
+        if lease is not None:
+            with contextlib.suppress(_Busy), _leased(context, lease, name):
+                model = _load(context, target.row, target.weights)
+                table, info = transfer.evaluate(context.plan, context.store, target, model)
+                context.store.put_chunk(lease, 0, table, None, info)
+                context.store.finish(lease, info)
+                context.outcome.computed += 1
+                context.reporter.done(name, float(info["seconds"]))
 
 
 def _holders(context: Context, rows: list[tuple[int, Row]]) -> str:
@@ -119,7 +142,7 @@ def _run_row(context: Context, number: int, row: Row) -> bool:
     complete = True
     for measurement in context.plan.measurements:
         _raise_if_stopped(context)
-        cell = measurement.cell(weights)
+        cell = measurement.cell(weights, row)
         if context.plan_id is not None:
             context.store.bind(context.plan_id, number, measurement.entry.key, cell.id)
         record = context.store.cell(cell.id)
@@ -205,6 +228,8 @@ def _load(context: Context, row: Row, weights: str) -> nn.Module:
     model = model.to(context.plan.device)
     x = to_unit(torch.tensor(context.plan.dataset.test.images[:2])).to(context.plan.device)
     check_model(model, x, row.job.num_classes)
+    if row.job.defense.adaptive is not None:
+        model.adaptive = row.job.defense.adaptive  # the attacks look for it
     return model
 
 
@@ -225,6 +250,7 @@ def _evaluate(
         batch_size=context.batch_size,
         done=tuple(stored),
         keep_images=measurement.keeps,
+        index=measurement.index,
     )
     for chunk in chunks:
         context.store.put_chunk(lease, chunk.number, chunk.table, chunk.images, chunk.info)

@@ -60,6 +60,7 @@ def evaluate_chunks(
     batch_size: int | None = None,
     done: Sequence[int] = (),
     keep_images: Callable[[str], bool] = lambda column: False,
+    index: np.ndarray | None = None,
 ) -> Iterator[Chunk]:
     """Yield the chunks of an evaluation that are not done yet.
 
@@ -73,6 +74,7 @@ def evaluate_chunks(
         batch_size: images per call; None: what memory should hold.
         done: numbers of the chunks that are stored already.
         keep_images: which image columns to keep, by name.
+        index: places of the images in their data set, (n,); None: 0, 1, ….
 
     Raises:
         BenchError: a column is missing, has the wrong length or is not finite where it must be; out of memory
@@ -96,6 +98,8 @@ def evaluate_chunks(
                 parts.append(result)
                 start = stop
         table, images = _assemble(parts, split, rows, keep_images)
+        if index is not None:
+            table["index"] = index[table["index"]]
         info = {
             "forwards": passes.forwards,
             "backwards": passes.backwards,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench import data, engine, machine, reports, workers
+from bench import data, engine, machine, reports, transfer, workers
 from bench.errors import UsageError, nearest
 from bench.files import safe_name
 from bench.models import registry
@@ -197,10 +197,27 @@ def cell_states(plan: Plan, store: Store | None) -> list[CellState]:
             if weights is None:
                 states.append(CellState(name, False, "its model is not trained yet", _seconds(store, name)))
                 continue
-            cell = measurement.cell(weights)
+            cell = measurement.cell(weights, row)
             found = store.cell(cell.id) if store else None
             done = found is not None and found.status == "done"
             states.append(_state(name, "evaluation", cell.spec, done, store, name))
+    return states + _transfer_states(plan, store)
+
+
+def _transfer_states(plan: Plan, store: Store | None) -> list[CellState]:
+    """Say of every row's transfer whether it is stored: it waits for all attacks."""
+    if transfer.measurement(plan) is None:
+        return []
+    ready = {t.row.label: t for t in transfer.targets(plan, store)} if store else {}
+    states = []
+    for row in plan.rows:
+        name, target = f"{row.label}: {transfer.KEY}", ready.get(row.label)
+        if target is None or store is None:
+            states.append(CellState(name, False, "it waits for the attacks on all rows", _seconds(store, name)))
+            continue
+        cell = transfer.cell_of(plan, target)
+        found = store.cell(cell.id)
+        states.append(_state(name, "evaluation", cell.spec, found is not None and found.status == "done", store, name))
     return states
 
 

@@ -7,12 +7,13 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,7 +23,7 @@ from bench.data import Dataset, Split
 from bench.errors import EnvironmentProblem, IntegrityError, UsageError
 from bench.evaluations.robustness import peer_attack
 from bench.models import registry
-from bench.records import Evaluation
+from bench.records import Defense, Evaluation
 from bench.suite import EvaluationEntry, Suite, canonical, parse_defense
 from bench.train import TrainJob
 
@@ -67,6 +68,7 @@ class Measurement:
         entry: the suite's entry (key, arguments, limit, split, seed).
         evaluation: the registered evaluation.
         split: exactly the images it is computed on.
+        index: their places in the data set; None: the first ones.
         keep_images: names of the image columns that are stored.
     """
 
@@ -75,10 +77,11 @@ class Measurement:
     split: Split
     spec: dict[str, Any]
     keep_images: frozenset[str] | None
+    index: np.ndarray | None = None
 
-    def cell(self, weights: str) -> cells.EvaluationCell:
-        """Return the cell of this evaluation for a set of weights, named by their SHA-256."""
-        return cells.EvaluationCell({"weights": weights, **self.spec})
+    def cell(self, weights: str, row: Row) -> cells.EvaluationCell:
+        """Return the cell of this evaluation for a row's weights, named by their SHA-256."""
+        return cells.EvaluationCell({"weights": weights, **self.spec, **_adaptive_spec(row.job.defense)})
 
     def keeps(self, column: str) -> bool:
         """Tell whether an image column is to be stored (None: all are)."""
@@ -101,6 +104,8 @@ class Plan:
 
     def record(self) -> dict[str, Any]:
         """Return the plan as plain data, as the store keeps it and the reports read it."""
+        from bench import transfer  # it needs the plan's types
+
         return {
             "format": 1,
             "command": self.command,
@@ -109,7 +114,7 @@ class Plan:
             "overrides": self.overrides,
             "data": self.dataset.describe(),
             "environment": environment(self.device, self.included),
-            "evaluations": {m.entry.key: _describe_measurement(m) for m in self.measurements},
+            "evaluations": {m.entry.key: _describe_measurement(m) for m in self.measurements} | transfer.describe(self),
             "rows": [_describe_row(r) for r in self.rows],
         }
 
@@ -138,6 +143,8 @@ def make_plan(
     if not rows:
         raise UsageError(f"suite {suite.name}: expected at least one defense and one seed, got none. Add one.")
     measurements = tuple(_measurement(suite, dataset, device, entry) for entry in suite.evaluations)
+    if suite.audit and (attacked := [m for m in measurements if m.evaluation.name == "autoattack_l2"]):
+        measurements += (_audit(suite, dataset, device, attacked[0]),)
     return Plan(suite, dataset, device, rows, measurements, out, command, overrides or {}, tuple(included))
 
 
@@ -205,6 +212,23 @@ def _measurement(suite: Suite, dataset: Dataset, device: torch.device, entry: Ev
         "pictures": "all" if kept is None else sorted(kept),
     }
     return Measurement(entry, evaluation, split, spec, kept)
+
+
+def _audit(suite: Suite, dataset: Dataset, device: torch.device, attacked: Measurement) -> Measurement:
+    """Return the audit: the official AutoAttack on a random subset of the images that ours attacks."""
+    entry = EvaluationEntry("audit_l2", "audit_l2", {"eps": [suite.primary_eps]}, limit=attacked.entry.limit)
+    whole = _measurement(suite, dataset, device, entry)
+    index = np.sort(np.random.RandomState(0).permutation(len(whole.split))[: suite.audit])
+    split = Split.of(whole.split.images[index], whole.split.labels[index])
+    return replace(whole, split=split, spec={**whole.spec, "data": split.fingerprint}, index=index)
+
+
+def _adaptive_spec(defense: Defense) -> dict[str, Any]:
+    """Return the part of a cell's key that holds a defense's own attack on itself; {} without one."""
+    if defense.adaptive is None:
+        return {}
+    functions = [f for f in (defense.adaptive.surrogate, defense.adaptive.loss) if f is not None]
+    return {"adaptive": {"eot": defense.adaptive.eot, "sources": cells.sources(functions)}}
 
 
 def _kept(suite: Suite, evaluation: str) -> frozenset[str] | None:
