@@ -16,7 +16,7 @@ from torch import Tensor
 Oracle = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 FIRST_INTERVALS = 8
 # A grid is settled when the upper sum's slack and the trapezoid's error are below these shares of the whole.
-SLACK, QUADRATURE = 5e-2, 1e-2
+SLACK, QUADRATURE = 0.1, 1e-2
 # Below this exponent, and this share of the gradient, rounding is all there is to see.
 FLOOR = 1e-9
 
