@@ -1,0 +1,197 @@
+"""Our AutoAttack against the official package's, and our PGD against each library's: time, passes, verdicts.
+
+The two sides take turns in one process; the time is CPU time (on a GPU: wall time between synchronisations), the
+ratio is the median over blocks of theirs / ours. Three networks: the official package's own example (a robust
+ResNet-18 for CIFAR-10), and a robust and a non-robust convolutional net trained here on digits.
+
+    python -m benchmarks.attacks                                  # the digits nets; the ResNet on foolbox's samples
+    python -m benchmarks.attacks --data DIR --big-images 4        # CIFAR-10 images from DIR
+    python -m benchmarks.attacks --big-images 0                   # the digits nets only, minutes
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.attacks.autoattack import autoattack
+from bench.attacks.peers import cleverhans, foolbox, pyautoattack, torchattacks
+from bench.attacks.pgd import pgd
+from bench.batches import to_unit
+from bench.data import load
+from bench.evaluate import counted
+from bench.evaluations.robustness import full_precision
+from bench.models import registry
+from bench.records import PAPER, Recipe
+from bench.train import TrainJob, train
+
+LIBRARIES: dict[str, ModuleType] = {"cleverhans": cleverhans, "foolbox": foolbox, "torchattacks": torchattacks}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network with its images and budget."""
+
+    name: str
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+    eps: float
+
+
+@dataclass
+class Side:
+    """What one implementation took and said."""
+
+    seconds: list[float]
+    forwards: int = 0
+    backwards: int = 0
+    robust: Tensor | None = None
+
+
+def digits_net(defense: str, settings: dict[str, Any], epochs: int) -> tuple[nn.Module, Tensor, Tensor]:
+    """Train a defense on digits with the shipped suite's recipe; return it with the test images and labels."""
+    entry, data = registry.defenses.get(defense), load("digits")
+    recipe = entry.recipe.over(Recipe(epochs=epochs, batch_size=64, schedule="onecycle", augment="none").over(PAPER))
+    hyperparameters = {**entry.hyperparameters, **settings}
+    job = TrainJob(entry, hyperparameters, recipe, "convnet", len(data.classes), data.shape, 0, data.train)
+    model = train(job, torch.device("cpu"))
+    x, y = to_unit(torch.tensor(data.test.images)), torch.tensor(data.test.labels).long()
+    return model.eval(), x, y
+
+
+def official_example() -> nn.Module:
+    """Load the network that the official package ships as its example."""
+    folder = Path(importlib.util.find_spec("pyautoattack").submodule_search_locations[0]) / "examples"  # type: ignore[union-attr,index]
+    spec = importlib.util.spec_from_file_location("pyautoattack_example_resnet", folder / "resnet.py")
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    model = module.ResNet18()
+    model.load_state_dict(torch.load(folder / "model_test.pt", map_location="cpu", weights_only=True))
+    return model.eval()
+
+
+def cifar_images(folder: Path | None, count: int) -> tuple[Tensor, Tensor, str]:
+    """Return CIFAR-10 test images (B, 3, 32, 32) in [0, 1] from a folder, or the samples that foolbox ships."""
+    if folder is not None:
+        data = load("cifar10", data_dir=folder, limit=count, download=False, need_train=False)
+        return to_unit(torch.tensor(data.test.images)), torch.tensor(data.test.labels).long(), data.name
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    import foolbox as library
+
+    wrapped = library.PyTorchModel(nn.Flatten().eval(), bounds=(0, 1), device="cpu")
+    x, y = library.utils.samples(wrapped, dataset="cifar10", batchsize=count)
+    return x, y, "foolbox's samples"
+
+
+def measure(side: Side, attack: Callable[..., Tensor], case: Case, settings: dict[str, Any]) -> None:
+    """Run an attack once: CPU seconds, passes (the same every time), verdicts."""
+    device = case.x.device
+    with counted(case.model) as passes, full_precision(device):
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        clock = time.perf_counter if device.type == "cuda" else time.process_time
+        start = clock()
+        found = attack(case.model, case.x, case.y, eps=case.eps, norm="l2", seed=0, **settings)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        side.seconds.append(clock() - start)
+    side.forwards, side.backwards = passes.forwards, passes.backwards
+    with torch.no_grad(), full_precision(device):
+        point = found.clamp(0, 1)
+        inside = (point - case.x).flatten(1).norm(dim=1) <= case.eps * (1 + 1e-5)
+        side.robust = ~((case.model(point).argmax(1) != case.y) & inside)
+
+
+def compare(
+    title: str, case: Case, ours: Callable[..., Tensor], theirs: Callable[..., Tensor],
+    blocks: int, our_settings: dict[str, Any], their_settings: dict[str, Any],
+) -> None:  # fmt: skip
+    """Run both sides in turn and print a line: ratio of times, passes of both, examples whose verdict differs."""
+    a, b = Side([]), Side([])
+    for block in range(blocks):
+        order = [(a, ours, our_settings), (b, theirs, their_settings)]
+        for side, attack, settings in order if block % 2 else reversed(order):
+            measure(side, attack, case, settings)
+    ratio = statistics.median(t / o for o, t in zip(a.seconds, b.seconds, strict=True))
+    assert a.robust is not None
+    assert b.robust is not None
+    print(
+        f"  {title:<26} {ratio:6.2f}x  ours {statistics.median(a.seconds):8.2f} s  theirs "
+        f"{statistics.median(b.seconds):8.2f} s | forwards {a.forwards} / {b.forwards} "
+        f"({b.forwards / max(a.forwards, 1):.2f}x), backwards {a.backwards} / {b.backwards} "
+        f"({b.backwards / max(a.backwards, 1):.2f}x)"
+    )
+    missed = (a.robust & ~b.robust).nonzero()[:, 0].tolist()
+    gained = (b.robust & ~a.robust).nonzero()[:, 0].tolist()
+    print(
+        f"  {'':<26} robust {int(a.robust.sum())} / {int(b.robust.sum())} of {len(case.y)}; "
+        f"only theirs breaks {missed}; only ours breaks {gained}",
+        flush=True,
+    )
+
+
+def report(case: Case, blocks: int, autoattack_blocks: int) -> None:
+    """Print everything about one network."""
+    with torch.no_grad():
+        clean = (case.model(case.x).argmax(1) == case.y).float().mean()
+    print(f"\n{case.name}: {len(case.y)} images, eps {case.eps:g} (l2), clean accuracy {clean:.3f}", flush=True)
+    plain = {"steps": 40, "random_start": True}
+    for name, library in LIBRARIES.items():
+        if importlib.util.find_spec(name) is None:
+            print(f"  PGD, {name}: not installed")
+            continue
+        compare(f"PGD-40, {name}", case, pgd, library.pgd, blocks, {**plain, "losses": ["ce"]}, plain)
+    compare("AutoAttack, official", case, autoattack, pyautoattack.autoattack, autoattack_blocks, {}, {})
+
+
+def main() -> None:
+    """Parse the command line and print the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--data", type=Path, help="folder with CIFAR-10 images")
+    parser.add_argument("--images", type=int, default=64, help="digits per small net; 0 leaves them out")
+    parser.add_argument("--big-images", type=int, default=4, help="images for the ResNet-18; 0 leaves it out")
+    parser.add_argument("--blocks", type=int, default=5, help="turns of each side for PGD")
+    parser.add_argument("--autoattack-blocks", type=int, default=3, help="turns of each side for AutoAttack")
+    parser.add_argument("--epochs", type=int, default=30, help="of the small nets' training")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    print(f"torch {torch.__version__} on {where}, {options.threads} thread(s); ratio = theirs / ours")
+
+    cases = []
+    small = [
+        ("robust digits net (adversarial training at 0.5)", "adversarial_training", {"eps": 0.5, "steps": 5}, 0.5),
+        ("non-robust digits net (vanilla)", "vanilla", {}, 1.5),
+    ]
+    for name, defense, settings, eps in small if options.images else []:
+        model, x, y = digits_net(defense, settings, options.epochs)
+        cases.append(Case(name, model, x[: options.images], y[: options.images], eps))
+    if options.big_images:
+        x, y, source = cifar_images(options.data, options.big_images)
+        for eps in (0.5, 3.0):
+            name = f"ResNet-18, model_test.pt, on {source}"
+            cases.append(Case(name, official_example(), x, y, eps))
+    for case in cases:
+        moved = Case(case.name, case.model.to(device), case.x.to(device), case.y.to(device), case.eps)
+        big = case.x.shape[1] == 3
+        report(moved, 1 if big else options.blocks, 1 if big else options.autoattack_blocks)
+
+
+if __name__ == "__main__":
+    main()
