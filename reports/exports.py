@@ -235,7 +235,9 @@ def _latex_number(cell: Cell | None, column: BoardColumn) -> str:
 def parquet_bytes(table: pd.DataFrame) -> bytes:
     """Return a per-example table as Parquet."""
     stream = io.BytesIO()
-    pq.write_table(pa.Table.from_pandas(table, preserve_index=False), stream, compression="zstd")
+    repeated = [str(name) for name in table.columns if not pd.api.types.is_float_dtype(table[name].dtype)]
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    pq.write_table(arrow, stream, compression="zstd", use_dictionary=repeated)
     return stream.getvalue()
 
 
