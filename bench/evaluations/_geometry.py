@@ -11,6 +11,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +95,8 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
 @contextmanager
 def _without_tf32() -> Iterator[None]:
     """Switch TF32 off: it moves ‖H‖ of a standard net by 15 % (median), and cuDNN's default is on."""
-    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
+    cudnn: Any = torch.backends.cudnn
+    places: list[Any] = [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn]
     saved = [p.fp32_precision for p in places]
     try:
         for p in places:

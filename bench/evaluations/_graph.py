@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bench.models.layers import CenteredSoftplus, ConvGeometry, Softplus, conv_norm_bound
 
@@ -212,8 +211,8 @@ def _convolution(node: Node) -> float:
         raise NotImplementedError("transposed or not two-dimensional convolution")
     weight = node._saved_weight.detach()
     geometry = ConvGeometry(
-        tuple(_shape_of_input(node)[-2:]), tuple(_shape(node)[-2:]), tuple(weight.shape[2:]),
-        tuple(node._saved_stride), tuple(node._saved_padding), tuple(node._saved_dilation), node._saved_groups,
+        _two(_shape_of_input(node)[-2:]), _two(_shape(node)[-2:]), _two(weight.shape[2:]),
+        _two(node._saved_stride), _two(node._saved_padding), _two(node._saved_dilation), node._saved_groups,
     )  # fmt: skip
     return _sound_norm(Weight(weight), geometry)
 
@@ -263,17 +262,21 @@ def _sum(node: Node) -> float:
 def _average_pool(node: Node) -> float:
     if node._saved_divisor_override is not None:
         raise NotImplementedError("average pool with another divisor")
-    settings = zip(
-        _shape_of_input(node)[-2:], _two(node._saved_kernel_size), _two(node._saved_stride or node._saved_kernel_size),
-        _two(node._saved_padding), strict=True,
-    )  # fmt: skip
-    rest = (node._saved_ceil_mode, node._saved_count_include_pad)
-    return math.prod(_norm_of_line(n, lambda e, s=s: F.avg_pool1d(e, *s, *rest)) for n, *s in settings)
+    kernel, stride = _two(node._saved_kernel_size), _two(node._saved_stride or node._saved_kernel_size)
+    padding, norm = _two(node._saved_padding), 1.0
+    for axis, size in enumerate(_shape_of_input(node)[-2:]):
+        line = nn.AvgPool1d(
+            kernel[axis], stride[axis], padding[axis], node._saved_ceil_mode, node._saved_count_include_pad
+        )
+        norm *= _norm_of_line(size, line)
+    return norm
 
 
 def _adaptive_pool(node: Node) -> float:
-    sizes = zip(_shape_of_input(node)[-2:], _shape(node)[-2:], strict=True)
-    return math.prod(_norm_of_line(n, lambda e, m=m: F.adaptive_avg_pool1d(e, m)) for n, m in sizes)
+    norm = 1.0
+    for size, out in zip(_shape_of_input(node)[-2:], _shape(node)[-2:], strict=True):
+        norm *= _norm_of_line(size, nn.AdaptiveAvgPool1d(out))
+    return norm
 
 
 def _norm_of_line(size: int, pool: Callable[[Tensor], Tensor]) -> float:

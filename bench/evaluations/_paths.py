@@ -174,9 +174,10 @@ def _visit(
 ) -> Paths:
     """Return the paths with nodes added at positions s of the given segments."""
     points = x[segment] + (s * radius[segment])[:, None] * direction[segment]
-    values = (segment, s, *oracle(points, segment))
+    values: list[Tensor] = [segment, s, *oracle(points, segment)]
     if paths is not None:
         old = (paths.segment, paths.s, paths.loss, paths.gradient, paths.product)
-        values = tuple(torch.cat(pair) for pair in zip(old, values, strict=True))
+        values = [torch.cat(pair) for pair in zip(old, values, strict=True)]
     order = torch.argsort(values[0] + values[1] / 2, stable=True)  # s ≤ 1, halved: segments stay apart
-    return Paths(radius, *(v[order] for v in values), direction)
+    segment, s, loss, gradient, product = (v[order] for v in values)
+    return Paths(radius, segment, s, loss, gradient, product, direction)
