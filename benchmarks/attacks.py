@@ -1,8 +1,9 @@
 """Our AutoAttack against the official package's, and our PGD against each library's: time, passes, verdicts.
 
 The two sides take turns in one process; the time is CPU time (on a GPU: wall time between synchronisations), the
-ratio is the median over blocks of theirs / ours. Three networks: the official package's own example (a robust
-ResNet-18 for CIFAR-10), and a robust and a non-robust convolutional net trained here on digits.
+ratio is the median over blocks of theirs / ours. Three networks: the official package's own example (a ResNet-18
+for CIFAR-10, at a budget that many images survive and at one that few do), and a robust and a non-robust
+convolutional net trained here on digits.
 
     python -m benchmarks.attacks                                  # the digits nets; the ResNet on foolbox's samples
     python -m benchmarks.attacks --data DIR --big-images 4        # CIFAR-10 images from DIR
@@ -184,7 +185,7 @@ def main() -> None:
         cases.append(Case(name, model, x[: options.images], y[: options.images], eps))
     if options.big_images:
         x, y, source = cifar_images(options.data, options.big_images)
-        for eps in (0.5, 3.0):
+        for eps in (0.1, 0.5):
             name = f"ResNet-18, model_test.pt, on {source}"
             cases.append(Case(name, official_example(), x, y, eps))
     for case in cases:
