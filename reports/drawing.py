@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 from contextlib import AbstractContextManager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import matplotlib
 
@@ -35,6 +37,44 @@ RC: dict[str, Any] = {
 def style() -> AbstractContextManager[Any]:
     """Return seaborn's quiet style with ours on top, for the time of a `with` block."""
     return matplotlib.rc_context({**sns.axes_style("white"), **RC})
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One drawing of a figure; `series` is the anchor of the defense that it belongs to, "" for all."""
+
+    title: str
+    svg: str
+    series: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of the page.
+
+    Attributes:
+        name: its id in the page, [a-z0-9-]+.
+        title: what it says, as a headline.
+        caption: how to read it, with n and what the bands are.
+        alt: the text for those who do not see it.
+        panels: its drawings.
+        legend: when the colours need the legend; "narrow": on small screens, where direct labels scroll off.
+        wide: whether each panel takes the whole width.
+        keys: (words, dash) of the kinds of line.
+        header: headings of the table of its numbers.
+        numbers: the table's rows.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    panels: tuple[Panel, ...]
+    legend: Literal["always", "narrow", "never"] = "always"
+    wide: bool = False
+    keys: tuple[tuple[str, str], ...] = ()
+    header: tuple[str, ...] = ()
+    numbers: tuple[tuple[str, ...], ...] = ()
 
 
 class Sheet:
@@ -114,13 +154,16 @@ def ticks(axes: Axes, at: list[float], form: str, which: str, least: float = 0.0
     axis.set_major_formatter(FuncFormatter(lambda v, _: form.format(v)))
 
 
-def log_ticks(axes: Axes, which: str, low: float, high: float, form: str, decades: bool = False) -> None:
-    """Label powers of ten, or 1-2-5 steps where there are few, in plain numbers."""
+def log_ticks(axes: Axes, which: str, low: float, high: float, form: str) -> None:
+    """Label powers of ten in plain numbers, or finer steps where these are fewer than three."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     first, last = int(np.floor(np.log10(low))), int(np.ceil(np.log10(high)))
-    steps = (1,) if decades and last - first > 1 else (1, 2, 5)
-    at = [float(f"{s}e{e}") for e in range(first, last + 1) for s in steps]
-    axis.set_major_locator(FixedLocator([v for v in at if low <= v <= high]))
+    for steps in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
+        at = [float(f"{s}e{e}") for e in range(first, last + 1) for s in steps]
+        kept = [v for v in at if low <= v <= high]
+        if len(kept) >= 3:
+            break
+    axis.set_major_locator(FixedLocator(kept))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda v, _: form.format(v)))
 
@@ -139,3 +182,13 @@ def spread(places: list[float], gap: float) -> list[float]:
         else:
             k += 1
     return [c + gap * (i - (len(g) - 1) / 2) for g, c in zip(groups, centres, strict=True) for i in range(len(g))]
+
+
+def room(rows: list[Row]) -> float:
+    """Return the pixels that the longest name of the rows needs beside the axes."""
+    return 14 + 6.3 * max(len(words.short(row.defense)) for row in rows)
+
+
+def slug(text: str) -> str:
+    """Return a text as a part of an id: lower-case letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -6,17 +6,15 @@ that it needs were not measured; what it plots comes from series.py.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from bench.reports import series, svg, words
 from bench.reports.board import Board, BoardColumn, Row
-from bench.reports.drawing import Sheet, log_ticks, style, ticks
+from bench.reports.drawing import Figure, Panel, Sheet, log_ticks, room, slug, style, ticks
+from bench.reports.plane import decision_boundaries
 
 # How the lines of one quantity beside another are drawn: words, dash, whether in the defense's colour.
 KINDS: dict[str, tuple[str, tuple[float, ...], bool]] = {
@@ -29,47 +27,11 @@ DIRECT = 10  # defenses up to which curves are labelled at their ends
 CEILING = 1e2  # of the stability axis: beyond it a bound says nothing
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One drawing of a figure; `series` is the anchor of the defense that it belongs to, "" for all."""
-
-    title: str
-    svg: str
-    series: str = ""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure of the page.
-
-    Attributes:
-        name: its id in the page, [a-z0-9-]+.
-        title: what it says, as a headline.
-        caption: how to read it, with n and what the bands are.
-        alt: the text for those who do not see it.
-        panels: its drawings.
-        legend: when the colours need the legend; "narrow": on small screens, where direct labels scroll off.
-        keys: (words, dash) of the kinds of line.
-        header: headings of the table of its numbers.
-        numbers: the table's rows.
-    """
-
-    name: str
-    title: str
-    caption: str
-    alt: str
-    panels: tuple[Panel, ...]
-    legend: Literal["always", "narrow", "never"] = "always"
-    keys: tuple[tuple[str, str], ...] = ()
-    header: tuple[str, ...] = ()
-    numbers: tuple[tuple[str, ...], ...] = ()
-
-
 def draw(board: Board, tables: series.Tables) -> list[Figure]:
     """Return every figure that the board's columns allow, in the page's order."""
     drawings: tuple[Callable[[Board, series.Tables], Figure | None], ...] = (
-        accuracy_against_eps, cost_against_robustness, gradient_stability, curvature_against_gradient,
-        rank_correlation, decision_boundaries, training,
+        decision_boundaries, accuracy_against_eps, cost_against_robustness, gradient_stability,
+        curvature_against_gradient, rank_correlation, training,
     )  # fmt: skip
     with style():
         return [figure for drawing in drawings if (figure := drawing(board, tables)) is not None]
@@ -79,8 +41,10 @@ def accuracy_against_eps(board: Board, tables: series.Tables) -> Figure | None:
     """Draw robust accuracy against eps with Wilson bands, one panel per attack that ran at several budgets."""
     families = series.families(board, fractions=True)
     rows, panels, table = series.drawn(board), [], []
+    single = [c for c in board.columns if c.name == board.ranking and c.number and series.stem(c) not in families]
+    rings = f" Rings: {series.title(board)}." if single else ""
     for family, columns in families.items():
-        sheet = Sheet(board, 620, 400, (50, _room(rows) if len(rows) <= DIRECT else 14, 44, 8))
+        sheet = Sheet(board, 620, 400, (50, room(rows) if len(rows) <= DIRECT else 14, 44, 8))
         ends = {}
         for row in rows:
             points = [(0.0, row.cells.get("clean_accuracy"))] + [(c.number, row.cells.get(c.name)) for c in columns]
@@ -95,6 +59,10 @@ def accuracy_against_eps(board: Board, tables: series.Tables) -> Figure | None:
             sheet.line(row, [e for e, _ in kept], middle)
             if kept:
                 ends[row.defense] = middle[-1]
+            for other in single:
+                if (reached := series.value(row, other.name)) is not None:
+                    ring = {"color": sheet.looks[row.defense].colour, "mfc": "none", "mew": 1.4, "ms": 8, "marker": "o"}
+                    sheet.mark(sheet.axes.plot([other.number], [100 * reached], clip_on=False, **ring)[0], row)
             table.append((row.defense, words.label(family), *(words.percent(c.value, c.n) for _, c in kept)))
         last = columns[-1].number or 0.0
         sheet.axes.set(xlabel="Perturbation budget ε (ε = 0: clean images)", ylabel="", ylim=(-2, 102))
@@ -104,7 +72,7 @@ def accuracy_against_eps(board: Board, tables: series.Tables) -> Figure | None:
         sheet.axes.set_xlim(-0.02 * last, 1.02 * last)
         if len(rows) <= DIRECT:
             sheet.label_ends(rows, ends, last, gap=4.6)
-        panels.append(Panel(f"Under {words.label(family)}", sheet.finish(f"accuracy-{_slug(family)}")))
+        panels.append(Panel(f"Under {words.label(family)}", sheet.finish(f"accuracy-{slug(family)}")))
     if not panels:
         return None
     budgets = next(iter(families.values()))
@@ -112,10 +80,11 @@ def accuracy_against_eps(board: Board, tables: series.Tables) -> Figure | None:
         name="accuracy-against-eps",
         title="How robust accuracy falls as the attacker may change more",
         caption="Share of test images still classified right when each may be moved by up to ε. Lines are means over "
-        "seeds; bands are 95 % Wilson intervals over test images.",
+        f"seeds; bands are 95 % Wilson intervals over test images.{rings}",
         alt=_eps_alt(board, budgets),
         panels=tuple(panels),
         legend="narrow" if len(rows) <= DIRECT else "always",
+        wide=True,
         header=("Defense", "Attack", "ε = 0, %", *(f"ε = {c.number:g}, %" for c in budgets)),
         numbers=tuple(table),
     )
@@ -169,6 +138,7 @@ def cost_against_robustness(board: Board, tables: series.Tables) -> Figure | Non
         alt=f"On the front, from cheap to dear: {named}.",
         panels=(Panel("", sheet.finish("cost")),),
         legend="narrow",
+        wide=True,
         header=("Defense", "Cost", "Accuracy, %", "On the front"),
         numbers=tuple(
             (r.defense, f"{c:.2f}", words.percent(series.value(r, board.ranking), r.n), "yes" if i in best else "no")
@@ -189,30 +159,33 @@ def gradient_stability(board: Board, tables: series.Tables) -> Figure | None:
     radii = [c.number for c in columns if c.number is not None]
     if not measured:
         return None
-    floor, panels, table = 10 ** np.floor(np.log10(min(measured))), [], []
+    highest = max(v for curves in data.values() for c in curves for v in c.middle if np.isfinite(v))
+    floor, top = 10 ** np.floor(np.log10(min(measured))), min(CEILING, 10 ** np.ceil(np.log10(highest)))
+    panels, table = [], []
     for row in rows:
         sheet = Sheet(board, 280, 230, (46, 12, 24, 8))
         for curve in data[row.defense]:
             text, dash, own = KINDS.get(curve.kind, (words.label(curve.kind), (2, 2), False))
             colour = sheet.looks[row.defense].colour if own else svg.FAINT
-            middle = np.clip(curve.middle, floor / 10, CEILING * 10)
+            middle = np.clip(curve.middle, floor / 10, top * 10)
             if not curve.kind:
-                low, high = (np.clip(v, floor / 10, CEILING * 10) for v in (curve.low, curve.high))
+                low, high = (np.clip(v, floor / 10, top * 10) for v in (curve.low, curve.high))
                 sheet.axes.fill_between(curve.x, low, high, color=colour, alpha=0.15, lw=0)
             extra = {"dashes": dash} if dash else {}
             sheet.line(row, curve.x, middle, marker=not curve.kind, color=colour, lw=1.8 if own else 1.3, **extra)
             table.append((row.defense, text, *(words.number(float(v)) for v in curve.middle)))
-        sheet.axes.set(xscale="log", yscale="log", ylim=(floor, CEILING), xlim=(min(radii) / 1.1, max(radii) * 1.1))
-        log_ticks(sheet.axes, "x", min(radii) / 1.1, max(radii) * 1.1, "{:g}", decades=True)
-        log_ticks(sheet.axes, "y", 2 * floor, CEILING, "{:g}", decades=True)
-        panels.append(Panel(row.defense, sheet.finish(f"stability-{_slug(row.anchor)}"), row.anchor))
+        sheet.axes.set(xscale="log", yscale="log", ylim=(floor, top), xlim=(min(radii) / 1.1, max(radii) * 1.1))
+        log_ticks(sheet.axes, "x", min(radii) / 1.1, max(radii) * 1.1, "{:g}")
+        log_ticks(sheet.axes, "y", 2 * floor, top, "{:g}")
+        panels.append(Panel(row.defense, sheet.finish(f"stability-{slug(row.anchor)}"), row.anchor))
     kinds = series.companions(board, family)
+    beyond = f" Curves above {CEILING:g} leave the frame." if highest > CEILING else ""
     return Figure(
         name="stability",
         title="How far the gradient turns when the image moves",
         caption="Relative change of the loss's gradient (vertical) against the radius of the perturbation "
         "(horizontal), both on log scales; medians over images and seeds, the band holds the middle half. Lower is "
-        f"more stable; above 1 the old gradient says nothing. Curves above {CEILING:g} leave the frame.",
+        f"more stable; above 1 the old gradient says nothing.{beyond}",
         alt=_stability_alt(rows, columns[-1]),
         panels=tuple(panels),
         legend="never",
@@ -247,7 +220,7 @@ def curvature_against_gradient(board: Board, tables: series.Tables) -> Figure | 
         sheet.line(row, [series.value(row, x)], [series.value(row, y)], markersize=10, ls="none", zorder=5)
     sheet.axes.set(xscale="log", yscale="log", xlabel="Gradient norm ‖∇f‖ (log scale)", ylabel="Curvature (log scale)")
     for axis, limits in (("x", sheet.axes.get_xlim()), ("y", sheet.axes.get_ylim())):
-        log_ticks(sheet.axes, axis, *limits, "{:g}", decades=True)
+        log_ticks(sheet.axes, axis, *limits, "{:g}")
     flattest = min(rows, key=lambda r: series.value(r, y) or 0.0)
     smallest = min(rows, key=lambda r: series.value(r, x) or 0.0)
     return Figure(
@@ -257,6 +230,7 @@ def curvature_against_gradient(board: Board, tables: series.Tables) -> Figure | 
         "the board. Low means flat (low normalised curvature), left means small gradients.",
         alt=f"Lowest mean curvature: {flattest.defense}; smallest mean gradient norm: {smallest.defense}.",
         panels=(Panel("", sheet.finish("curvature")),),
+        wide=True,
         header=("Defense", "Gradient norm", "Curvature"),
         numbers=tuple(
             (r.defense, words.number(series.value(r, x)), words.number(series.value(r, y))) for r in rows
@@ -271,7 +245,7 @@ def rank_correlation(board: Board, tables: series.Tables) -> Figure | None:
         return None
     panels, rows = [], series.drawn(board)
     for column in dict.fromkeys(c.flatness for c in found):
-        sheet = Sheet(board, 280, 30 + 22 * len(rows), (_room(rows), 12, 24, 4))
+        sheet = Sheet(board, 280, 30 + 22 * len(rows), (room(rows), 12, 24, 4))
         for place, row in enumerate(rows):
             for c in (c for c in found if c.defense == row.defense and c.flatness == column):
                 hollow = c.robustness == "margin"
@@ -285,7 +259,7 @@ def rank_correlation(board: Board, tables: series.Tables) -> Figure | None:
         sheet.axes.yaxis.set_major_locator(FixedLocator(range(len(rows))))
         sheet.axes.set_yticklabels([words.short(r.defense) for r in rows])
         sheet.axes.grid(visible=False, axis="y")
-        panels.append(Panel(words.label(column), sheet.finish(f"correlation-{_slug(column)}")))
+        panels.append(Panel(words.label(column), sheet.finish(f"correlation-{slug(column)}")))
     strongest = max(found, key=lambda c: abs(c.rho))
     return Figure(
         name="correlation",
@@ -298,33 +272,6 @@ def rank_correlation(board: Board, tables: series.Tables) -> Figure | None:
         legend="never",
         header=("Defense", "Flatness", "Robustness", "ρ", "n"),
         numbers=tuple((c.defense, words.label(c.flatness), c.robustness, f"{c.rho:.2f}", str(c.n)) for c in found),
-    )
-
-
-def decision_boundaries(board: Board, tables: series.Tables) -> Figure | None:
-    """Draw the maps of the plane that an evaluation stored, and centered softplus (the paper's Figure 1)."""
-    maps = series.grids(board)
-    if not maps:
-        return None
-    panels = []
-    for row, seed, grid in maps:
-        sheet = Sheet(board, 280, 260, (36, 12, 24, 8))
-        p = np.array(grid["probability"], dtype="float64")
-        left, right, bottom, top = grid["extent"]
-        xs, ys = np.linspace(left, right, p.shape[1]), np.linspace(bottom, top, p.shape[0])
-        sheet.axes.contour(xs, ys, p, levels=[0.1, 0.25, 0.75, 0.9], colors=[svg.STRONG], linewidths=0.9)
-        sheet.axes.contour(xs, ys, p, levels=[0.5], colors=[sheet.looks[row.defense].colour], linewidths=2.2)
-        sheet.axes.set(aspect="equal", xlim=(left, right), ylim=(bottom, top))
-        sheet.axes.grid(visible=False)
-        panels.append(Panel(f"{row.defense}, seed {seed}", sheet.finish(f"map-{_slug(row.anchor)}-{seed}"), row.anchor))
-    return Figure(
-        name="boundaries",
-        title="Where each network draws the line",
-        caption="The heavy line is the decision boundary (probability one half), the fine ones are 10, 25, 75 and "
-        "90 %.",
-        alt=f"Decision boundaries of {words.listing(list(dict.fromkeys(r.defense for r, _, _ in maps)))}.",
-        panels=tuple(panels),
-        legend="never",
     )
 
 
@@ -349,7 +296,7 @@ def training(board: Board, tables: series.Tables) -> Figure | None:
             log_ticks(sheet.axes, "y", *sheet.axes.get_ylim(), "{:g}")
         sheet.axes.set(xlabel="Epoch")
         sheet.axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        panels.append(Panel(title, sheet.finish(f"training-{_slug(quantity)}")))
+        panels.append(Panel(title, sheet.finish(f"training-{slug(quantity)}")))
     if not panels:
         return None
     return Figure(
@@ -359,12 +306,3 @@ def training(board: Board, tables: series.Tables) -> Figure | None:
         alt="Training curves: " + ", ".join(panel.title for panel in panels) + ".",
         panels=tuple(panels),
     )
-
-
-def _room(rows: list[Row]) -> float:
-    """Return the pixels that the longest name of the rows needs beside the axes."""
-    return 14 + 6.3 * max(len(words.short(row.defense)) for row in rows)
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

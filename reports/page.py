@@ -14,8 +14,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from bench.reports import claims, exports, figures, sections, series, view, words
+from bench.reports import exports, figures, prose, sections, series, view, words
 from bench.reports.board import Board
+from bench.reports.drawing import Figure
 from bench.reports.palette import styles
 from bench.reports.summary import summary
 
@@ -50,7 +51,12 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     filters = (words.number, words.duration, words.count, words.label, words.moment, words.spelled, words.points)
-    environment.filters |= {f.__name__: f for f in filters} | {"href": href, "breakable": breakable}
+    environment.filters |= {f.__name__: f for f in filters} | {
+        "href": href,
+        "breakable": breakable,
+        "blocks": prose.blocks,
+        "code": prose.code,
+    }
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "ensure_ascii": False}
     return environment
 
@@ -77,8 +83,8 @@ def _context(board: Board) -> dict[str, Any]:
         "board": board,
         "plan": board.plan,
         "columns": columns,
-        "rows": [item for item in rows if item.row.rank is not None],
-        "apart": [item for item in rows if item.row.rank is None],
+        "rows": [item for item in rows if item.row.rank is not None or not board.ranking],
+        "apart": [item for item in rows if item.row.rank is None and board.ranking],
         "answers": summary(board),
         "attack": series.title(board),
         "glossary": [list(group) for _, group in groupby(columns, key=lambda c: (c.heading, c.facts))],
@@ -86,12 +92,13 @@ def _context(board: Board) -> dict[str, Any]:
         "sections": {row.defense: sections.section(board, row, tables[row.defense]) for row in board.rows},
         "columns_of_examples": list(_example_columns(board)),
         "downloads": _downloads(board),
-        "claims": claims.check(board),
+        "claims": board.claims,
         "shower": view.shower,
+        "differs": ", ".join(f"{k} = {v}" for k, v in board.plan["overrides"].items() if not isinstance(v, list)),
     }
 
 
-def _safe(figure: figures.Figure) -> figures.Figure:
+def _safe(figure: Figure) -> Figure:
     """Mark the SVG, and nothing else, as safe: matplotlib escaped its texts."""
     return replace(figure, panels=tuple(replace(p, svg=Markup(p.svg)) for p in figure.panels))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +26,12 @@ class Section:
     Attributes:
         command: what makes this row alone.
         stages: (stage, images, share in per cent) of what broke the images under the ranking attack.
-        tightness: (quantity, median ratio, 5 %, 95 %, images) of measured over bound.
+        tightness: headings and lines of measured over bound, for what must hold.
+        rates: headings and lines of measured over stated, for what may fail.
+        against: (column, median, largest, images) of columns over their companion bound.
+        shares: (activation or loss, per cent, bar's length 0-100) of the curvature along its top direction.
+        violations: where a bound was violated, in words.
+        notes: what else a reader must know: why bounds do not apply, how loose the certificate is.
         columns: (column, mean, median, 5 %, 95 %, missing) of every per-example column.
         checks: (check, seed, verdict, value) of the trust grade, failed ones first.
         cost: (evaluation, seconds, forwards, backwards, images), sums over seeds.
@@ -35,7 +41,12 @@ class Section:
 
     command: str
     stages: Lines
-    tightness: Lines
+    tightness: tuple[tuple[str, ...], Lines]
+    rates: tuple[tuple[str, ...], Lines]
+    against: Lines
+    shares: Lines
+    violations: tuple[str, ...]
+    notes: tuple[str, ...]
     columns: Lines
     checks: Lines
     cost: Lines
@@ -48,7 +59,12 @@ def section(board: Board, row: Row, table: pd.DataFrame) -> Section:
     return Section(
         command=row_command(board.plan, row),
         stages=tuple(_stages(board, table)),
-        tightness=tuple(_tightness(table)),
+        tightness=_ratios(board, table, "tightness_"),
+        rates=_ratios(board, table, "ratio_"),
+        against=tuple(_against_bounds(table)),
+        shares=tuple(_shares(table)),
+        violations=tuple(_violations(table)),
+        notes=tuple(_notes(table)),
         columns=tuple(_columns(table)),
         checks=tuple(_checks(row)),
         cost=tuple(_cost(row)),
@@ -89,18 +105,86 @@ def _stages(board: Board, table: pd.DataFrame) -> Iterator[tuple[str, ...]]:
         yield name, f"{k:,}", f"{100 * k / len(stages):.1f}"
 
 
-def _tightness(table: pd.DataFrame) -> Iterator[tuple[str, ...]]:
-    """Yield measured / bound for every column with a companion `…_bound` (the worst direction where measured)."""
+def _ratios(board: Board, table: pd.DataFrame, prefix: str) -> tuple[tuple[str, ...], Lines]:
+    """Return columns that hold measured over stated: a line per statement, a column per radius and direction.
+
+    A cell is "median / largest" for what must hold, "median / share of images above 1" for what may fail.
+    """
+    cells: dict[str, dict[str, str]] = {}
+    for name in (c for c in table.columns if c.startswith(prefix)):
+        v = numbers(table, name)
+        v = v[~np.isnan(v)]
+        if len(v):
+            statement, where = _statement(board, name)
+            extreme = words.number(float(v.max())) if prefix == "tightness_" else f"{100 * float((v > 1).mean()):.0f} %"
+            cells.setdefault(statement, {})[where] = f"{words.number(float(np.median(v)))} / {extreme}"
+    places = list(dict.fromkeys(where for line in cells.values() for where in line))
+    lines = tuple((statement, *(line.get(p, "") for p in places)) for statement, line in cells.items())
+    return ("Statement", *places), lines
+
+
+def _statement(board: Board, name: str) -> tuple[str, str]:
+    """Return a column's description up to its colon, and its radius and direction."""
+    for facts in board.plan["evaluations"].values():
+        for pattern, column in facts["columns"].items():
+            expression = re.escape(pattern).replace(r"\{radius\}", r"([0-9.e+-]+)")
+            if match := re.fullmatch(expression, name):
+                direction = "worst" if name.endswith("_worst") else "random"
+                where = f"{match[1]}, {direction}" if match.groups() else "at the image"
+                return column["description"].split(":")[0], where
+    return name, ""
+
+
+def _against_bounds(table: pd.DataFrame) -> Iterator[tuple[str, ...]]:
+    """Yield measured over bound for columns with a companion `…_bound` (the worst direction where measured)."""
     for bound in (c for c in table.columns if c.endswith("_bound")):
         base = bound.removesuffix("_bound")
         measured = f"{base}_worst" if f"{base}_worst" in table else base
         if measured not in table:
             continue
         a, b = numbers(table, measured), numbers(table, bound)
-        ok = ~np.isnan(a) & (b > 0)
-        if ok.any():
-            low, middle, high = np.quantile(a[ok] / b[ok], (0.05, 0.5, 0.95))
-            yield measured, *(words.number(float(v)) for v in (middle, low, high)), f"{ok.sum():,}"
+        ratio = a[b > 0] / b[b > 0]
+        ratio = ratio[~np.isnan(ratio)]
+        if len(ratio):
+            yield measured, words.number(float(np.median(ratio))), words.number(float(ratio.max())), f"{len(ratio):,}"
+
+
+def _shares(table: pd.DataFrame) -> Iterator[tuple[str, ...]]:
+    """Yield the mean share of each activation and of the loss in the curvature along its top direction."""
+    prefix = "curvature_share_"
+    for name in (c for c in table.columns if c.startswith(prefix)):
+        v = numbers(table, name)
+        if not np.isnan(v).all():
+            share, what = 100 * float(np.nanmean(v)), name.removeprefix(prefix)
+            bar = min(100.0, max(0.0, share))
+            yield (f"activation {what}" if what.isdigit() else what), words.number(share), f"{bar:.1f}"
+
+
+def _violations(table: pd.DataFrame, most: int = 10) -> Iterator[str]:
+    """Yield the stored words of up to `most` violated bounds, with image and seed."""
+    if "bound_violation" in table:
+        text = table["bound_violation"].fillna("").astype(str)
+        for i in table.index[text != ""][:most]:
+            yield f"{text[i]} (image {table.at[i, 'index']}, seed {table.at[i, 'seed']})"
+
+
+def _notes(table: pd.DataFrame) -> Iterator[str]:
+    """Yield remarks on bounds and certificate."""
+    for column, what in (("bounds_not_applicable", "Bounds"), ("certificate_not_applicable", "The certificate")):
+        if column in table:
+            for reason in dict.fromkeys(r for r in table[column].dropna().astype(str) if r):
+                yield f"{what}: not applicable ({reason}). Nothing is claimed, nothing passed."
+    if "bounds_undecided" in table and (k := int(np.nansum(numbers(table, "bounds_undecided")))):
+        yield f"{words.plural(k, 'statement')} could not be decided: the grid was still moving at its finest."
+    if {"certified_radius", "lipschitz_constant", "local_slope"} <= set(table.columns):
+        radius, constant, slope = (numbers(table, c) for c in ("certified_radius", "lipschitz_constant", "local_slope"))
+        if not np.isnan(constant).all():
+            loose = np.nanmedian(constant) / np.nanmax(slope)
+            middle, limit = float(np.nanmedian(radius)), float(np.nanmedian(constant))
+            yield (
+                f"Certified ℓ₂ radius: median {words.number(middle)}, from a Lipschitz constant of "
+                f"{words.number(limit)}, which is {words.number(float(loose))} times the largest slope met."
+            )
 
 
 def _columns(table: pd.DataFrame) -> Iterator[tuple[str, ...]]:

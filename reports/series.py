@@ -230,3 +230,12 @@ def grids(board: Board) -> list[tuple[Row, int, dict[str, Any]]]:
         for info in facts.get("info", {}).values()
         if "grid" in info
     ]
+
+
+def points(table: pd.DataFrame, seed: int, label: int) -> np.ndarray:
+    """Return up to CLOUD points (m, 2) of one class, where an evaluation stored them as point_x and point_y."""
+    if not {"point_x", "point_y"} <= set(table.columns):
+        return np.empty((0, 2))
+    chosen = table[(table["seed"] == seed) & (table["label"] == label)]
+    found = np.column_stack([numbers(chosen, "point_x"), numbers(chosen, "point_y")])
+    return found[:: max(1, -(-len(found) // CLOUD))]

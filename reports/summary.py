@@ -21,7 +21,8 @@ def summary(board: Board) -> list[Answer]:
     """Return the answers: which is best, is it really better, can I believe it, what did it cost."""
     rows = [r for r in board.rows if r.rank is not None and board.ranking in r.cells]
     if not rows:
-        return [Answer("Which is best?", "Nothing is ranked yet", ("No row has a number in a ranking column.",))]
+        why = "No attack has been run to its end." if board.ranking else "The suite runs no attack that could rank."
+        return [Answer("Which is best?", "Nothing is ranked", (why,))]
     return [_best(board, rows), _better(board, rows), _believe(board, rows), _cost(rows)]
 
 
@@ -56,7 +57,10 @@ def _better(board: Board, rows: list[Row]) -> Answer:
     top, following = rows[0], rows[1]
     a, b = _cell(board, top), _cell(board, following)
     gap = 100 * ((a.value or 0.0) - (b.value or 0.0))
-    sentences = [f"The next, {following.defense}, is {gap:.{words.decimals(a.n)}f} points behind."]
+    behind = f"{gap:.{words.decimals(a.n)}f}"
+    sentences = [f"The next, {following.defense}, is {behind} points behind."]
+    if float(behind) == 0:
+        sentences = [f"The next, {following.defense}, reaches the same."]
     if board.resolvable is not None:
         least = f"{100 * board.resolvable:.1f}"
         sentences.append(f"With {words.plural(a.n, 'image')}, gaps under {least} points cannot be told from chance.")
@@ -85,6 +89,7 @@ def _believe(board: Board, rows: list[Row]) -> Answer:
     if violations:
         k = sum(violations)
         sentences.append("No proved bound was violated." if k == 0 else f"{words.plural(k, 'bound violation')} found.")
+    sentences += _audit(board)
     sentences.append(_seeds(len(top.seeds)))
     if not data.get("original", True):
         sentences.append(f"The data is {data['name']}, not the original set. {data.get('note', '')}".strip())
@@ -92,6 +97,18 @@ def _believe(board: Board, rows: list[Row]) -> Answer:
     if apart:
         sentences.append(f"Not ranked: {words.listing(apart)}.")
     return Answer("Can I believe it?", short, tuple(sentences))
+
+
+def _audit(board: Board) -> list[str]:
+    """Say on how many images the official AutoAttack and ours disagreed, where an audit was run."""
+    columns = [c.name for c in board.columns if c.name.startswith("audit_")]
+    cells = [row.cells[name] for row in board.rows for name in columns if name in row.cells]
+    if not cells:
+        return []
+    k = round(sum(c.value or 0 for c in cells))
+    n = max(c.n for c in cells)
+    images, times = words.plural(n, "image"), words.plural(k, "time")
+    return [f"The official AutoAttack, run on {images} per model, disagreed {times}."]
 
 
 def _seeds(k: int) -> str:

@@ -117,6 +117,8 @@ def _measured(board: Board, column: BoardColumn) -> ViewColumn:
 
 def _shown(board: Board, column: BoardColumn) -> bool:
     """Show the ranking column, plain ones, and of a family over radii the largest; the rest waits to be chosen."""
+    if column.facts.aggregate == "sum":
+        return False
     if column.number is None or column.name == board.ranking:
         return not column.name.startswith(("hessian", "train_"))
     family = series.families(board, fractions=False).get(series.stem(column), [column])

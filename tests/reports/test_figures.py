@@ -12,21 +12,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.reports import drawing, figures, palette, series, svg
+from bench.reports import drawing, figures, palette, plane, series, svg
 from bench.reports.board import Board
 
 
 @pytest.fixture(scope="module")
-def drawn(board: Board) -> dict[str, figures.Figure]:
+def drawn(board: Board) -> dict[str, drawing.Figure]:
     return {f.name: f for f in figures.draw(board, series.tables(board))}
 
 
-def test_every_figure_is_there(drawn: dict[str, figures.Figure]) -> None:
+def test_every_figure_is_there(drawn: dict[str, drawing.Figure]) -> None:
     assert list(drawn) == ["accuracy-against-eps", "cost", "stability", "curvature", "correlation", "training"]
     assert len(drawn["stability"].panels) == 8
 
 
-def test_figures_are_well_formed_themed_and_share_no_id(drawn: dict[str, figures.Figure]) -> None:
+def test_figures_are_well_formed_themed_and_share_no_id(drawn: dict[str, drawing.Figure]) -> None:
     ids: list[str] = []
     for figure in drawn.values():
         for panel in figure.panels:
@@ -38,11 +38,11 @@ def test_figures_are_well_formed_themed_and_share_no_id(drawn: dict[str, figures
     assert len(ids) == len(set(ids))
 
 
-def test_same_board_same_bytes(board: Board, drawn: dict[str, figures.Figure]) -> None:
+def test_same_board_same_bytes(board: Board, drawn: dict[str, drawing.Figure]) -> None:
     assert figures.draw(board, series.tables(board)) == list(drawn.values())
 
 
-def test_a_defense_has_its_colour_in_every_figure(board: Board, drawn: dict[str, figures.Figure]) -> None:
+def test_a_defense_has_its_colour_in_every_figure(board: Board, drawn: dict[str, drawing.Figure]) -> None:
     slots = {row.anchor: palette.styles(series.names(board))[row.defense].slot for row in board.rows}
     for name in ("accuracy-against-eps", "cost", "curvature", "training"):
         root = ElementTree.fromstring(drawn[name].panels[0].svg)
@@ -53,7 +53,7 @@ def test_a_defense_has_its_colour_in_every_figure(board: Board, drawn: dict[str,
             assert used == {str(slot)}
 
 
-def test_alt_text_and_numbers_say_the_board(board: Board, drawn: dict[str, figures.Figure]) -> None:
+def test_alt_text_and_numbers_say_the_board(board: Board, drawn: dict[str, drawing.Figure]) -> None:
     figure = drawn["accuracy-against-eps"]
     for row in board.rows:
         shown = f"{row.defense} {100 * row.cells['pgd_l2_0.05'].value:.1f} % to"  # type: ignore[operator]
@@ -81,9 +81,12 @@ def test_a_stored_map_of_the_plane_is_drawn(board: Board) -> None:
     grid = {"probability": [[0.0, 0.2, 1.0], [0.1, 0.6, 1.0], [0.2, 0.9, 1.0]], "extent": [0.0, 1.0, 0.0, 1.0]}
     row = board.rows[0]
     facts = {0: {**row.facts[0], "info": {"plane": {"grid": grid}}}}
-    figure = figures.decision_boundaries(replace(board, rows=(replace(row, facts=facts), *board.rows[1:])), {})
+    figure = plane.decision_boundaries(
+        replace(board, rows=(replace(row, facts=facts), *board.rows[1:])), series.tables(board)
+    )
     assert figure is not None
-    assert [p.title for p in figure.panels] == [f"{row.defense}, seed 0"]
+    assert figure.panels[0].title == f"{row.defense}, seed 0"
+    assert [p.title.split(" for")[0] for p in figure.panels[1:]] == ["Softplus", "Centered softplus"]
 
 
 # What is plotted

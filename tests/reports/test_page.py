@@ -15,10 +15,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-from bench.reports import page, pictures, sections, series, summary, view, words
+from bench.reports import page, pictures, prose, sections, series, summary, view, words
 from bench.reports.board import Board
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
@@ -219,6 +220,7 @@ def test_a_board_without_any_attack_still_has_a_page(make_board: Callable[..., B
     board = make_board(names={"standard": (0.3, 9.0, 41.0, 1.0)}, n=40, seeds=1, evaluations=("accuracy", "curvature"))
     html = page.render(board)
     assert "Nothing is ranked" in html
+    assert '<tr id="row-standard"' in html
     assert 'id="figure-curvature"' in html
 
 
@@ -262,8 +264,75 @@ def test_tightness_is_measured_over_bound(board: Board) -> None:
     row = board.rows[0]
     table = board.examples[board.examples["defense"] == row.defense]
     ratio = (table["stability_0.1_worst"] / table["stability_0.1_bound"]).median()
-    shown = {line[0]: line[1] for line in sections.section(board, row, series.tables(board)[row.defense]).tightness}
+    shown = {line[0]: line[1] for line in sections.section(board, row, series.tables(board)[row.defense]).against}
     assert shown["stability_0.1_worst"] == words.number(float(ratio))
+
+
+def with_columns(board: Board, **columns: object) -> tuple[Board, pd.DataFrame]:
+    """Return the board with columns declared by its accuracy evaluation, and the best row's table with them."""
+    declared = {name: {"description": f"Words of {name}: more", "formula": "", "unit": ""} for name in columns}
+    evaluations = {**board.plan["evaluations"]}
+    evaluations["accuracy"] = {**evaluations["accuracy"], "columns": declared}
+    table = series.tables(board)[board.rows[0].defense].copy()
+    return replace(board, plan={**board.plan, "evaluations": evaluations}), table
+
+
+def test_bounds_are_told_by_statement_radius_and_direction(board: Board) -> None:
+    board, table = with_columns(board, **{"tightness_a_{radius}": 0, "tightness_a_{radius}_worst": 0, "ratio_b": 0})
+    table["tightness_a_0.1"] = np.linspace(0, 0.5, len(table))
+    table["tightness_a_0.1_worst"] = np.nan
+    table["tightness_a_0.5_worst"] = 0.9
+    table["ratio_b"] = np.where(np.arange(len(table)) % 4 == 0, 2.0, 0.5)
+    part = sections.section(board, board.rows[0], table)
+    assert part.tightness == (
+        ("Statement", "0.1, random", "0.5, worst"),
+        (
+            ("Words of tightness_a_{radius}", "0.250 / 0.500", ""),
+            ("Words of tightness_a_{radius}_worst", "", "0.900 / 0.900"),
+        ),
+    )
+    assert part.rates == (("Statement", "at the image"), (("Words of ratio_b", "0.500 / 25 %"),))
+
+
+def test_shares_violations_and_remarks(board: Board) -> None:
+    board, table = with_columns(board)
+    table = table.drop(columns="curvature_share_activations")
+    table["curvature_share_1"], table["curvature_share_loss"] = 0.25, 0.75
+    table["bound_violation"] = np.where(table["index"] == 5, "Proposition 1 at radius 0.1: 3 > 2", "")
+    table["bounds_not_applicable"] = "max_pool2d"
+    table["bounds_undecided"] = 0.0
+    table["certified_radius"], table["lipschitz_constant"], table["local_slope"] = 0.001, 1000.0, 4.0
+    part = sections.section(board, board.rows[0], table)
+    assert part.shares == (("activation 1", "25.0", "25.0"), ("loss", "75.0", "75.0"))
+    assert part.violations == tuple(f"Proposition 1 at radius 0.1: 3 > 2 (image 5, seed {s})" for s in (0, 1))
+    assert part.notes == (
+        "Bounds: not applicable (max_pool2d). Nothing is claimed, nothing passed.",
+        "Certified ℓ₂ radius: median 0.00100, from a Lipschitz constant of 1,000, which is 250 times the largest "
+        "slope met.",
+    )
+
+
+def test_docstrings_lose_their_line_breaks_but_keep_formulas_and_arguments() -> None:
+    found = prose.blocks("""Train it.
+
+        One sentence over
+        two lines:
+            loss = a + b
+        and more.
+
+        Args:
+            alpha, beta: weights of
+                `both` terms.
+            gamma: third.
+        """)
+    assert found == [
+        prose.Block("text", "Train it."),
+        prose.Block("text", "One sentence over two lines:"),
+        prose.Block("typed", "loss = a + b"),
+        prose.Block("text", "and more."),
+        prose.Block("list", "Args", (("alpha, beta", "weights of `both` terms."), ("gamma", "third."))),
+    ]
+    assert prose.code("a `<b>` & c") == "a <code>&lt;b&gt;</code> &amp; c"
 
 
 def test_png_decodes_to_the_pixels() -> None:

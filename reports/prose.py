@@ -1,0 +1,72 @@
+"""Docstrings as readable text: paragraphs without hard line breaks, argument lists, formulas; all still plain text."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from markupsafe import Markup, escape
+
+_HEADING = re.compile(r"(Args|Arguments|Returns|Raises|Attributes|Note|Notes|Example|Examples|References):\s*(.*)")
+_ITEM = re.compile(r"([\w*][\w*.,` ]*?):\s+(.*)")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of a docstring: a paragraph, a formula kept as typed, or a list of (term, words) under a heading."""
+
+    kind: Literal["text", "typed", "list"]
+    text: str
+    items: tuple[tuple[str, str], ...] = ()
+
+
+def blocks(docstring: str) -> list[Block]:
+    """Return the docstring in blocks, in order."""
+    found: list[Block] = []
+    for group in re.split(r"\n\s*\n", inspect.cleandoc(docstring)):
+        lines = group.splitlines()
+        if not group.strip():
+            continue
+        heading = _HEADING.fullmatch(lines[0].strip())
+        if heading and not lines[0].startswith(" "):
+            body = ([f"    {heading[2]}"] if heading[2] else []) + lines[1:]
+            found.append(Block("list", heading[1], tuple(_items(body))))
+        else:
+            found += _paragraphs(lines)
+    return found
+
+
+def _paragraphs(lines: list[str]) -> list[Block]:
+    """Join flush lines to paragraphs; keep indented ones as typed."""
+    found: list[Block] = []
+    for line in lines:
+        kind: Literal["text", "typed"] = "typed" if line.startswith((" ", "\t")) else "text"
+        if found and found[-1].kind == kind:
+            joint = "\n" if kind == "typed" else " "
+            found[-1] = Block(kind, found[-1].text + joint + (line if kind == "typed" else line.strip()))
+        else:
+            found.append(Block(kind, line))
+    return [Block(b.kind, inspect.cleandoc(b.text) if b.kind == "typed" else b.text.strip()) for b in found]
+
+
+def _items(lines: list[str]) -> list[tuple[str, str]]:
+    """Return (term, words) of an indented list; deeper lines belong to the item above."""
+    indent = min((len(line) - len(line.lstrip()) for line in lines if line.strip()), default=0)
+    items: list[tuple[str, str]] = []
+    for line in lines:
+        match = _ITEM.fullmatch(line.strip()) if len(line) - len(line.lstrip()) == indent else None
+        if match:
+            items.append((match[1], match[2]))
+        elif items:
+            items[-1] = (items[-1][0], f"{items[-1][1]} {line.strip()}")
+        else:
+            items.append(("", line.strip()))
+    return items
+
+
+def code(text: str) -> Markup:
+    """Return a text, escaped, in which `…` is set as code."""
+    parts = re.split(r"`+([^`]+)`+", text)
+    return Markup("").join(Markup("<code>{}</code>").format(p) if k % 2 else escape(p) for k, p in enumerate(parts))
