@@ -8,12 +8,12 @@ from collections.abc import Callable
 from torch import nn
 
 from bench.errors import UsageError, nearest
-from bench.models.backbones.parts import Layers, plain_conv, plain_norm
+from bench.models.backbones.parts import Layers, plain_conv
 from bench.models.backbones.resnet import ResNet
 from bench.models.backbones.small import MLP, ConvNet
 from bench.models.backbones.vgg import VGG11
 
-__all__ = ["BACKBONES", "Layers", "build", "plain_conv", "plain_norm"]
+__all__ = ["BACKBONES", "Layers", "build", "plain_conv"]
 
 # Name → (default width, constructor(width, num_classes, in_shape, layers)).
 BACKBONES: dict[str, tuple[int, Callable[[int, int, tuple[int, int, int], Layers], nn.Module]]] = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from bench.models.layers import Softplus, SpectralNormLinear
+from bench.models.layers import BatchNorm2d, Softplus, SpectralNormLinear
 
 
 def plain_conv(
@@ -15,11 +15,6 @@ def plain_conv(
 ) -> nn.Conv2d:
     """Return an ordinary convolution; `in_size` is for layers that need to know their input's size."""
     return nn.Conv2d(in_channels, out_channels, kernel_size, **settings)  # type: ignore[arg-type]
-
-
-def plain_norm(channels: int) -> nn.BatchNorm2d:
-    """Return batch norm without affine part, as in all the paper's networks."""
-    return nn.BatchNorm2d(channels, affine=False)
 
 
 @dataclass(frozen=True)
@@ -35,7 +30,7 @@ class Layers:
     """
 
     conv: Callable[..., nn.Module] = plain_conv
-    norm: Callable[[int], nn.Module] = plain_norm
+    norm: Callable[[int], nn.Module] = BatchNorm2d
     activation: Callable[[], nn.Module] = Softplus
     linear: Callable[[int, int], nn.Module] = SpectralNormLinear
     scaled_residual: bool = True

@@ -7,9 +7,16 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.models.backbones import Layers, build, plain_conv, plain_norm
+from bench.models.backbones import Layers, build, plain_conv
 from bench.models.defenses.standard import BIBTEX
-from bench.models.layers import CenteredSoftplus, LipschitzBatchNorm2d, SpectralNormConv2d, beta_sum, gamma_sum
+from bench.models.layers import (
+    BatchNorm2d,
+    CenteredSoftplus,
+    LipschitzBatchNorm2d,
+    SpectralNormConv2d,
+    beta_sum,
+    gamma_sum,
+)
 from bench.models.registry import defense
 from bench.records import Recipe
 
@@ -63,7 +70,7 @@ def lcnn(
     conv = partial(SpectralNormConv2d, authors_size=authors_sigma_size)
     layers = Layers(
         conv=conv if conv_spectral_norm else plain_conv,
-        norm=partial(LipschitzBatchNorm2d, gamma0=gamma0) if lipschitz_bn else plain_norm,
+        norm=partial(LipschitzBatchNorm2d, gamma0=gamma0) if lipschitz_bn else BatchNorm2d,
         activation=partial(CenteredSoftplus, beta0, learn_beta=learn_beta, centered=centered),
     )
     return build(backbone, num_classes, in_shape, layers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from bench.models.layers.batch_norm import BatchNorm2d
 from bench.models.layers.centered_softplus import CenteredSoftplus, Softplus, centered_softplus
 from bench.models.layers.conv_spectral_norm import SpectralNormConv2d
 from bench.models.layers.lipschitz_batch_norm import LipschitzBatchNorm2d
@@ -12,6 +13,7 @@ from bench.models.layers.spectra import ConvGeometry, conv_norm_bound, top_singu
 from bench.models.layers.spectral_linear import SpectralNormLinear
 
 __all__ = [
+    "BatchNorm2d",
     "CenteredSoftplus",
     "ConvGeometry",
     "LipschitzBatchNorm2d",

@@ -9,28 +9,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.models.layers.dispatch import under_torch_func
+
 # Floor of β, from the authors' code (exp(log β) + 1e-3): 1/β stays finite while the penalty drives β down.
 BETA_FLOOR = 1e-3
 
 
-class _Value(torch.autograd.Function):
+def _value(x: Tensor, beta: Tensor) -> Tensor:
+    """Return max(x, 0) + log((1 + e^{−β|x|})/2)/β: nothing cancels for small β, nothing overflows for large.
+
+    Few passes over memory, in place, because they and not the arithmetic are what an activation costs.
+    """
+    excess = (x * beta).abs_().neg_().expm1_().mul_(0.5).log1p_()
+    return excess.mul_(1 / beta).add_(torch.relu(x))
+
+
+class _Plain(torch.autograd.Function):
     """s0(x; β) with explicit first derivatives, differentiable again any number of times.
 
     Autograd through |x| and max(x, 0) of the stable form would give s0''(0) = 0 instead of β/4.
     """
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(x: Tensor, beta: Tensor) -> Tensor:
-        # max(x, 0) + log((1 + e^{−β|x|})/2)/β: nothing cancels for small β, nothing overflows for large. Few passes
-        # over memory, in place, because they and not the arithmetic are what an activation costs.
-        excess = (x * beta).abs_().neg_().expm1_().mul_(0.5).log1p_()
-        return excess.mul_(1 / beta).add_(torch.relu(x))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs, output)
+    def forward(ctx: Any, x: Tensor, beta: Tensor) -> Tensor:
+        y = _value(x, beta)
+        ctx.save_for_backward(x, beta, y)
+        return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -42,8 +46,14 @@ class _Value(torch.autograd.Function):
         return grad_x, (_inner(grad_x, x) - _inner(grad, y)) / beta
 
 
-class _ValueWithForwardMode(_Value):
-    """The same with a forward-mode rule, which torch.compile does not accept and torch.func.jvp needs."""
+class _Transformed(_Plain):
+    """The same for torch.func: batched, and with a forward-mode rule (which torch.compile does not accept)."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, beta: Tensor) -> Tensor:  # type: ignore[override]
+        return _value(x, beta)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -75,8 +85,9 @@ def centered_softplus(x: Tensor, beta: Tensor) -> Tensor:
     error of a few units in the last place for every β, slopes and curvatures an absolute one relative to 1 and
     to β/4. Any number of derivatives in x and β, backward or forward mode.
     """
-    function = _Value if torch.compiler.is_compiling() else _ValueWithForwardMode
-    return function.apply(x, beta)
+    if not torch.compiler.is_compiling() and under_torch_func():
+        return _Transformed.apply(x, beta)
+    return _Plain.apply(x, beta)
 
 
 class CenteredSoftplus(nn.Module):

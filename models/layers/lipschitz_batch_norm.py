@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from bench.models.layers.batch_norm import normalise
 
 
 class LipschitzBatchNorm2d(nn.BatchNorm2d):
@@ -53,14 +54,10 @@ class LipschitzBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x (B, C, H, W), same shape."""
         self._check_input_dim(x)
-        # The factor rides in batch norm's own weight, which costs no extra pass over the images.
-        # Contiguous: torch's CPU backward for channels_last or 1×1 images reads past the end of an expanded weight.
-        weight = self.factor().expand(self.num_features).contiguous()
         if self.training:
             self.num_batches_tracked.add_(1)
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, weight, None, self.training, self.momentum, self.eps
-        )
+        # The factor rides in batch norm's own weight, which costs no extra pass over the images.
+        return normalise(self, x, self.factor().expand(self.num_features).contiguous())
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, gamma={self.gamma.item():.4g}"

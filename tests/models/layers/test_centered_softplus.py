@@ -116,6 +116,25 @@ def test_per_example_gradients_with_vmap():
     assert torch.func.vmap(centered_softplus, (None, 0))(x[0], beta).shape == (5, 4)
 
 
+def test_a_batch_of_vectors_at_once():
+    x, beta = torch.randn(6, dtype=torch.float64), torch.tensor(1.7, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda x, b: centered_softplus(x, b), (x, beta), vectorize=True)
+    torch.testing.assert_close(jacobian[0], torch.diag(torch.sigmoid(beta * x)))
+    hessian = torch.autograd.functional.hessian(lambda x: centered_softplus(x, beta).sum(), x, vectorize=True)
+    slope = torch.sigmoid(beta * x)
+    torch.testing.assert_close(hessian, torch.diag(beta * slope * (1 - slope)))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradient_of_a_shared_beta_in_every_memory_format(layout):
+    x = torch.randn(3, 4, 5, 6, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    beta = torch.tensor(0.8, dtype=torch.float64, requires_grad=True)
+    seed = torch.randn(3, 4, 5, 6, dtype=torch.float64)
+    (got,) = torch.autograd.grad((centered_softplus(x, beta) * seed).sum(), beta)
+    want = (seed * (x * torch.sigmoid(beta * x) - centered_softplus(x, beta))).sum() / beta
+    torch.testing.assert_close(got, want.detach())
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # torch's own forward mode
 def test_forward_mode_alone_and_over_reverse():
     x, beta = torch.randn(6, dtype=torch.float64), torch.tensor(1.7, dtype=torch.float64)

@@ -1,0 +1,133 @@
+"""Batch norm whose double backward is written out, for objectives that differentiate input gradients in training.
+
+Torch composes the second derivative of batch norm from some thirty passes over the images (pytorch#3076), a sixth
+to a quarter of a step with gradient regularisation on a CPU; here it is one library kernel and seven passes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.models.layers.dispatch import under_torch_func
+
+_forward = torch.ops.aten.native_batch_norm
+_backward = torch.ops.aten.native_batch_norm_backward
+
+
+class _Normalise(torch.autograd.Function):
+    """y = w·x̂, x̂ = (x − μ)·s, s = 1/√(var + eps), with the batch's statistics, by the library's kernels."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float, eps: float
+    ) -> Tensor:
+        y, mean, scale = _forward(x, weight, None, running_mean, running_var, True, momentum, eps)
+        ctx.eps = eps
+        ctx.save_for_backward(x, weight, mean, scale)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, scale = ctx.saved_tensors
+        if under_torch_func():  # a batch of gradients at once
+            return *_plain_slope(grad, x, weight, ctx.eps), None, None, None, None
+        grad_x, grad_weight, _ = _Slope.apply(grad, x, weight, mean, scale, ctx.eps)
+        return grad_x, grad_weight, None, None, None, None
+
+
+class _Slope(torch.autograd.Function):
+    """The gradient of `_Normalise`, a function with a gradient of its own: (g, x, w) → (g_x, g_w, Σ g).
+
+    Per channel, with m the mean over the batch: g_x = w·s·(g − m(g) − x̂·m(g·x̂)), g_w = Σ g·x̂.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, scale: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        slope, moment, total = _backward(grad, x, weight, None, None, mean, scale, True, eps, [True, True, True])
+        ctx.eps = eps
+        ctx.mark_non_differentiable(total)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(grad, x, weight, mean, scale, moment, total)
+        return slope, moment, total
+
+    @staticmethod
+    def backward(ctx: Any, h: Tensor | None, h_weight: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        grad, x, weight, mean, scale, moment, total = ctx.saved_tensors
+        h = torch.zeros_like(x) if h is None else h
+        if torch.is_grad_enabled() or under_torch_func():
+            # A third derivative is wanted, for which μ and s are functions of x, or a batch of vectors at once.
+            _, pull = torch.func.vjp(lambda g, x, w: _plain_slope(g, x, w, ctx.eps), grad, x, weight)
+            return *pull((h, torch.zeros_like(weight) if h_weight is None else h_weight)), None, None, None
+        # Means: a of h·g, b of h, c of g, d of h·x̂, e of g·x̂. The slope is self-adjoint in g.
+        n = x.numel() // x.shape[1]
+        out_grad, d, b = _backward(h, x, weight, None, None, mean, scale, True, ctx.eps, [True, True, True])
+        b, c, d, e = b / n, total / n, d / n, moment / n
+        a = (h * grad).sum(_others(x)) / n
+        ws = weight * scale
+        on_h, on_grad, rest = -ws * e, -ws * d if h_weight is None else h_weight - ws * d, ws * (a - b * c - d * e)
+        on_unit = -scale * (on_h * d + on_grad * e + rest)  # of x̂
+        constant = -scale * (on_h * b + on_grad * c) - on_unit * scale * mean
+        out_x = h * _spread(scale * on_h, x)
+        out_x.addcmul_(grad, _spread(scale * on_grad, x)).addcmul_(x, _spread(on_unit * scale, x))
+        out_x.add_(_spread(constant, x))
+        if h_weight is not None:
+            out_grad.add_((x - _spread(mean, x)) * _spread(scale * h_weight, x))
+        return out_grad, out_x, scale * n * (a - b * c - d * e), None, None, None
+
+
+def _plain_slope(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return what `_Slope` does, (g_x, g_w), as a composition that autograd follows to any order."""
+    var, mean = torch.var_mean(x, _others(x), correction=0)
+    scale = _spread((var + eps).rsqrt(), x)
+    unit = (x - _spread(mean, x)) * scale
+    moment = (grad * unit).mean(_others(x), keepdim=True)
+    slope = grad - grad.mean(_others(x), keepdim=True) - unit * moment
+    return _spread(weight, x) * scale * slope, moment.flatten() * (x.numel() // x.shape[1])
+
+
+def _others(x: Tensor) -> list[int]:
+    return [d for d in range(x.dim()) if d != 1]
+
+
+def _spread(values: Tensor, x: Tensor) -> Tensor:
+    return values.view(1, -1, *[1] * (x.dim() - 2))
+
+
+def normalise(layer: nn.BatchNorm2d, x: Tensor, weight: Tensor | None) -> Tensor:
+    """Return batch norm of x (B, C, H, W) times weight (C,), as nn.BatchNorm2d would with that weight and no bias.
+
+    Args:
+        layer: whose running statistics are used, and in training mode updated, and whose eps and momentum count.
+        x: images.
+        weight: laid out in full: torch's CPU backward for channels_last or 1×1 images reads past the end of an
+            expanded one (seen in 2.15). None: ones.
+    """
+    mean, var = layer.running_mean, layer.running_var
+    if not layer.training or torch.compiler.is_compiling() or under_torch_func():
+        return F.batch_norm(x, mean, var, weight, None, layer.training, layer.momentum, layer.eps)
+    weight = torch.ones_like(mean) if weight is None else weight
+    return _Normalise.apply(x, weight, mean, var, layer.momentum, layer.eps)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """nn.BatchNorm2d without affine part, as in all the paper's networks; same numbers, faster double backward.
+
+    Args:
+        num_features: channels C of the input (B, C, H, W).
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__(num_features, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x (B, C, H, W), same shape."""
+        self._check_input_dim(x)
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        return normalise(self, x, None)
