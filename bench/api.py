@@ -17,7 +17,7 @@ from bench import data as datasets
 from bench.batches import to_unit
 from bench.data import Split
 from bench.errors import UsageError
-from bench.evaluate import check_model, evaluate_chunks
+from bench.measure import check_model, evaluate_chunks
 from bench.models import registry
 from bench.records import Evaluation, Recipe
 from bench.store import Store

@@ -27,7 +27,7 @@ from bench.errors import (
     SecurityRefusal,
     StoreError,
 )
-from bench.evaluate import as_found, check_model, evaluate_chunks
+from bench.measure import as_found, check_model, evaluate_chunks
 from bench.plan import Measurement, Plan, Row, load_weights
 from bench.progress import Reporter
 from bench.stopping import StopRequest

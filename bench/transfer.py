@@ -17,9 +17,9 @@ import torch
 
 from bench import cells
 from bench.batches import to_unit
-from bench.evaluate import as_found, counted
 from bench.evaluations.robustness import full_precision
 from bench.evaluations.transfer import SOURCE, describe_transfer, transfer_columns
+from bench.measure import as_found, counted
 from bench.plan import Measurement, Plan, Row
 from bench.records import Column
 from bench.store import Store

@@ -96,3 +96,9 @@ def test_nothing_is_left_over():
         if any(w in line for w in ("TODO", "FIXME", "XXX", "HACK"))
     ]
     assert not words
+
+
+def test_no_public_name_is_hidden_by_a_module_of_the_same_name():
+    import bench
+
+    assert not {p.stem for p in (ROOT / "bench").iterdir()} & set(bench.__all__)

@@ -25,7 +25,7 @@ seeds = [0]
 primary_eps = 0.5
 defenses = ["standard", "lcnn_gradreg"]
 [recipe]
-epochs = 3
+epochs = 8
 batch_size = 50
 schedule = "onecycle"
 augment = "none"
@@ -35,10 +35,19 @@ limit = 20
 eps = [0.1, 0.5]
 steps = 5
 limit = 20
+[evaluations.autoattack_l2]
+eps = [0.5]
+limit = 8
 [evaluations.curvature]
 limit = 10
 """
-DECISIONS = ["clean_correct", "pgd_l2_0.1_robust", "pgd_l2_0.5_robust"]
+DECISIONS = [
+    "clean_correct",
+    "pgd_l2_0.1_robust",
+    "pgd_l2_0.5_robust",
+    "autoattack_l2_0.5_robust",
+    "best_known_l2_0.5_robust",
+]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +107,7 @@ def test_running_again_computes_nothing_and_changes_nothing(finished, suite, cli
     before = {p.name: p.read_bytes() for p in out.iterdir() if p.suffix in (".csv", ".parquet")}
     again = cli("run", "--suite", suite, "--out", out, "--train-limit", 150)
     assert again.code == 0
-    assert "8 cells, 8 cached" in again.err
+    assert "12 cells, 12 cached" in again.err
     assert " s\n" not in again.err
     assert {name: (out / name).read_bytes() for name in before} == before
 
@@ -107,16 +116,16 @@ def test_dry_run_says_what_is_cached_and_why_the_rest_is_not(finished, suite, cl
     out, _ = finished
     dry = cli("run", "--suite", suite, "--out", out, "--train-limit", 150, "--epochs", 4, "--dry-run")
     assert dry.code == 0
-    assert "train standard seed 0: recipe.epochs: 3 → 4" in dry.out
-    assert dry.out.strip().splitlines()[-1] == "cells: 8, cached: 0"
+    assert "train standard seed 0: recipe.epochs: 8 → 4" in dry.out
+    assert dry.out.strip().splitlines()[-1] == "cells: 12, cached: 0"
     same = cli("run", "--suite", suite, "--out", out, "--train-limit", 150, "--dry-run")
-    assert same.out.strip().splitlines()[-1] == "cells: 8, cached: 8"
+    assert same.out.strip().splitlines()[-1] == "cells: 12, cached: 12"
 
 
 def test_dry_run_makes_nothing(suite, cli, tmp_path):
     dry = cli("run", "--suite", suite, "--out", tmp_path / "new", "--dry-run")
     assert dry.code == 0
-    assert dry.out.strip().splitlines()[-1] == "cells: 8, cached: 0"
+    assert dry.out.strip().splitlines()[-1] == "cells: 12, cached: 0"
     assert not (tmp_path / "new").exists()
 
 
@@ -139,6 +148,28 @@ def test_python_reads_the_results_and_the_models(finished):
     table = bench.evaluate(model, suite="digits", evaluations=["accuracy"], limit=20)
     stored = results.examples.query("defense == 'lcnn_gradreg'").set_index("index")
     np.testing.assert_array_equal(table["margin"].to_numpy(np.float32), stored["margin"].iloc[:20].to_numpy(np.float32))
+
+
+def test_transfer_is_what_the_stored_examples_do_to_the_other_model(finished):
+    """Recomputed by hand: the other row's adversarial examples, shown to this row's model."""
+    import torch
+
+    out, _ = finished
+    table = pd.read_parquet(out / "examples.parquet")
+    with Store.open(out) as store:
+        rows = {r["defense"]: r for r in store.latest_plan()["rows"]}
+        for name, other in (("standard", "lcnn_gradreg"), ("lcnn_gradreg", "standard")):
+            mine = table[table["defense"] == name].set_index("index").loc[:7]
+            robust = mine["clean_correct"].astype(bool).to_numpy().copy()
+            found = store.images(rows[other]["evaluations"]["autoattack_l2"])
+            assert len(found["index"]) > 0, "a test without adversarial examples shows nothing"
+            with torch.no_grad():
+                guess = bench.load_model(name, out=out)(torch.tensor(found["adversarial"])).argmax(1).numpy()
+            broken = found["index"][guess != mine["label"].loc[found["index"]].to_numpy()]
+            robust[broken] = False
+            np.testing.assert_array_equal(mine["transfer_l2_0.5_robust"].astype(bool), robust)
+            worst = robust & mine["autoattack_l2_0.5_robust"].astype(bool).to_numpy()
+            np.testing.assert_array_equal(mine["best_known_l2_0.5_robust"].astype(bool), worst)
 
 
 def test_load_model_names_what_there_is(finished):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench.data import load
-from bench.evaluate import evaluate_chunks
+from bench.measure import evaluate_chunks
 from bench.models import registry
 from bench.records import PAPER, Recipe
 from bench.train import TrainJob, train

@@ -7,7 +7,7 @@ from torch import nn
 
 from bench.data import Split
 from bench.errors import BenchError
-from bench.evaluate import BadModel, as_found, check_model, counted, evaluate_chunks
+from bench.measure import BadModel, as_found, check_model, counted, evaluate_chunks
 from bench.records import Evaluation
 
 
