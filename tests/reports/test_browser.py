@@ -311,3 +311,14 @@ def test_a_large_page_opens_in_two_seconds(driver: Any, large_page: str, tmp_pat
         driver.get(path.as_uri())
         times.append(driver.execute_script("return performance.timing.loadEventStart - performance.timing.fetchStart"))
     assert min(times) < 2000
+
+
+def test_a_printed_page_fits_the_sheet_and_is_light(shown: Callable[..., Any], driver: Any) -> None:
+    shown(width=720, theme="dark")
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= 720
+        assert paper(driver) == "rgb(255, 255, 255)"
+        assert not driver.find_element("css selector", "#controls").is_displayed()
+    finally:
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
