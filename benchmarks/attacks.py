@@ -32,7 +32,7 @@ from bench.attacks.peers import cleverhans, foolbox, pyautoattack, torchattacks
 from bench.attacks.pgd import pgd
 from bench.batches import to_unit
 from bench.data import load
-from bench.evaluate import counted
+from bench.measure import counted
 from bench.evaluations.robustness import full_precision
 from bench.models import registry
 from bench.records import PAPER, Recipe
@@ -185,7 +185,7 @@ def main() -> None:
         cases.append(Case(name, model, x[: options.images], y[: options.images], eps))
     if options.big_images:
         x, y, source = cifar_images(options.data, options.big_images)
-        for eps in (0.1, 0.5):
+        for eps in (0.05, 0.5):
             name = f"ResNet-18, model_test.pt, on {source}"
             cases.append(Case(name, official_example(), x, y, eps))
     for case in cases:
