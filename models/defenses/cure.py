@@ -92,6 +92,8 @@ def cure(
     * variant "reference": mean cross-entropy + λ · mean_i ‖Δg_i‖ (not squared), λ = 4, h = 0.1, 0.4, 0.8, 1.8, 3
       over the first epochs, both gradients in eval mode: the original authors' published code. Differs from it:
       pixels are not normalised, and it trains from scratch with the suite's recipe instead of fine-tuning with Adam.
+      From scratch λ = 4 can stop learning altogether: on the digits suite's recipe (ConvNet, seed 0, CPU) it stays
+      at chance, 10 % accuracy, where λ = 0.1 reaches 97.5 %.
 
     Expected (paper, CIFAR-100, ResNet-18, 200 epochs, 2 runs): accuracy 76.5 %, mean curvature 116.3.
 
