@@ -27,7 +27,7 @@ from bench.errors import (
     SecurityRefusal,
     StoreError,
 )
-from bench.measure import as_found, check_model, evaluate_chunks
+from bench.measure import as_found, check_model, evaluate_chunks, predictions
 from bench.plan import Measurement, Plan, Row, load_weights
 from bench.progress import Reporter
 from bench.stopping import StopRequest
@@ -153,10 +153,9 @@ def _run_row(context: Context, number: int, row: Row) -> bool:
         if lease is None:
             complete = False
             continue
-        if model is None:
-            model = _load(context, row, weights)
         try:
             with _leased(context, lease, name):
+                model = model or _load(context, row, weights)
                 _evaluate(context, lease, name, model, measurement, weights)
         except _Busy:
             complete = False
@@ -253,7 +252,10 @@ def _evaluate(
         index=measurement.index,
     )
     for chunk in chunks:
-        context.store.put_chunk(lease, chunk.number, chunk.table, chunk.images, chunk.info)
+        images = chunk.images
+        if images:
+            images = {**images, "prediction": predictions(model, images["adversarial"], context.plan.device)}
+        context.store.put_chunk(lease, chunk.number, chunk.table, images, chunk.info)
         stored[chunk.number] = chunk.info
         context.reporter.advance()
         if context.stop() and len(stored) * measurement.evaluation.chunk < n:

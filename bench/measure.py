@@ -178,6 +178,13 @@ def _pictures(adversarial: np.ndarray, split: Split, index: np.ndarray) -> dict[
     return {"index": index[found], "clean": clean[found], "adversarial": adversarial[found].astype(np.float32)}
 
 
+def predictions(model: nn.Module, images: np.ndarray, device: torch.device) -> np.ndarray:
+    """Return what a model takes pictures (m, C, H, W) for, (m,) int64."""
+    with as_found(model), full_precision(device), torch.no_grad():
+        parts = [model(x.to(device)).argmax(1).cpu() for x in torch.tensor(images).split(100)]
+    return torch.cat(parts).numpy()
+
+
 @contextlib.contextmanager
 def counted(model: nn.Module) -> Iterator[Passes]:
     """Count the images that pass through `model` inside the block, forward and backward through its logits."""

@@ -120,6 +120,7 @@ def train(
                 raise Diverged(_divergence(job, epoch, record, good, checkpoint))
             good = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
             on_epoch(record)
+    optimizer.zero_grad(set_to_none=True)
     finalize(model)
     return model.eval()
 

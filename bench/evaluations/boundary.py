@@ -41,7 +41,9 @@ def decision_map(model: nn.Module, device: torch.device) -> dict[str, Any]:
             direction="higher",
             formula="softmax(z(x))_y",
             source="Srinivas et al. 2022, Figure 1",
-        )
+        ),
+        "point_x": Column("Horizontal place of the point.", unit="of the unit square"),
+        "point_y": Column("Vertical place of the point.", unit="of the unit square"),
     },
     summary=decision_map,
 )
@@ -55,7 +57,7 @@ def boundary(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> dict[s
         seed: unused; nothing is drawn.
 
     Returns:
-        `true_probability` (B,) in [0, 1].
+        `true_probability` (B,) in [0, 1], and `point_x`, `point_y` (B,): where the points are.
 
     Raises:
         UsageError: the data are no points in the plane.
@@ -65,4 +67,5 @@ def boundary(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> dict[s
             f"boundary: expected points of shape (2, 1, 1), got {tuple(x.shape[1:])}. Use it with two-moons only."
         )
     with torch.no_grad():
-        return {"true_probability": model(x).softmax(1).gather(1, y[:, None]).squeeze(1)}
+        probability = model(x).softmax(1).gather(1, y[:, None]).squeeze(1)
+    return {"true_probability": probability, "point_x": x[:, 0, 0, 0], "point_y": x[:, 1, 0, 0]}

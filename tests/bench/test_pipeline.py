@@ -37,7 +37,7 @@ steps = 5
 limit = 20
 [evaluations.autoattack_l2]
 eps = [0.5]
-limit = 8
+limit = 20
 [evaluations.curvature]
 limit = 10
 """
@@ -159,7 +159,7 @@ def test_transfer_is_what_the_stored_examples_do_to_the_other_model(finished):
     with Store.open(out) as store:
         rows = {r["defense"]: r for r in store.latest_plan()["rows"]}
         for name, other in (("standard", "lcnn_gradreg"), ("lcnn_gradreg", "standard")):
-            mine = table[table["defense"] == name].set_index("index").loc[:7]
+            mine = table[table["defense"] == name].set_index("index").loc[:19]
             robust = mine["clean_correct"].astype(bool).to_numpy().copy()
             found = store.images(rows[other]["evaluations"]["autoattack_l2"])
             assert len(found["index"]) > 0, "a test without adversarial examples shows nothing"

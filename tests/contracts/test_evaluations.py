@@ -14,7 +14,7 @@ from bench.records import PAPER, Recipe
 from bench.train import TrainJob, train
 
 # Cheap settings of costly arguments; an evaluation that has such an argument is run with it.
-CHEAP = {"steps": 5, "queries": 30, "draws": 2, "eps": [0.3], "radius": [0.01], "radii": [0.01], "iterations": 6}
+CHEAP = {"steps": 10, "queries": 30, "draws": 2, "eps": [0.3], "radius": [0.01], "radii": [0.01], "iterations": 6}
 # `autoattack` has several searches in it; its own tests hold these laws with small settings.
 NAMES = [e.name for e in registry.evaluations if "autoattack" not in e.name]
 
