@@ -32,8 +32,8 @@ from bench.attacks.peers import cleverhans, foolbox, pyautoattack, torchattacks
 from bench.attacks.pgd import pgd
 from bench.batches import to_unit
 from bench.data import load
-from bench.measure import counted
 from bench.evaluations.robustness import full_precision
+from bench.measure import counted
 from bench.models import registry
 from bench.records import PAPER, Recipe
 from bench.train import TrainJob, train
