@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -74,9 +75,7 @@ def _walk(
     spread = rows.repeat_interleave(targets)  # one row per example and target
     x0, point, truth, goal = x[spread], x[spread], y[spread], goals[rows].flatten()
     for step in range(steps):
-        logits, gap, slope = _model.gradient(
-            model, point, lambda z, t=goal, c=truth: (z.gather(1, t[:, None]) - z.gather(1, c[:, None]))[:, 0]
-        )
+        logits, gap, slope = _model.gradient(model, point, partial(_gap, y=truth, goal=goal))
         best.note(rows, slope.reshape(len(rows), -1))
         w = slope.flatten(1)
         offset = (w * point.flatten(1)).sum(1) - gap
@@ -101,6 +100,11 @@ def _walk(
                 rows, x0, point, truth, goal = rows[keep], x0[wide], point[wide], truth[wide], goal[wide]
             if not len(rows):
                 break
+
+
+def _gap(logits: Tensor, y: Tensor, goal: Tensor) -> Tensor:
+    """Return z_t − z_y, (B,)."""
+    return (logits.gather(1, goal[:, None]) - logits.gather(1, y[:, None]))[:, 0]
 
 
 def _tell(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -13,7 +14,7 @@ from bench.attacks import _geometry, _model, randomness
 SOURCE: Final = "Madry et al. 2018, section 2.1; margin loss: Carlini and Wagner 2017, section V"
 VERSION: Final = 1
 EXTRA: Final = {"zero_gradient": ("count", "Steps that had no gradient to follow.")}
-LOSSES: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
+LOSSES: Final[dict[str, Callable[..., Tensor]]] = {
     "ce": _model.log_odds_loss,
     "margin": _model.margin_loss,
 }
@@ -85,7 +86,7 @@ def pgd(
             for step in range(steps):
                 if not len(rows):
                     break
-                logits, _, slope = _model.gradient(model, point, lambda z, y=goal, f=loss: f(z, y))
+                logits, _, slope = _model.gradient(model, point, partial(loss, y=goal))
                 path[run, step, rows] = best.see(rows, point, logits)
                 best.note(rows, slope)
                 direction = _geometry.ascent(slope, norm)

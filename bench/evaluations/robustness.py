@@ -47,6 +47,7 @@ class Verdict:
 def full_precision(device: torch.device | str) -> Iterator[None]:
     """Switch TF32 and autocast off, and back to what they were: low precision may search, only float32 judges."""
     conv, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    knobs: list[tuple[Any, str, Any, Any]]
     try:
         knobs = [(conv, "allow_tf32", conv.allow_tf32, False), (matmul, "allow_tf32", matmul.allow_tf32, False)]
     except RuntimeError:  # the newer switches are in use, after which torch refuses to read the older ones
@@ -262,7 +263,7 @@ def _as_evaluation(entry: Attack, norm: str, peers: tuple[str, ...]) -> Callable
             attack, prefix, extra = peer_attack(entry.name, peer), f"{name}_{peer}", {}
             arguments = _shared(attack, entry, peer, arguments)
         elif getattr(model, "adaptive", None) is not None and _constant(entry, "ADAPTIVE", False):
-            attack = joined(attack, model.adaptive)
+            attack = joined(attack, model.adaptive)  # type: ignore[arg-type]
         return robust_columns(
             model, x, y, attack=attack, prefix=prefix, eps=eps, norm=norm, seed=seed, arguments=arguments, extra=extra
         )
