@@ -77,7 +77,7 @@ def test_a_peer_runs_without_the_declaration(stairs):
 
 
 def test_two_stages_sample_the_survivors_and_bear_their_own_name():
-    model, x, y = problem(3, 25, box=False, n=60)  # few classes: the official stage is the dear one
+    model, x, y = problem(2, 25, box=False, n=60)  # two classes: the official stage is the dear one
     x = x.reshape(-1, 1, 5, 5)
     exact = exact_distance(model, x, y, "l2", box=False)
     eps = middle(exact)
@@ -107,7 +107,7 @@ def test_what_the_second_stage_breaks_is_reported(stairs):
 
 
 def test_the_sample_does_not_depend_on_the_batch():
-    model, x, y = problem(3, 25, box=False, n=40)
+    model, x, y = problem(2, 25, box=False, n=40)
     x = x.reshape(-1, 1, 5, 5)
     whole, half = {}, {}
     autoattack_audited(model, x, y, eps=1e-4, steps=2, sample=0.06, trace=whole)
@@ -139,7 +139,7 @@ def test_the_audit_lists_both_kinds_of_disagreement(monkeypatch):
 
 
 def test_the_audit_finds_no_disagreement_on_a_linear_model():
-    model, x, y = problem(3, 25, box=False, n=4)
+    model, x, y = problem(2, 25, box=False, n=4)
     x = x.reshape(-1, 1, 5, 5)
     eps = 0.9 * middle(exact_distance(model, x, y, "l2", box=False))  # nothing on the verge
     columns = audit_l2(model, x, y, eps=[eps])
