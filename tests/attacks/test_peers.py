@@ -239,7 +239,6 @@ def test_a_step_that_cleverhans_refuses_is_said_clearly():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 @pytest.mark.parametrize("name", ["plain", "robust", "saturated"])
 def test_autoattack_agrees_with_the_official_one_on_200_images(name, norm, nets, digits):
