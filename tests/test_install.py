@@ -60,7 +60,7 @@ def test_a_bare_checkout(checkout):
 
 def test_an_editable_install(checkout, tmp_path):
     python = environment(tmp_path / "env")
-    pip(python, "install", "--no-deps", "--no-build-isolation", "-e", str(checkout))
+    pip(python, "install", "--ignore-installed", "--no-deps", "--no-build-isolation", "-e", str(checkout))
     assert probe(python, tmp_path) == [checkout / "bench", checkout / "attacks"]
 
 
@@ -71,7 +71,7 @@ def test_a_plain_install_beside_a_project_with_its_own_models(checkout, tmp_path
     wheel = next(wheels.glob("adversarial_bench-*.whl"))
     names = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     assert {n for n in names if not n.endswith(".dist-info")} == {"bench"}
-    pip(python, "install", "--no-deps", str(wheel))
+    pip(python, "install", "--ignore-installed", "--no-deps", str(wheel))
     project = tmp_path / "project"
     (project / "models").mkdir(parents=True)
     (project / "models" / "__init__.py").write_text("mine = True\n")
