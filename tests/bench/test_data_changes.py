@@ -59,7 +59,7 @@ def plan(tmp_path: Path) -> Callable[..., Plan]:
 
 def cells(plan: Plan) -> dict[str, str]:
     """Return every cell's id; evaluation cells as if the weights were the same."""
-    evaluations = {m.entry.key: m.cell("same weights").id for m in plan.measurements}
+    evaluations = {m.entry.key: m.cell("same weights", plan.rows[0]).id for m in plan.measurements}
     return {"train": plan.rows[0].cell.id, **evaluations}
 
 
