@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import _geometry, _model, randomness
+from bench.attacks import _folding, _geometry, _model, randomness
 from bench.attacks._climb import Climb, Loss, climb
 
 EXTRA: Final = {"zero_gradient": ("count", "Steps that had no gradient to follow.")}
@@ -87,6 +87,7 @@ def apgd(
     keys = randomness.example_keys(x, seed)
     zero = torch.zeros(len(x), dtype=torch.long, device=x.device)
     with _model.quiet(model):
+        model = _folding.folded(model, x, steps)
         best = _model.Best("apgd", model, x, y)
         classes = best.logits.shape[1]
         if loss == "dlr" and classes < 3:

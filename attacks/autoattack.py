@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from torch import Tensor, nn
 
-from bench.attacks import _geometry, _model
+from bench.attacks import _folding, _geometry, _model
 from bench.attacks.apgd import apgd
 from bench.attacks.fab import fab
 from bench.attacks.square import square
@@ -60,7 +60,7 @@ def autoattack(
     """
     _geometry.check_norm("autoattack", norm)
     with _model.quiet(model):
-        best = _model.Best("autoattack", model, x, y)
+        best, fast = _model.Best("autoattack", model, x, y), _folding.folded(model, x, steps + queries)
         stages = _stages(version, best.logits.shape[1], steps, targets, queries, draws)
         by = ["clean" if wrong else "" for wrong in (best.margin > 0).tolist()]
         for name, attack in stages.items():
@@ -68,7 +68,7 @@ def autoattack(
             if not len(rows):
                 break
             before = best.margin[rows]
-            point = attack(model, x[rows], y[rows], eps=eps, norm=norm, seed=seed)
+            point = attack(fast, x[rows], y[rows], eps=eps, norm=norm, seed=seed)
             margin = best.see(rows, point, _model.predict(model, point))
             for row, won in zip(rows.tolist(), ((margin > before) & (margin > 0)).tolist(), strict=True):
                 by[row] = name if won else by[row]

@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import _geometry, _model, randomness
+from bench.attacks import _folding, _geometry, _model, randomness
 from bench.attacks.apgd import apgd
 from bench.attacks.peers import pyautoattack
 
@@ -59,14 +59,14 @@ def autoattack_audited(
     if not 0 <= sample <= 1:
         raise ValueError(f"autoattack_audited: expected a sample between 0 and 1, got {sample}. Give a share.")
     with _model.quiet(model):
-        best = _model.Best("autoattack_audited", model, x, y)
+        best, fast = _model.Best("autoattack_audited", model, x, y), _folding.folded(model, x, steps)
         by = ["clean" if wrong else "" for wrong in (best.margin > 0).tolist()]
         for name, settings in {
             "apgd-ce": {"loss": "ce", "steps": steps // 2},
             "apgd-t": {"loss": "targeted", "steps": steps, "targets": targets},
         }.items():
             rows = best.open()
-            point = apgd(model, x[rows], y[rows], eps=eps, norm=norm, seed=seed, **settings)  # type: ignore[arg-type]
+            point = apgd(fast, x[rows], y[rows], eps=eps, norm=norm, seed=seed, **settings)  # type: ignore[arg-type]
             _note(best, by, rows, point, [name] * len(rows), model)
 
         drawn = randomness.uniform(randomness.example_keys(x, seed), STREAM, ()) < sample

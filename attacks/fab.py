@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import _geometry, _model
+from bench.attacks import _folding, _geometry, _model
 from bench.attacks.apgd import ROWS, lockstep
 
 SOURCE: Final = "Croce and Hein 2020, 'Minimally distorted Adversarial Examples with a Fast Adaptive Boundary Attack'"
@@ -55,6 +55,7 @@ def fab(
     _geometry.check_norm("fab", norm)
     near = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
     with _model.quiet(model):
+        model = _folding.folded(model, x, steps)
         best = _model.Best("fab", model, x, y)
         near[best.margin > 0] = 0
         goals = best.logits.scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import _geometry, _model, randomness
+from bench.attacks import _folding, _geometry, _model, randomness
 
 SOURCE: Final = "Madry et al. 2018, section 2.1; margin loss: Carlini and Wagner 2017, section V"
 VERSION: Final = 1
@@ -74,6 +74,7 @@ def pgd(
     path = torch.full((len(runs), steps + 1, len(x)), torch.nan, dtype=x.dtype, device=x.device)
 
     with _model.quiet(model):
+        model = _folding.folded(model, x, steps * len(runs))
         best = _model.Best("pgd", model, x, y)
         for run, loss in enumerate(runs):
             rows = best.open()

@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import _geometry, _model, randomness
+from bench.attacks import _folding, _geometry, _model, randomness
 
 SOURCE: Final = "Andriushchenko et al. 2020, 'Square Attack', algorithms 1-3"
 VERSION: Final = 1
@@ -58,6 +58,7 @@ def square(
         raise ValueError(f"square: expected images (B, C, H, W), got shape {tuple(x.shape)}. Reshape them.")
     keys = randomness.example_keys(x, seed)
     with _model.quiet(model), torch.no_grad():
+        model = _folding.folded(model, x, queries)
         best = _model.Best("square", model, x, y)
         rows = best.open()
         if len(rows):

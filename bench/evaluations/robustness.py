@@ -157,46 +157,78 @@ def robust_columns(
         BenchError: something was not finite: the model cannot be judged.
     """
     budgets = check_budgets(prefix, eps, norm, x.shape[1:])
-    traced = "trace" in inspect.signature(attack).parameters
-    robust = predict(model, x) == y
-    distance = torch.where(robust, torch.nan, 0.0).to(x.dtype)
-    adversarial = x.clone()
-    by = ["" if ok else "clean" for ok in robust.tolist()]
+    known = _Known.of(model, x, y)
     columns: dict[str, Any] = {}
     for budget in budgets:
-        refused = torch.zeros_like(robust)
         more = {
             fact: torch.zeros(len(x), dtype=torch.bool if kind == "flag" else torch.long, device=x.device)
             for fact, (kind, _) in (extra or {}).items()
         }
-        rows = robust.nonzero()[:, 0]
+        refused, rows = torch.zeros_like(known.robust), known.robust.nonzero()[:, 0]
         if len(rows) and budget > 0:
-            trace: dict[str, Any] = {}
-            tell = {"trace": trace} if traced else {}
-            try:
-                found = attack(model, x[rows], y[rows], eps=budget, norm=norm, seed=seed, **arguments, **tell)
-            except FloatingPointError as error:
-                raise BenchError(str(error)) from error
+            found, trace = _run(attack, model, x[rows], y[rows], eps=budget, norm=norm, seed=seed, **arguments)
             verdict = judge(model, x[rows], y[rows], found, eps=budget, norm=norm)
+            stages = trace.get("broken_by")
+            refused[rows] = verdict.refused
+            if stages is not None:
+                refused[rows] |= torch.tensor([stage != "" for stage in stages], device=x.device) & ~verdict.broken
             for fact, values in more.items():
                 values[rows] = trace[fact]
-            stages = trace.get("broken_by")
-            claimed = [False] * len(rows) if stages is None else [stage != "" for stage in stages]
-            refused[rows] = verdict.refused | (torch.tensor(claimed, device=x.device) & ~verdict.broken)
-            hit = rows[verdict.broken]
-            robust[hit] = False
-            distance[hit] = verdict.distance[verdict.broken]
-            adversarial[hit] = verdict.point[verdict.broken]
-            for i in verdict.broken.nonzero()[:, 0].tolist():
-                by[int(rows[i])] = (stages[i] if stages else "") or prefix
+            known.learn(rows, verdict, stages, prefix)
         name = f"{prefix}_{budget:g}"
-        columns[f"{name}_robust"] = robust.clone()
-        columns[f"{name}_distance"] = distance.clone()
-        columns[f"{name}_refused"] = refused
-        columns[f"{name}_adversarial"] = adversarial.clone()
-        columns[f"{name}_broken_by"] = list(by)
-        columns |= {f"{name}_{fact}": values for fact, values in more.items()}
+        columns |= {f"{name}_{fact}": value for fact, value in known.columns().items()}
+        columns |= {f"{name}_refused": refused} | {f"{name}_{fact}": values for fact, values in more.items()}
     return columns
+
+
+@dataclass
+class _Known:
+    """What is known of a batch so far: grows with the budget."""
+
+    robust: Tensor  # bool (B,)
+    distance: Tensor  # (B,), of the perturbation that broke the example; NaN where robust
+    adversarial: Tensor  # (B, C, H, W)
+    by: list[str]
+
+    @classmethod
+    def of(cls, model: nn.Module, x: Tensor, y: Tensor) -> _Known:
+        """Return what the clean images tell."""
+        robust = predict(model, x) == y
+        distance = torch.where(robust, torch.nan, 0.0).to(x.dtype)
+        return cls(robust, distance, x.clone(), ["" if ok else "clean" for ok in robust.tolist()])
+
+    def learn(self, rows: Tensor, verdict: Verdict, stages: Sequence[str] | None, prefix: str) -> None:
+        """Take note of what an attack on the examples `rows` was worth."""
+        hit = rows[verdict.broken]
+        self.robust[hit] = False
+        self.distance[hit] = verdict.distance[verdict.broken]
+        self.adversarial[hit] = verdict.point[verdict.broken]
+        for i in verdict.broken.nonzero()[:, 0].tolist():
+            self.by[int(rows[i])] = (stages[i] if stages else "") or prefix
+
+    def columns(self) -> dict[str, Any]:
+        """Return copies, by the ends of the columns' names."""
+        return {
+            "robust": self.robust.clone(), "distance": self.distance.clone(),
+            "adversarial": self.adversarial.clone(), "broken_by": list(self.by),
+        }  # fmt: skip
+
+
+def _run(
+    attack: Callable[..., Tensor], model: nn.Module, x: Tensor, y: Tensor, **settings: Any
+) -> tuple[Tensor, dict[str, Any]]:
+    """Return an attack's points and its trace, empty if it keeps none.
+
+    Raises:
+        BenchError: something was not finite.
+    """
+    trace: dict[str, Any] = {}
+    if "trace" in inspect.signature(attack).parameters:
+        settings["trace"] = trace
+    try:
+        return attack(model, x, y, **settings), trace
+    except FloatingPointError as error:
+        raise BenchError(str(error)) from error
 
 
 def describe_columns(attack: str, norm: str, source: str, prefix: str) -> dict[str, Column]:
