@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import BenchError, UsageError
+from bench.evaluations._second_order import twice_differentiable
 
 Product = Callable[[Tensor], Tensor]
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -178,7 +179,8 @@ def expand(model: nn.Module, x: Tensor, y: Tensor, *, second_order: bool = True)
         BenchError: a logit or a gradient is not finite, or the model computes in another dtype.
     """
     x = x.detach().clone().requires_grad_(True)
-    logits = logits_of(model, x)
+    with twice_differentiable(model) if second_order else nullcontext():
+        logits = logits_of(model, x)
     u = log_odds_against(logits, y)
     scale = u.detach().sigmoid().clamp_min(1e-30)
     loss = F.softplus(u, threshold=80.0)

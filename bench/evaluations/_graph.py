@@ -59,12 +59,18 @@ class Activation:
 
     def derivatives(self) -> tuple[Tensor, Tensor]:
         """Return s'(z) and s''(z) elementwise, shaped like z."""
-        z = self.before.detach().requires_grad_(True)
-        (first,) = torch.autograd.grad(self.value(z).sum(), z, create_graph=True)
+        return derivatives(self.value, self.before)
+
+
+def derivatives(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return s'(z) and s''(z) of an elementwise function s, shaped like z, detached."""
+    z = z.detach().requires_grad_(True)
+    with torch.enable_grad():
+        (first,) = torch.autograd.grad(function(z).sum(), z, create_graph=True)
         if not first.requires_grad:
             return first.detach(), torch.zeros_like(z)
         (second,) = torch.autograd.grad(first.sum(), z)
-        return first.detach(), second
+    return first.detach(), second
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,168 @@
+"""Forward passes whose second derivatives in the image cost what they must: the Hessian-vector product's engine.
+
+Torch differentiates a network's gradient by general rules: a convolution's also computes a weight gradient that
+nobody asked for, batch norm's in eval mode is some twenty passes over the images, an activation's evaluates its
+functions again in every product. With constant weights all of it is known: convolution and batch norm are affine,
+so that their derivative is one fixed map, and an activation a = s(z) needs s'(z) and s''(z) once. A product is then
+two convolutions and three elementwise passes per layer. Numbers differ by rounding only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from bench.evaluations._graph import SMOOTH, SOFTPLUS, derivatives
+from bench.models.layers import CenteredSoftplus, Softplus
+
+
+class Convolution(torch.autograd.Function):
+    """x ↦ W ∗ x + b with constant W and b; its derivative is the transposed map and has no other."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int],
+        dilation: tuple[int, int], groups: int,
+    ) -> Tensor:  # fmt: skip
+        ctx.settings = (tuple(x.shape), stride, padding, dilation, groups)
+        # Under the names of the library's own node, for whoever reads the graph.
+        ctx._saved_weight, ctx._saved_transposed, ctx._saved_groups = weight, False, groups
+        ctx._saved_stride, ctx._saved_padding, ctx._saved_dilation = stride, padding, dilation
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return Transposed.apply(grad, ctx._saved_weight, *ctx.settings), None, None, None, None, None, None
+
+
+class Transposed(torch.autograd.Function):
+    """The transpose of the convolution without bias, and as its own derivative the convolution again."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, weight: Tensor, size: tuple[int, ...], *settings: Any) -> Tensor:
+        ctx.weight, ctx.settings = weight, settings
+        return torch.nn.grad.conv2d_input(size, weight, grad, *settings)
+
+    @staticmethod
+    def backward(ctx: Any, h: Tensor) -> tuple[Tensor | None, ...]:
+        return Convolution.apply(h, ctx.weight, None, *ctx.settings), None, None, None, None, None, None
+
+
+class Bend(torch.autograd.Function):
+    """a = s(z) of an elementwise module whose value is known already; s' and s'' are computed once."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, value: Tensor, module: nn.Module) -> Tensor:
+        ctx.module, ctx.known = module, None
+        ctx.save_for_backward(z)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (z,) = ctx.saved_tensors
+        if ctx.known is None:
+            ctx.known = _derivatives(ctx.module, z)
+        first, second = ctx.known
+        return Slope.apply(grad, z, first, second) if torch.is_grad_enabled() else grad * first, None, None
+
+
+def _derivatives(module: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return s'(z) and s''(z): σ(βz) and βσ(1 − σ) for the softplus family, in few passes; else by autograd."""
+    if not isinstance(module, SOFTPLUS):
+        return derivatives(module.forward, z)
+    beta = module.fixed_beta if isinstance(module, Softplus) else module.beta
+    scaled = z.detach() * beta
+    first = scaled.sigmoid()
+    second = (first - first.square()).mul_(beta)
+    if not isinstance(module, CenteredSoftplus):
+        line = scaled > getattr(module, "threshold", 20.0)  # there the library's function is cut to a line
+        first.masked_fill_(line, 1.0)
+        second.masked_fill_(line, 0.0)
+    return first, second
+
+
+class Slope(torch.autograd.Function):
+    """(g, z) ↦ g·s'(z), with the derivatives s'(z) in g and g·s''(z) in z."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, z: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        ctx.save_for_backward(first, grad * second)
+        return grad * first
+
+    @staticmethod
+    def backward(ctx: Any, h: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # torch's own once_differentiable would drop the term in silence
+            raise RuntimeError("Slope: expected at most two derivatives, got a graph of a third. Use the plain model.")
+        first, bent = ctx.saved_tensors
+        return h * first, h * bent, None, None
+
+
+class _Interception(TorchFunctionMode):
+    """Replaces convolutions and batch norms with constant weights as they are called, whoever calls them."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function is torch.conv2d:
+            return _convolve(*args, **kwargs)
+        if function is F.batch_norm:
+            return _normalise(*args, **kwargs)
+        return function(*args, **kwargs)
+
+
+def _convolve(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:  # fmt: skip
+    """Do what torch.conv2d does; by the constant map where the weights are constant."""
+    constant = not (weight.requires_grad or (bias is not None and bias.requires_grad))
+    if isinstance(padding, str) or input.ndim != 4 or not constant:
+        return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    return Convolution.apply(input, weight, bias, _pair(stride), _pair(padding), _pair(dilation), groups)
+
+
+def _normalise(
+    input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
+    bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """Do what F.batch_norm does; as a product and a sum per channel where the statistics are constant."""
+    if training or running_mean is None or running_var is None:
+        return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    scale = (running_var + eps).rsqrt() if weight is None else weight / (running_var + eps).sqrt()
+    shift = -running_mean * scale if bias is None else bias - running_mean * scale
+    shape = (1, -1, *[1] * (input.ndim - 2))
+    return (input * scale.view(shape)).add_(shift.view(shape))
+
+
+def _pair(values: Any) -> tuple[int, int]:
+    """Return (vertical, horizontal) of a setting given as one number or two."""
+    found = (values,) if isinstance(values, int) else tuple(values)
+    return (found[0], found[-1])
+
+
+@contextmanager
+def twice_differentiable(model: nn.Module) -> Iterator[None]:
+    """Let forward passes inside the block build graphs that are cheap to differentiate twice in the image.
+
+    Values and derivatives are the model's, up to rounding, wherever parameters require no gradient; a third
+    derivative is refused. Nothing of the model is changed but for hooks, which are removed.
+    """
+
+    def bend(module: nn.Module, inputs: tuple[Any, ...], value: Tensor) -> Tensor | None:
+        if len(inputs) != 1 or not inputs[0].requires_grad or any(p.requires_grad for p in module.parameters()):
+            return None
+        return Bend.apply(inputs[0], value.detach(), module)
+
+    with ExitStack() as stack:
+        for module in model.modules():
+            if type(module) in SMOOTH:  # a class derived from them may do more than its elements
+                stack.callback(module.register_forward_hook(bend, prepend=True).remove)
+        stack.enter_context(_Interception())
+        yield
