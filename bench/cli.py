@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from bench import __version__, machine
+from bench import __version__, cli_results, machine
 from bench.errors import BenchError, UsageError, nearest
 
 app = typer.Typer(
@@ -21,6 +21,8 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Train, attack, measure and rank adversarial-robustness defenses under one equal recipe.",
 )
+
+app.add_typer(cli_results.app, name="results")
 
 Defenses = Annotated[
     list[str] | None, typer.Option("--defense", help="Only this defense (repeatable); NAME:key=value,… overrides.")

@@ -13,12 +13,14 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from bench import files, transfer
 from bench.batches import to_unit
+from bench.compact import LEFT_OUT
 from bench.errors import (
     BenchError,
     EnvironmentProblem,
@@ -53,7 +55,11 @@ class Outcome:
 
 @dataclass
 class Context:
-    """What every cell needs: where results go, who is told, and when to stop; a worker has no plan of its own."""
+    """What every cell needs: where results go, who is told, and when to stop; a worker has no plan of its own.
+
+    `whole_trainings` gives a training up as soon as its epochs show that it cannot end in time: for folders of
+    which no checkpoint outlives the time limit.
+    """
 
     plan: Plan
     plan_id: int | None
@@ -63,6 +69,7 @@ class Context:
     batch_size: int | None = None
     no_wait: bool = False
     debug: bool = False
+    whole_trainings: bool = False
     outcome: Outcome = field(default_factory=Outcome)
 
 
@@ -104,9 +111,15 @@ def run_cells(context: Context) -> Outcome:
 def _transfer(context: Context) -> None:
     """Try every model on the adversarial examples of the others, now that they are all there."""
     for target in transfer.targets(context.plan, context.store):
+        _raise_if_stopped(context)
         cell, name = transfer.cell_of(context.plan, target), f"{target.row.label}: {transfer.KEY}"
         if context.plan_id is not None:
             context.store.bind(context.plan_id, target.number, transfer.KEY, cell.id)
+        record = context.store.cell(cell.id)
+        missing = transfer.left_out(context.plan, context.store, target)
+        if missing and (record is None or record.status != "done"):
+            context.reporter.say(f"  {name}: not done, {missing} were left out when the results were packed")
+            continue
         while (lease := context.store.claim(cell.id, "evaluation", {**cell.spec, "name": name})) is None:
             record = context.store.cell(cell.id)
             if record is None or record.status != "running":
@@ -167,13 +180,27 @@ def _raise_if_stopped(context: Context) -> None:
         raise Stopped("stopped; everything finished so far is stored. Run the same command to go on.")
 
 
+def bind_known(plan: Plan, number: int, store: Store) -> None:
+    """Bind every row whose weights are known to its evaluations' cells, so that the board shows what is stored."""
+    found = []
+    for place, row in enumerate(plan.rows):
+        record = store.cell(row.cell.id)
+        if record and record.status == "done":
+            weights = str(record.info["weights"])
+            found += [(number, place, m.entry.key, m.cell(weights, row).id) for m in plan.measurements]
+    for target in transfer.targets(plan, store):
+        found.append((number, target.number, transfer.KEY, transfer.cell_of(plan, target).id))
+    store.bind_all(found)
+
+
 def _trained(context: Context, row: Row) -> str | None:
     """Return the SHA-256 of the row's weights, training them if need be; None if training failed."""
     store, out = context.store, context.plan.out
     record = store.cell(row.cell.id)
     if record and record.status == "done":
-        if weights_path(out, record.info["weights"]).is_file():
-            return str(record.info["weights"])
+        weights = str(record.info["weights"])
+        if weights_path(out, weights).is_file() or (record.info.get(LEFT_OUT) and _measured(context, row, weights)):
+            return weights
         store.reopen(row.cell.id)
         context.reporter.say(f"  {row.label}: its weights are missing, training anew")
     lease = store.claim(row.cell.id, "train", {**row.cell.spec, "name": row.label})
@@ -187,15 +214,24 @@ def _trained(context: Context, row: Row) -> str | None:
     return None
 
 
+def _measured(context: Context, row: Row, weights: str) -> bool:
+    """Tell whether all evaluations of a row are done, so that its weights are not needed."""
+    records = (context.store.cell(m.cell(weights, row).id) for m in context.plan.measurements)
+    return all(record is not None and record.status == "done" for record in records)
+
+
 def _train(context: Context, lease: Lease, row: Row) -> str:
     from safetensors.torch import save
 
     started = time.monotonic()
     context.reporter.cell(f"train {row.label}", int(row.job.recipe.epochs or 0))
 
-    def on_epoch(record: dict[str, object]) -> None:
+    def on_epoch(record: dict[str, Any]) -> None:
         context.store.put_epoch(lease, record)
         context.reporter.advance(f"loss {record['loss']:.3f}")
+        left = int(row.job.recipe.epochs or 0) - record["epoch"]
+        if context.whole_trainings and record["epoch"] > 1:  # the first epoch also compiles
+            context.stop.unless_time_for(left * record["seconds"])
 
     checkpoint = context.plan.out / "checkpoints" / f"{row.cell.id}.pt"
     model = train(row.job, context.plan.device, checkpoint=checkpoint, on_epoch=on_epoch, should_stop=context.stop)

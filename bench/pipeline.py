@@ -36,6 +36,7 @@ class Options:
         included: third-party files that were imported.
         command: the command as typed.
         arguments: the command's arguments, for workers; empty: no workers.
+        whole_trainings: give a training up that cannot end before the time limit, because no checkpoint outlives it.
     """
 
     suite: str = "digits"
@@ -51,6 +52,7 @@ class Options:
     included: tuple[str, ...] = ()
     command: str = ""
     arguments: tuple[str, ...] = ()
+    whole_trainings: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,9 +142,11 @@ def run(options: Options) -> Result:
     stop = StopRequest(options.time_limit)
     with Store.open(plan.out, create=True) as store, stop.signals():
         number = store.put_plan(plan.record())
+        engine.bind_known(plan, number, store)
         context = engine.Context(
-            plan, number, store, reporter, stop, options.batch_size, options.no_wait, options.debug
-        )
+            plan, number, store, reporter, stop, options.batch_size, options.no_wait, options.debug,
+            options.whole_trainings,
+        )  # fmt: skip
         states = cell_states(plan, store)
         reporter.start(len(states), sum(s.cached for s in states))
         helpers = _helpers(plan, sum(not s.cached for s in states)) if options.arguments and not options.no_wait else 0
@@ -217,7 +221,11 @@ def _transfer_states(plan: Plan, store: Store | None) -> list[CellState]:
             continue
         cell = transfer.cell_of(plan, target)
         found = store.cell(cell.id)
-        states.append(_state(name, "evaluation", cell.spec, found is not None and found.status == "done", store, name))
+        done = found is not None and found.status == "done"
+        if not done and (missing := transfer.left_out(plan, store, target)):
+            states.append(CellState(name, False, f"{missing} were left out when the results were packed"))
+            continue
+        states.append(_state(name, "evaluation", cell.spec, done, store, name))
     return states
 
 

@@ -355,8 +355,13 @@ def load_weights(model: nn.Module, path: Path, expected: str) -> nn.Module:
     """
     from safetensors.torch import load
 
+    if not path.is_file():
+        raise IntegrityError(
+            f"{path}: expected the weights of a trained model, got no file. Unpack a pack that holds the weights, or "
+            "choose a new --out to train anew."
+        )
     content = path.read_bytes()
-    if (found := files.sha256(path)) != expected:
+    if (found := files.sha256_of(content)) != expected:
         raise IntegrityError(
             f"{path}: expected weights with SHA-256 {expected[:12]}, got {found[:12]}. Restore the file, or delete it "
             "and run again to train anew."

@@ -27,6 +27,11 @@ class StopRequest:
             self.code = 75
         return self.code is not None
 
+    def unless_time_for(self, seconds: float) -> None:
+        """Ask to stop, as at the time limit, if less than so many seconds are left until it."""
+        if self.code is None and self._deadline is not None and time.monotonic() + seconds >= self._deadline:
+            self.code = 75
+
     @contextlib.contextmanager
     def signals(self) -> Iterator[StopRequest]:
         """Listen to Ctrl-C and SIGTERM inside the block; a second Ctrl-C interrupts at once."""

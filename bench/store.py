@@ -12,7 +12,7 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ class Store:
             raise EnvironmentProblem(
                 f"{out}: expected a result folder with {NAME}, found none. Run `python -m bench run --out {out}` first."
             )
-        with _translated(path):
+        with translated(path):
             db = sqlite3.connect(path, timeout=60.0, isolation_level=None)
             try:
                 db.execute("PRAGMA journal_mode=WAL")
@@ -141,7 +141,7 @@ class Store:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """One immediate transaction; everything in it is committed, or nothing."""
-        with _translated(self.out / NAME):
+        with translated(self.out / NAME):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -152,7 +152,7 @@ class Store:
                 raise
 
     def _query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        with _translated(self.out / NAME):
+        with translated(self.out / NAME):
             return self._db.execute(sql, values).fetchall()
 
     # Leases
@@ -266,8 +266,12 @@ class Store:
 
     def bind(self, plan: int, row: int, evaluation: str, cell: str) -> None:
         """Say which cell holds an evaluation of a plan's row (known once its weights are)."""
+        self.bind_all([(plan, row, evaluation, cell)])
+
+    def bind_all(self, bindings: Iterable[tuple[int, int, str, str]]) -> None:
+        """Bind many at once; the same four values each."""
         with self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO bindings VALUES (?, ?, ?, ?)", (plan, row, evaluation, cell))
+            db.executemany("INSERT OR REPLACE INTO bindings VALUES (?, ?, ?, ?)", bindings)
 
     # Reading
 
@@ -367,7 +371,7 @@ def _verify(data: bytes, expected: str, where: str) -> None:
 
 
 @contextlib.contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into ours, by what the user can do about them."""
     try:
         yield

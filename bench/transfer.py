@@ -17,14 +17,14 @@ import torch
 
 from bench import cells
 from bench.batches import to_unit
+from bench.compact import LEFT_OUT
 from bench.evaluations.robustness import full_precision
 from bench.evaluations.transfer import SOURCE, describe_transfer, transfer_columns
 from bench.measure import as_found, counted
 from bench.plan import Measurement, Plan, Row
 from bench.records import Column
+from bench.standing import TRANSFER as KEY
 from bench.store import Store
-
-KEY = "transfer_l2"
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,18 @@ def cell_of(plan: Plan, target: Target) -> cells.EvaluationCell:
             "runtime": cells.runtime(plan.device.type, "fp32"),
         }
     )
+
+
+def left_out(plan: Plan, store: Store, target: Target) -> str:
+    """Return what of a row's transfer was left out when the folder was packed; "" if all is there."""
+    record = store.cell(target.row.cell.id)
+    path = plan.out / "weights" / f"{target.weights}.safetensors"
+    if record and record.info.get(LEFT_OUT) and not path.is_file():
+        return "its weights"
+    for label, cell in target.others.items():
+        if any(LEFT_OUT in info for info in store.chunk_info(cell).values()):
+            return f"the adversarial examples of {label}"
+    return ""
 
 
 def evaluate(plan: Plan, store: Store, target: Target, model: torch.nn.Module) -> tuple[pd.DataFrame, dict[str, Any]]:

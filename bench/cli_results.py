@@ -1,0 +1,51 @@
+"""The command `results`: a result folder as a few small files that travel, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Pack a result folder into a few small files, and unpack them again.")
+
+
+@app.command()
+def pack(
+    out: Annotated[Path, typer.Option("--out", help="Result folder; it may be in use.")],
+    to: Annotated[Path | None, typer.Option("--to", help="Where the pack goes (default: OUT-pack).")] = None,
+    weights: Annotated[bool, typer.Option("--weights", help="Also the trained weights, split.")] = False,
+    pictures: Annotated[bool, typer.Option("--pictures", help="Also all adversarial examples.")] = False,
+    without_examples: Annotated[
+        bool, typer.Option("--without-examples", help="No Parquet tables; `results unpack` makes them again.")
+    ] = False,
+    latest: Annotated[bool, typer.Option("--latest", help="Only the last command's cells.")] = False,
+) -> None:
+    """Write board, manifest, examples and every finished chunk into at most 8 files of 15 MB."""
+    from bench import packing
+
+    done = packing.pack(
+        out,
+        to,
+        weights="all" if weights else "none",
+        pictures=pictures,
+        examples=not without_examples,
+        latest=latest,
+    )
+    for name, size in done.sizes.items():
+        print(f"{size:>12,}  {name}")
+    print(f"{done.standing.done} of {done.standing.total} cells, weights of {done.weights} models, in {done.folder}")
+
+
+@app.command()
+def unpack(
+    folder: Annotated[Path, typer.Argument(help="Folder with a pack.")],
+    out: Annotated[Path, typer.Option("--out", help="Result folder to make.")],
+) -> None:
+    """Check a pack's files and make a result folder of it; `run` and `report` go on there."""
+    from bench import unpacking
+
+    done = unpacking.unpack(folder, out)
+    print(f"{done.standing.done} of {done.standing.total} cells, weights of {done.weights} models", end="")
+    print(f" ({done.missing} models without)" if done.missing else "")
+    print(out / "leaderboard.html")

@@ -1,0 +1,232 @@
+"""A result folder as a handful of small files that travel, and back. No torch.
+
+A pack is a folder: `pack.json` says what it holds, `leaderboard.html` opens as it is, `board.zip` holds the other
+exports, `store.zip` a compact copy of the store, `weights.zip` (on request) trained weights. An archive larger than
+one file may be is cut into NAME.001, NAME.002, …; `cat NAME.* > NAME` joins it. Optimiser states never travel, and
+of the adversarial examples only those that the page shows. Same results, same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bench import __version__, files, reports
+from bench.compact import compact
+from bench.errors import UsageError
+from bench.standing import Standing, standing
+from bench.store import NAME
+
+FORMAT = 1
+LISTING = "pack.json"
+PAGE = "leaderboard.html"
+ARCHIVES = ("board.zip", "store.zip", "weights.zip")
+EXPORTS = (
+    "leaderboard.csv", "leaderboard.json", "leaderboard.md", "leaderboard.tex", "manifest.json",
+    "examples.parquet", "examples_train.parquet",
+)  # fmt: skip
+EXAMPLES = ("examples.parquet", "examples_train.parquet")
+RULE = (
+    "python -m bench results unpack DIR --out results/NAME checks every SHA-256 and puts the folder together again. "
+    "By hand: `cat NAME.zip.* > NAME.zip`, then unzip; weights belong into weights/ beside bench.db."
+)
+Weights = Literal["none", "needed", "all"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a pack may be: so many files, each and all together of so many bytes."""
+
+    files: int = 8
+    bytes: int = 15_000_000
+    total: int = 120_000_000
+
+
+class TooLarge(UsageError):
+    """The results do not fit into the limits."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What was packed: where, the files' sizes in bytes by name, how far the run was, how many models' weights."""
+
+    folder: Path
+    sizes: dict[str, int]
+    standing: Standing
+    weights: int
+
+
+def pack(
+    out: str | Path,
+    to: str | Path | None = None,
+    *,
+    weights: Weights = "none",
+    pictures: bool = False,
+    examples: bool = True,
+    latest: bool = False,
+    limits: Limits | None = None,
+) -> Packed:
+    """Pack a result folder; it may be in use, and is only read.
+
+    Args:
+        out: the result folder.
+        to: where the pack goes; None: beside `out`, with "-pack" after its name. An older pack there is replaced.
+        weights: of no model; of those whose evaluations are unfinished ("needed"); or of all.
+        pictures: also all adversarial examples, which the transfer between rows needs while it is unfinished.
+        examples: the per-example tables also as Parquet (the store holds them in any case).
+        latest: only cells of the last command.
+        limits: None: 8 files of 15 MB.
+
+    Raises:
+        TooLarge: it does not fit; says how large what is and what to leave out.
+        EnvironmentProblem, StoreError, IntegrityError: there is no sound store, or no place to write to.
+    """
+    out, limits = Path(out), limits or Limits()
+    to = Path(to) if to is not None else out.with_name(f"{out.name}-pack")
+    files.make_folder(to)
+    with tempfile.TemporaryDirectory(dir=to, prefix=".packing-") as scratch:
+        folder, ready = Path(scratch) / "results", Path(scratch) / "ready"
+        ready.mkdir()
+        compact(out, folder, pictures=pictures, latest=latest)
+        reports.write(folder)  # the board of exactly what is packed
+        now = standing(folder)
+        chosen = _weights(out, now, weights)
+        _refuse_early(chosen, limits)
+        board = [n for n in _exports(folder) if examples or n not in EXAMPLES]
+        archives = {
+            "board.zip": _zip(ready / "board.zip", folder, board),
+            "store.zip": _zip(ready / "store.zip", folder, [NAME]),
+        }
+        if chosen:
+            archives["weights.zip"] = _zip(ready / "weights.zip", out, [f"weights/{p.name}" for p in chosen])
+        shutil.copyfile(folder / PAGE, ready / PAGE)
+        for name in archives:
+            archives[name]["parts"] = _split(ready / name, limits.bytes)
+        listing = _listing(ready, archives, now)
+        sizes = {p.name: p.stat().st_size for p in sorted(ready.iterdir())} | {LISTING: len(listing.encode())}
+        _require(sizes, limits, weights != "none", pictures, examples, latest)
+        _publish(ready, to, listing)
+    return Packed(to, sizes, now, len(chosen))
+
+
+def _exports(folder: Path) -> list[str]:
+    """Return the exports that go into board.zip: those of the list that are there, and RobustBench's files."""
+    info = sorted(p.relative_to(folder).as_posix() for p in (folder / "model_info").rglob("*.json"))
+    return [name for name in EXPORTS if (folder / name).is_file()] + info
+
+
+def _weights(out: Path, now: Standing, which: Weights) -> list[Path]:
+    """Return the weights' files that are to be packed and are there, in the order of their names."""
+    rows = [r for r in now.rows if r.weights and (which == "all" or (which == "needed" and r.needs_weights))]
+    paths = {out / "weights" / f"{r.weights}.safetensors" for r in rows}
+    return sorted(p for p in paths if p.is_file())
+
+
+def _refuse_early(weights: list[Path], limits: Limits) -> None:
+    """Refuse weights that are far too large before they are compressed; floats lose less than a fifth."""
+    size = sum(p.stat().st_size for p in weights)
+    if 0.8 * size > min(limits.total, limits.files * limits.bytes):
+        raise TooLarge(
+            f"pack: expected at most {limits.files} files of {_mb(limits.bytes)}, together {_mb(limits.total)}, got "
+            f"{len(weights)} models' weights of {_mb(size)}. Leave out --weights, or copy the folder itself."
+        )
+
+
+def _zip(path: Path, folder: Path, names: Iterable[str]) -> dict[str, object]:
+    """Write an archive of files of a folder, without clocks and owners; return what the listing says of it."""
+    members = {}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            entry = zipfile.ZipInfo(name)  # dated 1980
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.create_system, entry.external_attr = 3, 0o644 << 16
+            source = folder / name
+            entry.file_size = source.stat().st_size
+            with source.open("rb") as stream, archive.open(entry, "w") as target:
+                shutil.copyfileobj(stream, target, 1 << 20)
+            members[name] = {"bytes": entry.file_size, "sha256": files.sha256(source)}
+    return {"bytes": path.stat().st_size, "sha256": files.sha256(path), "members": members}
+
+
+def _split(path: Path, most: int) -> list[str]:
+    """Cut a file into parts of at most `most` bytes, named .001 and so on; leave it alone if it is small enough."""
+    if path.stat().st_size <= most:
+        return [path.name]
+    names = []
+    with path.open("rb") as stream:
+        while block := stream.read(most):
+            names.append(f"{path.name}.{len(names) + 1:03d}")
+            path.with_name(names[-1]).write_bytes(block)
+    path.unlink()
+    return names
+
+
+def _listing(ready: Path, archives: dict[str, dict[str, object]], now: Standing) -> str:
+    listed = {
+        p.name: {"bytes": p.stat().st_size, "sha256": hashlib.sha256(p.read_bytes()).hexdigest()}
+        for p in sorted(ready.iterdir())
+    }
+    facts = {
+        "format": FORMAT,
+        "bench": __version__,
+        "suite": now.suite,
+        "data": now.data,
+        "cells": {"done": now.done, "total": now.total},
+        "rule": RULE,
+        "files": listed,
+        "archives": archives,
+    }
+    return json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
+
+
+def _require(
+    sizes: dict[str, int], limits: Limits, weights: bool, pictures: bool, examples: bool, latest: bool
+) -> None:
+    """Refuse what does not fit, naming the sizes and what could be left out."""
+    total = sum(sizes.values())
+    if len(sizes) <= limits.files and total <= limits.total and max(sizes.values()) <= limits.bytes:
+        return
+    kinds: dict[str, int] = {}
+    for name, size in sizes.items():
+        stem = next((a for a in ARCHIVES if name.startswith(a)), name)
+        kinds[stem] = kinds.get(stem, 0) + size
+    offers = [
+        *(["leave out --weights"] if weights else []),
+        *(["leave out --pictures"] if pictures else []),
+        *(["add --without-examples (the store holds them)"] if examples else []),
+        *(["add --latest (only the last command's cells)"] if not latest else []),
+        "copy the folder itself",
+    ]
+    raise TooLarge(
+        f"pack: expected at most {limits.files} files of {_mb(limits.bytes)}, together {_mb(limits.total)}, got "
+        f"{len(sizes)} files of {_mb(total)} ({', '.join(f'{k} {_mb(v)}' for k, v in kinds.items())}). "
+        f"To make it fit: {', or '.join(offers)}."
+    )
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:.3g} MB"
+
+
+def _publish(ready: Path, to: Path, listing: str) -> None:
+    """Put a pack in place of an older one; pack.json goes first and comes last, so that half a pack is none."""
+    (to / LISTING).unlink(missing_ok=True)
+    for old in to.iterdir():
+        if is_part(old.name):
+            old.unlink()
+    for path in sorted(ready.iterdir()):
+        path.replace(to / path.name)
+    files.write_text(to / LISTING, listing)
+
+
+def is_part(name: str) -> bool:
+    """Tell whether a file name is one that a pack may hold beside pack.json."""
+    stem, _, number = name.rpartition(".")
+    return name in (PAGE, *ARCHIVES) or (stem in ARCHIVES and number.isascii() and number.isdecimal())

@@ -1,0 +1,91 @@
+"""How far a result folder has come: what is finished, what is left, and whose weights are still needed. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.store import CellRecord, Store
+
+TRANSFER = "transfer_l2"  # the evaluation that comes last, when every row has been attacked
+TRAINING = "train"
+
+
+@dataclass(frozen=True)
+class RowStanding:
+    """One model of the last plan.
+
+    Attributes:
+        label: as on the terminal, e.g. "lcnn seed 0".
+        weights: SHA-256 of its weights; None: it is not trained yet.
+        seconds: what its training took; None: not trained yet.
+        unfinished: "train" if it is not trained, and the keys of its unfinished evaluations.
+        failed: "train" or key to cause.
+    """
+
+    label: str
+    weights: str | None
+    seconds: float | None
+    unfinished: tuple[str, ...]
+    failed: dict[str, str]
+
+    @property
+    def needs_weights(self) -> bool:
+        """Tell whether an evaluation of its own is left to do on weights that are there."""
+        return self.weights is not None and any(key != TRANSFER for key in self.unfinished)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far the last plan of a folder has come.
+
+    Attributes:
+        suite: the suite's name.
+        data: the name of the data.
+        rows: its models, in the plan's order.
+        total: all cells of the plan: one training per model, and its evaluations.
+        chunks: stored chunks of all cells: whatever is done adds to it, or finishes a cell.
+    """
+
+    suite: str
+    data: str
+    rows: tuple[RowStanding, ...]
+    total: int
+    chunks: int
+
+    @property
+    def done(self) -> int:
+        """How many cells are finished."""
+        return self.total - sum(len(row.unfinished) for row in self.rows)
+
+
+def standing(out: str | Path) -> Standing:
+    """Read how far the last plan of a result folder has come.
+
+    Raises:
+        EnvironmentProblem: there is no store.
+        StoreError: nothing has been planned there, or the store is damaged.
+    """
+    with Store.open(out) as store:
+        plan = store.latest_plan()
+        rows = tuple(_row(store, plan, entry) for entry in plan["rows"])
+        chunks = sum(len(store.chunk_info(cell.id)) for cell in store.cells("evaluation"))
+    total = len(plan["rows"]) * (1 + len(plan["evaluations"]))
+    return Standing(plan["suite"]["name"], plan["data"]["name"], rows, total, chunks)
+
+
+def _row(store: Store, plan: dict[str, Any], entry: dict[str, Any]) -> RowStanding:
+    trained = store.cell(entry["train_cell"])
+    records: dict[str, CellRecord | None] = {TRAINING: trained}
+    for key in plan["evaluations"]:
+        cell = entry["evaluations"].get(key)
+        records[key] = store.cell(cell) if cell else None
+    done = trained is not None and trained.status == "done"
+    return RowStanding(
+        label=f"{entry['defense']} seed {entry['seed']}",
+        weights=trained.info["weights"] if trained and done else None,
+        seconds=trained.seconds if trained and done else None,
+        unfinished=tuple(k for k, r in records.items() if r is None or r.status != "done"),
+        failed={k: r.error or "unknown" for k, r in records.items() if r and r.status == "failed"},
+    )

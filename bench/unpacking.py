@@ -1,0 +1,209 @@
+"""A pack back into a result folder: nothing is believed that its SHA-256 does not prove, nothing lands elsewhere.
+
+Only the store and the weights are taken from the pack; the board is rebuilt from the store, so that no page of
+somebody else's making is put where one of ours is expected.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import tempfile
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bench import files, reports
+from bench.compact import check_foreign, mark_left_out
+from bench.errors import EnvironmentProblem, IntegrityError, SecurityRefusal, UsageError
+from bench.packing import ARCHIVES, EXPORTS, FORMAT, LISTING, is_part
+from bench.standing import Standing, standing
+from bench.store import NAME
+
+MOST = 4_000_000_000  # bytes that a pack may unfold to; its files hold at most 120 MB, so more is a bomb
+_WEIGHTS = re.compile(r"weights/[0-9a-f]{64}\.safetensors")
+_INFO = re.compile(r"model_info(/[A-Za-z0-9][A-Za-z0-9._-]{0,63}){3}")
+_BLOCK = 1 << 20
+
+
+class _Piece(BaseModel):
+    """A file's or a member's size and hash."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+    bytes: int = Field(ge=0, le=MOST)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class _Archive(_Piece):
+    parts: list[str] = Field(min_length=1)
+    members: dict[str, _Piece]
+
+
+class _Listing(BaseModel):
+    """pack.json, as far as unpacking needs it."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+    format: int
+    files: dict[str, _Piece]
+    archives: dict[str, _Archive]
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """What was unpacked: where, how far the run is, and how many models' weights are there and are not."""
+
+    out: Path
+    standing: Standing
+    weights: int
+    missing: int
+
+
+def unpack(folder: str | Path, out: str | Path) -> Unpacked:
+    """Check a pack and make a result folder of it, on which `run` and `report` go on.
+
+    Args:
+        folder: the pack.
+        out: the result folder to make: new, or empty.
+
+    Raises:
+        UsageError: `out` holds something already.
+        EnvironmentProblem: `folder` is none, or `out` cannot be written.
+        IntegrityError: a file is missing, damaged or not as listed.
+        SecurityRefusal: a name that no pack of ours has, e.g. one that leads outside; a store that holds code.
+    """
+    folder, out = Path(folder), Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out}: expected a new or an empty folder, got one with files. Choose another --out.")
+    listing = _read_listing(folder)
+    _check_names(listing)
+    for name, piece in listing.files.items():
+        _check_file(folder, name, piece)
+    files.make_folder(out)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".unpacking-") as scratch:
+        found = Path(scratch)
+        for name, archive in listing.archives.items():
+            _extract(folder, found, name, archive)
+        check_foreign(found)
+        weights = {p.stem for p in (found / "weights").glob("*.safetensors")}
+        missing = mark_left_out(found, weights)
+        reports.write(found)  # a store that cannot be read is found out before anything is put in place
+        for path in sorted(found.iterdir(), key=lambda p: p.name == NAME):  # the store comes last
+            path.replace(out / path.name)
+    return Unpacked(out, standing(out), len(weights), missing)
+
+
+def _read_listing(folder: Path) -> _Listing:
+    if not folder.is_dir():
+        raise EnvironmentProblem(f"{folder}: expected a folder with a pack, found none. Check the path.")
+    path = folder / LISTING
+    if not path.is_file():
+        raise IntegrityError(f"{path}: expected the list of the pack's files, found none. Fetch the pack again.")
+    if path.stat().st_size > _BLOCK:
+        raise IntegrityError(f"{path}: expected at most 1 MiB, got {path.stat().st_size} bytes. Fetch the pack again.")
+    try:
+        listing = _Listing.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "its text"
+        raise IntegrityError(
+            f"{path}: expected a list of the pack's files, got at {place[:80]}: {first['msg']}. Fetch the pack again."
+        ) from None
+    if listing.format != FORMAT:
+        raise IntegrityError(
+            f"{path}: expected pack format {FORMAT}, got {listing.format}. It was written by another bench: upgrade."
+        )
+    return listing
+
+
+def _check_names(listing: _Listing) -> None:
+    """Refuse every name that `pack` would not write, and more than a pack can sensibly unfold to."""
+    for name in (*listing.files, *listing.archives, *(p for a in listing.archives.values() for p in a.parts)):
+        if not is_part(name):
+            raise _refused(f"expected a file of a pack, got the name {name[:80]!r}")
+    for archive, facts in listing.archives.items():
+        for name in facts.members:
+            if archive not in ARCHIVES or not _is_member(archive, name):
+                raise _refused(f"{archive}: expected only files of a result folder, got the name {name[:80]!r}")
+        if facts.parts != [archive] and facts.parts != [f"{archive}.{i + 1:03d}" for i in range(len(facts.parts))]:
+            raise IntegrityError(
+                f"{LISTING}: expected the parts of {archive} in order, got {facts.parts[:9]}. Fetch the pack again."
+            )
+    if absent := {p for a in listing.archives.values() for p in a.parts} - set(listing.files):
+        raise IntegrityError(f"{LISTING}: expected {min(absent)} among its files, got none. Fetch the pack again.")
+    if NAME not in (listing.archives["store.zip"].members if "store.zip" in listing.archives else {}):
+        raise IntegrityError(f"{LISTING}: expected a store.zip with {NAME}, got none. Fetch the pack again.")
+    unfolded = sum(piece.bytes for facts in listing.archives.values() for piece in facts.members.values())
+    if unfolded > MOST:
+        raise _refused(f"expected at most {MOST:,} bytes to unpack, got {unfolded:,}")
+
+
+def _is_member(archive: str, name: str) -> bool:
+    if archive == "board.zip":
+        return name in EXPORTS or bool(_INFO.fullmatch(name))
+    return name == NAME if archive == "store.zip" else bool(_WEIGHTS.fullmatch(name))
+
+
+def _refused(what: str) -> SecurityRefusal:
+    return SecurityRefusal(f"{LISTING}: {what}. Do not use this pack.")
+
+
+def _check_file(folder: Path, name: str, piece: _Piece) -> None:
+    path = folder / name
+    if not path.is_file():
+        raise IntegrityError(f"{path}: expected a part of the pack, found none. Fetch the pack again, all of it.")
+    if path.stat().st_size != piece.bytes or files.sha256(path) != piece.sha256:
+        raise IntegrityError(
+            f"{path}: expected {piece.bytes} bytes with SHA-256 {piece.sha256[:12]}, got {path.stat().st_size} bytes "
+            f"with {files.sha256(path)[:12]}. Fetch the pack again."
+        )
+
+
+def _extract(folder: Path, target: Path, name: str, facts: _Archive) -> None:
+    """Join an archive's parts, check what it holds, and write the store and the weights under `target`."""
+    with tempfile.TemporaryFile(dir=target) as joined:
+        for part in facts.parts:
+            joined.write((folder / part).read_bytes())
+        try:
+            with zipfile.ZipFile(joined) as archive:
+                _check_members(archive, name, facts)
+                for member, piece in facts.members.items():
+                    _extract_member(archive, member, piece, target if name != "board.zip" else None)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            raise IntegrityError(
+                f"{name}: expected a sound archive, got {type(error).__name__}: {error}. Fetch the pack again."
+            ) from error
+
+
+def _check_members(archive: zipfile.ZipFile, name: str, facts: _Archive) -> None:
+    """Refuse an archive that holds anything but the plain files that the list names."""
+    entries = archive.infolist()
+    for entry in entries:
+        kind = stat.S_IFMT(entry.external_attr >> 16)
+        if not _is_member(name, entry.filename) or kind not in (0, stat.S_IFREG):
+            raise _refused(f"{name}: expected only plain files of a result folder, got {entry.filename[:80]!r}")
+    if sorted(e.filename for e in entries) != sorted(facts.members):
+        raise IntegrityError(f"{name}: expected the files that {LISTING} names, got others. Fetch the pack again.")
+
+
+def _extract_member(archive: zipfile.ZipFile, name: str, piece: _Piece, target: Path | None) -> None:
+    """Read one file, never more of it than announced; write it unless `target` is None."""
+    if archive.getinfo(name).file_size != piece.bytes:
+        raise IntegrityError(
+            f"{name}: expected {piece.bytes} bytes, got {archive.getinfo(name).file_size}. Fetch the pack again."
+        )
+    path = Path(os.devnull) if target is None else target / name
+    path.parent.mkdir(exist_ok=True)
+    hasher = hashlib.sha256()
+    with archive.open(name) as stream, path.open("wb") as out:
+        while block := stream.read(_BLOCK):
+            hasher.update(block)
+            out.write(block)
+    if hasher.hexdigest() != piece.sha256:
+        raise IntegrityError(
+            f"{name}: expected SHA-256 {piece.sha256[:12]}, got {hasher.hexdigest()[:12]}. Fetch the pack again."
+        )
