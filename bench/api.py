@@ -307,7 +307,8 @@ def load_model(
     row = rows[0]
     entry = registry.defenses.get(parse_defense(spelled).base)
     shape = tuple(plan["data"]["shape"])
-    model = entry.function(len(plan["data"]["classes"]), shape, row["backbone"], **row["hyperparameters"])
+    with torch.random.fork_rng(devices=[]):  # the factory draws weights which are replaced; the caller's draws stay
+        model = entry.function(len(plan["data"]["classes"]), shape, row["backbone"], **row["hyperparameters"])
     sha = record.info["weights"]
     return load_weights(model, weights_path(Path(out), sha), sha)
 

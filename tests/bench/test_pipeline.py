@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import bench
 from bench.store import Store
@@ -144,7 +145,9 @@ def test_python_reads_the_results_and_the_models(finished):
     results = bench.load_results(out)
     assert list(results.leaderboard["rank"]) == [1, 2]
     assert {"epoch", "loss", "cross_entropy", "train_accuracy"} <= set(results.logs.columns)
+    state = torch.get_rng_state()
     model = bench.load_model("lcnn_gradreg", dataset="digits", seed=0, out=out)
+    assert torch.equal(torch.get_rng_state(), state)
     table = bench.evaluate(model, suite="digits", evaluations=["accuracy"], limit=20)
     stored = results.examples.query("defense == 'lcnn_gradreg'").set_index("index")
     np.testing.assert_array_equal(table["margin"].to_numpy(np.float32), stored["margin"].iloc[:20].to_numpy(np.float32))
@@ -152,8 +155,6 @@ def test_python_reads_the_results_and_the_models(finished):
 
 def test_transfer_is_what_the_stored_examples_do_to_the_other_model(finished):
     """Recomputed by hand: the other row's adversarial examples, shown to this row's model."""
-    import torch
-
     out, _ = finished
     table, tried = pd.read_parquet(out / "examples.parquet"), 0
     with Store.open(out) as store:
