@@ -6,8 +6,8 @@ parameters that require gradients), from the same start vectors, on networks tra
 Lanczos run until its residual vanishes:
 
     python -m benchmarks.curvature                                        # digits, a minute
-    python -m benchmarks.curvature --data DIR --dataset cifar10 --backbone resnet18-w16 --train-limit 4000 \\
-        --epochs 8 --weights FOLDER                                       # keeps the trained networks for next time
+    python -m benchmarks.curvature --data DIR --dataset cifar10 --backbone resnet18-w8 --train-limit 4096 --limit 128 \\
+        --weights FOLDER    # networks that `python -m bench run` trained, or trained here and kept for next time
 
 The time is that of the estimators as they run (float32, TF32 off), forward pass and gradient included, the sides
 taking turns in one process, median of the blocks; the last column shows that the timed run found the number it should.
@@ -75,12 +75,11 @@ class Timing:
     error: float
 
 
-def trained(defense: str, data: Dataset, backbone: str, epochs: int, folder: Path | None) -> nn.Module:
-    """Train a defense for a few one-cycle epochs and return it in eval mode; read it where the folder has it."""
+def trained(defense: str, data: Dataset, backbone: str, epochs: int, kept: Path | None) -> nn.Module:
+    """Train a defense for a few one-cycle epochs and return it in eval mode; read `kept` if it is there, else write."""
     entry = registry.defenses.get(defense)
     recipe = entry.recipe.over(Recipe(epochs=epochs, batch_size=64, schedule="onecycle", augment="none").over(PAPER))
     job = TrainJob(entry, dict(entry.hyperparameters), recipe, backbone, len(data.classes), data.shape, 0, data.train)
-    kept = folder and folder / f"{defense}-{data.name}-{backbone}-{len(data.train.labels)}x{epochs}.safetensors"
     if kept and kept.exists():
         model = job.build()
         model.load_state_dict(load_file(kept))
@@ -303,7 +302,7 @@ def main() -> None:
     parser.add_argument("--longest", type=int, default=LONGEST, help="products that power iteration may take")
     parser.add_argument("--blocks", type=int, default=5)
     parser.add_argument("--timed", type=int, default=32, help="images of them on which the methods are timed")
-    parser.add_argument("--weights", type=Path, help="folder that keeps the trained networks")
+    parser.add_argument("--weights", type=Path, help="folder with DEFENSE.safetensors: read, or trained and kept")
     parser.add_argument("--train-only", action="store_true", help="train into --weights and stop")
     options = parser.parse_args()
     data = load(options.dataset, data_dir=options.data, train_limit=options.train_limit, limit=options.limit)
@@ -316,7 +315,8 @@ def main() -> None:
         flush=True,
     )
     for defense in options.defense or ["standard", "lcnn"]:
-        model = trained(defense, data, options.backbone, options.epochs, options.weights)
+        kept = options.weights and options.weights / f"{defense}.safetensors"
+        model = trained(defense, data, options.backbone, options.epochs, kept)
         if not options.train_only:
             report(defense, model, x, y, options.longest, options.blocks, options.timed)
 

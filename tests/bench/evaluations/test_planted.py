@@ -1,0 +1,210 @@
+"""Every assertion is made, and each one fails where its constant is wrong: on functions that attain it."""
+
+import dataclasses
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from bench.attacks.pgd import pgd
+from bench.evaluations import bounds as module
+from bench.evaluations._geometry import expand, prepared
+from bench.evaluations._graph import Gains, recorded
+from bench.evaluations._layers import Layers
+from bench.evaluations._paths import Paths
+from bench.evaluations.bounds import Verdict, bounds
+from bench.evaluations.certificate import certificate
+from bench.models.layers import CenteredSoftplus
+
+SHARP = {"gradient_integral", "gradient_supremum", "growth", "loss_integral", "loss_supremum", "remainder_integral",
+         "remainder_supremum"}  # fmt: skip
+PRINTED = {"gradient_printed", "loss_printed"}
+LAYERS = {f"{what}, {u}" for what in ("split by layer", "layer bound") for u in ("top eigenvector", "random vector")}
+SOFTMAX = {"‖H_z‖ ≤ √2‖p − e_y‖", "‖H_z‖ ≤ 1/2", "‖H_z‖ ≤ 2(1 − p_y)"}
+DATA_FREE = {"‖J‖ ≤ L", "‖∇²f‖ ≤ L²/2 + √2B", "‖∇²f‖ ≤ (√2L² + B)‖p − e_y‖"}
+ACTIVATION = {"s' ≥ 0", "s' ≤ 1", "s'' ≥ 0", "s'' ≤ β/4", "s'' = β(1 − s')s'", "s0 ≤ ReLU", "s0 ≥ ReLU − log 2/β"}
+SELF_CHECK = "gradient against integrated Hessian"
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """Every claim that was judged, without ε0 and radius, and whether it was found violated anywhere."""
+    found: dict[str, bool] = {}
+    judge = Verdict.judge
+
+    def note(self, name, image, claim, decided=None):
+        short = re.sub(r" \(ε0 = .*", "", name)
+        sure = claim.violated if decided is None else claim.violated & decided
+        found[short] = found.get(short, False) or bool(sure.any())
+        judge(self, name, image, claim, decided)
+
+    monkeypatch.setattr(Verdict, "judge", note)
+    return found
+
+
+def violated(judged):
+    return {name for name, bad in judged.items() if bad}
+
+
+def confident(slope=60.0, shift=-20.0):
+    """Return a linear model whose loss at label 0 is log(1 + e^u) ≈ e^u, u = slope·x₁ + shift: C_f is constant."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[-slope / 2, 0, 0, 0], [slope / 2, 0, 0, 0]]))
+        model[1].bias.copy_(torch.tensor([-shift / 2, shift / 2]))
+    return model
+
+
+def single_unit(beta=50.0, size=0.01):
+    """Return a net of one unit at its bend, whose label is certainly wrong: the layer bounds are attained there."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 1), CenteredSoftplus(beta), nn.Linear(1, 2))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[1.0, -2.0, 0.5, 1.0]]))
+        model[1].bias.zero_()
+        model[3].weight.copy_(torch.tensor([[size], [-size]]))
+        model[3].bias.copy_(torch.tensor([-10.0, 10.0]))
+    return model
+
+
+ZERO, LABEL = torch.zeros(1, 1, 2, 2), torch.zeros(1, dtype=torch.long)
+
+
+def test_no_assertion_is_left_out(lcnn, images, judged):
+    bounds(lcnn, *images, radius=[0.01])
+    expected = SHARP | PRINTED | LAYERS | SOFTMAX | DATA_FREE | {f"activation: {a}" for a in ACTIVATION} | {SELF_CHECK}
+    assert set(judged) == expected
+    assert violated(judged) == set()
+
+
+def test_half_the_curvature_along_a_segment(monkeypatch, judged):
+    whole = module._second_order
+    assert (bounds(confident(), ZERO, LABEL, radius=[0.1])["bound_violations"] == 0).all()
+
+    def half(*arguments):
+        loss, gradient, product = whole(*arguments)
+        return loss, gradient, 0.5 * product
+
+    monkeypatch.setattr(module, "_second_order", half)
+    monkeypatch.setattr("bench.evaluations._paths.QUADRATURE", 10.0)  # else the self-check leaves it undecided
+    bounds(confident(), ZERO, LABEL, radius=[0.1])
+    assert violated(judged) >= SHARP | PRINTED
+
+
+def test_the_smaller_end_of_every_interval(monkeypatch):
+    # C = 2u/(1 + u²)-like curvature that changes along the way: min for max is a lower sum, and no bound
+    def oracle(points, segment):
+        u = points[:, :1]
+        value = (u + u**3 / 3).squeeze(1)
+        return value, 1 + u**2, 2 * u
+
+    start, direction = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
+    paths = module.trace(oracle, start, direction, torch.tensor([0.9], dtype=torch.float64))
+    names = ("gradient_integral", "growth", "loss_integral", "remainder_integral")
+    honest = module.segment_inequalities(paths, 0.0)
+    assert not any(bool(honest[n].violated) for n in names)
+    upper = Paths.upper
+
+    def lower(self, eps0):
+        c, k = self.curvature(eps0), self.inner
+        return torch.minimum(c[k], c[k + 1]) * self.length()
+
+    monkeypatch.setattr(Paths, "upper", lower)
+    assert (lower(paths, 0.0) < upper(paths, 0.0)).all()
+    assert all(bool(module.segment_inequalities(paths, 0.0)[n].violated) for n in names)
+
+
+def test_a_hessian_half_as_large_again_passes_the_bounds_and_fails_the_self_check(monkeypatch, judged):
+    whole = module._second_order
+
+    def larger(*arguments):
+        loss, gradient, product = whole(*arguments)
+        return loss, gradient, 1.5 * product
+
+    monkeypatch.setattr(module, "_second_order", larger)
+    table = bounds(confident(), ZERO, LABEL, radius=[0.1], max_nodes=33)
+    assert (table["bounds_undecided"] >= 1).all()
+    assert not violated(judged) & (SHARP | PRINTED)
+
+
+@pytest.mark.parametrize("planted", ["nothing", "d", "L", "B"])
+def test_constants_of_the_layer_bounds(planted, monkeypatch, judged):
+    of, data_free = Layers.of, Layers.data_free
+    if planted == "d":
+        monkeypatch.setattr(
+            Layers, "of", lambda *a: dataclasses.replace(whole := of(*a), weights=[0.9 * d for d in whole.weights])
+        )
+        expected = LAYERS
+    elif planted == "L":
+        monkeypatch.setattr(Layers, "data_free", lambda self, g: (0.9 * data_free(self, g)[0], data_free(self, g)[1]))
+        expected = DATA_FREE
+    elif planted == "B":
+        monkeypatch.setattr(Layers, "data_free", lambda self, g: (data_free(self, g)[0], 0.9 * data_free(self, g)[1]))
+        expected = DATA_FREE - {"‖J‖ ≤ L"}
+    else:
+        expected = set()
+    bounds(single_unit(), ZERO, LABEL, radius=[0.001])
+    for shift in (0.0, -20.0):  # the loss's own curvature: ½L² is attained at p = ½, √2L²‖q‖ at p → 1
+        bounds(confident(3.0, shift), ZERO, LABEL, radius=[0.001])
+    assert violated(judged) == expected
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.1])
+def test_constants_of_the_softmax(factor, judged):
+    logits = torch.tensor([[12.0, 0.0, -40.0], [0.0, 0.0, -40.0]])[..., None, None]
+    model, y = nn.Flatten(), torch.zeros(2, dtype=torch.long)
+    at = expand(model, logits.double(), y)
+    norm = factor * Layers.of(at, y, []).softmax_norm()
+    module._judge_softmax(norm, at, y, torch.arange(2), Verdict.clean(y))
+    assert set(judged) == SOFTMAX
+    assert violated(judged) == (SOFTMAX if factor > 1 else set())
+
+
+class Scaled(CenteredSoftplus):
+    """An activation that is none of the paper's."""
+
+    factor = 1.0
+
+    def forward(self, x):
+        return self.factor * super().forward(x)
+
+
+PLANTED = {
+    "s' ≥ 0": lambda layers: [s.sub_(0.1) for s in layers.slopes],
+    "s' ≤ 1": lambda layers: [s.add_(0.1) for s in layers.slopes],
+    "s'' ≥ 0": lambda layers: [c.sub_(0.1) for c in layers.curvatures],
+    "s'' ≤ β/4": lambda layers: [c.mul_(1.1) for c in layers.curvatures],
+    "s'' = β(1 − s')s'": lambda layers: [c.mul_(0.99) for c in layers.curvatures],
+    "s0 ≤ ReLU": lambda layers: setattr(layers.activations[0].module, "factor", 1.1),
+    "s0 ≥ ReLU − log 2/β": lambda layers: setattr(layers.activations[0].module, "factor", 0.9),
+}
+
+
+@pytest.mark.parametrize("fact", PLANTED)
+def test_facts_of_the_activations(fact, judged):
+    assert set(PLANTED) == ACTIVATION
+    x, y = torch.linspace(-3, 3, 61, dtype=torch.float64).view(1, 61, 1, 1), LABEL
+    with prepared(nn.Sequential(Scaled(4.0), nn.Flatten()), "float64") as ready, recorded(ready) as calls:
+        layers = Layers.of(expand(ready, x, y), y, calls.activations)
+        module._judge_activations(layers, torch.arange(1), Verdict.clean(y))
+        assert len(judged) == 7
+        assert not violated(judged)
+        PLANTED[fact](layers)
+        module._judge_activations(layers, torch.arange(1), Verdict.clean(y))
+    assert f"activation: {fact}" in violated(judged)
+
+
+@pytest.mark.parametrize("column", ["certified_radius", "certified_radius_lipschitz"])
+def test_the_certificate_is_attained_so_that_one_percent_more_is_broken(column, monkeypatch):
+    # Two opposite rows: both radii are the exact distance to the boundary
+    model, x, y = confident(4.0, -0.5), torch.full((1, 1, 2, 2), 0.05), LABEL
+    radius = float(certificate(model, x, y)[column][0])
+    assert radius > 0.01
+    for share, label in ((0.99, 0), (1.01, 1)):
+        adversarial = pgd(model, x, y, eps=share * radius)
+        assert int(model(adversarial).argmax()) == label
+    into = Gains.into
+    monkeypatch.setattr(Gains, "into", lambda *a: {node: v / 2 for node, v in into(*a).items()})
+    wrong = float(certificate(model, x, y)[column][0])
+    assert wrong == pytest.approx(2 * radius, rel=1e-6)
+    assert int(model(pgd(model, x, y, eps=0.99 * wrong)).argmax()) == 1
