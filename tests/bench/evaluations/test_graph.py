@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from bench.evaluations._geometry import prepared
 from bench.evaluations._graph import curved, gain, gains, in_order, kinks, operation, recorded
-from bench.models.layers import CenteredSoftplus
+from bench.models.layers import CenteredSoftplus, LipschitzBatchNorm2d
 
 
 def seen(model, shape=(1, 6, 6)):
@@ -146,6 +146,27 @@ def test_gains_of_affine_maps_bound_their_dense_norm(name):
              "concatenated"}  # fmt: skip
     if name in exact:
         assert bound == pytest.approx(truth, rel=1e-9)
+
+
+def test_the_lipschitz_batch_norm_has_the_gain_it_claims():
+    for gamma in (0.5, 100.0):
+        norm = LipschitzBatchNorm2d(3, gamma)
+        norm.running_var.copy_(torch.tensor([0.1, 2.0, 0.5]))
+        logits, calls = seen(nn.Sequential(norm, nn.Flatten()), (3, 4, 4))
+        constants = gains(logits, calls.activations)
+        bound = constants.into()[constants.order[-1]]
+        assert bound == pytest.approx(min(gamma, 1 / math.sqrt(0.1 + 1e-5)), rel=1e-6)
+        assert bound == pytest.approx(float(norm.gain().detach()), rel=1e-6)
+
+
+def test_a_residual_block_has_the_sum_of_its_branches_over_two_root_two():
+    def block(x):
+        x = x / math.sqrt(2)
+        return ((3 * x + 5 * x) * 0.5).flatten(1)
+
+    logits, calls = seen(Function(block))
+    constants = gains(logits, calls.activations)
+    assert constants.into()[constants.order[-1]] == pytest.approx((3 + 5) / (2 * math.sqrt(2)))
 
 
 @pytest.mark.parametrize(("kernel", "stride", "factor"), [(2, 2, 1.0), (3, 1, 3.0), (3, 2, 2.0)])

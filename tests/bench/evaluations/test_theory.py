@@ -1,5 +1,6 @@
 """What docs/theory.md states, as arithmetic: counterexamples to what is false, and proofs' steps for what is true."""
 
+import itertools
 import math
 
 import pytest
@@ -160,6 +161,28 @@ def softmax_facts(logits, y):
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])
+def test_the_first_steps_of_the_softmax_proof(classes):
+    # vᵀH_zv ≤ Σ p_k(v_k − v_y)² = e(v_y² − 2v_y·m + Σu_kv_k²) ≤ e(a² + 2s·ab + s·b²); ‖q‖ = e√(1 + s²); Gershgorin
+    draw = torch.Generator().manual_seed(classes)
+    for _ in range(200):
+        p = (3 * torch.randn(classes, generator=draw, dtype=DOUBLE)).softmax(0)
+        v = torch.randn(classes, generator=draw, dtype=DOUBLE)
+        e, u = 1 - p[0], p[1:] / (1 - p[0])
+        s, m, a, b = u.norm(), u @ v[1:], v[0].abs(), v[1:].norm()
+        variance = v @ (p.diag() - p.outer(p)) @ v
+        moment = (p * (v - v[0]).square()).sum()
+        assert variance <= moment * (1 + 1e-12)
+        assert float(moment) == pytest.approx(float(e * (v[0] ** 2 - 2 * v[0] * m + (u * v[1:] ** 2).sum())))
+        assert moment <= e * (a**2 + 2 * s * a * b + s * b**2) * (1 + 1e-12)
+        q = p.clone()
+        q[0] -= 1
+        assert float(q.norm()) == pytest.approx(float(e * (1 + s**2).sqrt()))
+        discs = 2 * p * (1 - p)
+        assert torch.linalg.eigvalsh(p.diag() - p.outer(p))[-1] <= discs.max() * (1 + 1e-12)
+        assert (discs <= torch.minimum(2 * e, torch.tensor(0.5, dtype=DOUBLE)) * (1 + 1e-12)).all()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
 def test_softmax_curvature_is_bounded_by_the_error(classes):
     draw = torch.Generator().manual_seed(classes)
     logits = 3 * torch.randn(4000, classes, generator=draw, dtype=DOUBLE)
@@ -194,6 +217,81 @@ def test_the_last_step_of_the_softmax_proof():
     right = (2 * (1 + s**2)).sqrt()
     assert (left[:-1] < right[:-1]).all()
     assert float(left[-1]) == pytest.approx(float(right[-1]))
+
+
+def random_layers(seed, sizes=(4, 5, 3, 1), beta=2.0):
+    """Return the layers of a small network R⁴ → R: affine, s0, affine, s0, affine."""
+    draw = torch.Generator().manual_seed(seed)
+    layers = []
+    for i, (a, b) in enumerate(itertools.pairwise(sizes)):
+        w, c = torch.randn(b, a, generator=draw, dtype=DOUBLE), torch.randn(b, generator=draw, dtype=DOUBLE)
+        layers.append(lambda u, w=w, c=c: w @ u + c)
+        if i < len(sizes) - 2:
+            layers.append(lambda u: s0(u, beta))
+    return layers
+
+
+def bilinear_norm(function, x):
+    """Return max ‖∇²f(u, v)‖ over unit u, v, from below by alternating maximisation; exact for outputs in R."""
+    hessians = torch.autograd.functional.jacobian(
+        lambda u: torch.autograd.functional.jacobian(function, u, create_graph=True), x
+    )
+    if len(hessians) == 1:
+        return float(torch.linalg.eigvalsh(hessians[0]).abs().max())
+    diagonal = torch.stack([h.diagonal() for h in hessians])
+    assert torch.equal(torch.diag_embed(diagonal), hessians)  # elementwise layers only
+    return float(diagonal.abs().max())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_hessian_over_the_product_of_norms_is_bounded_by_the_sum_over_layers(seed):
+    # (3.2): ‖∇²f‖/Π‖J_j‖ ≤ Σ C_{f_i}·Π_{j<i}‖J_j‖, and the same over ‖∇f‖ is false where the factors cancel
+    layers, x = random_layers(seed), torch.randn(4, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
+
+    def whole(u):
+        for f in layers:
+            u = f(u)
+        return u
+
+    right, product, u = 0.0, 1.0, x
+    for f in layers:
+        slope = float(torch.linalg.matrix_norm(torch.autograd.functional.jacobian(f, u), 2))
+        right += bilinear_norm(f, u) / slope * product
+        product *= slope
+        u = f(u)
+    assert bilinear_norm(whole, x) / product <= right * (1 + 1e-9)
+    gradient = torch.autograd.functional.jacobian(whole, x)
+    assert float(gradient.norm()) <= product * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_hessian_is_the_loss_and_the_network_and_leaves_no_term_out(seed):
+    # ∇²f = JᵀH_zJ + Σ_k q_k∇²z_k; without −∇²z_y, as section 5.1 prints it, it is another matrix
+    layers = random_layers(seed, (4, 6, 5, 3))
+    x, y = torch.randn(4, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE), torch.tensor(1)
+
+    def logits(u):
+        for f in layers:
+            u = f(u)
+        return u
+
+    p = logits(x).softmax(0)
+    q = p - torch.nn.functional.one_hot(y, 3)
+    j = torch.autograd.functional.jacobian(logits, x)
+    gradient, hessian = (
+        f(lambda u: torch.nn.functional.cross_entropy(logits(u), y), x)
+        for f in (torch.autograd.functional.jacobian, torch.autograd.functional.hessian)
+    )
+    torch.testing.assert_close(gradient, j.T @ q, rtol=1e-9, atol=1e-12)
+    covariance = p.diag() - p.outer(p)
+    network = torch.autograd.functional.hessian(lambda u: logits(u) @ q, x)
+    torch.testing.assert_close(hessian, j.T @ covariance @ j + network, rtol=1e-9, atol=1e-12)
+    printed = torch.autograd.functional.hessian(lambda u: logits(u) @ p, x)
+    assert (hessian - j.T @ covariance @ j - printed).abs().max() > 1e-3
+    # C_f ≤ (√2‖J‖² + ‖∇²z‖)·‖q‖/‖Jᵀq‖, with ‖∇²z‖ ≥ ‖Σ_k (q_k/‖q‖)∇²z_k‖ at its least
+    least = torch.linalg.eigvalsh(network).abs().max() / q.norm()
+    right = (math.sqrt(2) * torch.linalg.matrix_norm(j, 2) ** 2 + least) * q.norm() / gradient.norm()
+    assert float(torch.linalg.eigvalsh(hessian).abs().max() / gradient.norm()) <= float(right) * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("beta", [1e-3, 0.7, 5.0, 1e3])
