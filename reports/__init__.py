@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,9 @@ def write(out: str | Path) -> Board:
     out = Path(out)
     with Store.open(out) as store:
         board = tables.build(store)
-    exports.write(board, out)
-    files.write_text(out / "leaderboard.html", page.render(board))
+    with ThreadPoolExecutor(1) as side:  # compressing the examples does not hold Python's lock
+        written = side.submit(exports.write, board, out)
+        html = page.render(board)
+        written.result()
+    files.write_text(out / "leaderboard.html", html)
     return board

@@ -109,28 +109,42 @@ class BoardColumn:
     number: float | None = None
 
 
-def _own(name: str, description: str, unit: str = "", direction: Any = "none", formula: str = "") -> BoardColumn:
-    return BoardColumn(name, Column(description, unit, direction=direction, formula=formula, source="protocol"))
+def _own(
+    name: str, description: str, unit: str = "", direction: Any = "none", formula: str = "", source: str = ""
+) -> BoardColumn:
+    return BoardColumn(name, Column(description, unit, direction=direction, formula=formula, source=source))
+
+
+_TIES = "McNemar 1947 (exact; sign flips with several seeds), Holm 1979"
+_CLOCK = "the run's own clock"
+_COUNTER = "the run's own counter, by hooks on the model"
 
 
 # The board's own columns. The measured ones stand between the first six and the rest.
 OWN: tuple[BoardColumn, ...] = (
-    _own("rank", "Place by the ranking column; equal values share a place.", formula="1 + number strictly better"),
-    _own("rank_low", "Best place it can hold.", formula="1 + number significantly better (Holm over all pairs, 5 %)"),
-    _own("rank_high", "Worst place it can hold.", formula="K - number significantly worse (Holm over all pairs, 5 %)"),
+    _own("rank", "Place by the ranking column; equal values share a place.", "place", "lower",
+         "1 + number strictly better"),
+    _own("rank_low", "Best place it can hold.", "place", "lower",
+         "1 + number significantly better (Holm over all pairs, 5 %)", _TIES),
+    _own("rank_high", "Worst place it can hold.", "place", "lower",
+         "K − number significantly worse (Holm over all pairs, 5 %)", _TIES),
     _own("defense", "Name of the defense, with the hyper-parameters that differ from its defaults."),
-    _own("seeds", "Number of trained models (training seeds) behind the numbers; values are means over them."),
+    _own("seeds", "Number of trained models (training seeds) behind the numbers; values are means over them.",
+         "models"),
     _own("n", "Distinct test images of the ranking column.", "images"),
-    _own("trust", "Grade of the checks: A, B, C (upper bound only) or INVALID (not ranked)."),
-    _own("trust_failed", "Checks that failed, separated by semicolons."),
-    _own("train_seconds", "Training time of one model, mean over seeds.", "s", "lower"),
-    _own(
-        "train_cost", "Training time relative to Standard's in the same run.", "", "lower", "train_seconds / Standard's"
-    ),
-    _own("eval_seconds", "Time of all evaluations of one model, mean over seeds.", "s"),
-    _own("eval_forwards", "Images passed forward in all evaluations of one model, mean over seeds.", "images"),
-    _own("eval_backwards", "Images passed backward in all evaluations of one model, mean over seeds.", "images"),
-)
+    _own("trust", "Grade of the checks: A, B, C (upper bound only) or INVALID (not ranked).", "grade",
+         formula="the worst grade over the seeds"),
+    _own("trust_failed", "Checks that failed, separated by semicolons.", "names"),
+    _own("train_seconds", "Training time of one model.", "s", "lower", "mean over seeds", _CLOCK),
+    _own("train_cost", "Training time relative to Standard's in the same run.", "ratio", "lower",
+         "train_seconds / train_seconds of Standard", _CLOCK),
+    _own("eval_seconds", "Time of all evaluations of one model.", "s", "none",
+         "sum over evaluations, mean over seeds", _CLOCK),
+    _own("eval_forwards", "Images passed forward in all evaluations of one model.", "images", "none",
+         "sum over evaluations, mean over seeds", _COUNTER),
+    _own("eval_backwards", "Images passed backward in all evaluations of one model.", "images", "none",
+         "sum over evaluations, mean over seeds", _COUNTER),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -158,14 +158,24 @@ def log_ticks(axes: Axes, which: str, low: float, high: float, form: str) -> Non
     """Label powers of ten in plain numbers, or finer steps where these are fewer than three."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     first, last = int(np.floor(np.log10(low))), int(np.ceil(np.log10(high)))
+    kept: list[float] = []
     for steps in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
         at = [float(f"{s}e{e}") for e in range(first, last + 1) for s in steps]
-        kept = [v for v in at if low <= v <= high]
+        kept = _apart([v for v in at if low <= v <= high], 0.075 * np.log10(high / low))
         if len(kept) >= 3:
             break
     axis.set_major_locator(FixedLocator(kept))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda v, _: form.format(v)))
+
+
+def _apart(at: list[float], least: float) -> list[float]:
+    """Leave out places nearer than `least` decades to the one before."""
+    kept: list[float] = []
+    for place in at:
+        if not kept or np.log10(place / kept[-1]) >= least:
+            kept.append(place)
+    return kept
 
 
 def spread(places: list[float], gap: float) -> list[float]:

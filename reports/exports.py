@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from bench import files
 from bench.records import Column
-from bench.reports import words
+from bench.reports import robustbench, words
 from bench.reports.board import Board, BoardColumn, Cell, Row
 from bench.stats import describe_seeds
 
@@ -40,9 +40,10 @@ def write(board: Board, out: Path) -> None:
     files.write_bytes(out / "examples.parquet", parquet_bytes(board.examples))
     if len(board.train_examples):
         files.write_bytes(out / "examples_train.parquet", parquet_bytes(board.train_examples))
-    files.write_text(out / "manifest.json", _dump(manifest(board)))
-    for row in board.rows:
-        _write_row_info(board, row, out / "model_info")
+    files.write_bytes(out / "leaderboard.parquet", parquet_bytes(leaderboard_frame(board)))
+    files.write_text(out / "manifest.json", manifest_text(board))
+    for path, text in robustbench.texts(board).items():
+        files.write_text(out / path, text)
 
 
 def names_of(column: BoardColumn) -> list[str]:
@@ -262,6 +263,16 @@ def manifest(board: Board) -> dict[str, Any]:
     }
 
 
+def row_manifest(row: Row) -> str:
+    """Return a row's entries of manifest.json, one per seed, as text."""
+    return _dump([_manifest_row(facts) for facts in row.facts.values()])
+
+
+def manifest_text(board: Board) -> str:
+    """Return manifest.json."""
+    return _dump(manifest(board))
+
+
 def _manifest_row(facts: dict[str, Any]) -> dict[str, Any]:
     kept = ("defense", "base", "version", "seed", "provenance", "hyperparameters", "recipe", "backbone", "train_cell")
     cells = {
@@ -271,62 +282,8 @@ def _manifest_row(facts: dict[str, Any]) -> dict[str, Any]:
     return {**{key: facts.get(key) for key in kept}, "training": facts["training"], "evaluations": cells}
 
 
-# RobustBench
-
-
-def _write_row_info(board: Board, row: Row, folder: Path) -> None:
-    """Write the row's file in RobustBench's form, if its clean accuracy was measured."""
-    clean = row.cells.get("clean_accuracy")
-    eps = board.plan["suite"].get("primary_eps")
-    if clean is None or clean.value is None or eps is None:
-        return
-    robust = row.cells.get(f"autoattack_l2_{eps:g}")
-    facts = next(iter(row.facts.values()))
-    sizes = f"AutoAttack on {words.plural(robust.n, 'image')}" if robust else "AutoAttack not run"
-    write_model_info(
-        folder,
-        board.plan["data"]["name"],
-        "L2",
-        row.defense,
-        clean.value,
-        robust.value if robust else None,
-        eps,
-        **_paper(facts),
-        architecture=facts.get("backbone", ""),
-        footnote=f"{words.plural(len(row.seeds), 'seed')}; {sizes}, clean accuracy on "
-        f"{words.plural(clean.n, 'image')}; {facts.get('provenance', '')}.",
-        unreliable={"": None, "A": False, "B": False}.get(row.trust, True),
-    )
-
-
-def _paper(facts: dict[str, Any]) -> dict[str, str]:
-    """Return link, authors and venue from a defense's BibTeX; its source line names the authors where it has none."""
-    fields = dict(re.findall(r"^\s*(\w+)\s*=\s*[{\"](.*?)[}\"],?\s*$", facts.get("bibtex") or "", re.MULTILINE))
-    people = re.sub(r"\\\w\{|\\\W|[{}]", "", fields.get("author", "")).split(" and ")  # accents are dropped
-    names = [" ".join(reversed(person.split(", "))) for person in people if person]
-    where = (fields.get("booktitle") or fields.get("journal", ""), fields.get("year", ""))
-    return {
-        "link": fields.get("url", ""),
-        "authors": ", ".join(names) or facts.get("source", ""),
-        "venue": ", ".join(filter(None, where)),
-    }
-
-
 def write_model_info(
-    folder: Path,
-    dataset: str,
-    threat_model: str,
-    name: str,
-    clean: float,
-    robust: float | None,
-    eps: float,
-    *,
-    link: str = "",
-    authors: str = "",
-    venue: str = "",
-    architecture: str = "",
-    footnote: str = "",
-    unreliable: bool | None = None,
+    folder: Path, dataset: str, threat_model: str, name: str, clean: float, robust: float | None, eps: float
 ) -> Path:
     """Write `<folder>/<dataset>/<threat model>/<name>.json` with RobustBench's keys and return its path.
 
@@ -338,36 +295,7 @@ def write_model_info(
         clean: clean accuracy in [0, 1].
         robust: AutoAttack's robust accuracy in [0, 1]; None: not measured, null in the file.
         eps: the budget on [0, 1] pixels; multiples of 1/255 are written as such.
-        link: address of the paper.
-        authors: who.
-        venue: where and when it appeared.
-        architecture: the backbone.
-        footnote: on how many images and seeds.
-        unreliable: whether the trust checks say so; None: not assessed, null in the file.
     """
-    path = folder / files.safe_name(dataset) / files.safe_name(threat_model) / f"{files.safe_name(name)}.json"
-    info = {
-        "link": link,
-        "name": name,
-        "authors": authors,
-        "additional_data": False,
-        "number_forward_passes": 1,
-        "dataset": dataset,
-        "venue": venue,
-        "architecture": architecture,
-        "eps": _budget(eps),
-        "clean_acc": f"{100 * clean:.2f}",
-        "reported": None,
-        "autoattack_acc": None if robust is None else f"{100 * robust:.2f}",
-        "external": None,
-        "footnote": footnote,
-        "unreliable": unreliable,
-    }
-    files.write_text(path, _dump(info))
+    path = folder / robustbench.place(dataset, threat_model, name)
+    files.write_text(path, _dump(robustbench.model_info(dataset, name, clean, robust, eps)))
     return path
-
-
-def _budget(eps: float) -> str:
-    """Return a budget as RobustBench writes it: "8/255" for a multiple of 1/255, else the number."""
-    steps = round(255 * eps)
-    return f"{steps}/255" if steps > 0 and abs(255 * eps - steps) < 1e-6 and steps % 255 else f"{eps:g}"

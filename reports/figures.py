@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from bench.reports import series, svg, words
 from bench.reports.board import Board, BoardColumn, Row
-from bench.reports.drawing import Figure, Panel, Sheet, log_ticks, room, slug, style, ticks
+from bench.reports.drawing import Figure, Panel, Sheet, log_ticks, room, slug, spread, style, ticks
+from bench.reports.flatness import curvature_against_gradient, flatness_against_robustness, rank_correlation
+from bench.reports.palette import DASHES
 from bench.reports.plane import decision_boundaries
 
 # How the lines of one quantity beside another are drawn: words, dash, whether in the defense's colour.
@@ -31,7 +33,7 @@ def draw(board: Board, tables: series.Tables) -> list[Figure]:
     """Return every figure that the board's columns allow, in the page's order."""
     drawings: tuple[Callable[[Board, series.Tables], Figure | None], ...] = (
         decision_boundaries, accuracy_against_eps, cost_against_robustness, gradient_stability,
-        curvature_against_gradient, rank_correlation, training,
+        curvature_against_gradient, flatness_against_robustness, rank_correlation, training,
     )  # fmt: skip
     with style():
         return [figure for drawing in drawings if (figure := drawing(board, tables)) is not None]
@@ -42,10 +44,10 @@ def accuracy_against_eps(board: Board, tables: series.Tables) -> Figure | None:
     families = series.families(board, fractions=True)
     rows, panels, table = series.drawn(board), [], []
     single = [c for c in board.columns if c.name == board.ranking and c.number and series.stem(c) not in families]
-    rings = f" Rings: {series.title(board)}." if single else ""
+    rings = _rings(board) if single else ""
     for family, columns in families.items():
         sheet = Sheet(board, 620, 400, (50, room(rows) if len(rows) <= DIRECT else 14, 44, 8))
-        ends = {}
+        ends, lowest = {}, 100.0
         for row in rows:
             points = [(0.0, row.cells.get("clean_accuracy"))] + [(c.number, row.cells.get(c.name)) for c in columns]
             kept = [(e, c) for e, c in points if c is not None and not words.missing(c.value)]
@@ -59,19 +61,20 @@ def accuracy_against_eps(board: Board, tables: series.Tables) -> Figure | None:
             sheet.line(row, [e for e, _ in kept], middle)
             if kept:
                 ends[row.defense] = middle[-1]
+                lowest = min(lowest, *low)
             for other in single:
                 if (reached := series.value(row, other.name)) is not None:
                     ring = {"color": sheet.looks[row.defense].colour, "mfc": "none", "mew": 1.4, "ms": 8, "marker": "o"}
                     sheet.mark(sheet.axes.plot([other.number], [100 * reached], clip_on=False, **ring)[0], row)
             table.append((row.defense, words.label(family), *(words.percent(c.value, c.n) for _, c in kept)))
-        last = columns[-1].number or 0.0
-        sheet.axes.set(xlabel="Perturbation budget ε (ε = 0: clean images)", ylabel="", ylim=(-2, 102))
+        last, bottom = columns[-1].number or 0.0, max(-2.0, 10 * (lowest // 10) - 2)
+        sheet.axes.set(xlabel="Perturbation budget ε (ε = 0: clean images)", ylabel="", ylim=(bottom, 102))
         ticks(sheet.axes, [0.0, *(c.number or 0.0 for c in columns)], "{:g}", "x", least=0.03 * last)
         sheet.axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.0f} %"))
         sheet.axes.grid(visible=False, axis="x")
         sheet.axes.set_xlim(-0.02 * last, 1.02 * last)
         if len(rows) <= DIRECT:
-            sheet.label_ends(rows, ends, last, gap=4.6)
+            sheet.label_ends(rows, ends, last, gap=0.044 * (102 - bottom))
         panels.append(Panel(f"Under {words.label(family)}", sheet.finish(f"accuracy-{slug(family)}")))
     if not panels:
         return None
@@ -88,6 +91,12 @@ def accuracy_against_eps(board: Board, tables: series.Tables) -> Figure | None:
         header=("Defense", "Attack", "ε = 0, %", *(f"ε = {c.number:g}, %" for c in budgets)),
         numbers=tuple(table),
     )
+
+
+def _rings(board: Board) -> str:
+    """Say what the rings are, and on how many images, where these are not those of the curves."""
+    sizes = {r.cells[board.ranking].n for r in series.drawn(board) if board.ranking in r.cells}
+    return f" Rings: {series.title(board)}, on {words.plural(max(sizes, default=0), 'image')}."
 
 
 def _eps_alt(board: Board, columns: list[BoardColumn]) -> str:
@@ -205,76 +214,6 @@ def _stability_alt(rows: list[Row], column: BoardColumn) -> str:
     return f"Mean relative gradient change at radius {column.number:g}: {'; '.join(parts)}."
 
 
-def curvature_against_gradient(board: Board, tables: series.Tables) -> Figure | None:
-    """Draw curvature against gradient norm: a cloud of images and the board's mean per defense."""
-    x, y = "gradient_norm", "curvature"
-    rows = [r for r in series.drawn(board) if series.value(r, x) and series.value(r, y)]
-    if not rows or x not in board.examples or y not in board.examples:
-        return None
-    sheet = Sheet(board, 620, 440, (56, 10, 44, 8))
-    for row in rows:
-        points, look = series.cloud(tables[row.defense], x, y), sheet.looks[row.defense]
-        dots = sheet.axes.scatter(points[:, 0], points[:, 1], s=9, color=look.colour, alpha=0.3, lw=0)
-        sheet.mark(dots, row)
-    for row in rows:
-        sheet.line(row, [series.value(row, x)], [series.value(row, y)], markersize=10, ls="none", zorder=5)
-    sheet.axes.set(xscale="log", yscale="log", xlabel="Gradient norm ‖∇f‖ (log scale)", ylabel="Curvature (log scale)")
-    for axis, limits in (("x", sheet.axes.get_xlim()), ("y", sheet.axes.get_ylim())):
-        log_ticks(sheet.axes, axis, *limits, "{:g}")
-    flattest = min(rows, key=lambda r: series.value(r, y) or 0.0)
-    smallest = min(rows, key=lambda r: series.value(r, x) or 0.0)
-    return Figure(
-        name="curvature",
-        title="Flat is not the same as small gradients",
-        caption=f"Each faint dot is one test image (up to {series.CLOUD} per defense); large marks are the means on "
-        "the board. Low means flat (low normalised curvature), left means small gradients.",
-        alt=f"Lowest mean curvature: {flattest.defense}; smallest mean gradient norm: {smallest.defense}.",
-        panels=(Panel("", sheet.finish("curvature")),),
-        wide=True,
-        header=("Defense", "Gradient norm", "Curvature"),
-        numbers=tuple(
-            (r.defense, words.number(series.value(r, x)), words.number(series.value(r, y))) for r in rows
-        ),
-    )  # fmt: skip
-
-
-def rank_correlation(board: Board, tables: series.Tables) -> Figure | None:
-    """Draw the rank correlations of flatness with robustness, a dot per defense, one panel per flatness."""
-    found = series.correlations(board, tables)
-    if not found:
-        return None
-    panels, rows = [], series.drawn(board)
-    for column in dict.fromkeys(c.flatness for c in found):
-        sheet = Sheet(board, 280, 30 + 22 * len(rows), (room(rows), 12, 24, 4))
-        for place, row in enumerate(rows):
-            for c in (c for c in found if c.defense == row.defense and c.flatness == column):
-                hollow = c.robustness == "margin"
-                look = sheet.looks[row.defense]
-                face = {"markerfacecolor": svg.PAPER, "markeredgecolor": look.colour, "markeredgewidth": 1.5}
-                dot = sheet.axes.plot(c.rho, place, marker="o", ms=7, color=look.colour, **(face if hollow else {}))[0]
-                sheet.mark(dot, row)
-        sheet.axes.axvline(0, color=svg.STRONG, lw=1, zorder=0)
-        sheet.axes.set(xlim=(-1.05, 1.05), ylim=(len(rows) - 0.5, -0.5))
-        ticks(sheet.axes, [-1.0, -0.5, 0.0, 0.5, 1.0], "{:g}", "x")
-        sheet.axes.yaxis.set_major_locator(FixedLocator(range(len(rows))))
-        sheet.axes.set_yticklabels([words.short(r.defense) for r in rows])
-        sheet.axes.grid(visible=False, axis="y")
-        panels.append(Panel(words.label(column), sheet.finish(f"correlation-{slug(column)}")))
-    strongest = max(found, key=lambda c: abs(c.rho))
-    return Figure(
-        name="correlation",
-        title="Does flatness explain robustness here?",
-        caption="Spearman's rank correlation over the correctly classified images of each defense, mean over seeds. "
-        "Filled: with the smallest budget that broke the image; hollow: with the clean margin. Far left: the flatter "
-        "the loss around an image, the harder it was to break; 0: flatness tells nothing.",
-        alt=f"Strongest: {strongest.flatness} with {strongest.robustness} of {strongest.defense}, {strongest.rho:.2f}.",
-        panels=tuple(panels),
-        legend="never",
-        header=("Defense", "Flatness", "Robustness", "ρ", "n"),
-        numbers=tuple((c.defense, words.label(c.flatness), c.robustness, f"{c.rho:.2f}", str(c.n)) for c in found),
-    )
-
-
 def training(board: Board, tables: series.Tables) -> Figure | None:
     """Draw what the training logs hold: loss, accuracy, and the layers' sums where they exist."""
     quantities = (
@@ -283,7 +222,7 @@ def training(board: Board, tables: series.Tables) -> Figure | None:
         ("sum_abs_log_gamma", "Σ|log γ| of the normalisations", False),
         ("max_sigma_error", "Largest error of a spectral norm", True),
     )  # fmt: skip
-    panels = []
+    panels, table = [], []
     for quantity, title, log in quantities:
         lines = [(row, *run) for row in series.drawn(board) for run in series.epochs(board, row, quantity)]
         if not lines:
@@ -291,18 +230,62 @@ def training(board: Board, tables: series.Tables) -> Figure | None:
         sheet = Sheet(board, 280, 220, (42, 12, 40, 8))
         for row, _, x, y in lines:
             sheet.line(row, x, y, marker=False, lw=1.3)
-        if log and all((y > 0).all() for *_, y in lines):
+        heights = np.concatenate([y for *_, y in lines])
+        if log and (heights > 0).all() and heights.max() > 4 * heights.min():
             sheet.axes.set_yscale("log")
             log_ticks(sheet.axes, "y", *sheet.axes.get_ylim(), "{:g}")
+        elif quantity.endswith("accuracy"):
+            sheet.axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
         sheet.axes.set(xlabel="Epoch")
         sheet.axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         panels.append(Panel(title, sheet.finish(f"training-{slug(quantity)}")))
+        table += [(row.defense, title, str(seed), str(x[-1]), words.number(float(y[-1]))) for row, seed, x, y in lines]
     if not panels:
         return None
     return Figure(
         name="training",
         title="How the trainings went",
-        caption="One line per seed.",
+        caption="One line per seed, in the defense's colour. The loss holds every term of the objective, so that "
+        "losses of different defenses are not comparable; each defense's section shows its terms apart.",
         alt="Training curves: " + ", ".join(panel.title for panel in panels) + ".",
         panels=tuple(panels),
+        header=("Defense", "Quantity", "Seed", "Last epoch", "Value there"),
+        numbers=tuple(table),
     )
+
+
+def loss_terms(board: Board, row: Row) -> Figure | None:
+    """Draw the terms of one defense's objective over its training; None where the loss has a single term."""
+    logs = {seed: board.logs.get((row.defense, seed), []) for seed in row.seeds}
+    names = list(dict.fromkeys(name for log in logs.values() for record in log for name in record.get("terms") or ()))
+    if len(names) < 2 or max(map(len, logs.values())) < 2:
+        return None
+    with style():
+        sheet = Sheet(board, 420, 240, (46, 16 + 6.3 * max(map(len, names)), 40, 8))
+        ends: list[float] = []
+        for name, dash in zip(names, DASHES * len(names), strict=False):
+            for log in logs.values():
+                found = [(r["epoch"], float(r["terms"][name])) for r in log if (r.get("terms") or {}).get(name)]
+                kept = np.array([pair for pair in found if 0 < pair[1] < np.inf]).reshape(-1, 2)
+                sheet.line(row, *kept.T, marker=False, lw=1.3, **({"dashes": dash} if dash else {}))
+            ends.append(float(kept[-1, 1]) if len(kept) else np.nan)
+        sheet.axes.set(yscale="log", xlabel="Epoch")
+        sheet.axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        log_ticks(sheet.axes, "y", *sheet.axes.get_ylim(), "{:g}")
+        _name_ends(sheet, row, names, ends)
+        drawing = sheet.finish(f"terms-{slug(row.anchor)}")
+    last = ", ".join(f"{name} {words.number(end)}" for name, end in zip(names, ends, strict=True))
+    return Figure(f"terms-{row.anchor}", "", "", f"Terms of the loss at the last epoch: {last}.", (Panel("", drawing),))
+
+
+def _name_ends(sheet: Sheet, row: Row, names: list[str], ends: list[float]) -> None:
+    """Write each term's name at the right end of its curve, pushed apart on the log axis."""
+    low, high = np.log10(sheet.axes.get_ylim())
+    order = sorted((i for i in range(len(names)) if ends[i] > 0), key=lambda i: ends[i])
+    places = spread([float(np.log10(ends[i])) for i in order], 0.08 * (high - low))
+    right = sheet.axes.get_xlim()[1]
+    for i, place in zip(order, places, strict=True):
+        sheet.axes.annotate(
+            names[i], (right, 10**place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=10.5,
+            color=sheet.looks[row.defense].colour, annotation_clip=False,
+        )  # fmt: skip

@@ -5,20 +5,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from bench.reports import exports, figures, prose, sections, series, view, words
-from bench.reports.board import Board
+from bench.reports import exports, figures, prose, robustbench, sections, series, view, words
+from bench.reports.board import OWN, Board
 from bench.reports.drawing import Figure
 from bench.reports.palette import styles
-from bench.reports.summary import summary
+from bench.reports.summary import headline, repeat, summary
 
 
 def render(board: Board) -> str:
@@ -50,11 +50,22 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    filters = (words.number, words.duration, words.count, words.label, words.moment, words.spelled, words.points)
+    filters = (
+        words.number,
+        words.duration,
+        words.count,
+        words.label,
+        words.moment,
+        words.spelled,
+        words.points,
+        words.p_value,
+    )
     environment.filters |= {f.__name__: f for f in filters} | {
         "href": href,
         "breakable": breakable,
         "blocks": prose.blocks,
+        "kinds": kinds,
+        "spoken": spoken,
         "code": prose.code,
     }
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "ensure_ascii": False}
@@ -70,6 +81,22 @@ def href(link: str) -> str:
     return link if link.startswith(("https://", "http://")) else "#"
 
 
+def kinds(lines: Sequence[Sequence[str]]) -> list[bool]:
+    """Tell of each column of a table of texts whether it holds numbers, which are set flush right."""
+    columns = list(zip_longest(*lines, fillvalue=""))
+    return [k > 0 and all(_NUMERIC.match(text) or not text for text in column) for k, column in enumerate(columns)]
+
+
+_NUMERIC = re.compile(r"[−–-]?[\d∞]|–$|−?∞")
+
+
+def spoken(value: Any) -> str:
+    """Return an argument as readers see it: lists without brackets, nothing as "none"."""
+    if isinstance(value, list | tuple):
+        return ", ".join(spoken(v) for v in value) or "none"
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value) if value != "" else "none"
+
+
 def breakable(name: str) -> Markup:
     """Return a name, escaped, that may break into lines after "_" and ","."""
     return Markup("<wbr>").join(re.split(r"(?<=[_,])", name))
@@ -77,25 +104,34 @@ def breakable(name: str) -> Markup:
 
 def _context(board: Board) -> dict[str, Any]:
     columns, tables = view.view_columns(board), series.tables(board)
-    slots = {name: style.slot for name, style in styles(series.names(board)).items()}
-    rows = view.view_rows(columns, slots, list(board.rows))
+    rows = view.view_rows(columns, styles(series.names(board)), list(board.rows))
     return {
         "board": board,
         "plan": board.plan,
         "columns": columns,
         "rows": [item for item in rows if item.row.rank is not None or not board.ranking],
         "apart": [item for item in rows if item.row.rank is None and board.ranking],
+        "headline": headline(board),
         "answers": summary(board),
+        "repeat": repeat(board),
         "attack": series.title(board),
         "glossary": [list(group) for _, group in groupby(columns, key=lambda c: (c.heading, c.facts))],
         "figures": [_safe(figure) for figure in figures.draw(board, tables)],
         "sections": {row.defense: sections.section(board, row, tables[row.defense]) for row in board.rows},
+        "terms": {row.defense: _drawn(figures.loss_terms(board, row)) for row in board.rows},
         "columns_of_examples": list(_example_columns(board)),
         "downloads": _downloads(board),
         "claims": board.claims,
         "shower": view.shower,
+        "unit": view.unit,
+        "own": {column.name: column.facts for column in OWN},
+        "tip": view.tip,
         "differs": ", ".join(f"{k} = {v}" for k, v in board.plan["overrides"].items() if not isinstance(v, list)),
     }
+
+
+def _drawn(figure: Figure | None) -> Figure | None:
+    return None if figure is None else _safe(figure)
 
 
 def _safe(figure: Figure) -> Figure:
@@ -103,16 +139,38 @@ def _safe(figure: Figure) -> Figure:
     return replace(figure, panels=tuple(replace(p, svg=Markup(p.svg)) for p in figure.panels))
 
 
-def _downloads(board: Board) -> list[tuple[str, str, str]]:
-    """Return (file name, media type, text) of what the buttons save; the same texts as the files beside the page."""
+@dataclass(frozen=True)
+class Download:
+    """What one button saves: the same content as the file beside the page; bytes are held in base64."""
+
+    name: str
+    media: str
+    what: str
+    content: str
+    binary: bool = False
+
+
+def _downloads(board: Board) -> list[Download]:
+    """Return what the buttons save."""
+    table = exports.parquet_bytes(exports.leaderboard_frame(board))
+    infos = robustbench.archive(board)
     files = [
-        ("leaderboard.csv", "text/csv", exports.csv_text(board)),
-        ("leaderboard.json", "application/json", exports.json_text(board)),
-        ("leaderboard.md", "text/markdown", exports.markdown_text(board)),
-        ("leaderboard.tex", "application/x-tex", exports.latex_text(board)),
+        Download("leaderboard.csv", "text/csv", "CSV", exports.csv_text(board)),
+        Download("leaderboard.json", "application/json", "JSON", exports.json_text(board)),
+        Download("leaderboard.md", "text/markdown", "Markdown", exports.markdown_text(board)),
+        Download("leaderboard.tex", "application/x-tex", "LaTeX", exports.latex_text(board)),
+        Download("leaderboard.parquet", "application/vnd.apache.parquet", "Parquet", _base64(table), binary=True),
+        Download("model_info.zip", "application/zip", "RobustBench model_info", _base64(infos), binary=True),
+        Download("manifest.json", "application/json", "Manifest", exports.manifest_text(board)),
     ]
     bibtex = dict.fromkeys(f["bibtex"].strip() for r in board.rows for f in r.facts.values() if f.get("bibtex"))
-    return files + ([("leaderboard.bib", "application/x-bibtex", "\n\n".join(bibtex) + "\n")] if bibtex else [])
+    return files + (
+        [Download("leaderboard.bib", "application/x-bibtex", "BibTeX", "\n\n".join(bibtex) + "\n")] if bibtex else []
+    )
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 def _example_columns(board: Board) -> Iterable[tuple[str, str, dict[str, Any]]]:

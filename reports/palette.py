@@ -7,6 +7,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 
+# matplotlib's markers as paths in a box of 12 × 12, so that legends show the same mark as the figures.
+SHAPES: dict[str, str] = {
+    "o": "M6 1a5 5 0 1 0 .01 0z",
+    "s": "M1.6 1.6h8.8v8.8H1.6z",
+    "^": "M6 .8l5.4 10H.6z",
+    "D": "M6 .2L11.8 6 6 11.8.2 6z",
+    "v": "M6 11.2l5.4-10H.6z",
+    "P": "M4.2.8h3.6v3.4h3.4v3.6H7.8v3.4H4.2V7.8H.8V4.2h3.4z",
+    "X": "M3.3.8L6 3.5 8.7.8l2.5 2.5L8.5 6l2.7 2.7-2.5 2.5L6 8.5l-2.7 2.7L.8 8.7 3.5 6 .8 3.3z",
+    "<": "M.8 6l10-5.4v10.8z",
+    ">": "M11.2 6l-10-5.4v10.8z",
+    "p": "M6 .6l5.4 3.9-2.1 6.4H2.7L.6 4.5z",
+}
 DASHES: tuple[tuple[float, ...], ...] = ((), (4, 1.6), (1.2, 1.4), (6, 1.5, 1.2, 1.5))
 
 

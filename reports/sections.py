@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.reports import words
+from bench.reports import exports, words
 from bench.reports.board import Board, Row
 from bench.reports.pictures import Gallery, gallery
 from bench.reports.series import numbers
@@ -25,6 +25,8 @@ class Section:
 
     Attributes:
         command: what makes this row alone.
+        belief: whether the row can be believed, in sentences.
+        manifest: its entries of manifest.json, as text.
         stages: (stage, images, share in per cent) of what broke the images under the ranking attack.
         tightness: headings and lines of measured over bound, for what must hold.
         rates: headings and lines of measured over stated, for what may fail.
@@ -40,6 +42,8 @@ class Section:
     """
 
     command: str
+    belief: tuple[str, ...]
+    manifest: str
     stages: Lines
     tightness: tuple[tuple[str, ...], Lines]
     rates: tuple[tuple[str, ...], Lines]
@@ -58,6 +62,8 @@ def section(board: Board, row: Row, table: pd.DataFrame) -> Section:
     """Return everything that the section of a defense shows; `table` holds its examples."""
     return Section(
         command=row_command(board.plan, row),
+        belief=tuple(_belief(board, row)),
+        manifest=exports.row_manifest(row),
         stages=tuple(_stages(board, table)),
         tightness=_ratios(board, table, "tightness_"),
         rates=_ratios(board, table, "ratio_"),
@@ -92,6 +98,34 @@ def row_command(plan: dict[str, Any], row: Row) -> str:
         skip = not skip and option and "=" not in part
     seeds = ",".join(str(s) for s in row.seeds)
     return shlex.join([*kept, "--defense", row.defense, "--seeds", seeds])
+
+
+def _belief(board: Board, row: Row) -> Iterator[str]:
+    """Yield what speaks for and against the row's numbers, in words."""
+    short, sentence = words.GRADES[row.trust]
+    yield f"{short[:1].upper()}{short[1:]}. {sentence}"
+    if row.trust_failed:
+        yield f"Failed checks: {', '.join(row.trust_failed)}."
+    if row.bound_violations is None:
+        yield "No proved bound was checked on it."
+    else:
+        k = row.bound_violations
+        yield "No proved bound was violated." if k == 0 else f"{words.plural(k, 'proved bound')} violated."
+    known = row.cells.get(board.ranking.replace("autoattack", "best_known", 1))
+    own = row.cells.get(board.ranking)
+    if known and own and known is not own and known.value is not None and own.value is not None:
+        lost = round((own.value - known.value) * own.n * len(own.by_seed))
+        yield (
+            "Adversarial examples made for the other defenses broke nothing more."
+            if lost == 0
+            else f"Adversarial examples made for the other defenses broke {words.plural(lost, 'image')} more."
+        )
+    if own and len(own.by_seed) > 1:
+        values = sorted(own.by_seed.values())
+        ends = " to ".join(words.percent(v, own.n) for v in (values[0], values[-1]))
+        yield f"Its {len(values)} trained models range from {ends}\u00a0%."
+    elif own:
+        yield "It was trained once: nothing is known of how far another training would differ."
 
 
 def _stages(board: Board, table: pd.DataFrame) -> Iterator[tuple[str, ...]]:
@@ -190,6 +224,8 @@ def _notes(table: pd.DataFrame) -> Iterator[str]:
 def _columns(table: pd.DataFrame) -> Iterator[tuple[str, ...]]:
     """Yield mean, median, 5 %, 95 % and the missing of every per-example number; of a flag the share of true."""
     for name in table.columns.drop(["defense", "seed", "index", "label"], errors="ignore"):
+        if pd.api.types.is_string_dtype(table[name].dtype):
+            continue
         v = numbers(table, name)
         missing, v = int(np.isnan(v).sum()), v[~np.isnan(v)]
         if not len(v):

@@ -153,13 +153,34 @@ class Correlation:
     n: int
 
 
+def flat_columns(board: Board) -> list[str]:
+    """Return the measures of flatness on the board: curvature, gradient norm, the widest stability of each family."""
+    flat = [c for c in ("curvature", "gradient_norm") if c in board.examples]
+    return flat + [columns[-1].name for columns in families(board, fractions=False).values()]
+
+
+def across(board: Board, rows: list[Row], column: str) -> float | None:
+    """Return Spearman's rank correlation of a column with the ranking one across defenses; None below four."""
+    found = [(value(r, column), value(r, board.ranking)) for r in rows]
+    known = np.array([(a, b) for a, b in found if a is not None and b is not None], dtype="float64")
+    if len(known) < 4 or (np.ptp(known, axis=0) == 0).any():
+        return None
+    ranks = rankdata(known, axis=0)
+    return float(np.corrcoef(ranks.T)[0, 1])
+
+
+def budgets(board: Board) -> list[float]:
+    """Return every budget that some attack was run at, ascending."""
+    fractions = (c for c in board.columns if c.facts.aggregate == "fraction")
+    return sorted({c.number for c in fractions if c.number is not None})
+
+
 def correlations(board: Board, split: Tables) -> list[Correlation]:
     """Return the rank correlations of curvature, gradient norm and the widest stability with margin and distance.
 
     Over the correctly classified images that have all of them; a defense with fewer than 8 is left out.
     """
-    flat = [c for c in ("curvature", "gradient_norm") if c in board.examples]
-    flat += [f"{stem(columns[-1])}_{columns[-1].number:g}" for columns in families(board, fractions=False).values()]
+    flat = flat_columns(board)
     targets = [t for t in ("margin", DISTANCE) if t == DISTANCE or t in board.examples]
     found = []
     for row in drawn(board):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.reports import series, words
-from bench.reports.board import Board, Cell, Row
+from bench.reports.board import Board, Cell, Pair, Row
+from bench.stats import ALPHA
 
 
 @dataclass(frozen=True)
@@ -19,32 +20,88 @@ class Answer:
 
 def summary(board: Board) -> list[Answer]:
     """Return the answers: which is best, is it really better, can I believe it, what did it cost."""
-    rows = [r for r in board.rows if r.rank is not None and board.ranking in r.cells]
+    rows = ranked(board)
     if not rows:
-        why = "No attack has been run to its end." if board.ranking else "The suite runs no attack that could rank."
-        return [Answer("Which is best?", "Nothing is ranked", (why,))]
+        return [_nothing(board)]
     return [_best(board, rows), _better(board, rows), _believe(board, rows), _cost(rows)]
 
 
-def _cell(board: Board, row: Row) -> Cell:
-    return row.cells[board.ranking]
+def headline(board: Board) -> str:
+    """Return the whole answer in one sentence: who ranks first by what, and whether its lead is resolved."""
+    rows = ranked(board)
+    if not rows:
+        return " ".join(_nothing(board).sentences)
+    top, cell = rows[0], rows[0].cells[board.ranking]
+    first = f"{top.defense} ranks first by {series.title(board)}: {_share(cell, interval=True)}"
+    if len(rows) == 1:
+        return f"{first}. Nothing else is ranked."
+    following, pair = rows[1], _pair(board, rows[0], rows[1])
+    lead = f"its lead over {following.defense}, {_gap(board, top, following)}"
+    if pair is None:
+        return f"{first}; {lead}."
+    verdict = "is resolved" if pair.p_holm < ALPHA else "is not resolved"
+    return f"{first}; {lead}, {verdict} ({_evidence(pair)})."
 
 
-def _percent(cell: Cell, value: float | None) -> str:
-    return f"{words.percent(value, cell.n)}\u00a0%"
+def ranked(board: Board) -> list[Row]:
+    """Return the rows that have a place, best first."""
+    return [r for r in board.rows if r.rank is not None and board.ranking in r.cells]
+
+
+def _nothing(board: Board) -> Answer:
+    """Say why nothing is ranked, and what there is instead."""
+    why = "No attack has been run to its end." if board.ranking else "The suite runs no attack that could rank."
+    sentences = [why]
+    clean = [
+        (c.value, r.defense, c) for r in board.rows if (c := r.cells.get("clean_accuracy")) and c.value is not None
+    ]
+    if clean:
+        _, name, cell = max(clean, key=lambda found: found[0])
+        sentences.append(f"Without an attack the best is {name}: {_share(cell, interval=True)}.")
+    failed = sum(len(r.failures) for r in board.rows)
+    if failed:
+        sentences.append(f"{words.plural(failed, 'cell')} failed; the causes stand below.")
+    return Answer("Which is best?", "Nothing is ranked", tuple(sentences))
+
+
+def _share(cell: Cell, interval: bool = False) -> str:
+    """Return a cell as "70 %", with its interval as "70 % [57, 79]"."""
+    text = f"{words.percent(cell.value, cell.n)}\u00a0%"
+    if interval and cell.low is not None and cell.high is not None:
+        text += f" [{words.percent(cell.low, cell.n)},\u00a0{words.percent(cell.high, cell.n)}]"
+    return text
+
+
+def _pair(board: Board, a: Row, b: Row) -> Pair | None:
+    return next((p for p in board.pairs if {p.a, p.b} == {a.defense, b.defense}), None)
+
+
+def _gap(board: Board, a: Row, b: Row) -> str:
+    """Return the difference of two rows in points, e.g. "11 points"."""
+    gap = 100 * ((a.cells[board.ranking].value or 0.0) - (b.cells[board.ranking].value or 0.0))
+    return f"{gap:.{words.decimals(a.cells[board.ranking].n)}f} points"
+
+
+def _evidence(pair: Pair) -> str:
+    return f"{_p(pair)}, n\u00a0=\u00a0{pair.n:,}"
+
+
+def _p(pair: Pair) -> str:
+    """Return "p = 0.14" or "p < 0.0001"."""
+    return f"p\u00a0=\u00a0{words.p_value(pair.p_holm)}".replace("=\u00a0<", "<")
 
 
 def _best(board: Board, rows: list[Row]) -> Answer:
-    top, cell = rows[0], _cell(board, rows[0])
+    top, cell = rows[0], rows[0].cells[board.ranking]
     tied = [r.defense for r in rows[1:] if r.rank_low == 1]
-    sentence = f"It still classifies {_percent(cell, cell.value)} of the test images right under {series.title(board)}"
+    sentence = f"It still classifies {_share(cell)} of the test images right under {series.title(board)}"
     if cell.low is not None and cell.high is not None:
         low, high = words.percent(cell.low, cell.n), words.percent(cell.high, cell.n)
         sentence += f" (95 % interval {low}–{high}\u00a0%, {words.plural(cell.n, 'image')})"
-    clean = top.cells.get("clean_accuracy")
     sentences = [sentence + "."]
+    clean = top.cells.get("clean_accuracy")
     if clean is not None and not words.missing(clean.value):
-        sentences.append(f"Without an attack it is right on {_percent(clean, clean.value)}.")
+        sentences.append(f"Without an attack it is right on {_share(clean)}.")
     if tied:
         sentences.append(f"{words.listing(tied)} could hold first place as well.")
     return Answer("Which is best?", top.defense if not tied else f"{top.defense}, in a tie", tuple(sentences))
@@ -54,37 +111,43 @@ def _better(board: Board, rows: list[Row]) -> Answer:
     question = "Is it really better than the next?"
     if len(rows) == 1:
         return Answer(question, "There is no next", ("Only one defense is ranked.",))
-    top, following = rows[0], rows[1]
-    a, b = _cell(board, top), _cell(board, following)
-    gap = 100 * ((a.value or 0.0) - (b.value or 0.0))
-    behind = f"{gap:.{words.decimals(a.n)}f}"
-    sentences = [f"The next, {following.defense}, is {behind} points behind."]
-    if float(behind) == 0:
-        sentences = [f"The next, {following.defense}, reaches the same."]
+    top, following, pair = rows[0], rows[1], _pair(board, rows[0], rows[1])
+    level = top.cells[board.ranking].value == following.cells[board.ranking].value
+    behind = "reaches the same" if level else f"is {_gap(board, top, following)} behind"
+    sentences = [f"The next, {following.defense}, {behind}."]
+    tied = following.rank_low == 1
+    if pair is not None:
+        sentences.append(
+            f"On the same {words.plural(pair.n, 'image')} it wins {pair.only_a} and loses {pair.only_b}: {_p(pair)} "
+            f"after correction for {words.plural(len(board.pairs), 'pair')}, "
+            f"{'too weak to tell them apart' if tied else 'so they differ'}."
+        )
+    beaten = [r.defense for r in rows[1:] if (p := _pair(board, top, r)) and p.p_holm < ALPHA]
+    if tied and beaten:
+        others = "all the others" if len(beaten) == len(rows) - 2 > 2 else words.listing(beaten)
+        sentences.append(f"It is shown to be better than {others}.")
+    elif tied:
+        sentences.append("It is not shown to be better than any other either.")
     if board.resolvable is not None:
         least = f"{100 * board.resolvable:.1f}"
-        sentences.append(f"With {words.plural(a.n, 'image')}, gaps under {least} points cannot be told from chance.")
-    tied = following.rank_low == 1
-    if tied:
-        sentences.append("Paired tests on the same images do not separate them.")
-        places = words.rank_range(top.rank_low, top.rank_high)
-        sentences.append(f"Its true place is anywhere in {places}.")
-    else:
-        sentences.append("Paired tests on the same images, corrected for all pairs, separate them.")
-    return Answer(question, "No, they are tied" if tied else "Yes", tuple(sentences))
+        sentences.append(
+            f"On {words.plural(top.n, 'image')} a typical pair must differ by {least} points to be told apart."
+        )
+    return Answer(question, "No, not shown" if tied else "Yes", tuple(sentences))
 
 
 def _believe(board: Board, rows: list[Row]) -> Answer:
-    grades = {r.trust for r in rows}
     top, data = rows[0], board.plan["data"]
     sentences = []
-    if grades == {""}:
+    if {r.trust for r in rows} == {""}:
         short = "With care: trust was not assessed"
-        sentences.append("No check for masked gradients was run, so each number is what these attacks found, no more.")
+        sentences.append(words.GRADES[""][1])
     else:
-        short = f"The best row has trust {top.trust or 'not assessed'}"
+        short = f"{top.defense}: {words.GRADES[top.trust][0]}"
+        sentences.append(words.GRADES[top.trust][1])
         if top.trust_failed:
-            sentences.append(f"Failed checks of the best row: {', '.join(top.trust_failed)}.")
+            sentences.append(f"Failed checks: {', '.join(top.trust_failed)}.")
+    sentences += _transferred(board, top)
     violations = [r.bound_violations for r in board.rows if r.bound_violations is not None]
     if violations:
         k = sum(violations)
@@ -97,6 +160,18 @@ def _believe(board: Board, rows: list[Row]) -> Answer:
     if apart:
         sentences.append(f"Not ranked: {words.listing(apart)}.")
     return Answer("Can I believe it?", short, tuple(sentences))
+
+
+def _transferred(board: Board, top: Row) -> list[str]:
+    """Say what the examples found against the other rows broke of the best one beyond its own attack."""
+    name = board.ranking.replace("autoattack", "best_known", 1)
+    own, known = top.cells.get(board.ranking), top.cells.get(name)
+    if name == board.ranking or own is None or known is None or own.value is None or known.value is None:
+        return []
+    if own.value == known.value:
+        return ["Adversarial examples made for the other defenses broke nothing that its own attack had not."]
+    lost = 100 * (own.value - known.value)
+    return [f"Adversarial examples made for the other defenses cost it {lost:.1f} points more: its attack is too weak."]
 
 
 def _audit(board: Board) -> list[str]:
@@ -121,7 +196,11 @@ def _seeds(k: int) -> str:
 
 def _cost(rows: list[Row]) -> Answer:
     top = rows[0]
-    short = f"{top.train_cost:.1f}× standard training" if top.train_cost is not None else "See the table"
+    short = "See the table"
+    if top.train_cost is not None:
+        short = f"{top.train_cost:.1f}× standard training"
+    elif top.train_seconds is not None:
+        short = f"{words.duration(top.train_seconds)} of training"
     sentences = []
     if top.train_seconds is not None:
         sentences.append(f"Training {top.defense} took {words.duration(top.train_seconds)} per seed.")
@@ -134,3 +213,17 @@ def _cost(rows: list[Row]) -> Answer:
     if cheapest is not None and cheapest is not top:
         sentences.append(f"The cheapest, {cheapest.defense}, cost {cheapest.train_cost:.2f}×.")
     return Answer("What did it cost?", short, tuple(sentences))
+
+
+def repeat(board: Board) -> str:
+    """Say how long the whole run took, on what, and which state of the code made it."""
+    facts = [f for row in board.rows for f in row.facts.values()]
+    seconds = sum(f.get("training", {}).get("seconds", 0.0) for f in facts)
+    seconds += sum(i.get("seconds", 0.0) for f in facts for i in f.get("info", {}).values())
+    where = board.plan["environment"]
+    device = where.get("device_name") or where.get("device", "")
+    commit = (where.get("commit") or "")[:10]
+    state = f"bench {where.get('bench', '')}" + (f" at commit {commit}" if commit else "")
+    changed = " with local changes" if where.get("dirty") else ""
+    took = f"It took {words.duration(seconds)} of computing" if seconds else "It ran"
+    return f"{took} on {device or 'an unnamed device'}, with {state}{changed}; finished parts are not computed again."

@@ -74,12 +74,20 @@ def _columns(plan: dict[str, Any], runs: list[Run]) -> list[BoardColumn]:
                     numbers = _match(pattern, name.removeprefix(prefix)) if name.startswith(prefix) else None
                     if numbers is not None:
                         board = prefix + str(words["board"]).format(**numbers)
-                        number = float(next(iter(numbers.values()))) if numbers else None
+                        number = _number(board, numbers)
                         column = BoardColumn(board, Column(**words), key, name, number)
                         sort = (column.facts.aggregate != "fraction", place, order, number or 0.0)
                         found.setdefault(board, (sort, column))
                         break
     return [column for _, column in sorted(found.values(), key=lambda pair: pair[0])]
+
+
+def _number(board: str, numbers: dict[str, str]) -> float | None:
+    """Return the budget or radius in a column's name: of its placeholder, else what it ends in."""
+    found = next(iter(numbers.values()), None)
+    if found is None and (match := re.fullmatch(rf".*_{_NUMBER}", board)):
+        found = match[1]
+    return None if found is None else float(found)
 
 
 def _match(pattern: str, name: str) -> dict[str, str] | None:

@@ -10,6 +10,7 @@ from typing import Any
 from bench.records import Column
 from bench.reports import series, words
 from bench.reports.board import Board, BoardColumn, Cell, Row
+from bench.reports.palette import SHAPES, Style
 
 # The board's own columns: name → (heading, second line, form of the number, shown before the reader chooses).
 OWN: dict[str, tuple[str, str, str, bool]] = {
@@ -45,6 +46,7 @@ class ViewColumn:
         facts: description, unit, direction, formula, source.
         form: "fraction", "value", "count", "ratio", "seconds" or "text".
         shown: whether it is visible before the reader chooses.
+        tip: what the tooltip says.
         domain: ends of the scale of its interval bars, None without bars.
         ranking: whether it is the one that ranks.
     """
@@ -55,6 +57,7 @@ class ViewColumn:
     facts: Column
     form: str
     shown: bool
+    tip: str
     domain: tuple[float, float] | None = None
     ranking: bool = False
 
@@ -75,10 +78,11 @@ class ViewCell:
 
 @dataclass(frozen=True)
 class ViewRow:
-    """One row of the page's table: `fact` is the plan's entry of its first seed."""
+    """One row of the page's table: `slot` and `shape` are its colour and mark, `fact` the plan's entry of a seed."""
 
     row: Row
     slot: int
+    shape: str
     rank: str
     cells: tuple[ViewCell, ...]
     fact: dict[str, Any]
@@ -96,20 +100,21 @@ def view_columns(board: Board) -> list[ViewColumn]:
 def _own(board: Board, column: BoardColumn) -> ViewColumn:
     heading, detail, form, shown = OWN.get(column.name, (words.label(column.name), "", "value", False))
     filled = any(row.own(column.name) not in (None, "") for row in board.rows)
-    return ViewColumn(column.name, heading, detail, column.facts, form, shown and filled)
+    return ViewColumn(column.name, heading, detail, column.facts, form, shown and filled, tip(column.facts))
 
 
 def _measured(board: Board, column: BoardColumn) -> ViewColumn:
     fraction = column.facts.aggregate == "fraction"
-    at = "" if column.number is None else f"{'ε' if fraction else 'radius'} {column.number:g}"
+    at = "" if column.number is None else f"{'ε' if fraction else 'radius'}\u00a0{column.number:g}"
     cells = [row.cells[column.name] for row in board.rows if column.name in row.cells]
     return ViewColumn(
         name=column.name,
-        heading=words.label(series.stem(column)),
+        heading=words.label(series.stem(column)).replace(" ℓ", "\u00a0ℓ"),
         detail=", ".join(filter(None, [at, "%" if fraction else ""])),
         facts=column.facts,
         form="fraction" if fraction else "value",
         shown=_shown(board, column),
+        tip=tip(column.facts, fraction),
         domain=_domain(cells) if fraction else None,
         ranking=column.name == board.ranking,
     )
@@ -119,10 +124,35 @@ def _shown(board: Board, column: BoardColumn) -> bool:
     """Show the ranking column, plain ones, and of a family over radii the largest; the rest waits to be chosen."""
     if column.facts.aggregate == "sum":
         return False
+    if column.name.startswith("best_known"):
+        return any(_differs(row, column.name, board.ranking) for row in board.rows)
     if column.number is None or column.name == board.ranking:
         return not column.name.startswith(("hessian", "train_"))
     family = series.families(board, fractions=False).get(series.stem(column), [column])
     return column.facts.aggregate != "fraction" and column is family[-1]
+
+
+def _differs(row: Row, a: str, b: str) -> bool:
+    first, second = row.cells.get(a), row.cells.get(b)
+    return first is not None and second is not None and first.value != second.value
+
+
+def tip(facts: Column, fraction: bool = False) -> str:
+    """Return what a column's tooltip says: description, unit, direction, formula, source."""
+    better = {"higher": "Higher is better.", "lower": "Lower is better."}.get(facts.direction, "")
+    parts = [
+        facts.description if facts.description.endswith(".") else f"{facts.description}.",
+        f"Unit: {unit(facts, fraction)}.",
+        better,
+        f"Formula: {facts.formula}." if facts.formula else "",
+        f"Source: {facts.source}." if facts.source else "",
+    ]
+    return " ".join(filter(None, parts))
+
+
+def unit(facts: Column, fraction: bool = False) -> str:
+    """Return a column's unit in words."""
+    return facts.unit or ("% on this page, a fraction in the files" if fraction else "none, a pure number")
 
 
 def _domain(cells: list[Cell]) -> tuple[float, float] | None:
@@ -173,12 +203,13 @@ def _own_cell(row: Row, column: ViewColumn) -> ViewCell:
     return ViewCell(column, FORMS[column.form](value), value if column.form == "text" else repr(float(value)))
 
 
-def view_rows(columns: list[ViewColumn], slots: dict[str, int], rows: list[Row]) -> list[ViewRow]:
+def view_rows(columns: list[ViewColumn], looks: dict[str, Style], rows: list[Row]) -> list[ViewRow]:
     """Return the rows in the order given, each with its cells."""
     return [
         ViewRow(
             row=row,
-            slot=slots[row.defense],
+            slot=looks[row.defense].slot,
+            shape=SHAPES[looks[row.defense].marker],
             rank=words.rank_range(row.rank_low, row.rank_high),
             cells=tuple(view_cell(row, c) for c in columns),
             fact=next(iter(row.facts.values()), {}),

@@ -6,6 +6,20 @@ import math
 from datetime import datetime
 
 MISSING = "–"
+# Trust grade → in short, in a sentence.
+GRADES = {
+    "A": ("trust A", "Every check passed, and an attack made for this very defense was run as well."),
+    "B": ("trust B", "No check failed that matters; mild ones failed or could not be made."),
+    "C": (
+        "trust C, an upper bound only",
+        "A check failed that matters: the true number may be lower than the one shown.",
+    ),
+    "INVALID": ("invalid", "A check shows that the measurement itself is broken: the number means nothing."),
+    "": (
+        "trust not assessed",
+        "No check for masked gradients was run: the number is what these attacks found, no more.",
+    ),
+}
 _WORDS = {"pgd": "PGD", "autoattack": "AutoAttack", "l2": "ℓ₂", "linf": "ℓ∞", "fgsm": "FGSM", "apgd": "APGD"}
 
 
@@ -34,6 +48,11 @@ def number(value: float | None, digits: int = 3) -> str:
         mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
         return f"{mantissa}e{int(power)}".replace("-", "−")
     return f"{value:,.{max(0, digits - 1 - exponent)}f}".replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    """Return a p-value with two digits, "< 0.0001" below that: "0.14", "0.0021"."""
+    return "<\u00a00.0001" if p < 1e-4 else number(p, 2)
 
 
 def points(value: float) -> str:

@@ -168,7 +168,8 @@
     button.addEventListener("click", () => {
       const text = JSON.parse($(`script[data-of="${CSS.escape(button.dataset.file)}"]`).textContent);
       const link = document.createElement("a");
-      link.href = URL.createObjectURL(new Blob([text], { type: button.dataset.kind }));
+      const data = button.dataset.binary ? Uint8Array.from(atob(text), (c) => c.charCodeAt(0)) : text;
+      link.href = URL.createObjectURL(new Blob([data], { type: button.dataset.kind }));
       link.download = button.dataset.file;
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 10000);

@@ -34,8 +34,14 @@ def fabricate() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def recompute() -> ModuleType:
-    """Return recompute.py, the script that checks leaderboard.csv against the examples without bench."""
+    """Return recompute.py, the script that checks the page's table against the examples without bench."""
     return _beside("recompute")
+
+
+@pytest.fixture(scope="session")
+def recompute_ranks() -> ModuleType:
+    """Return recompute_ranks.py, the script that checks ranks and pairs against the examples without bench."""
+    return _beside("recompute_ranks")
 
 
 @pytest.fixture(scope="session")

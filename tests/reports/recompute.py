@@ -1,63 +1,50 @@
-"""Recompute every number of leaderboard.csv from examples.parquet; independent of bench on purpose.
+"""Recompute the table of FOLDER's page and JSON from examples.parquet, without bench (times and grades excepted)."""
 
-Usage: python recompute.py FOLDER. Prints one line per number that does not agree; exit code 1 if there is one.
-Of each column only the definition in README is used: mean over images, then over seeds; events are summed.
-"""
-
+import html
+import json
+import re
 import sys
 from pathlib import Path
 
 import pandas as pd
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest
 
-NOT_PER_EXAMPLE = ("rank", "defense", "trust", "train_seconds", "train_cost", "eval_")
-
-
-def source(name: str, examples: pd.DataFrame) -> str:
-    """Return the per-example column behind a board column."""
-    known = {"clean_accuracy": "clean_correct"}
-    return next(c for c in (known.get(name, name), f"{name}_robust") if c in examples)
-
-
-def interval(value: float, n: int) -> tuple[float, float]:
-    """Return Wilson's interval at k = round(value·n), Clopper and Pearson's where k is 0 or n."""
-    k = round(value * n)
-    if k in (0, n):
-        exact = binomtest(k, n).proportion_ci(0.95, method="exact")
-        return exact.low, exact.high
-    z, p = norm.ppf(0.975), k / n
-    root = z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
-    return (p + z * z / (2 * n) - root) / (1 + z * z / n), (p + z * z / (2 * n) + root) / (1 + z * z / n)
+PAGE = r'data-column="{}" data-sort="([^"]*)"[^>]*>\s*<span class="value">([^<]*)'
 
 
 def check(folder: Path) -> list[str]:
-    """Return a line per number of leaderboard.csv that its examples do not give."""
-    board = pd.read_csv(folder / "leaderboard.csv")
-    tables = [pd.read_parquet(folder / "examples.parquet")]
-    if (folder / "examples_train.parquet").is_file():
-        tables.append(pd.read_parquet(folder / "examples_train.parquet"))
-    wrong = []
-    for name in board.columns:
-        if name.startswith(NOT_PER_EXAMPLE) or name.endswith(("_low", "_high")) or name in ("seeds", "n"):
-            continue
-        examples = next(t for t in reversed(tables) if name.startswith("train_") == ("train_" in t.columns[4]))
-        column = source(name, examples)
-        for _, row in board.iterrows():
-            mine = examples[examples["defense"] == row["defense"]].dropna(subset=[column])
-            by_seed = mine.astype({column: float}).groupby("seed")[column]
-            value = by_seed.sum().sum() if name == "bound_violations" else by_seed.mean().mean()
-            found = {name: value}
-            if f"{name}_low" in board:
-                found[f"{name}_low"], found[f"{name}_high"] = interval(value, mine["index"].nunique())
-            wrong += [
-                f"{row['defense']}: {key} is {row[key]}, examples give {new}"
-                for key, new in found.items()
-                if not (abs(new - row[key]) <= 1e-12 * max(1, abs(new)) or (pd.isna(new) and pd.isna(row[key])))
-            ]
+    """Return a line per number that the examples do not give: values, intervals, seeds, and the page's digits."""
+    board, page = json.loads((folder / "leaderboard.json").read_text()), (folder / "leaderboard.html").read_text()
+    tables = [pd.read_parquet(path) for path in sorted(folder.glob("examples*.parquet"))]
+    facts, wrong = {c["name"]: c for c in board["columns"]}, []
+    for row in board["rows"]:
+        line = re.search(f'data-name="{re.escape(html.escape(row["defense"]))}".*?</tr>', page, re.S)
+        for key, cell in row["cells"].items():
+            column, how = facts[key]["example_column"], "sum" if facts[key]["aggregate"] == "sum" else "mean"
+            mine = next(t for t in tables if column in t)
+            mine = mine[mine["defense"] == row["defense"]].dropna(subset=[column]).astype({column: float})
+            seeds = mine.groupby("seed")[column].agg(how)
+            pairs = [(cell["value"], seeds.agg(how)), *((cell["by_seed"][str(s)], v) for s, v in seeds.items())]
+            if cell["low"] is not None:
+                k = round(cell["value"] * (n := mine["index"].nunique()))
+                exact = binomtest(k, n).proportion_ci(0.95, "exact" if k in (0, n) else "wilson")
+                pairs += [(cell["low"], exact.low), (cell["high"], exact.high)]
+            if line and (shown := re.search(PAGE.format(re.escape(key)), line[0])) and shown[1]:
+                scale = 1 if cell["low"] is None else 100
+                pairs += [(float(shown[1]), pairs[0][1]), (shown[2], f"{scale * pairs[0][1]:.17g}")]
+            found = [f"{row['defense']}: {key} is {old}, not {new}" for old, new in pairs if not same(old, new)]
+            wrong += found if len(mine) else [f"{row['defense']}: {key}"] * (cell["value"] is not None)
     return wrong
 
 
+def same(old: float | str | None, new: float | str) -> bool:
+    """Tell whether two numbers agree to 1e-12, or a shown text to half a unit of its last digit."""
+    if not isinstance(old, str):
+        return old is not None and abs(old - new) <= 1e-12 * max(1, abs(new))
+    digits, _, power = old.replace(",", "").replace("−", "-").partition("e")
+    unit = 10.0 ** (int(power or 0) - len(digits.partition(".")[2]))
+    return abs(float(digits) * 10.0 ** int(power or 0) - float(new)) <= 0.501 * unit
+
+
 if __name__ == "__main__":
-    problems = check(Path(sys.argv[1]))
-    print("\n".join(problems) or "every number agrees")
-    sys.exit(bool(problems))
+    sys.exit("\n".join(check(Path(sys.argv[1]))) or print("every number agrees"))

@@ -226,13 +226,18 @@ def test_tooltip_explains_a_column_on_focus_and_goes_on_escape(shown: Callable[.
 def test_download_buttons_save_the_exports(shown: Callable[..., Any], board: Board) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    from bench.reports import exports
+    from bench.reports import exports, robustbench
 
     driver = shown()
     click(driver, '.download[data-file="leaderboard.csv"]')
-    saved = Path(driver.downloads) / "leaderboard.csv"
-    WebDriverWait(driver, 20).until(lambda _: saved.is_file() and saved.stat().st_size > 0)
-    assert saved.read_text("utf-8") == exports.csv_text(board)
+    click(driver, '.download[data-file="model_info.zip"]')
+    for name, content in (
+        ("leaderboard.csv", exports.csv_text(board).encode()),
+        ("model_info.zip", robustbench.archive(board)),
+    ):
+        saved = Path(driver.downloads) / name
+        WebDriverWait(driver, 20).until(lambda _, saved=saved: saved.is_file() and saved.stat().st_size > 0)
+        assert saved.read_bytes() == content
 
 
 def test_pointing_at_a_row_brings_its_series_out(shown: Callable[..., Any]) -> None:

@@ -76,6 +76,16 @@ def verdicts(board: Board) -> dict[str, Claim]:
     return {claim.id: claim for claim in found.claims}
 
 
+def test_a_copy_of_the_data_is_checked_and_named_as_a_deviation() -> None:
+    board = paper_board(name="cifar100-jpeg")
+    assert claims.check(board) is None
+    board.plan["suite"]["dataset"] = "cifar100"
+    found = claims.check(board)
+    assert found is not None
+    assert found.deviations == ("data cifar100-jpeg instead of cifar100",)
+    assert {claim.verdict for claim in found.claims} == {"reproduced"}
+
+
 def test_the_papers_own_numbers_confirm_the_paper() -> None:
     board = paper_board()
     assert {(c.verdict, c.explanation) for c in verdicts(board).values()} == {

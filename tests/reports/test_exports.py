@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import csv
+import functools
 import io
 import json
+import re
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +19,7 @@ import pytest
 from rich.console import Console
 
 from bench import files
-from bench.reports import exports
+from bench.reports import exports, robustbench, write
 from bench.reports.board import Board
 from bench.reports.tables import build
 from bench.reports.terminal import board_table
@@ -74,20 +78,39 @@ def test_frame_is_the_csv(folder: Path) -> None:
 
 
 def test_every_number_is_recomputed_from_the_examples(
-    tmp_path: Path, fabricate: ModuleType, recompute: ModuleType
+    tmp_path: Path, fabricate: ModuleType, recompute: ModuleType, recompute_ranks: ModuleType
 ) -> None:
     train = {"curvature_train": {"evaluation": "curvature", "split": "train", "limit": 60}}
     short = {"autoattack_l2": {"evaluation": "autoattack_l2", "limit": 64}}
     plan = fabricate.make_plan(evaluations=("accuracy", "pgd_l2", "stability", "curvature", "bounds"), **short, **train)
     fabricate.make_store(tmp_path, plan)
-    exports.write(board_of(tmp_path), tmp_path)
+    write(tmp_path)
     assert recompute.check(tmp_path) == []
-    # The script sees a wrong number.
-    for name in ("pgd_l2_0.1", "autoattack_l2_0.5_high", "train_curvature"):
-        text = (tmp_path / "leaderboard.csv").read_text()
-        (tmp_path / "leaderboard.csv").write_text(text.replace(csv_lines(tmp_path)[1][name], "0.12345", 1))
-        assert len(recompute.check(tmp_path)) == 1
-        (tmp_path / "leaderboard.csv").write_text(text)
+    assert recompute_ranks.check(tmp_path) == []
+    # The scripts see a wrong number: in the JSON, as the page sorts it, as the page shows it, a place, a p.
+    data, html = json.loads((tmp_path / "leaderboard.json").read_text()), (tmp_path / "leaderboard.html").read_text()
+    for path in (("cells", "pgd_l2_0.1", "high"), ("cells", "train_curvature", "by_seed", "0"), ("rank_low",)):
+        wrong = copy.deepcopy(data)
+        functools.reduce(dict.__getitem__, path[:-1], wrong["rows"][0])[path[-1]] += 1e-3
+        (tmp_path / "leaderboard.json").write_text(json.dumps(wrong))
+        assert len(recompute.check(tmp_path) + recompute_ranks.check(tmp_path)) == 1
+    data["pairs"][0]["p_holm"] *= 0.999
+    (tmp_path / "leaderboard.json").write_text(json.dumps(data))
+    assert len(recompute_ranks.check(tmp_path)) == 1
+    curvature = re.search(r'data-column="curvature" data-sort="[^"]*"[^>]*>\s*<span class="value">([^<]*)', html)
+    assert curvature is not None
+    (tmp_path / "leaderboard.html").write_text(html.replace(f">{curvature[1]}</span>", ">9.99</span>", 1))
+    assert len(recompute.check(tmp_path)) == 1
+
+
+def test_board_as_parquet_and_the_archive_hold_the_files_beside_them(folder: Path) -> None:
+    board = board_of(folder)
+    table = pd.read_parquet(folder / "leaderboard.parquet")
+    pd.testing.assert_frame_equal(table, exports.leaderboard_frame(board), check_dtype=False)
+    with zipfile.ZipFile(io.BytesIO(robustbench.archive(board))) as packed:
+        assert packed.namelist()
+        for name in packed.namelist():
+            assert packed.read(name) == (folder / name).read_bytes()
 
 
 def test_same_store_same_bytes(folder: Path, tmp_path: Path, fabricate: ModuleType) -> None:
@@ -195,12 +218,12 @@ def test_model_info_takes_the_paper_from_bibtex() -> None:
       year = {2022},
       url = {https://example.org/paper}
     }"""
-    assert exports._paper({"bibtex": bibtex, "source": "One et al. 2022"}) == {
+    assert robustbench._paper({"bibtex": bibtex, "source": "One et al. 2022"}) == {
         "link": "https://example.org/paper",
         "authors": "Some One, Other Francois Body",
         "venue": "Some Conference, 2022",
     }
-    assert exports._paper({"bibtex": "", "source": "a paper"}) == {"link": "", "authors": "a paper", "venue": ""}
+    assert robustbench._paper({"bibtex": "", "source": "a paper"}) == {"link": "", "authors": "a paper", "venue": ""}
 
 
 def test_manifest_names_command_data_and_every_cell(folder: Path, fabricate: ModuleType) -> None:

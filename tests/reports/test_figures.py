@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.reports import drawing, figures, palette, plane, series, svg
+from bench.reports import drawing, figures, palette, plane, series, svg, words
 from bench.reports.board import Board
 
 
@@ -22,7 +22,15 @@ def drawn(board: Board) -> dict[str, drawing.Figure]:
 
 
 def test_every_figure_is_there(drawn: dict[str, drawing.Figure]) -> None:
-    assert list(drawn) == ["accuracy-against-eps", "cost", "stability", "curvature", "correlation", "training"]
+    assert list(drawn) == [
+        "accuracy-against-eps",
+        "cost",
+        "stability",
+        "curvature",
+        "flatness",
+        "correlation",
+        "training",
+    ]
     assert len(drawn["stability"].panels) == 8
 
 
@@ -36,6 +44,21 @@ def test_figures_are_well_formed_themed_and_share_no_id(drawn: dict[str, drawing
             assert "DejaVu" not in panel.svg
             assert "<style" not in panel.svg
     assert len(ids) == len(set(ids))
+
+
+def test_loss_terms_are_drawn_where_there_are_several(board: Board) -> None:
+    row = board.rows[0]
+    assert figures.loss_terms(board, row) is None
+    logs = {
+        key: [r | {"terms": {"cross_entropy": r["loss"], "penalty": 0.1 * r["loss"]}} for r in log]
+        for key, log in board.logs.items()
+    }
+    drawn = figures.loss_terms(replace(board, logs=logs), row)
+    assert drawn is not None
+    last = logs[row.defense, 1][-1]["terms"]
+    said = ", ".join(f"{name} {words.number(value)}" for name, value in last.items())
+    assert drawn.alt == f"Terms of the loss at the last epoch: {said}."
+    assert all(f">{name}<" in drawn.panels[0].svg for name in last)
 
 
 def test_same_board_same_bytes(board: Board, drawn: dict[str, drawing.Figure]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import os
 import re
 import subprocess
@@ -19,7 +20,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from bench.reports import page, pictures, prose, sections, series, summary, view, words
+from bench.reports import exports, page, pictures, prose, robustbench, sections, series, view, words
 from bench.reports.board import Board
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
@@ -174,36 +175,6 @@ def test_twenty_defenses_with_a_thousand_images_stay_under_five_megabytes(large_
 # Words
 
 
-def answers(board: Board) -> dict[str, summary.Answer]:
-    return {a.question: a for a in summary.summary(board)}
-
-
-def test_summary_says_tie_when_paired_tests_do_not_separate(board: Board) -> None:
-    first, second = board.rows[:2]
-    assert second.rank_low == 1
-    found = answers(board)
-    assert found["Which is best?"].short == f"{first.defense}, in a tie"
-    assert found["Is it really better than the next?"].short == "No, they are tied"
-    assert f"{second.defense} could hold first place as well." in found["Which is best?"].sentences
-
-
-def test_summary_says_yes_when_they_do(board: Board) -> None:
-    rows = (replace(board.rows[0], rank_high=1), replace(board.rows[1], rank_low=2), *board.rows[2:])
-    rows = (*rows[:2], *(replace(r, rank_low=max(2, r.rank_low or 2)) for r in rows[2:]))
-    found = answers(replace(board, rows=rows))
-    assert found["Is it really better than the next?"].short == "Yes"
-    assert found["Which is best?"].short == rows[0].defense
-
-
-def test_summary_is_honest_about_trust_seeds_and_data(make_board: Callable[..., Board]) -> None:
-    board = make_board(seeds=1, n=60, trust=False, data_name="digits-jpeg", data_original=False, data_note="A copy.")
-    belief = answers(board)["Can I believe it?"]
-    assert belief.short == "With care: trust was not assessed"
-    text = " ".join(belief.sentences)
-    assert "trained once" in text
-    assert "digits-jpeg, not the original set. A copy." in text
-
-
 def test_rows_without_rank_stand_apart_with_the_reason(make_board: Callable[..., Board]) -> None:
     board = make_board(n=60, seeds=1, failed=("cure",), violated=("lcnn",))
     html = page.render(board)
@@ -243,7 +214,37 @@ def test_durations_and_counts() -> None:
     assert [words.count(k) for k in (0, 412, 410_000, 1_950_000)] == ["0", "412", "410 k", "1.95 M"]
 
 
+def test_tooltips_say_unit_direction_formula_and_source(board: Board, tree: Tree) -> None:
+    tips = [a["data-tip"] for a, _ in tree.find("button", **{"class": "sort"})]
+    assert len(tips) == 2 + len([c for c in board.columns if c.name not in view.APART])
+    (curvature,) = [t for t in tips if t.startswith("Normalised curvature.")]
+    assert curvature == (
+        "Normalised curvature. Unit: 1/pixel. Lower is better. Formula: ‖∇²f‖₂/‖∇f‖₂. Source: Srinivas et al. 2022."
+    )
+
+
+def test_downloads_hold_every_form(board: Board, html: str) -> None:
+    held = dict(re.findall(r'<script type="application/json" data-of="([^"]+)">(.*?)</script>', html, re.S))
+    assert list(held) == [
+        "leaderboard.csv", "leaderboard.json", "leaderboard.md", "leaderboard.tex", "leaderboard.parquet",
+        "model_info.zip", "manifest.json", "leaderboard.bib",
+    ]  # fmt: skip
+    table = pd.read_parquet(io.BytesIO(base64.b64decode(json.loads(held["leaderboard.parquet"]))))
+    pd.testing.assert_frame_equal(table, exports.leaderboard_frame(board), check_dtype=False)
+    assert base64.b64decode(json.loads(held["model_info.zip"])) == robustbench.archive(board)
+    assert json.loads(json.loads(held["manifest.json"])) == exports.manifest(board)
+
+
 # Sections
+
+
+def test_section_holds_the_manifest_of_its_row_and_says_what_to_believe(board: Board) -> None:
+    row = board.rows[0]
+    part = sections.section(board, row, series.tables(board)[row.defense])
+    assert json.loads(part.manifest) == [m for m in exports.manifest(board)["rows"] if m["defense"] == row.defense]
+    assert part.belief[0].startswith("Trust B. ")
+    low, high = sorted(row.cells[board.ranking].by_seed.values())
+    assert part.belief[-1] == f"Its 2 trained models range from {100 * low:.1f} to {100 * high:.1f}\u00a0%."
 
 
 def test_command_of_a_row_replaces_defenses_and_seeds(board: Board) -> None:
