@@ -69,6 +69,7 @@ def pack(
     *,
     weights: Weights = "none",
     pictures: bool = False,
+    board: bool = True,
     examples: bool = True,
     latest: bool = False,
     limits: Limits | None = None,
@@ -80,6 +81,7 @@ def pack(
         to: where the pack goes; None: beside `out`, with "-pack" after its name. An older pack there is replaced.
         weights: of no model; of those whose evaluations are unfinished ("needed"); or of all.
         pictures: also all adversarial examples, which the transfer between rows needs while it is unfinished.
+        board: the board as files; the store alone is enough to make it again.
         examples: the per-example tables also as Parquet (the store holds them in any case).
         latest: only cells of the last command.
         limits: None: 8 files of 15 MB.
@@ -95,23 +97,23 @@ def pack(
         folder, ready = Path(scratch) / "results", Path(scratch) / "ready"
         ready.mkdir()
         compact(out, folder, pictures=pictures, latest=latest)
-        reports.write(folder)  # the board of exactly what is packed
+        if board:
+            reports.write(folder)  # of exactly what is packed
         now = standing(folder)
         chosen = _weights(out, now, weights)
         _refuse_early(chosen, limits)
-        board = [n for n in _exports(folder) if examples or n not in EXAMPLES]
-        archives = {
-            "board.zip": _zip(ready / "board.zip", folder, board),
-            "store.zip": _zip(ready / "store.zip", folder, [NAME]),
-        }
+        archives = {"store.zip": _zip(ready / "store.zip", folder, [NAME])}
+        if board:
+            names = [n for n in _exports(folder) if examples or n not in EXAMPLES]
+            archives["board.zip"] = _zip(ready / "board.zip", folder, names)
+            shutil.copyfile(folder / PAGE, ready / PAGE)
         if chosen:
             archives["weights.zip"] = _zip(ready / "weights.zip", out, [f"weights/{p.name}" for p in chosen])
-        shutil.copyfile(folder / PAGE, ready / PAGE)
         for name in archives:
             archives[name]["parts"] = _split(ready / name, limits.bytes)
         listing = _listing(ready, archives, now)
         sizes = {p.name: p.stat().st_size for p in sorted(ready.iterdir())} | {LISTING: len(listing.encode())}
-        _require(sizes, limits, weights != "none", pictures, examples, latest)
+        _require(sizes, limits, weights != "none", pictures, board and examples, latest)
         _publish(ready, to, listing)
     return Packed(to, sizes, now, len(chosen))
 

@@ -134,12 +134,12 @@ def run(options: Options) -> Result:
     Raises:
         BenchError: nothing could be done, or nothing more; its class says which exit code.
     """
+    stop = StopRequest(options.time_limit)  # the clock runs while data are read
     plan = prepare(options)
     reporter = Reporter(options.quiet)
     reporter.say(f"suite {plan.suite.name} on {plan.dataset.name} ({plan.dataset.layout}), {plan.device}")
     if plan.dataset.note:
         reporter.say(plan.dataset.note)
-    stop = StopRequest(options.time_limit)
     with Store.open(plan.out, create=True) as store, stop.signals():
         number = store.put_plan(plan.record())
         engine.bind_known(plan, number, store)
@@ -165,7 +165,7 @@ def run(options: Options) -> Result:
 
 def work(options: Options) -> None:
     """Compute cells of a plan that another process has stored and will report: what a worker does."""
-    plan, stop = prepare(options), StopRequest(options.time_limit)
+    stop, plan = StopRequest(options.time_limit), prepare(options)
     with Store.open(plan.out, create=True) as store, stop.signals(), contextlib.suppress(Stopped):
         context = engine.Context(plan, None, store, Reporter(quiet=True), stop, options.batch_size)
         engine.run_cells(context)

@@ -63,12 +63,13 @@ class Unpacked:
     missing: int
 
 
-def unpack(folder: str | Path, out: str | Path) -> Unpacked:
+def unpack(folder: str | Path, out: str | Path, *, board: bool = True) -> Unpacked:
     """Check a pack and make a result folder of it, on which `run` and `report` go on.
 
     Args:
         folder: the pack.
         out: the result folder to make: new, or empty.
+        board: also rebuild the board.
 
     Raises:
         UsageError: `out` holds something already.
@@ -91,7 +92,8 @@ def unpack(folder: str | Path, out: str | Path) -> Unpacked:
         check_foreign(found)
         weights = {p.stem for p in (found / "weights").glob("*.safetensors")}
         missing = mark_left_out(found, weights)
-        reports.write(found)  # a store that cannot be read is found out before anything is put in place
+        if board:
+            reports.write(found)  # a store that cannot be read is found out before anything is put in place
         for path in sorted(found.iterdir(), key=lambda p: p.name == NAME):  # the store comes last
             path.replace(out / path.name)
     return Unpacked(out, standing(out), len(weights), missing)

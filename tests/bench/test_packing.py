@@ -1,0 +1,458 @@
+"""Packs: a real small run there and back, packs of runs in use and half done, limits, damage, and hostile names."""
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+import zipfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bench.compact import LEFT_OUT
+from bench.errors import EnvironmentProblem, IntegrityError, SecurityRefusal, StoreError, UsageError
+from bench.packing import LISTING, Limits, TooLarge, pack
+from bench.standing import TRANSFER, standing
+from bench.store import Store
+from bench.unpacking import unpack
+
+SUITE = """
+name = "tiny"
+description = "Two defenses on a few digits."
+dataset = "digits"
+backbone = "convnet"
+seeds = [0]
+primary_eps = 3.0
+defenses = ["standard", "lcnn"]
+[recipe]
+epochs = 8
+batch_size = 50
+schedule = "onecycle"
+augment = "none"
+[evaluations.accuracy]
+limit = 30
+[evaluations.autoattack_l2]
+eps = [3.0]
+limit = 40
+"""
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory):
+    path = tmp_path_factory.mktemp("suite") / "tiny.toml"
+    path.write_text(SUITE)
+    return path
+
+
+def run(suite, out, **narrow):
+    from bench.pipeline import Options
+    from bench.pipeline import run as run_suite
+
+    return run_suite(Options(suite=str(suite), out=out, quiet=True, narrow={"train_limit": 200, **narrow}))
+
+
+@pytest.fixture(scope="module")
+def finished(suite, tmp_path_factory):
+    """Run the suite once, wholly; more pictures are found than the page shows."""
+    out = tmp_path_factory.mktemp("results") / "tiny"
+    assert run(suite, out).code == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def half(suite, tmp_path_factory):
+    """Train one of two defenses and attack it; of the other nothing. The last plan is the whole suite's."""
+    out = tmp_path_factory.mktemp("results") / "half"
+    assert run(suite, out, defenses=("standard",)).code == 0
+    plan_whole(suite, out)
+    return out
+
+
+def plan_whole(suite, out):
+    """Store the whole suite's plan, as a run does that is stopped at once."""
+    from bench.pipeline import Options
+    from bench.pipeline import run as run_suite
+
+    options = Options(suite=str(suite), out=out, quiet=True, narrow={"train_limit": 200}, time_limit=1e-3)
+    assert run_suite(options).code == 75
+
+
+def computed(out):
+    """Return when each finished cell was computed, so to say: its stored seconds."""
+    with Store.open(out) as store:
+        cells = store.cells("train") + store.cells("evaluation")
+        return {c.id: c.seconds for c in cells if c.status == "done"}
+
+
+def folder_bytes(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+# There and back
+
+
+def test_there_and_back_the_board_is_the_same_to_the_byte(finished, tmp_path):
+    packed = pack(finished, tmp_path / "pack", weights="all", pictures=True)
+    assert packed.standing.done == packed.standing.total == 2 * (1 + 2 + 1)
+    assert set(packed.sizes) == {"pack.json", "leaderboard.html", "board.zip", "store.zip", "weights.zip"}
+    unpack(tmp_path / "pack", tmp_path / "back")
+    names = ["leaderboard.html", "leaderboard.csv", "leaderboard.json", "examples.parquet", "manifest.json"]
+    for name in names:
+        assert (tmp_path / "back" / name).read_bytes() == (finished / name).read_bytes(), name
+    weights = sorted(p.name for p in (finished / "weights").glob("*.safetensors"))
+    assert [p.name for p in sorted((tmp_path / "back" / "weights").iterdir())] == weights
+    with zipfile.ZipFile(tmp_path / "pack" / "board.zip") as board:
+        assert {"leaderboard.csv", "leaderboard.json", "manifest.json", "examples.parquet"} <= set(board.namelist())
+
+
+def test_same_results_same_bytes(finished, tmp_path):
+    for name in ("a", "b"):
+        pack(finished, tmp_path / name, weights="all")
+    unpack(tmp_path / "a", tmp_path / "back")
+    pack(tmp_path / "back", tmp_path / "c", weights="all")
+    assert folder_bytes(tmp_path / "a") == folder_bytes(tmp_path / "b") == folder_bytes(tmp_path / "c")
+
+
+def test_without_pictures_the_page_keeps_those_it_shows(finished, tmp_path):
+    pack(finished, tmp_path / "pack")
+    unpack(tmp_path / "pack", tmp_path / "back")
+    with Store.open(finished) as whole, Store.open(tmp_path / "back") as slim:
+        for cell in whole.cells("evaluation"):
+            before, after = whole.images(cell.id), slim.images(cell.id)
+            assert len(after.get("index", ())) == min(12, len(before.get("index", ())))
+            dropped = sum(info.get(LEFT_OUT, 0) for info in slim.chunk_info(cell.id).values())
+            assert dropped == len(before.get("index", ())) - len(after.get("index", ()))
+    page, table = "leaderboard.html", "leaderboard.csv"
+    assert (tmp_path / "pack" / page).read_bytes() == (finished / page).read_bytes()
+    assert (tmp_path / "back" / table).read_bytes() == (finished / table).read_bytes()
+
+
+def test_a_finished_run_stays_finished_without_its_weights(finished, suite, tmp_path):
+    pack(finished, tmp_path / "pack")
+    unpacked = unpack(tmp_path / "pack", tmp_path / "back")
+    assert (unpacked.weights, unpacked.missing) == (0, 2)
+    before = computed(tmp_path / "back")
+    assert run(suite, tmp_path / "back").code == 0
+    assert computed(tmp_path / "back") == before
+    assert not list((tmp_path / "back").glob("weights/*"))
+
+
+def test_a_half_finished_run_goes_on_and_computes_only_the_rest(half, finished, suite, tmp_path):
+    packed = pack(half, tmp_path / "pack", weights="all", pictures=True)
+    assert packed.standing.rows[0].unfinished == (TRANSFER,)
+    unpack(tmp_path / "pack", tmp_path / "back")
+    before = computed(tmp_path / "back")
+    assert before
+    assert run(suite, tmp_path / "back").code == 0
+    after = computed(tmp_path / "back")
+    assert len(after) == 8
+    assert {k: after[k] for k in before} == before
+    columns = ["defense", "index", "clean_correct", "margin", "autoattack_l2_3_robust", "best_known_l2_3_robust"]
+    tables = [pd.read_parquet(out / "examples.parquet")[columns] for out in (tmp_path / "back", finished)]
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_without_pictures_the_transfer_is_left_out_and_never_made_up(half, suite, tmp_path, capsys):
+    pack(half, tmp_path / "pack", weights="all")
+    unpack(tmp_path / "pack", tmp_path / "back")
+    result = run(suite, tmp_path / "back")
+    assert result.code == 0
+    with Store.open(half) as store:
+        assert max(len(store.images(c.id).get("index", ())) for c in store.cells("evaluation")) > 12
+    left = {r.label: r.unfinished for r in standing(tmp_path / "back").rows}
+    # standard is tried on lcnn's examples, which are all there; lcnn would be on standard's, of which some are not.
+    assert left == {"standard seed 0": (), "lcnn seed 0": (TRANSFER,)}
+    table = pd.read_parquet(tmp_path / "back" / "examples.parquet").set_index("defense")
+    assert table.loc["lcnn", "best_known_l2_3_robust"].isna().all()
+
+
+def test_unfinished_evaluations_without_weights_train_anew(half, suite, tmp_path):
+    pack(half, tmp_path / "pack")
+    unpack(tmp_path / "pack", tmp_path / "back")
+    assert run(suite, tmp_path / "back", defenses=("standard",), evaluations=("curvature",), limit=4).code == 0
+    assert len(list((tmp_path / "back" / "weights").glob("*.safetensors"))) == 1
+    assert standing(tmp_path / "back").done == 2
+
+
+def test_a_run_that_is_in_use_is_packed_as_it_stands(half, tmp_path):
+    with Store.open(half) as store:
+        lease = store.claim("a" * 64, "evaluation", {"name": "in flight"})
+        assert lease
+        store.put_chunk(lease, 0, pd.DataFrame({"index": [0], "label": [1]}), None, {})
+        pack(half, tmp_path / "pack")
+        store.put_chunk(lease, 1, pd.DataFrame({"index": [1], "label": [1]}), None, {})  # the lease still holds
+        store.release(lease)
+    unpack(tmp_path / "pack", tmp_path / "back")
+    with Store.open(tmp_path / "back") as store:
+        record = store.cell("a" * 64)
+        assert record.status == "pending"
+        assert list(store.table("a" * 64)["index"]) == [0]
+        assert store.holder("a" * 64) is None
+        assert store.claim("a" * 64, "evaluation", {})
+
+
+def test_latest_leaves_other_cells_behind(half, tmp_path):
+    with Store.open(half) as store:
+        lease = store.claim("b" * 64, "evaluation", {"name": "of an earlier command"})
+        store.finish(lease, {"seconds": 1.0})
+    for name, there in (("all", True), ("latest", False)):
+        pack(half, tmp_path / name, latest=name == "latest")
+        unpack(tmp_path / name, tmp_path / f"{name}-back")
+        with Store.open(tmp_path / f"{name}-back") as store:
+            assert (store.cell("b" * 64) is not None) is there
+        assert standing(tmp_path / f"{name}-back").done == 3
+
+
+# Limits
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory):
+    """Fabricate a store whose tables do not compress: 9,000 images × 8 models."""
+    fabricate = _fabricate()
+    out = tmp_path_factory.mktemp("big") / "big"
+    fabricate.make_store(out, fabricate.make_plan(), n=9000, chunk=500)
+    return out
+
+
+def _fabricate():
+    import importlib.util
+
+    path = Path(__file__).resolve().parents[1] / "reports" / "fabricate.py"
+    spec = importlib.util.spec_from_file_location("packing_fabricate", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_large_archives_are_cut_and_joined(big, tmp_path):
+    packed = pack(big, tmp_path / "pack", limits=Limits(files=8, bytes=4_000_000))
+    assert len(packed.sizes) <= 8
+    assert max(packed.sizes.values()) <= 4_000_000
+    assert {p.name: p.stat().st_size for p in (tmp_path / "pack").iterdir()} == packed.sizes
+    assert any(name.endswith(".002") for name in packed.sizes)
+    unpacked = unpack(tmp_path / "pack", tmp_path / "back")
+    assert unpacked.standing.done == packed.standing.done == packed.standing.total
+
+
+def test_what_cannot_fit_is_said_with_sizes_and_ways_out(big, tmp_path):
+    with pytest.raises(TooLarge, match=r"expected at most 8 files of 0\.5 MB.*store\.zip .* MB.*--without-examples"):
+        pack(big, tmp_path / "pack", limits=Limits(bytes=500_000))
+    assert not list((tmp_path / "pack").iterdir())
+    smaller = pack(big, tmp_path / "pack", examples=False, limits=Limits(bytes=4_000_000))
+    with zipfile.ZipFile(tmp_path / "pack" / "board.zip") as board:
+        assert "examples.parquet" not in board.namelist()
+    assert smaller.sizes["board.zip"] < 1_000_000
+
+
+def test_weights_that_are_far_too_large_are_refused_at_once(finished, tmp_path):
+    with pytest.raises(TooLarge, match=r"2 models' weights of .* MB. Leave out --weights"):
+        pack(finished, tmp_path / "pack", weights="all", limits=Limits(total=10_000))
+
+
+def test_an_older_pack_is_replaced_and_foreign_files_stay(finished, tmp_path):
+    (tmp_path / "README.md").write_text("kept")
+    (tmp_path / "store.zip.009").write_text("of an older pack")
+    packed = pack(finished, tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {*packed.sizes, "README.md"}
+
+
+def test_a_folder_without_results_is_said(tmp_path):
+    with pytest.raises(EnvironmentProblem, match=r"expected a result folder with bench\.db"):
+        pack(tmp_path / "nowhere", tmp_path / "pack")
+    with Store.open(tmp_path / "empty", create=True):
+        pass
+    with pytest.raises(StoreError, match="expected a planned run"):
+        pack(tmp_path / "empty", tmp_path / "pack")
+
+
+# Damage
+
+
+@pytest.fixture(scope="module")
+def good(big, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packs") / "good"
+    pack(big, folder, examples=False, limits=Limits(bytes=4_000_000))
+    return folder
+
+
+@pytest.fixture
+def copy(good, tmp_path):
+    """Return a copy of a good pack that may be spoilt."""
+    folder = tmp_path / "pack"
+    folder.mkdir()
+    for path in good.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def refused(cli, folder, out, code, words):
+    done = cli("results", "unpack", folder, "--out", out)
+    assert done.code == code, done.err
+    assert words in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert not (out / "bench.db").exists()
+    assert not [p for p in out.parent.rglob("*") if "evil" in p.name]
+
+
+def relist(folder, change):
+    """Change pack.json by a function of its content."""
+    listing = json.loads((folder / LISTING).read_text())
+    change(listing)
+    (folder / LISTING).write_text(json.dumps(listing))
+
+
+def test_a_flipped_bit_in_any_file_is_3(cli, copy, tmp_path):
+    for path in sorted(copy.iterdir()):
+        if path.name == LISTING:
+            continue
+        content = path.read_bytes()
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+        refused(cli, copy, tmp_path / "out", 3, path.name)
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["store.zip.002", "board.zip", "leaderboard.html", "pack.json"])
+def test_a_missing_part_is_3(cli, copy, tmp_path, name):
+    (copy / name).unlink()
+    refused(cli, copy, tmp_path / "out", 3, name)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 1, "files": {"a": 3}, "archives": {}}'])
+def test_a_list_that_is_none_is_3(cli, copy, tmp_path, text):
+    (copy / LISTING).write_text(text)
+    refused(cli, copy, tmp_path / "out", 3, "expected a list of the pack's files")
+
+
+def test_another_format_is_3(cli, copy, tmp_path):
+    relist(copy, lambda listing: listing.update(format=2))
+    refused(cli, copy, tmp_path / "out", 3, "expected pack format 1, got 2")
+
+
+def test_parts_out_of_order_are_3(cli, copy, tmp_path):
+    relist(copy, lambda listing: listing["archives"]["store.zip"]["parts"].reverse())
+    refused(cli, copy, tmp_path / "out", 3, "in order")
+
+
+def test_a_folder_that_is_no_pack_and_an_out_that_is_taken(cli, copy, tmp_path):
+    refused(cli, tmp_path / "nowhere", tmp_path / "out", 4, "expected a folder with a pack")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "notes.txt").write_text("mine")
+    refused(cli, copy, tmp_path / "taken", 2, "expected a new or an empty folder")
+
+
+# Hostile packs
+
+
+HOSTILE = ["../evil.txt", "/tmp/evil.txt", "weights/../../evil.txt", "weights\\evil.safetensors", "evil.py",
+           "weights/evil.safetensors", "C:evil.txt", "model_info/../evil.json"]  # fmt: skip
+
+
+def replant(folder, archive, names, kind=0o100644):
+    """Put an archive with other members into a pack, with hashes that agree."""
+    path, members = folder / archive, {}
+    with zipfile.ZipFile(path, "w") as target:
+        for name in names:
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = kind << 16
+            target.writestr(entry, b"evil")
+            members[name] = {"bytes": 4, "sha256": hashlib.sha256(b"evil").hexdigest()}
+    content = path.read_bytes()
+    piece = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+    def change(listing):
+        listing["files"][archive] = piece
+        listing["archives"][archive] = {**piece, "parts": [archive], "members": members}
+
+    relist(folder, change)
+    return change
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_member_with_a_hostile_name_is_5(cli, copy, tmp_path, name):
+    replant(copy, "weights.zip", [name])
+    refused(cli, copy, tmp_path / "out", 5, "Do not use this pack")
+
+
+def test_a_member_that_the_list_does_not_name_is_5_if_hostile_else_3(cli, copy, tmp_path):
+    replant(copy, "weights.zip", ["../evil.txt"])
+    relist(copy, lambda listing: listing["archives"]["weights.zip"].update(members={}))
+    refused(cli, copy, tmp_path / "out", 5, "../evil.txt")
+    replant(copy, "weights.zip", [f"weights/{'0' * 64}.safetensors"])
+    relist(copy, lambda listing: listing["archives"]["weights.zip"].update(members={}))
+    refused(cli, copy, tmp_path / "out2", 3, "got others")
+
+
+def test_a_link_in_an_archive_is_5(cli, copy, tmp_path):
+    replant(copy, "weights.zip", [f"weights/{'0' * 64}.safetensors"], kind=0o120777)
+    refused(cli, copy, tmp_path / "out", 5, "plain files")
+
+
+@pytest.mark.parametrize("name", ["../evil", "evil.zip", "store.zip.exe", "/etc/passwd", "weights.zip.001/../evil"])
+def test_a_part_with_a_hostile_name_is_5(cli, copy, tmp_path, name):
+    piece = {"bytes": 4, "sha256": "0" * 64}
+    relist(copy, lambda listing: listing["files"].update({name: piece}))
+    refused(cli, copy, tmp_path / "out", 5, "expected a file of a pack")
+
+
+def test_a_pack_that_would_unfold_to_too_much_is_5(cli, copy, tmp_path):
+    def swell(listing):
+        member = {"bytes": 3_999_999_999, "sha256": "0" * 64}
+        listing["archives"]["weights.zip"] = {
+            **listing["archives"]["board.zip"],
+            "members": {f"weights/{i:064x}.safetensors": member for i in range(2)},
+            "parts": ["weights.zip"],
+        }
+        listing["files"]["weights.zip"] = listing["files"]["board.zip"]
+
+    relist(copy, swell)
+    refused(cli, copy, tmp_path / "out", 5, "bytes to unpack")
+
+
+def test_a_member_that_is_larger_than_listed_is_3(cli, copy, tmp_path):
+    name = f"weights/{'0' * 64}.safetensors"
+    replant(copy, "weights.zip", [name])
+    relist(copy, lambda listing: listing["archives"]["weights.zip"]["members"][name].update(bytes=3))
+    refused(cli, copy, tmp_path / "out", 3, "expected 3 bytes, got 4")
+
+
+def test_a_store_that_holds_code_is_5(cli, finished, tmp_path):
+    out = tmp_path / "with-trigger"
+    unpack(pack(finished, tmp_path / "pack").folder, out)
+    with contextlib.closing(sqlite3.connect(out / "bench.db")) as db:
+        db.execute("CREATE TRIGGER evil AFTER INSERT ON plans BEGIN DELETE FROM cells; END")
+    store = (out / "bench.db").read_bytes()
+    with zipfile.ZipFile(tmp_path / "pack" / "store.zip", "w") as archive:
+        archive.writestr("bench.db", store)
+    content = (tmp_path / "pack" / "store.zip").read_bytes()
+    piece = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    member = {"bytes": len(store), "sha256": hashlib.sha256(store).hexdigest()}
+
+    def change(listing):
+        listing["files"]["store.zip"] = piece
+        listing["archives"]["store.zip"] |= piece | {"members": {"bench.db": member}}
+
+    relist(tmp_path / "pack", change)
+    with pytest.raises(SecurityRefusal, match="a trigger named 'evil'"):
+        unpack(tmp_path / "pack", tmp_path / "back")
+
+
+def test_errors_of_python_are_the_command_lines(copy, tmp_path):
+    with pytest.raises(UsageError, match="new or an empty folder"):
+        unpack(copy, copy)
+    (copy / "board.zip").unlink()
+    with pytest.raises(IntegrityError, match=r"board\.zip: expected a part of the pack"):
+        unpack(copy, tmp_path / "out")
+
+
+def test_the_command_says_what_it_wrote(cli, finished, tmp_path):
+    done = cli("results", "pack", "--out", finished, "--to", tmp_path / "pack", "--weights")
+    assert done.code == 0
+    assert "8 of 8 cells, weights of 2 models" in done.out
+    assert "weights.zip" in done.out
+    back = cli("results", "unpack", tmp_path / "pack", "--out", tmp_path / "back")
+    assert back.code == 0
+    assert back.out.strip().endswith("leaderboard.html")
+    assert cli("report", "--out", tmp_path / "back").code == 0
