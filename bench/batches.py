@@ -17,12 +17,19 @@ from bench.seeding import derive
 
 
 class Batches:
-    """The training images on the device, cut into shuffled, augmented batches."""
+    """The training images on the device, cut into shuffled, augmented batches of a memory layout."""
 
-    def __init__(self, split: Split, recipe: Recipe, seed: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        split: Split,
+        recipe: Recipe,
+        seed: int,
+        device: torch.device,
+        layout: torch.memory_format = torch.contiguous_format,
+    ) -> None:
         self.images = torch.tensor(split.images).to(device)
         self.labels = torch.tensor(split.labels).to(device)
-        self.recipe, self.seed = recipe, seed
+        self.recipe, self.seed, self.layout = recipe, seed, layout
         n, size = len(self.labels), int(recipe.batch_size or 1)
         # A last batch of one image has no batch statistics: it joins the batch before.
         self.per_epoch = max(1, n // size + (n % size > 1))
@@ -41,7 +48,7 @@ class Batches:
             x = to_unit(self.images[index])
             if self.recipe.augment != "none":
                 x = crop_flip(x, padding, shift[0, part], shift[1, part], flip[part])
-            yield x, self.labels[index]
+            yield x.contiguous(memory_format=self.layout), self.labels[index]
 
 
 def to_unit(images: Tensor) -> Tensor:

@@ -50,6 +50,10 @@ def run(
     train_limit: Annotated[int | None, typer.Option(min=1, help="First N training images.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs instead of the recipe's.")] = None,
     batch_size: Annotated[str, typer.Option(help="Images per call in evaluations: a number, or auto.")] = "auto",
+    step: Annotated[str, typer.Option(help="How a training step runs: auto, eager, graph or compile.")] = "auto",
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Train with the same bits each time, on a GPU too.")
+    ] = False,
     time_limit: Annotated[str | None, typer.Option(help="Stop in time, e.g. 9m; run again to go on.")] = None,
     engine: Annotated[str, typer.Option(help="Where cells run: local.")] = "local",
     address: Annotated[str | None, typer.Option(help="Address of a cluster.")] = None,
@@ -63,6 +67,7 @@ def run(
 ) -> None:
     """Plan, train, evaluate and report a suite. The same command again finishes what is missing."""
     from bench import pipeline, plan, workers
+    from bench.execution import Execution
 
     pipeline.check_engine(engine, address)
     options = pipeline.Options(
@@ -81,6 +86,7 @@ def run(
         out=out,
         device=device,
         batch_size=_batch_size(batch_size),
+        execution=Execution(step, deterministic),
         time_limit=_duration(time_limit),
         no_wait=no_wait,
         debug=debug,

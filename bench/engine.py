@@ -234,7 +234,10 @@ def _train(context: Context, lease: Lease, row: Row) -> str:
             context.stop.unless_time_for(left * record["seconds"])
 
     checkpoint = context.plan.out / "checkpoints" / f"{row.cell.id}.pt"
-    model = train(row.job, context.plan.device, checkpoint=checkpoint, on_epoch=on_epoch, should_stop=context.stop)
+    model = train(
+        row.job, context.plan.device, checkpoint=checkpoint, on_epoch=on_epoch, should_stop=context.stop,
+        execution=context.plan.execution, say=lambda text: context.reporter.say(f"  {row.label}: {text}"),
+    )  # fmt: skip
     content = save({k: v.contiguous() for k, v in model.state_dict().items()})
     sha = files.sha256_of(content)
     files.write_bytes(weights_path(context.plan.out, sha), content)

@@ -10,6 +10,7 @@ from typing import Any
 
 from bench import data, engine, machine, reports, transfer, workers
 from bench.errors import UsageError, nearest
+from bench.execution import Execution
 from bench.files import safe_name
 from bench.models import registry
 from bench.plan import Plan, choose_device, make_plan
@@ -36,6 +37,7 @@ class Options:
         included: third-party files that were imported.
         command: the command as typed.
         arguments: the command's arguments, for workers; empty: no workers.
+        execution: how a training step is carried out.
         whole_trainings: give a training up that cannot end before the time limit, because no checkpoint outlives it.
     """
 
@@ -52,6 +54,7 @@ class Options:
     included: tuple[str, ...] = ()
     command: str = ""
     arguments: tuple[str, ...] = ()
+    execution: Execution = field(default_factory=Execution)
     whole_trainings: bool = False
 
 
@@ -78,6 +81,7 @@ def prepare(options: Options) -> Plan:
     suite = whole.narrowed(**{k: v for k, v in options.narrow.items() if k not in ("train_limit", "attack_peer")})
     if peer := options.narrow.get("attack_peer"):
         suite = with_peer(suite, peer)
+    options.execution.settle()
     device = choose_device(options.device)
     dataset = data.load(
         suite.dataset,
@@ -96,6 +100,7 @@ def prepare(options: Options) -> Plan:
         command=options.command,
         overrides=_overrides(whole, options.narrow),
         included=options.included,
+        execution=options.execution,
     )
 
 
@@ -108,7 +113,7 @@ def with_peer(suite: Suite, peer: str) -> Suite:
     extra = []
     for entry in suite.evaluations:
         offered = _peers(entry)
-        if peer in offered:
+        if peer in offered and not entry.arguments.get("peer"):
             arguments = {**entry.arguments, "peer": peer}
             extra.append(replace(entry, key=f"{entry.key}_{peer}", arguments=arguments))
     if not extra:

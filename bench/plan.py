@@ -22,6 +22,7 @@ from bench import cells, data, files
 from bench.data import Dataset, Split
 from bench.errors import EnvironmentProblem, IntegrityError, UsageError
 from bench.evaluations.robustness import peer_attack
+from bench.execution import Execution, autocast
 from bench.models import registry
 from bench.records import Defense, Evaluation
 from bench.suite import EvaluationEntry, Suite, canonical, parse_defense
@@ -101,6 +102,7 @@ class Plan:
     command: str = ""
     overrides: dict[str, Any] = field(default_factory=dict)
     included: tuple[str, ...] = ()
+    execution: Execution = field(default_factory=Execution)
 
     def record(self) -> dict[str, Any]:
         """Return the plan as plain data, as the store keeps it and the reports read it."""
@@ -113,7 +115,7 @@ class Plan:
             "suite": self.suite.settings(),
             "overrides": self.overrides,
             "data": self.dataset.describe(),
-            "environment": environment(self.device, self.included),
+            "environment": environment(self.device, self.included) | self.execution.describe(self.device),
             "evaluations": {m.entry.key: _describe_measurement(m) for m in self.measurements} | transfer.describe(self),
             "rows": [_describe_row(r) for r in self.rows],
         }
@@ -128,6 +130,7 @@ def make_plan(
     command: str = "",
     overrides: dict[str, Any] | None = None,
     included: Sequence[str] = (),
+    execution: Execution | None = None,
 ) -> Plan:
     """Plan a suite: seeds outermost, so that a run that is stopped early has every defense once.
 
@@ -137,20 +140,24 @@ def make_plan(
     splits: tuple[Split, Split | None] = (dataset.train, None)
     if suite.holdout:
         splits = data.hold_out(dataset.train, suite.holdout, seed=0)
+    execution = execution or Execution()
     rows = tuple(
-        _row(suite, dataset, splits, device, spelling, seed) for seed in suite.seeds for spelling in suite.defenses
+        _row(suite, dataset, splits, device, spelling, seed, execution)
+        for seed in suite.seeds
+        for spelling in suite.defenses
     )
     if not rows:
         raise UsageError(f"suite {suite.name}: expected at least one defense and one seed, got none. Add one.")
     measurements = tuple(_measurement(suite, dataset, device, entry) for entry in suite.evaluations)
     if suite.audit and (attacked := [m for m in measurements if m.evaluation.name == "autoattack_l2"]):
         measurements += (_audit(suite, dataset, device, attacked[0]),)
-    return Plan(suite, dataset, device, rows, measurements, out, command, overrides or {}, tuple(included))
+    return Plan(suite, dataset, device, rows, measurements, out, command, overrides or {}, tuple(included), execution)
 
 
 def _row(
-    suite: Suite, dataset: Dataset, splits: tuple[Split, Split | None], device: torch.device, spelling: str, seed: int
-) -> Row:
+    suite: Suite, dataset: Dataset, splits: tuple[Split, Split | None], device: torch.device, spelling: str, seed: int,
+    execution: Execution,
+) -> Row:  # fmt: skip
     parsed = parse_defense(spelling)
     entry = registry.defenses.get(parsed.base)
     hyperparameters = {**entry.hyperparameters, **parsed.hyperparameters}
@@ -163,13 +170,14 @@ def _row(
     train, holdout = splits
     backbone = parsed.backbone or suite.backbone
     job = TrainJob(entry, hyperparameters, recipe, backbone, len(dataset.classes), dataset.shape, seed, train, holdout)
-    return Row(canonical(spelling), job, cells.TrainCell(_train_spec(job, device)))
+    return Row(canonical(spelling), job, cells.TrainCell(_train_spec(job, device, execution)))
 
 
-def _train_spec(job: TrainJob, device: torch.device) -> dict[str, Any]:
-    from bench import batches, train
+def _train_spec(job: TrainJob, device: torch.device, execution: Execution) -> dict[str, Any]:
+    from bench import batches, steps, train
 
-    functions = [job.defense.function, train.train, batches.to_unit, *([job.recipe.loss] if job.recipe.loss else [])]
+    functions = [job.defense.function, train.train, steps.make_step, batches.to_unit, autocast]
+    functions += [job.recipe.loss] if job.recipe.loss else []
     precision = str(job.recipe.precision) if device.type == "cuda" else "fp32"
     return {
         "defense": job.defense.name,
@@ -182,7 +190,7 @@ def _train_spec(job: TrainJob, device: torch.device) -> dict[str, Any]:
         "shape": list(job.shape),
         "seed": job.seed,
         "sources": cells.sources(functions),
-        "runtime": cells.runtime(device.type, precision),
+        "runtime": cells.runtime(device.type, precision) | execution.key(device),
     }
 
 

@@ -7,11 +7,10 @@ device.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,11 @@ from bench import files
 from bench.batches import Batches, to_unit
 from bench.data import Split
 from bench.errors import BenchError, IntegrityError
+from bench.execution import Execution, autocast, memory_format, settings
 from bench.models.layers import layer_statistics
 from bench.records import Defense, Recipe
 from bench.seeding import derive, seed_everything
+from bench.steps import Eager, Say, make_step
 
 CHECKPOINT_SECONDS = 60.0
 WARM_UP = 0.25  # share of a one-cycle schedule that climbs
@@ -87,6 +88,8 @@ def train(
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
     should_stop: Callable[[], bool] = lambda: False,
+    execution: Execution | None = None,
+    say: Say = lambda text: None,
 ) -> nn.Module:
     """Train a network and return it in eval mode, its layers finalised (spectral vectors converged and frozen).
 
@@ -97,23 +100,33 @@ def train(
             stored. None: no checkpoints.
         on_epoch: called with the log record of each finished epoch.
         should_stop: asked after each step; when it says yes a checkpoint is written and `Stopped` raised.
+        execution: how: eagerly, as a CUDA graph, compiled; deterministically or not. None: the default.
+        say: told, in one line, of a way that is not available here.
 
     Raises:
         Diverged: a loss term is not finite; names the epoch and the last good weights.
         Stopped: `should_stop` said so.
         IntegrityError: the checkpoint does not fit or cannot be read.
     """
+    execution, precision = execution or Execution(), str(job.recipe.precision)
     model = job.build().to(device)
+    layout = memory_format((job.shape[1], job.shape[2]), precision, device)
+    model = model.to(memory_format=layout)
     optimizer = torch.optim.SGD(
         parameter_groups(model, float(job.recipe.weight_decay or 0.0)),
         lr=float(job.recipe.lr or 0.0),
         momentum=float(job.recipe.momentum or 0.0),
+        fused=device.type == "cuda",
     )
-    batches = Batches(job.train, job.recipe, job.seed, device)
+    batches = Batches(job.train, job.recipe, job.seed, device, layout)
     progress = _resume(checkpoint, model, optimizer, device) or _Progress()
-    loop = _Loop(job, model, optimizer, batches, progress, checkpoint, should_stop)
+    step = make_step(
+        execution.route(device), model, optimizer, bound_loss(job.recipe, job.hyperparameters), progress.sums,
+        autocast=lambda: autocast(precision, device), size=int(job.recipe.batch_size or 1), say=say,
+    )  # fmt: skip
+    loop = _Loop(job, step, batches, progress, checkpoint, should_stop)
     good: dict[str, Tensor] = {}
-    with _precision(str(job.recipe.precision), device):
+    with settings(execution, precision, device):
         for epoch in range(progress.step // batches.per_epoch, int(job.recipe.epochs or 0)):
             record = loop.epoch(epoch)
             if not all(math.isfinite(v) for v in record["terms"].values()) or not _finite(model):
@@ -121,26 +134,25 @@ def train(
             good = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
             on_epoch(record)
     optimizer.zero_grad(set_to_none=True)
+    model = model.to(memory_format=torch.contiguous_format)
     finalize(model)
     return model.eval()
 
 
 class _Loop:
-    """One epoch after the other over the same model, optimiser and batches."""
+    """One epoch after the other over the same step and batches."""
 
     def __init__(
         self,
         job: TrainJob,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        step: Eager,
         batches: Batches,
         progress: _Progress,
         checkpoint: Path | None,
         should_stop: Callable[[], bool],
     ) -> None:
-        self.job, self.model, self.optimizer, self.batches = job, model, optimizer, batches
+        self.job, self.step, self.model, self.batches = job, step, step.model, batches
         self.progress, self.checkpoint, self.should_stop = progress, checkpoint, should_stop
-        self.loss = bound_loss(job.recipe, job.hyperparameters)
         self.saved = time.monotonic()
 
     def epoch(self, epoch: int) -> dict[str, Any]:
@@ -149,37 +161,25 @@ class _Loop:
         first = progress.step - epoch * self.batches.per_epoch
         if first == 0:
             seed_everything(derive("epoch", self.job.seed, epoch))
-            progress.sums, progress.seconds = {}, 0.0
+            self.step.reset()
+            progress.seconds = 0.0
         self.model.train()
-        announce(self.model, epoch)
+        if announce(self.model, epoch):
+            self.step.forget()
         for x, y in self.batches.of_epoch(epoch, first):
-            self._step(x, y)
+            self.step(x, y, learning_rate(self.job.recipe, progress.step, self.batches.per_epoch))
+            progress.step += 1
             stop, now = self.should_stop(), time.monotonic()
             if self.checkpoint and (stop or now - self.saved > CHECKPOINT_SECONDS):
                 progress.seconds += now - started
                 started = self.saved = now
-                _save(self.checkpoint, self.model, self.optimizer, progress)
+                _save(self.checkpoint, self.model, self.step.optimizer, progress)
             if stop:
                 raise Stopped(f"training stopped after step {progress.step}; run the same command to go on.")
+        if self.batches.images.is_cuda:  # steps are only queued so far: without this the epoch looks cheaper
+            torch.cuda.synchronize(self.batches.images.device)
         progress.seconds += time.monotonic() - started
         return self._record(epoch)
-
-    def _step(self, x: Tensor, y: Tensor) -> None:
-        lr = learning_rate(self.job.recipe, self.progress.step, self.batches.per_epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.zero_grad(set_to_none=True)
-        with _first_logits(self.model) as seen:
-            terms = self.loss(self.model, x, y)
-        total = torch.stack([t.float() for t in terms.values()]).sum()
-        total.backward()
-        self.optimizer.step()
-        # The accuracy is that of the step's first forward pass over the batch, in train mode.
-        same = bool(seen) and len(seen[0]) == len(y)
-        correct = (seen[0].argmax(1) == y).sum() if same else torch.tensor(math.nan, device=y.device)
-        for name, value in {**{f"term:{k}": v.detach() * len(y) for k, v in terms.items()}, "correct": correct}.items():
-            self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value.to(torch.float64)
-        self.progress.step += 1
 
     def _record(self, epoch: int) -> dict[str, Any]:
         n = len(self.batches.labels)
@@ -238,12 +238,16 @@ def learning_rate(recipe: Recipe, step: int, per_epoch: int) -> float:
     return lr * (0.04 + 0.96 * at / peak) if at < peak else lr * max(0.0, (total - at) / (total - peak))
 
 
-def announce(model: nn.Module, epoch: int) -> None:
-    """Tell every part of the model that wants to know (`set_epoch(epoch)`) which epoch begins, counted from 0."""
-    for module in model.modules():
-        tell = getattr(module, "set_epoch", None)
-        if callable(tell):
-            tell(epoch)
+def announce(model: nn.Module, epoch: int) -> bool:
+    """Tell every part of the model that wants to know (`set_epoch(epoch)`) which epoch begins, counted from 0.
+
+    Returns:
+        Whether a number may have changed that a recorded or compiled step holds: False only if every part that was
+        told answered False.
+    """
+    listeners = [tell for module in model.modules() if callable(tell := getattr(module, "set_epoch", None))]
+    answers = [tell(epoch) for tell in listeners]
+    return any(answer is not False for answer in answers)
 
 
 def finalize(model: nn.Module) -> None:
@@ -253,37 +257,6 @@ def finalize(model: nn.Module) -> None:
         finish = getattr(module, "finalize", None)
         if callable(finish):
             finish()
-
-
-@contextlib.contextmanager
-def _first_logits(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Catch the output of the model's first forward pass inside the block."""
-    seen: list[Tensor] = []
-
-    def catch(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        if not seen:
-            seen.append(output.detach())
-
-    handle = model.register_forward_hook(catch)
-    try:
-        yield seen
-    finally:
-        handle.remove()
-
-
-@contextlib.contextmanager
-def _precision(precision: str, device: torch.device) -> Iterator[None]:
-    """Compute in the recipe's precision on a GPU; a CPU always computes in float32."""
-    if device.type != "cuda":
-        yield
-        return
-    old = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
-    try:
-        with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = old
 
 
 def _accuracy(model: nn.Module, split: Split | None, device: torch.device) -> float | None:

@@ -27,8 +27,9 @@ def ascend(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, steps: int, st
     statistics and spectral vectors stay those of the training passes; only gradients in x are computed.
     """
     with eval_mode(model):
-        shift = torch.randn_like(x)
-        radius = eps * torch.rand(len(x), device=x.device, dtype=x.dtype) ** (1 / x[0].numel())
+        # drawn in float32 and in order whatever x's type and layout, so that every way of computing starts alike
+        shift = torch.empty_like(x).copy_(torch.randn(x.shape, device=x.device))
+        radius = eps * torch.rand(len(x), device=x.device).to(x.dtype) ** (1 / x[0].numel())
         point = (x + shift * _per_sample(radius / _norms(shift), x)).clamp(0, 1)
         for _ in range(steps):
             gradient = _input_gradient(model, point, y)
@@ -47,7 +48,8 @@ def ascend_as_released(model: nn.Module, x: Tensor, *, eps: float, steps: int) -
     """
     with torch.no_grad():
         y = model(x).argmax(1)
-    point = x + _into_ball((2 * torch.rand_like(x) - 1) * eps, eps)
+    cube = torch.empty_like(x).copy_(2 * torch.rand(x.shape, device=x.device) - 1)
+    point = x + _into_ball(cube * eps, eps)
     for _ in range(steps):
         gradient = _input_gradient(model, point, y) / len(x)
         step = gradient * _per_sample(0.1 * eps / _norms(gradient).clamp_min(1e-6), x)

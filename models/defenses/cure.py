@@ -40,9 +40,10 @@ class StepLength(nn.Module):
         self.lengths = lengths
         self.h = lengths[-1]
 
-    def set_epoch(self, epoch: int) -> None:
-        """Take the h of an epoch, counted from 0; the training loop calls this as each epoch begins."""
-        self.h = self.lengths[min(epoch, len(self.lengths) - 1)]
+    def set_epoch(self, epoch: int) -> bool:
+        """Take the h of an epoch, counted from 0, and return whether it is another; called as each epoch begins."""
+        before, self.h = self.h, self.lengths[min(epoch, len(self.lengths) - 1)]
+        return self.h != before
 
 
 def direction(gradient: Tensor) -> Tensor:

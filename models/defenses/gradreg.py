@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from bench.models.backbones import build
 from bench.models.defenses.standard import BIBTEX
+from bench.models.layers import TwiceDifferentiable
 from bench.models.registry import defense
 from bench.records import Recipe
 
@@ -22,7 +23,8 @@ def summed_loss_and_gradient(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Te
     authors' code).
     """
     x = x.detach().requires_grad_()
-    total = F.cross_entropy(model(x), y, reduction="sum")
+    with TwiceDifferentiable():
+        total = F.cross_entropy(model(x), y, reduction="sum")
     (gradient,) = torch.autograd.grad(total, x, create_graph=True)
     return total, gradient
 

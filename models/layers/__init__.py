@@ -7,6 +7,7 @@ from torch import nn
 from bench.models.layers.batch_norm import BatchNorm2d
 from bench.models.layers.centered_softplus import CenteredSoftplus, Softplus, centered_softplus
 from bench.models.layers.conv_spectral_norm import SpectralNormConv2d
+from bench.models.layers.convolution import TwiceDifferentiable
 from bench.models.layers.lipschitz_batch_norm import LipschitzBatchNorm2d
 from bench.models.layers.penalty import beta_sum, gamma_sum
 from bench.models.layers.spectra import ConvGeometry, conv_norm_bound, top_singular
@@ -20,6 +21,7 @@ __all__ = [
     "Softplus",
     "SpectralNormConv2d",
     "SpectralNormLinear",
+    "TwiceDifferentiable",
     "beta_sum",
     "centered_softplus",
     "conv_norm_bound",

@@ -71,9 +71,13 @@ class _Transformed(_Plain):
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
-    """Return Σ a·b, shape (), without a temporary where the layout allows."""
+    """Return Σ a·b, shape (), without a temporary where the layouts allow; half precision is summed in float32."""
+    if a.dtype in (torch.bfloat16, torch.float16):
+        return (a.float() * b.float()).sum()
     if a.is_contiguous() and b.is_contiguous():
         return torch.dot(a.reshape(-1), b.reshape(-1))
+    if a.dim() == 4 and all(t.is_contiguous(memory_format=torch.channels_last) for t in (a, b)):
+        return torch.dot(a.permute(0, 2, 3, 1).reshape(-1), b.permute(0, 2, 3, 1).reshape(-1))
     return (a * b).sum()
 
 

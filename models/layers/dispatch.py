@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 
 
@@ -13,3 +15,10 @@ def under_torch_func() -> bool:
     """
     active = getattr(torch._C, "_are_functorch_transforms_active", None)
     return active is None or bool(active())
+
+
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Return a context in which nothing is cast to half precision: norms of weights need their digits."""
+    if not torch.is_autocast_enabled(device.type):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)

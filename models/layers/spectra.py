@@ -81,7 +81,9 @@ def _pair(values: object) -> tuple[int, int]:
 
 
 @torch.no_grad()
-def top_singular(weight: Tensor, geometry: ConvGeometry, *, basis: int = 24, rounds: int = 20) -> tuple[Tensor, Tensor]:
+def top_singular(
+    weight: Tensor, geometry: ConvGeometry, *, basis: int = 24, rounds: int = 20, start: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the converged spectral norm, shape (), and its right singular vector v (1, Cin, H, W), ‖v‖ = 1.
 
     Restarted Lanczos on AᵀA with full re-orthogonalisation, from a fixed start (the global generator is not
@@ -93,13 +95,15 @@ def top_singular(weight: Tensor, geometry: ConvGeometry, *, basis: int = 24, rou
         geometry: the rest of the convolution.
         basis: Krylov vectors per restart (24 images of the input's size are held).
         rounds: restarts at most.
+        start: where to begin, (1, Cin, H, W), not 0; None: a fixed random vector.
     """
     if weight.device.type != "cpu":
         weight = weight.double()
-    start = torch.randn(
-        1, weight.shape[1] * geometry.groups, *geometry.in_size,
-        generator=torch.Generator().manual_seed(0), dtype=torch.float64,
-    )  # fmt: skip
+    if start is None:
+        start = torch.randn(
+            1, weight.shape[1] * geometry.groups, *geometry.in_size,
+            generator=torch.Generator().manual_seed(0), dtype=torch.float64,
+        )  # fmt: skip
     v = (start / start.norm()).to(weight)
     value = torch.zeros((), dtype=weight.dtype, device=weight.device)
     for _ in range(rounds):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils import parametrizations
+
+from bench.models.layers.dispatch import without_autocast
 
 
 class SpectralNormLinear(nn.Linear):
@@ -18,6 +21,12 @@ class SpectralNormLinear(nn.Linear):
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__(in_features, out_features, bias)
         parametrizations.spectral_norm(self, "weight")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer to x (B, in)."""
+        with without_autocast(x.device):
+            weight = self.weight
+        return F.linear(x, weight, self.bias)
 
     @torch.no_grad()
     def finalize(self) -> None:
