@@ -235,7 +235,7 @@ def training(board: Board, tables: series.Tables) -> Figure | None:
             sheet.axes.set_yscale("log")
             log_ticks(sheet.axes, "y", *sheet.axes.get_ylim(), "{:g}")
         elif quantity.endswith("accuracy"):
-            sheet.axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
+            sheet.axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.3g} %"))
         sheet.axes.set(xlabel="Epoch")
         sheet.axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         panels.append(Panel(title, sheet.finish(f"training-{slug(quantity)}")))

@@ -59,13 +59,14 @@ def flatness_against_robustness(board: Board, tables: series.Tables) -> Figure |
         panels += [panel for panel in found if panel is not None]
     if not panels:
         return None
+    above = f"; large marks are the defenses, {series.title(board)} above their mean" if board.ranking else ""
     across = [(column, series.across(board, rows, column)) for column in columns]
     known = [f"{words.label(c)} {rho:.2f}".replace("-", "−") for c, rho in across if rho is not None]
     return Figure(
         name="flatness",
         title="Flatness beside robustness",
         caption="Flatness (horizontal, log scale) against robustness (vertical): small dots are correctly classified "
-        f"test images, up to {DOTS} per panel; large marks are the defenses, {series.title(board)} above their mean. "
+        f"test images, up to {DOTS} per panel{above}. "
         "The breaking distance is the smallest budget at which any attack broke the image; those that none broke "
         "stand on top."
         + (f" Rank correlation across the defenses with {series.title(board)}: {', '.join(known)}." if known else ""),

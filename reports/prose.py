@@ -39,11 +39,16 @@ def blocks(docstring: str) -> list[Block]:
 
 
 def _paragraphs(lines: list[str]) -> list[Block]:
-    """Join flush lines to paragraphs; keep indented ones as typed."""
+    """Join flush lines to paragraphs; keep indented ones as typed, unless they go on with an item of a list."""
     found: list[Block] = []
     for line in lines:
-        kind: Literal["text", "typed"] = "typed" if line.startswith((" ", "\t")) else "text"
-        if found and found[-1].kind == kind:
+        item = bool(found) and found[-1].text.startswith("• ")
+        kind: Literal["text", "typed"] = "typed" if line.startswith((" ", "\t")) and not item else "text"
+        if line.startswith(("* ", "- ")):
+            found.append(Block("text", f"• {line[2:]}"))
+        elif item and not line.startswith((" ", "\t")):
+            found.append(Block("text", line))
+        elif found and found[-1].kind == kind:
             joint = "\n" if kind == "typed" else " "
             found[-1] = Block(kind, found[-1].text + joint + (line if kind == "typed" else line.strip()))
         else:

@@ -22,7 +22,8 @@ def summary(board: Board) -> list[Answer]:
     """Return the answers: which is best, is it really better, can I believe it, what did it cost."""
     rows = ranked(board)
     if not rows:
-        return [_nothing(board)]
+        present = [r for r in board.rows if r.cells]
+        return [_nothing(board), *([_believe(board, present), _cost(present)] if present else [])]
     return [_best(board, rows), _better(board, rows), _believe(board, rows), _cost(rows)]
 
 
@@ -30,7 +31,7 @@ def headline(board: Board) -> str:
     """Return the whole answer in one sentence: who ranks first by what, and whether its lead is resolved."""
     rows = ranked(board)
     if not rows:
-        return " ".join(_nothing(board).sentences)
+        return " ".join(["Nothing is ranked.", *_nothing(board).sentences])
     top, cell = rows[0], rows[0].cells[board.ranking]
     first = f"{top.defense} ranks first by {series.title(board)}: {_share(cell, interval=True)}"
     if len(rows) == 1:
@@ -157,7 +158,7 @@ def _believe(board: Board, rows: list[Row]) -> Answer:
     if not data.get("original", True):
         sentences.append(f"The data is {data['name']}, not the original set. {data.get('note', '')}".strip())
     apart = [r.defense for r in board.rows if r.rank is None]
-    if apart:
+    if apart and len(apart) < len(board.rows):
         sentences.append(f"Not ranked: {words.listing(apart)}.")
     return Answer("Can I believe it?", short, tuple(sentences))
 

@@ -333,6 +333,13 @@ def test_docstrings_lose_their_line_breaks_but_keep_formulas_and_arguments() -> 
         prose.Block("text", "and more."),
         prose.Block("list", "Args", (("alpha, beta", "weights of `both` terms."), ("gamma", "third."))),
     ]
+    listed = prose.blocks("""Two variants:
+        * first, over
+          two lines
+        * second.
+        Then this.""")
+    assert [b.text for b in listed] == ["Two variants:", "• first, over two lines", "• second.", "Then this."]
+    assert {b.kind for b in listed} == {"text"}
     assert prose.code("a `<b>` & c") == "a <code>&lt;b&gt;</code> &amp; c"
 
 

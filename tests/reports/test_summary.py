@@ -78,7 +78,9 @@ def test_summary_without_a_ranking_names_the_best_clean_accuracy(make_board: Cal
     board = make_board(n=60, seeds=1, evaluations=("accuracy", "curvature"))
     best = max(board.rows, key=lambda r: r.cells["clean_accuracy"].value or 0)
     text = summary.headline(board)
-    assert text.startswith("The suite runs no attack that could rank. Without an attack the best is ")
+    assert text.startswith(
+        "Nothing is ranked. The suite runs no attack that could rank. Without an attack the best is "
+    )
     assert best.defense in text
 
 
