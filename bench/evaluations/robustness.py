@@ -348,7 +348,8 @@ def _shared(attack: Callable[..., Any], entry: Attack, peer: str, arguments: dic
     """
     taken = inspect.signature(attack).parameters
     for name, value in arguments.items():
-        if name not in taken and value != entry.hyperparameters[name]:
+        plain = tuple(value) if isinstance(value, list) else value  # a suite file has no tuples
+        if name not in taken and plain != entry.hyperparameters[name]:
             raise UsageError(
                 f"{entry.name}: expected arguments that {peer} has too, got {name}={value!r}. "
                 "Leave it out for this peer."
