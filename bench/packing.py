@@ -161,7 +161,7 @@ def _split(path: Path, most: int) -> list[str]:
     """Cut a file into parts of at most `most` bytes, named .001 and so on; leave it alone if it is small enough."""
     if path.stat().st_size <= most:
         return [path.name]
-    names = []
+    names: list[str] = []
     with path.open("rb") as stream:
         while block := stream.read(most):
             names.append(f"{path.name}.{len(names) + 1:03d}")
