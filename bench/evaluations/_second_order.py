@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from bench.evaluations._graph import SMOOTH, SOFTPLUS, derivatives
 from bench.models.layers import CenteredSoftplus, Softplus
+from bench.models.layers.dispatch import under_torch_func
 
 
 class Convolution(torch.autograd.Function):
@@ -68,8 +69,9 @@ class Bend(torch.autograd.Function):
         (z,) = ctx.saved_tensors
         if ctx.known is None:
             ctx.known = _derivatives(ctx.module, z)
-        first, second = ctx.known
-        return Slope.apply(grad, z, first, second) if torch.is_grad_enabled() else grad * first, None, None
+        if not torch.is_grad_enabled():
+            return grad * ctx.known[0], None, None
+        return Slope.apply(grad, z, ctx.module, *ctx.known), None, None
 
 
 def _derivatives(module: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,16 +93,18 @@ class Slope(torch.autograd.Function):
     """(g, z) ↦ g·s'(z), with the derivatives s'(z) in g and g·s''(z) in z."""
 
     @staticmethod
-    def forward(ctx: Any, grad: Tensor, z: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        ctx.save_for_backward(first, grad * second)
+    def forward(ctx: Any, grad: Tensor, z: Tensor, module: nn.Module, first: Tensor, second: Tensor) -> Tensor:
+        ctx.module = module
+        ctx.save_for_backward(grad, z, first, grad * second)
         return grad * first
 
     @staticmethod
     def backward(ctx: Any, h: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():  # torch's own once_differentiable would drop the term in silence
-            raise RuntimeError("Slope: expected at most two derivatives, got a graph of a third. Use the plain model.")
-        first, bent = ctx.saved_tensors
-        return h * first, h * bent, None, None
+        grad, z, first, bent = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a model that differentiates inside its forward pass asks for a third derivative
+            (first,) = torch.autograd.grad(ctx.module.forward(z).sum(), z, create_graph=True)
+            (bent,) = torch.autograd.grad(first, z, grad, create_graph=True)
+        return h * first, h * bent, None, None, None
 
 
 class _Interception(TorchFunctionMode):
@@ -110,6 +114,8 @@ class _Interception(TorchFunctionMode):
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if under_torch_func():
+            return function(*args, **kwargs)
         if function is torch.conv2d:
             return _convolve(*args, **kwargs)
         if function is F.batch_norm:
@@ -151,12 +157,13 @@ def _pair(values: Any) -> tuple[int, int]:
 def twice_differentiable(model: nn.Module) -> Iterator[None]:
     """Let forward passes inside the block build graphs that are cheap to differentiate twice in the image.
 
-    Values and derivatives are the model's, up to rounding, wherever parameters require no gradient; a third
-    derivative is refused. Nothing of the model is changed but for hooks, which are removed.
+    Values and derivatives (of any order) are the model's, up to rounding. What requires gradients in its parameters,
+    or runs under torch.func, is left to torch. Nothing of the model is changed but for hooks, which are removed.
     """
 
     def bend(module: nn.Module, inputs: tuple[Any, ...], value: Tensor) -> Tensor | None:
-        if len(inputs) != 1 or not inputs[0].requires_grad or any(p.requires_grad for p in module.parameters()):
+        constant = not any(p.requires_grad for p in module.parameters())
+        if len(inputs) != 1 or not inputs[0].requires_grad or not constant or under_torch_func():
             return None
         return Bend.apply(inputs[0], value.detach(), module)
 

@@ -136,12 +136,35 @@ def test_parameters_that_require_gradients_keep_them():
         torch.testing.assert_close(a, b)
 
 
-def test_a_third_derivative_is_refused_not_wrong(lcnn, images):
-    x, y = images
-    with prepared(lcnn) as ready:
-        at = expand(ready, x, y)
-        with pytest.raises(RuntimeError, match="at most two derivatives"):
-            torch.autograd.grad(at.slope.square().sum(), at.x, create_graph=True)
+class Inner(nn.Module):
+    """A model that takes a step along its own gradient before it answers: its Hessian needs third derivatives."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+        self.net = nn.Sequential(nn.Conv2d(1, 3, 3), CenteredSoftplus(2.0), nn.Flatten(), nn.Linear(48, 2), nn.Tanh())
+
+    def forward(self, x):
+        if self.how == "autograd":
+            (slope,) = torch.autograd.grad(self.net(x).sum(), x, create_graph=True)
+        else:
+            slope = torch.func.grad(lambda v: self.net(v).sum())(x)
+        return self.net(x - 0.1 * slope)
+
+
+@pytest.mark.parametrize("how", ["autograd", "torch.func"])
+def test_a_model_that_differentiates_inside_its_forward_pass(how):
+    torch.manual_seed(0)
+    model, v = Inner(how).double().eval(), torch.randn(2, 1, 6, 6, dtype=DOUBLE)
+    x, weight = torch.randn(2, 1, 6, 6, dtype=DOUBLE), torch.tensor([[1.0, -2.0]], dtype=DOUBLE)
+    for p in model.parameters():
+        p.requires_grad_(False)
+    expected = products(model, x, weight, v)
+    with twice_differentiable(model):
+        found = products(model, x, weight, v)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+    assert expected[2].abs().max() > 1e-3
 
 
 class Count(TorchDispatchMode):

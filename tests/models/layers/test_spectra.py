@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.models.layers import ConvGeometry, conv_norm_bound, top_singular
+from bench.models.layers import ConvGeometry, conv_norm_bound, spectra, top_singular
 
 CASES = {
     "plain": {},
@@ -87,6 +87,25 @@ def test_fourier_bound_shrinks_to_the_norm_as_the_image_grows():
         geometry = ConvGeometry.of(conv, (n, n))
         gaps.append(conv_norm_bound(weight, geometry) / top_singular(weight, geometry)[0].item() - 1)
     assert gaps[0] > gaps[1] > gaps[2] > 0
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_fourier_bound_is_the_largest_over_all_frequencies_and_in_any_portions(case, monkeypatch):
+    weight, geometry = layer(case)
+    period, (sh, sw) = spectra._circular_grid(geometry), geometry.stride
+    kernel = torch.zeros(*weight.shape[:2], *period, dtype=weight.dtype)
+    for i in range(geometry.kernel[0]):
+        for j in range(geometry.kernel[1]):
+            kernel[:, :, i * geometry.dilation[0] % period[0], j * geometry.dilation[1] % period[1]] += weight[
+                :, :, i, j
+            ]
+    folded = torch.fft.fft2(kernel).unflatten(3, (sw, -1)).unflatten(2, (sh, -1)).unflatten(0, (geometry.groups, -1))
+    blocks = folded.permute(0, 4, 6, 1, 2, 3, 5).flatten(4)
+    largest = torch.linalg.matrix_norm(blocks, 2).max().item() / (sh * sw) ** 0.5
+    for portion in (1 << 22, 1):
+        monkeypatch.setattr(spectra, "_BLOCK", portion)
+        bound = conv_norm_bound(weight, geometry)
+        assert largest <= bound <= largest * (1 + 1e-11)
 
 
 def test_zero_weight_has_norm_zero():
