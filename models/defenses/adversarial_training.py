@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.models.backbones import build
+from bench.models.backbones.parts import folded_norms
 from bench.models.defenses._modes import eval_mode
 from bench.models.registry import defense
 from bench.records import Recipe
@@ -26,7 +27,7 @@ def ascend(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, steps: int, st
     followed by projection onto ball and box; the last point is returned. Runs in eval mode, so that running
     statistics and spectral vectors stay those of the training passes; only gradients in x are computed.
     """
-    with eval_mode(model):
+    with eval_mode(model), folded_norms(model):
         # drawn in float32 and in order whatever x's type and layout, so that every way of computing starts alike
         shift = torch.empty_like(x).copy_(torch.randn(x.shape, device=x.device))
         radius = eps * torch.rand(len(x), device=x.device).to(x.dtype) ** (1 / x[0].numel())

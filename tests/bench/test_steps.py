@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from bench.errors import UsageError
 from bench.execution import Execution, autocast, memory_format, settings
 from bench.models import registry
-from bench.models.layers import Softplus
+from bench.models.layers import Softplus, convolution
 from bench.seeding import seed_everything
 from bench.steps import Compiled, Eager, Replayed, eager_gradients, make_step
 from bench.train import announce, bound_loss, parameter_groups
@@ -81,8 +81,9 @@ def agree(got: dict[str, Tensor], want: dict[str, Tensor], relative: float) -> N
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels_last"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_step_is_that_of_plain_float64_layers(name, layout):
+def test_a_step_is_that_of_plain_float64_layers(name, layout, monkeypatch):
     """In float64 to rounding. In float32 to 1e-4, with β = 10 where a kink 1/1000 wide would amplify rounding."""
+    monkeypatch.setattr(convolution, "WORTH", 0)
     model, loss, _ = parts(name)
     for module in model.modules():
         if isinstance(module, Softplus):
@@ -154,8 +155,9 @@ def test_a_recording_that_fails_is_said_once_and_the_step_goes_on():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_traced_step_gives_the_bits_of_the_eager_one(name):
+def test_a_traced_step_gives_the_bits_of_the_eager_one(name, monkeypatch):
     """The whole step with its double backward as one graph of plain operations, before any code is generated."""
+    monkeypatch.setattr(convolution, "WORTH", 0)
     data = batches(3, (8, 8, 5))
     model, loss, optimizer = parts(name, "convnet-w4")
     gradients = Compiled(model, loss, plain, size=8, say=pytest.fail, backend=None)

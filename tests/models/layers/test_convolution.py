@@ -14,6 +14,11 @@ GEOMETRIES = [
 ]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def every_size(monkeypatch):
+    monkeypatch.setattr(convolution, "WORTH", 0)
+
+
 def arguments(groups: int = 1, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     torch.manual_seed(0)
     return (
@@ -97,6 +102,15 @@ def test_other_calls_are_left_alone():
             assert F.conv2d(x, w).grad_fn is None
     assert all(type(y.grad_fn).__name__ != "_ConvolveBackward" for y in calls)
     assert type(F.conv2d(x, w).grad_fn).__name__ != "_ConvolveBackward"
+
+
+def test_small_images_are_left_to_the_library(monkeypatch):
+    monkeypatch.setattr(convolution, "WORTH", 361)
+    x, w = arguments()
+    with TwiceDifferentiable():
+        small, large = F.conv2d(x, w), F.conv2d(torch.cat([x, x]), w)
+    assert type(small.grad_fn).__name__ != "_ConvolveBackward"
+    assert type(large.grad_fn).__name__ == "_ConvolveBackward"
 
 
 def test_torch_func_takes_the_librarys():
