@@ -111,7 +111,7 @@ def _without_tf32() -> Iterator[None]:
 def micro_batch(x: Tensor) -> int:
     """Return how many images' second-order graphs to hold at once, by the image's size.
 
-    ResNet-18 keeps about 50 MB per image of 3×32×32; small networks on small images want large batches.
+    ResNet-18 keeps about 30 MB per image of 3×32×32; small networks on small images want large batches.
     """
     size = max(32, min(256, 100_000 // x[0].numel()))
     return 4 * size if x.is_cuda else size
