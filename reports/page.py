@@ -18,7 +18,7 @@ from bench.reports import exports, figures, prose, robustbench, sections, series
 from bench.reports.board import OWN, Board
 from bench.reports.drawing import Figure
 from bench.reports.palette import styles
-from bench.reports.summary import headline, repeat, summary
+from bench.reports.summary import headline, repeat, summary, unfinished
 
 
 def render(board: Board) -> str:
@@ -114,6 +114,7 @@ def _context(board: Board) -> dict[str, Any]:
         "headline": headline(board),
         "answers": summary(board),
         "repeat": repeat(board),
+        "unfinished": " ".join(unfinished(board)),
         "attack": series.title(board),
         "glossary": [list(group) for _, group in groupby(columns, key=lambda c: (c.heading, c.facts))],
         "figures": [_safe(figure) for figure in figures.draw(board, tables)],

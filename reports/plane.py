@@ -33,8 +33,9 @@ def decision_boundaries(board: Board, tables: series.Tables) -> Figure | None:
     return Figure(
         name="boundaries",
         title="Where each network draws the line",
-        caption="The paper's Figure 1 (a, b). The heavy line is the decision boundary (probability one half), the fine ones are 10, 25, 75 and "
-        "90 %. Last, its Figure 1 (c): softplus grows without limit as its β falls, while centered softplus tends to x/2.",
+        caption="The paper's Figure 1 (a, b): the heavy line is the decision boundary (probability one half), the fine "
+        "ones are 10, 25, 75 and 90 %. Last, its Figure 1 (c): softplus grows without limit as its β falls, while "
+        "centered softplus tends to x/2.",
         alt=f"Decision boundaries of {words.listing(list(dict.fromkeys(r.defense for r, _, _ in maps)))}.",
         panels=(*panels, *(_softplus(board, centered) for centered in (False, True))),
         legend="never",

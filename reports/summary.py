@@ -154,13 +154,22 @@ def _believe(board: Board, rows: list[Row]) -> Answer:
         k = sum(violations)
         sentences.append("No proved bound was violated." if k == 0 else f"{words.plural(k, 'bound violation')} found.")
     sentences += _audit(board)
-    sentences.append(_seeds(len(top.seeds)))
+    counts = {len(r.seeds) for r in rows}
+    sentences.append(_seeds(min(counts)) if len(counts) == 1 else "Not every defense has all of its seeds yet.")
+    sentences += unfinished(board)
     if not data.get("original", True):
         sentences.append(f"The data is {data['name']}, not the original set. {data.get('note', '')}".strip())
     apart = [r.defense for r in board.rows if r.rank is None]
     if apart and len(apart) < len(board.rows):
         sentences.append(f"Not ranked: {words.listing(apart)}.")
     return Answer("Can I believe it?", short, tuple(sentences))
+
+
+def unfinished(board: Board) -> list[str]:
+    """Say how much of the run failed or is still missing; nothing where all is done."""
+    failed, missing = (sum(len(getattr(r, kind)) for r in board.rows) for kind in ("failures", "missing"))
+    told = [f"{words.plural(failed, 'cell')} failed"] * bool(failed) + [f"{missing:,} not finished"] * bool(missing)
+    return [f"This run is incomplete: {words.listing(told)}."] if told else []
 
 
 def _transferred(board: Board, top: Row) -> list[str]:

@@ -255,6 +255,7 @@ def _rank(
     sizes = [index for _, index in outcomes.values() if index is not None]
     reference = max(sizes, key=len, default=None)
     rows = [replace(row, unranked=_why_not(row, *outcomes[row.defense], reference)) for row in rows]
+    rows = [_failed(row, ranking) for row in rows]
     chosen = [row for row in rows if not row.unranked]
     chosen.sort(key=lambda row: -float(outcomes[row.defense][0].mean()))
     result = ranks([outcomes[row.defense][0] for row in chosen])
@@ -276,6 +277,15 @@ def _rank(
     return placed + [row for row in rows if row.unranked], pairs, gap
 
 
+def _failed(row: Row, ranking: BoardColumn) -> Row:
+    """Say that the ranking evaluation failed where that, and not a choice, is why it has no column."""
+    failed = any(line.startswith(f"{ranking.evaluation},") for line in row.failures)
+    return replace(row, unranked="its ranking evaluation failed") if failed and row.unranked == _NOT_RUN else row
+
+
+_NOT_RUN = "the ranking column was not run"
+
+
 def _outcomes(runs: list[Run], ranking: BoardColumn) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the flags of the ranking column, shape (S, n), and their images (n,); None if the models' differ."""
     tables = [run.tables[ranking.evaluation] for run in runs if ranking.evaluation in run.tables]
@@ -292,7 +302,7 @@ def _why_not(row: Row, flags: np.ndarray, index: np.ndarray | None, reference: n
     if row.trust == "INVALID":
         return f"invalid: {', '.join(row.trust_failed) or 'a check failed'}"
     if not len(flags):
-        return "the ranking column was not run"
+        return _NOT_RUN
     if index is None:
         return "its models were not evaluated on the same images"
     if reference is None or not np.array_equal(index, reference):

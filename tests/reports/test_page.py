@@ -187,6 +187,17 @@ def test_rows_without_rank_stand_apart_with_the_reason(make_board: Callable[...,
     assert "invalid: bounds" in apart
 
 
+def test_a_defense_that_has_not_begun_has_its_section(board: Board) -> None:
+    last = board.rows[-1]
+    bare = replace(last, rank=None, cells={}, seeds=(), facts={0: last.facts[0] | {"info": {}, "training": {}}})
+    bare = replace(bare, unranked="the ranking column was not run", missing=("training, seed 0: 3 epochs so far",))
+    examples = board.examples[board.examples["defense"] != last.defense]
+    html = page.render(replace(board, rows=(*board.rows[:-1], bare), examples=examples, pictures={}))
+    part = html[html.index(f'id="defense-{last.anchor}"') :]
+    assert "Unfinished: training, seed 0: 3 epochs so far" in part
+    assert "Nothing yet." in part
+
+
 def test_a_board_without_any_attack_still_has_a_page(make_board: Callable[..., Board]) -> None:
     board = make_board(names={"standard": (0.3, 9.0, 41.0, 1.0)}, n=40, seeds=1, evaluations=("accuracy", "curvature"))
     html = page.render(board)

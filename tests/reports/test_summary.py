@@ -84,6 +84,16 @@ def test_summary_without_a_ranking_names_the_best_clean_accuracy(make_board: Cal
     assert best.defense in text
 
 
+def test_an_incomplete_run_says_so_on_top(make_board: Callable[..., Board]) -> None:
+    board = make_board(n=60, seeds=1, failed=("cure",))
+    assert summary.unfinished(board) == ["This run is incomplete: 1 cell failed."]
+    assert '<strong class="unfinished">This run is incomplete: 1 cell failed.</strong>' in page.render(board)
+    cure = next(r for r in board.rows if r.defense == "cure")
+    assert cure.unranked == "its ranking evaluation failed"
+    later = (*board.rows[:-1], replace(cure, failures=(), missing=("a", "b")))
+    assert summary.unfinished(replace(board, rows=later)) == ["This run is incomplete: 2 not finished."]
+
+
 def test_summary_is_honest_about_trust_seeds_and_data(make_board: Callable[..., Board]) -> None:
     board = make_board(seeds=1, n=60, trust=False, data_name="digits-jpeg", data_original=False, data_note="A copy.")
     belief = answers(board)["Can I believe it?"]
