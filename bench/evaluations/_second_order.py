@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_input
 from torch.overrides import TorchFunctionMode
 
 from bench.evaluations._graph import SMOOTH, SOFTPLUS, derivatives
@@ -48,7 +49,7 @@ class Transposed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, grad: Tensor, weight: Tensor, size: tuple[int, ...], *settings: Any) -> Tensor:
         ctx.weight, ctx.settings = weight, settings
-        return torch.nn.grad.conv2d_input(size, weight, grad, *settings)
+        return conv2d_input(size, weight, grad, *settings)
 
     @staticmethod
     def backward(ctx: Any, h: Tensor) -> tuple[Tensor | None, ...]:
