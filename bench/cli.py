@@ -73,35 +73,26 @@ def run(
     options = pipeline.Options(
         suite=suite,
         narrow={
-            "defenses": tuple(defense or ()),
-            "evaluations": tuple(evaluation or ()),
-            "seeds": _seeds(seeds),
-            "limit": limit,
-            "train_limit": train_limit,
-            "epochs": epochs,
-            "backbone": backbone,
+            "defenses": tuple(defense or ()), "evaluations": tuple(evaluation or ()), "seeds": _seeds(seeds),
+            "limit": limit, "train_limit": train_limit, "epochs": epochs, "backbone": backbone,
             "attack_peer": attack_peer,
         },
-        data_dir=data,
-        out=out,
-        device=device,
-        batch_size=_batch_size(batch_size),
-        execution=Execution(step, deterministic),
-        time_limit=_duration(time_limit),
-        no_wait=no_wait,
-        debug=debug,
-        quiet=quiet,
-        included=tuple(str(p) for p in include or ()),
-        command=plan.command_line(),
-        arguments=tuple(sys.argv[1:]),
-    )
+        data_dir=data, out=out, device=device, batch_size=_batch_size(batch_size),
+        execution=Execution(step, deterministic), time_limit=_duration(time_limit),
+        no_wait=no_wait, debug=debug, quiet=quiet, included=tuple(str(p) for p in include or ()),
+        command=plan.command_line(), arguments=tuple(sys.argv[1:]),
+    )  # fmt: skip
     if workers.is_worker():
         pipeline.work(options)
         return
     if dry_run:
         _print_plan(*pipeline.dry_run(options))
         return
-    result = pipeline.run(options)
+    _finish(pipeline.run(options))
+
+
+def _finish(result: Any) -> NoReturn:
+    """Print a run's board and what went wrong, and exit with its code."""
     _print_board(result.board, result.out)
     for name, cause in result.failures.items():
         _complain(f"{name}: {cause}")

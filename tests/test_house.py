@@ -84,8 +84,9 @@ def test_a_file_says_what_it_is_for_and_stays_readable(path):
     assert len(text.splitlines()) <= 400
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
-            lines = (node.end_lineno or 0) - node.lineno + 1
-            assert lines <= (100 if "attacks" in path.parts or "benchmarks" in path.parts else 80), node.name
+            first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
+            lines = (node.end_lineno or 0) - first.lineno + 1
+            assert lines <= (100 if "attacks" in path.parts or "benchmarks" in path.parts else 60), node.name
 
 
 def test_nothing_is_left_over():
