@@ -81,17 +81,18 @@ def settings(execution: Execution, precision: str, device: torch.device) -> Iter
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     old = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
     strict = torch.are_deterministic_algorithms_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    memory: Any = torch.utils.deterministic
+    fill = memory.fill_uninitialized_memory
     try:
         matmul.allow_tf32 = cudnn.allow_tf32 = precision != "fp32"
         cudnn.benchmark, cudnn.deterministic = not execution.deterministic, execution.deterministic
         torch.use_deterministic_algorithms(execution.deterministic or strict)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads such memory
+        memory.fill_uninitialized_memory = False  # nothing here reads such memory
         yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = old
         torch.use_deterministic_algorithms(strict)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        memory.fill_uninitialized_memory = fill
 
 
 def memory_format(size: tuple[int, int], precision: str, device: torch.device) -> torch.memory_format:

@@ -214,7 +214,8 @@ class Compiled:
         self, model: nn.Module, loss: Loss, autocast: Autocast, *, size: int, say: Say, backend: str | None = "inductor"
     ) -> None:
         self.parts, self.size, self.say, self.backend = (model, loss, autocast), size, say, backend
-        self.eager, self.run, self.possible = eager_gradients(model, loss, autocast), None, True
+        self.eager, self.possible = eager_gradients(model, loss, autocast), True
+        self.run: Gradients | None = None
 
     def __call__(self, x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
         """Put the gradients into the parameters; return the loss terms and the first logits."""
@@ -229,7 +230,7 @@ class Compiled:
             self.possible = False
             self.say(f"training step: expected one that compiles, got {_short(error)}. Going on uncompiled, slower.")
             return self.eager(x, y)
-        self.run: Gradients | None = run
+        self.run = run
         return found
 
     def forget(self) -> None:
@@ -253,7 +254,7 @@ def _trace(model: nn.Module, loss: Loss, autocast: Autocast, x: Tensor, y: Tenso
     traced = make_fx(whole, tracing_mode="fake")(list(tensors.values()), x, y)
     run: Callable[..., Any] = traced
     if backend is not None:
-        options = {"fallback_random": True} if backend == "inductor" else {}
+        options: dict[str, Any] = {"fallback_random": True} if backend == "inductor" else {}
         run = torch.compile(traced, backend=backend, dynamic=False, options=options)
 
     def gradients(x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,7 +29,8 @@ class ConvNorm(nn.Sequential):
     folded = False
 
     def forward(self, x: Tensor) -> Tensor:
-        conv, norm = self
+        layers: list[Any] = list(self)
+        conv, norm = layers
         if not self.folded or norm.training or not isinstance(norm, BatchNorm2d | LipschitzBatchNorm2d):
             return norm(conv(x))
         scale = (norm.running_var + norm.eps).rsqrt()
