@@ -27,6 +27,7 @@ from bench.owners import alive, me
 
 FORMAT = 1
 NAME = "bench.db"
+CREATION_SECONDS = 5.0  # how long a reader waits for another process that is just creating the store
 _SERIAL = pa.ipc.IpcReadOptions(use_threads=False)  # chunks are small: handing them to threads costs twice the reading
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -111,7 +112,9 @@ class Store:
         return store
 
     def _check_format(self, create: bool) -> None:
-        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+        query, patience = "SELECT name FROM sqlite_master WHERE type='table'", time.monotonic() + CREATION_SECONDS
+        while not (tables := {n for (n,) in self._db.execute(query)}) and not create and time.monotonic() < patience:
+            time.sleep(0.05)
         if "meta" in tables:
             row = self._db.execute("SELECT value FROM meta WHERE key='format'").fetchone()
             if row is None or not str(row[0]).isdecimal() or int(row[0]) > FORMAT:

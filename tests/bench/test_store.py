@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,23 @@ def test_a_truncated_store_is_refused(tmp_path):
 
     with pytest.raises(StoreError, match="expected"):
         read()
+
+
+def test_a_reader_waits_for_the_process_that_is_creating_the_store(tmp_path):
+    (tmp_path / "bench.db").touch()  # as SQLite leaves it before the first commit
+    with ThreadPoolExecutor() as pool:
+        reader = pool.submit(lambda: Store.open(tmp_path).close())
+        time.sleep(0.3)
+        assert not reader.done()
+        Store.open(tmp_path, create=True).close()
+        reader.result(timeout=30)
+
+
+def test_an_empty_file_is_no_store(tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.store.CREATION_SECONDS", 0.2)
+    (tmp_path / "bench.db").touch()
+    with pytest.raises(StoreError, match="expected a store of bench"):
+        Store.open(tmp_path)
 
 
 def test_another_database_and_a_newer_store_are_refused(tmp_path):
