@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from bench import files
+from bench.database import translated
 from bench.errors import IntegrityError, SecurityRefusal, StoreError
 from bench.reports.examples import PICTURES
-from bench.store import NAME, Store, translated
+from bench.store import NAME, Store
 
 LEFT_OUT = "left_out"  # in a train cell's info: its weights are not here; in a chunk's: so many pictures are not
 _TABLES = {"meta", "cells", "chunks", "epochs", "plans", "bindings", "sqlite_sequence"}

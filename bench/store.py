@@ -22,6 +22,7 @@ import pandas as pd
 import pyarrow as pa
 
 from bench import files
+from bench.database import connect, translated
 from bench.errors import EnvironmentProblem, IntegrityError, LockedError, StoreError
 from bench.owners import alive, me
 
@@ -100,10 +101,8 @@ class Store:
                 f"{out}: expected a result folder with {NAME}, found none. Run `python -m bench run --out {out}` first."
             )
         with translated(path):
-            db = sqlite3.connect(path, timeout=60.0, isolation_level=None)
+            db = connect(path)
             try:
-                db.execute("PRAGMA journal_mode=WAL")
-                db.execute("PRAGMA synchronous=FULL")
                 store = cls(out, db)
                 store._check_format(create)
             except BaseException:
@@ -371,28 +370,3 @@ def _verify(data: bytes, expected: str, where: str) -> None:
             f"{where}: expected SHA-256 {expected[:12]}, got {found[:12]}. The store was changed outside bench: "
             "restore it, or delete the folder and run again."
         )
-
-
-@contextlib.contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into ours, by what the user can do about them."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        text = str(error)
-        if "locked" in text or "busy" in text:
-            raise LockedError(
-                f"{path}: expected the store within 60 s, got {text!r}. Wait for the other run."
-            ) from error
-        if "malformed" in text or "no such table" in text or "no such column" in text:
-            raise StoreError(
-                f"{path}: expected a sound database, got {text!r}. Restore it or choose another --out."
-            ) from error
-        raise EnvironmentProblem(
-            f"{path}: expected to read and write here, got {text!r}. Check free space and permissions, "
-            "or choose another --out."
-        ) from error
-    except sqlite3.DatabaseError as error:
-        raise StoreError(
-            f"{path}: expected a SQLite store of bench, got {str(error)!r}. Restore it or choose another --out."
-        ) from error

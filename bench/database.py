@@ -1,0 +1,64 @@
+"""SQLite as the store uses it: connections that wait for each other, and its errors in our words."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.errors import EnvironmentProblem, LockedError, StoreError
+
+WAIT_SECONDS = 60.0
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a database in write-ahead mode, durable at each commit, without implicit transactions.
+
+    SQLite waits for a lock by itself, but not while two processes change a new file's mode at the same time: that
+    is tried again here.
+
+    Raises:
+        sqlite3.Error: it cannot be opened, or stays locked.
+    """
+    db = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)
+    patience = time.monotonic() + WAIT_SECONDS
+    try:
+        while True:
+            try:
+                db.execute("PRAGMA journal_mode=WAL")
+                db.execute("PRAGMA synchronous=FULL")
+                return db
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > patience:
+                    raise
+                time.sleep(0.01)
+    except BaseException:
+        db.close()
+        raise
+
+
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into ours, by what the user can do about them."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        text = str(error)
+        if "locked" in text or "busy" in text:
+            raise LockedError(
+                f"{path}: expected the store within 60 s, got {text!r}. Wait for the other run."
+            ) from error
+        if "malformed" in text or "no such table" in text or "no such column" in text:
+            raise StoreError(
+                f"{path}: expected a sound database, got {text!r}. Restore it or choose another --out."
+            ) from error
+        raise EnvironmentProblem(
+            f"{path}: expected to read and write here, got {text!r}. Check free space and permissions, "
+            "or choose another --out."
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise StoreError(
+            f"{path}: expected a SQLite store of bench, got {str(error)!r}. Restore it or choose another --out."
+        ) from error
