@@ -25,7 +25,7 @@ def board_table(board: Board) -> Table:
     notes = [f"{row.defense}: {row.unranked}" for row in board.rows if row.unranked and board.ranking]
     notes += [line for row in board.rows for line in (f"{row.defense}: {f}" for f in row.failures)]
     if board.resolvable is not None:
-        notes.append(f"smallest gap that the images resolve: {100 * board.resolvable:.2g} points")
+        notes.append(f"smallest gap that the images resolve: {_points(board.resolvable)}")
     table.caption = Text("\n".join(printable(note) for note in notes)) if notes else None
     table.caption_justify = "left"
     return table
@@ -36,6 +36,12 @@ def _rank(row: Row) -> Text:
         return Text("invalid" if row.trust == "INVALID" else words.MISSING)
     span = words.rank_range(row.rank_low, row.rank_high)
     return Text(str(row.rank) if span == str(row.rank) else f"{row.rank} ({span})")
+
+
+def _points(share: float) -> str:
+    """Return a share as points of accuracy, two digits, never with an exponent."""
+    points = 100 * share
+    return f"{points:.0f} points" if points >= 10 else f"{points:.2g} points"
 
 
 def _numbers(board: Board, row: Row) -> list[str]:
