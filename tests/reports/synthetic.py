@@ -93,7 +93,15 @@ COLUMNS: dict[str, dict[str, Column]] = {
             board="bound_violations",
             aggregate="sum",
             direction="lower",
-        )
+        ),
+        "bounds_undecided": Column("Statements that could not be decided.", kind="count"),
+        "tightness_gradient_{radius}": Column("Proposition 1, sharp form: measured over bound."),
+        "tightness_gradient_{radius}_worst": Column("Proposition 1, sharp form: the same in the worst direction."),
+        "tightness_softmax": Column("Lemma on softmax: measured over bound."),
+        "ratio_quadratic_{radius}": Column("The quadratic approximation: measured over stated."),
+        "certified_radius": Column("Radius within which the class cannot change."),
+        "lipschitz_constant": Column("Lipschitz constant of the margin."),
+        "local_slope": Column("Largest slope of the margin that was met."),
     },
 }
 
@@ -253,6 +261,12 @@ def examples(
         table |= {f"stability_{radius:g}": measured, f"stability_{radius:g}_worst": worst}
         table[f"stability_{radius:g}_approximation"] = radius * c
         table[f"stability_{radius:g}_bound"] = np.expm1(np.minimum(radius * c * 1.05, 600))
+    for radius in RADII[::2]:
+        table[f"tightness_gradient_{radius:g}"] = np.exp(-radius * c)
+        table[f"tightness_gradient_{radius:g}_worst"] = np.exp(-radius * c / 2)
+        table[f"ratio_quadratic_{radius:g}"] = 2 * radius * c
+    table |= {"tightness_softmax": 1 - share, "bounds_undecided": np.arange(n) % 97 == 5}
+    table |= {"certified_radius": breaking / 9, "lipschitz_constant": 9.0 * gradient, "local_slope": g}
     return pd.DataFrame(table)
 
 
