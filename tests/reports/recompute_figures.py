@@ -15,8 +15,8 @@ def column_of(words: str) -> str:
 
 
 def mean(mine: pd.DataFrame, column: str) -> float:
-    """Return the mean over seeds of the means over images."""
-    return mine.astype({column: float}).groupby("seed")[column].mean().mean()
+    """Return the mean over seeds of the means over images, NaN where there is none."""
+    return mine.astype({column: float}).groupby("seed")[column].mean().mean() if column in mine else np.nan
 
 
 def accuracy(mine: pd.DataFrame, attack: str, budgets: list[str]) -> list[float]:

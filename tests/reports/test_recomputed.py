@@ -188,7 +188,13 @@ def wrong_figures(folder: Folder) -> Iterator[str]:
             else:
                 assert head[1] == "Quantity", f"a figure's table that no script recomputes: {title}"
                 continue
-            yield from differing(f"{title}: {line[:keys]}", [line[keys:]], [new])
+            # A number that there is not must leave its place empty, not shift the others.
+            here = [k for k, v in enumerate(new) if not np.isnan(v)]
+            if len(line) - keys < len(new):
+                yield f"{title}: {line}, not {new}"
+            else:
+                cells = line[keys:] if len(here) == len(new) else [line[keys + k] for k in here]
+                yield from differing(f"{title}: {line[:keys]}", [cells], [[new[k] for k in here]])
 
 
 def wrong_pairs(folder: Folder) -> Iterator[str]:
