@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -29,7 +30,7 @@ RC: dict[str, Any] = {
     "axes.facecolor": "none", "figure.facecolor": "none", "savefig.facecolor": "none", "axes.linewidth": 0.8,
     "axes.grid": True, "axes.axisbelow": True, "lines.linewidth": 1.8, "lines.markersize": 5.5,
     "xtick.major.size": 0, "ytick.major.size": 0, "xtick.minor.size": 0, "ytick.minor.size": 0,
-    "xtick.major.pad": 6, "ytick.major.pad": 5,
+    "xtick.major.pad": 6, "ytick.major.pad": 5, "axes.labelpad": 7,
     "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False,
 }  # fmt: skip
 
@@ -109,7 +110,8 @@ class Sheet:
     def label_ends(self, rows: list[Row], ends: dict[str, float], x: float, gap: float) -> None:
         """Write the names at the right of the curves, pushed apart so that none covers another."""
         order = sorted((r for r in rows if r.defense in ends), key=lambda r: ends[r.defense])
-        places = spread([ends[r.defense] for r in order], gap)
+        low, high = self.axes.get_ylim()
+        places = within(spread([ends[r.defense] for r in order], gap), gap, low, high)
         for row, y in zip(order, places, strict=True):
             look = self.looks[row.defense]
             text = self.axes.annotate(
@@ -123,7 +125,7 @@ class Sheet:
         placed: list[tuple[float, float, float]] = []
         for k in sorted(range(len(points)), key=lambda k: points[k][1]):
             x, y = self.axes.transData.transform(points[k])
-            width, up = 6.6 * len(names[k]), 3.0
+            width, up = 6.6 * len(names[k]), 5.0
             while any(abs(y + up - b) < 13 and x < right + 10 and a < x + width + 10 for a, b, right in placed):
                 up += 1.0
             placed.append((x, y + up, x + width))
@@ -155,13 +157,20 @@ def ticks(axes: Axes, at: list[float], form: str, which: str, least: float = 0.0
 
 
 def log_ticks(axes: Axes, which: str, low: float, high: float, form: str) -> None:
-    """Label powers of ten in plain numbers, or finer steps where these are fewer than three."""
+    """Label powers of ten in plain numbers, or finer steps where these are fewer than three; no two labels touch."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     first, last = int(np.floor(np.log10(low))), int(np.ceil(np.log10(high)))
+    length = 72 * float(axes.figure.get_size_inches()[0]) * axes.get_position().width
+
+    def apart(a: float, b: float) -> bool:
+        """Tell whether two labels keep clear of each other: by their letters side by side, by a share on top."""
+        least = (3.5 * len(form.format(a) + form.format(b)) + 8) / length if which == "x" else 0.075
+        return bool(np.log10(b / a) >= least * np.log10(high / low))
+
     kept: list[float] = []
     for steps in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
         at = [float(f"{s}e{e}") for e in range(first, last + 1) for s in steps]
-        kept = _apart([v for v in at if low <= v <= high], 0.075 * np.log10(high / low))
+        kept = _apart([v for v in at if low <= v <= high], apart)
         if len(kept) >= 3:
             break
     axis.set_major_locator(FixedLocator(kept))
@@ -169,11 +178,11 @@ def log_ticks(axes: Axes, which: str, low: float, high: float, form: str) -> Non
     axis.set_major_formatter(FuncFormatter(lambda v, _: form.format(v)))
 
 
-def _apart(at: list[float], least: float) -> list[float]:
-    """Leave out places nearer than `least` decades to the one before."""
+def _apart(at: list[float], apart: Callable[[float, float], bool]) -> list[float]:
+    """Leave out places that are not apart from the one before."""
     kept: list[float] = []
     for place in at:
-        if not kept or np.log10(place / kept[-1]) >= least:
+        if not kept or apart(kept[-1], place):
             kept.append(place)
     return kept
 
@@ -192,6 +201,16 @@ def spread(places: list[float], gap: float) -> list[float]:
         else:
             k += 1
     return [c + gap * (i - (len(g) - 1) / 2) for g, c in zip(groups, centres, strict=True) for i in range(len(g))]
+
+
+def within(places: list[float], gap: float, low: float, high: float) -> list[float]:
+    """Move rising places into [low, high] with `gap` between neighbours; too many of them go on below it."""
+    kept: list[float] = []
+    for place in places:
+        kept.append(max(place, kept[-1] + gap if kept else low))
+    for i in range(len(kept) - 1, -1, -1):
+        kept[i] = min(kept[i], kept[i + 1] - gap if i + 1 < len(kept) else high)
+    return kept
 
 
 def room(rows: list[Row]) -> float:

@@ -23,7 +23,7 @@ KINDS: dict[str, tuple[str, tuple[float, ...], bool]] = {
     "": ("measured, random direction", (), True),
     "worst": ("measured, worst direction", (4, 1.6), True),
     "approximation": ("quadratic approximation", (1.2, 1.6), False),
-    "bound": ("bound", (5, 1.6, 1.2, 1.6), False),
+    "bound": ("bound, estimated from these radii", (5, 1.6, 1.2, 1.6), False),
 }
 DIRECT = 10  # defenses up to which curves are labelled at their ends
 CEILING = 1e2  # of the stability axis: beyond it a bound says nothing
@@ -94,9 +94,13 @@ def accuracy_against_eps(board: Board, tables: series.Tables) -> Figure | None:
 
 
 def _rings(board: Board) -> str:
-    """Say what the rings are, and on how many images, where these are not those of the curves."""
-    sizes = {r.cells[board.ranking].n for r in series.drawn(board) if board.ranking in r.cells}
-    return f" Rings: {series.title(board)}, on {words.plural(max(sizes, default=0), 'image')}."
+    """Say what the rings are, on how many images, and why one may stand above its curve where these are fewer."""
+    rows = [r for r in series.drawn(board) if board.ranking in r.cells]
+    n = max((r.cells[board.ranking].n for r in rows), default=0)
+    columns = [column for family in series.families(board, fractions=True).values() for column in family]
+    fewer = any(n < r.cells[column.name].n for r in rows for column in columns if column.name in r.cells)
+    above = ", fewer than the curves': a ring may stand above its curve though its attack is stronger"
+    return f" Rings: {series.title(board)}, on {words.plural(n, 'image')}{above if fewer else ''}."
 
 
 def _eps_alt(board: Board, columns: list[BoardColumn]) -> str:

@@ -33,10 +33,15 @@ def headline(board: Board) -> str:
     if not rows:
         return " ".join(["Nothing is ranked.", *_nothing(board).sentences])
     top, cell = rows[0], rows[0].cells[board.ranking]
+    if _all_level(board, rows):
+        every = words.spelled(len(rows))
+        return f"None of {every} leads by {series.title(board)}: all stand at {_share(cell, interval=True)}."
     first = f"{top.defense} ranks first by {series.title(board)}: {_share(cell, interval=True)}"
     if len(rows) == 1:
         return f"{first}. Nothing else is ranked."
     following, pair = rows[1], _pair(board, rows[0], rows[1])
+    if cell.value == following.cells[board.ranking].value:
+        return f"{first}; {following.defense} reaches the same."
     lead = f"its lead over {following.defense}, {_gap(board, top, following)}"
     if pair is None:
         return f"{first}; {lead}."
@@ -47,6 +52,11 @@ def headline(board: Board) -> str:
 def ranked(board: Board) -> list[Row]:
     """Return the rows that have a place, best first."""
     return [r for r in board.rows if r.rank is not None and board.ranking in r.cells]
+
+
+def _all_level(board: Board, rows: list[Row]) -> bool:
+    """Tell whether several rows are ranked and all of them have the same number."""
+    return len(rows) > 1 and len({r.cells[board.ranking].value for r in rows}) == 1
 
 
 def _nothing(board: Board) -> Answer:
@@ -95,14 +105,19 @@ def _p(pair: Pair) -> str:
 def _best(board: Board, rows: list[Row]) -> Answer:
     top, cell = rows[0], rows[0].cells[board.ranking]
     tied = [r.defense for r in rows[1:] if r.rank_low == 1]
-    sentence = f"It still classifies {_share(cell)} of the test images right under {series.title(board)}"
+    level = _all_level(board, rows)
+    subject = "Each" if level else "It"
+    sentence = f"{subject} still classifies {_share(cell)} of the test images right under {series.title(board)}"
     if cell.low is not None and cell.high is not None:
         low, high = words.percent(cell.low, cell.n), words.percent(cell.high, cell.n)
         sentence += f" (95 % interval {low}–{high}\u00a0%, {words.plural(cell.n, 'image')})"
     sentences = [sentence + "."]
     clean = top.cells.get("clean_accuracy")
     if clean is not None and not words.missing(clean.value):
-        sentences.append(f"Without an attack it is right on {_share(clean)}.")
+        who = top.defense if level else "it"
+        sentences.append(f"Without an attack {who} is right on {_share(clean)}.")
+    if level:
+        return Answer("Which is best?", "None: all are level", tuple(sentences))
     if tied:
         sentences.append(f"{words.listing(tied)} could hold first place as well.")
     return Answer("Which is best?", top.defense if not tied else f"{top.defense}, in a tie", tuple(sentences))
@@ -116,6 +131,8 @@ def _better(board: Board, rows: list[Row]) -> Answer:
     level = top.cells[board.ranking].value == following.cells[board.ranking].value
     behind = "reaches the same" if level else f"is {_gap(board, top, following)} behind"
     sentences = [f"The next, {following.defense}, {behind}."]
+    if _all_level(board, rows):
+        return Answer(question, "No: all are level", (f"{words.spelled(len(rows)).capitalize()} reach the same.",))
     tied = following.rank_low == 1
     if pair is not None:
         sentences.append(
@@ -123,16 +140,20 @@ def _better(board: Board, rows: list[Row]) -> Answer:
             f"after correction for {words.plural(len(board.pairs), 'pair')}, "
             f"{'too weak to tell them apart' if tied else 'so they differ'}."
         )
+    if pair is not None and min(len(top.seeds), len(following.seeds)) > 1:
+        sentences.append("An image is won where more of the seeds are right.")
     beaten = [r.defense for r in rows[1:] if (p := _pair(board, top, r)) and p.p_holm < ALPHA]
     if tied and beaten:
-        others = "all the others" if len(beaten) == len(rows) - 2 > 2 else words.listing(beaten)
+        rest = len(beaten) == len(rows) - 2 > 2
+        others = f"each of the other {words.spelled(len(beaten))}" if rest else words.listing(beaten)
         sentences.append(f"It is shown to be better than {others}.")
     elif tied:
         sentences.append("It is not shown to be better than any other either.")
     if board.resolvable is not None:
         least = f"{100 * board.resolvable:.1f}"
         sentences.append(
-            f"On {words.plural(top.n, 'image')} a typical pair must differ by {least} points to be told apart."
+            f"On {words.plural(top.n, 'image')} a typical pair must differ by {least} points to be told apart"
+            f"{', and by more after that correction' if len(board.pairs) > 1 else ''}."
         )
     return Answer(question, "No, not shown" if tied else "Yes", tuple(sentences))
 
@@ -221,7 +242,7 @@ def _cost(rows: list[Row]) -> Answer:
         sentences.append(text + ".")
     cheapest = min((r for r in rows if r.train_cost is not None), key=lambda r: r.train_cost or 0, default=None)
     if cheapest is not None and cheapest is not top:
-        sentences.append(f"The cheapest, {cheapest.defense}, cost {cheapest.train_cost:.2f}×.")
+        sentences.append(f"The cheapest, {cheapest.defense}, cost {cheapest.train_cost:.2f}× standard training.")
     return Answer("What did it cost?", short, tuple(sentences))
 
 

@@ -20,7 +20,15 @@ GRADES = {
         "No check for masked gradients was run: the number is what these attacks found, no more.",
     ),
 }
-_WORDS = {"pgd": "PGD", "autoattack": "AutoAttack", "l2": "ℓ₂", "linf": "ℓ∞", "fgsm": "FGSM", "apgd": "APGD"}
+_WORDS = {
+    "pgd": "PGD",
+    "autoattack": "AutoAttack",
+    "l2": "ℓ₂",
+    "linf": "ℓ∞",
+    "fgsm": "FGSM",
+    "apgd": "APGD",
+    "hessian": "Hessian",
+}
 
 
 def decimals(n: int) -> int:
