@@ -175,7 +175,7 @@ def test_failed_and_missing_cells_are_shown_with_what_there_is(tmp_path: Path, f
     rows = rows_of(board)
     lcnn = rows["lcnn"]
     assert lcnn.rank is None
-    assert lcnn.unranked == "the ranking column was not run"
+    assert lcnn.unranked == "its ranking evaluation failed"
     assert lcnn.failures == ("autoattack_l2, seed 0: logits are NaN",)
     assert "autoattack_l2, seed 1: 0 images so far" in lcnn.missing
     assert lcnn.cells["clean_accuracy"].value is not None
