@@ -44,6 +44,7 @@ def accuracy_against_eps(board: Board, tables: series.Tables) -> Figure | None:
     families = series.families(board, fractions=True)
     rows, panels, table = series.drawn(board), [], []
     single = [c for c in board.columns if c.name == board.ranking and c.number and series.stem(c) not in families]
+    budgets = sorted({0.0} | {c.number for columns in families.values() for c in columns if c.number is not None})
     rings = _rings(board) if single else ""
     for family, columns in families.items():
         sheet = Sheet(board, 620, 400, (50, room(rows) if len(rows) <= DIRECT else 14, 44, 8))
@@ -66,7 +67,8 @@ def accuracy_against_eps(board: Board, tables: series.Tables) -> Figure | None:
                 if (reached := series.value(row, other.name)) is not None:
                     ring = {"color": sheet.looks[row.defense].colour, "mfc": "none", "mew": 1.4, "ms": 8, "marker": "o"}
                     sheet.mark(sheet.axes.plot([other.number], [100 * reached], clip_on=False, **ring)[0], row)
-            table.append((row.defense, words.label(family), *(words.percent(c.value, c.n) for _, c in kept)))
+            told = {e: words.percent(c.value, c.n) for e, c in kept}
+            table.append((row.defense, words.label(family), *(told.get(e, words.MISSING) for e in budgets)))
         last, bottom = columns[-1].number or 0.0, max(-2.0, 10 * (lowest // 10) - 2)
         sheet.axes.set(xlabel="Perturbation budget ε (ε = 0: clean images)", ylabel="", ylim=(bottom, 102))
         ticks(sheet.axes, [0.0, *(c.number or 0.0 for c in columns)], "{:g}", "x", least=0.03 * last)
@@ -78,17 +80,16 @@ def accuracy_against_eps(board: Board, tables: series.Tables) -> Figure | None:
         panels.append(Panel(f"Under {words.label(family)}", sheet.finish(f"accuracy-{slug(family)}")))
     if not panels:
         return None
-    budgets = next(iter(families.values()))
     return Figure(
         name="accuracy-against-eps",
         title="How robust accuracy falls as the attacker may change more",
         caption="Share of test images still classified right when each may be moved by up to ε. Lines are means over "
         f"seeds; bands are 95 % Wilson intervals over test images.{rings}",
-        alt=_eps_alt(board, budgets),
+        alt=_eps_alt(board, next(iter(families.values()))),
         panels=tuple(panels),
         legend="narrow" if len(rows) <= DIRECT else "always",
         wide=True,
-        header=("Defense", "Attack", "ε = 0, %", *(f"ε = {c.number:g}, %" for c in budgets)),
+        header=("Defense", "Attack", *(f"ε = {e:g}, %" for e in budgets)),
         numbers=tuple(table),
     )
 
@@ -186,7 +187,8 @@ def gradient_stability(board: Board, tables: series.Tables) -> Figure | None:
                 sheet.axes.fill_between(curve.x, low, high, color=colour, alpha=0.15, lw=0)
             extra = {"dashes": dash} if dash else {}
             sheet.line(row, curve.x, middle, marker=not curve.kind, color=colour, lw=1.8 if own else 1.3, **extra)
-            table.append((row.defense, text, *(words.number(float(v)) for v in curve.middle)))
+            told = dict(zip(curve.x, (words.number(float(v)) for v in curve.middle), strict=True))
+            table.append((row.defense, text, *(told.get(radius, words.MISSING) for radius in radii)))
         sheet.axes.set(xscale="log", yscale="log", ylim=(floor, top), xlim=(min(radii) / 1.1, max(radii) * 1.1))
         log_ticks(sheet.axes, "x", min(radii) / 1.1, max(radii) * 1.1, "{:g}")
         log_ticks(sheet.axes, "y", 2 * floor, top, "{:g}")

@@ -61,7 +61,7 @@ def flatness_against_robustness(board: Board, tables: series.Tables) -> Figure |
         return None
     above = f"; large marks are the defenses, {series.title(board)} above their mean" if board.ranking else ""
     across = [(column, series.across(board, rows, column)) for column in columns]
-    known = [f"{words.label(c)} {rho:.2f}".replace("-", "−") for c, rho in across if rho is not None]
+    known = [f"{words.label(c)} {words.correlation(rho)}" for c, rho in across if rho is not None]
     return Figure(
         name="flatness",
         title="Flatness beside robustness",
@@ -73,7 +73,7 @@ def flatness_against_robustness(board: Board, tables: series.Tables) -> Figure |
         alt="Clouds of images: " + ", ".join(panel.title for panel in panels) + ".",
         panels=tuple(panels),
         header=("Flatness", "Rank correlation across defenses", "Defenses"),
-        numbers=tuple((words.label(c), f"{rho:.2f}", str(len(rows))) for c, rho in across if rho is not None),
+        numbers=tuple((words.label(c), words.correlation(rho), str(len(rows))) for c, rho in across if rho is not None),
     )
 
 
@@ -162,9 +162,12 @@ def rank_correlation(board: Board, tables: series.Tables) -> Figure | None:
         caption="Spearman's rank correlation over the correctly classified images of each defense, mean over seeds. "
         "Filled: with the smallest budget that broke the image; hollow: with the clean margin. Far left: the flatter "
         "the loss around an image, the harder it was to break; 0: flatness tells nothing.",
-        alt=f"Strongest: {strongest.flatness} with {strongest.robustness} of {strongest.defense}, {strongest.rho:.2f}.",
+        alt=f"Strongest: {strongest.flatness} with {strongest.robustness} of {strongest.defense}, "
+        f"{words.correlation(strongest.rho)}.",
         panels=tuple(panels),
         legend="never",
         header=("Defense", "Flatness", "Robustness", "ρ", "n"),
-        numbers=tuple((c.defense, words.label(c.flatness), c.robustness, f"{c.rho:.2f}", str(c.n)) for c in found),
+        numbers=tuple(
+            (c.defense, words.label(c.flatness), c.robustness, words.correlation(c.rho), str(c.n)) for c in found
+        ),
     )

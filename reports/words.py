@@ -44,6 +44,11 @@ def percent(value: float | None, n: int) -> str:
     return MISSING if missing(value) else f"{100 * value:.{decimals(n)}f}"  # type: ignore[operator]
 
 
+def correlation(rho: float) -> str:
+    """Return a rank correlation in [−1, 1] with two decimals."""
+    return f"{rho:.2f}".replace("-", "−")
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """Return a number with `digits` significant digits, in scientific form outside 0.001 … 99,999."""
     if missing(value):

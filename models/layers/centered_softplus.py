@@ -20,6 +20,8 @@ def _value(x: Tensor, beta: Tensor) -> Tensor:
 
     Few passes over memory, in place, because they and not the arithmetic are what an activation costs.
     """
+    if torch.compiler.is_compiling():  # fused there anyway, and torch 2.11 loses the gradient of a forward in place
+        return torch.log1p(torch.expm1(-(x * beta).abs()) * 0.5) * (1 / beta) + torch.relu(x)
     excess = (x * beta).abs_().neg_().expm1_().mul_(0.5).log1p_()
     return excess.mul_(1 / beta).add_(torch.relu(x))
 

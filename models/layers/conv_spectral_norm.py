@@ -27,6 +27,9 @@ class SpectralNormConv2d(nn.Conv2d):
     constant: the last step's, or after `finalize` the converged one. Power iteration errs low, so before
     `finalize` the true norm is slightly above 1.
 
+    Under `torch.compile` of torch 2.11 the stored σ is not updated (gradients and u are right; 2.15 stores it):
+    call `finalize` before eval mode there, as training does.
+
     With activation checkpointing the recomputed forward iterates once more and sees a slightly different σ, as
     batch norm's running statistics are then also updated twice.
 

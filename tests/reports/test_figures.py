@@ -34,6 +34,32 @@ def test_every_figure_is_there(drawn: dict[str, drawing.Figure]) -> None:
     assert len(drawn["stability"].panels) == 8
 
 
+def test_numbers_stand_under_their_own_budget(board: Board) -> None:
+    """Attacks at different budgets share one table; what was not measured is a dash."""
+    columns = list(board.columns)
+    family = [c for c in columns if c.name.startswith("pgd_l2_")]
+    other = [replace(c, name=c.name.replace("pgd_l2", "apgd_l2")) for c in family[1:]]
+    rows = [
+        replace(r, cells=r.cells | {o.name: r.cells[c.name] for o, c in zip(other, family[1:], strict=True)})
+        for r in board.rows
+    ]
+    rows[0].cells.pop(family[-1].name)
+    changed = replace(board, columns=tuple(columns + other), rows=tuple(rows))
+    figure = figures.accuracy_against_eps(changed, series.tables(changed))
+    assert figure is not None
+    place = {head: i for i, head in enumerate(figure.header)}
+    first, last = (f"ε = {family[i].number:g}, %" for i in (0, -1))
+    found = {(line[0], line[1]): line for line in figure.numbers}
+    attacks = sorted({line[1] for line in figure.numbers})
+    assert len(attacks) == 2
+    of = {attack: [line for (_, name), line in found.items() if name == attack] for attack in attacks}
+    later = next(a for a in attacks if all(line[place[first]] == words.MISSING for line in of[a]))
+    assert all(line[place[last]] != words.MISSING for line in of[later])
+    earlier = next(a for a in attacks if a != later)
+    assert found[rows[0].defense, earlier][place[last]] == words.MISSING
+    assert all(len(line) == len(figure.header) for line in figure.numbers)
+
+
 def test_figures_are_well_formed_themed_and_share_no_id(drawn: dict[str, drawing.Figure]) -> None:
     ids: list[str] = []
     for figure in drawn.values():

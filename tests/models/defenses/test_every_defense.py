@@ -176,6 +176,7 @@ def test_per_example_gradients_and_hessians_with_torch_func(name):
     torch.testing.assert_close(reverse, product)
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.11."), reason="compiled by torch 2.11, σ is not stored")
 @pytest.mark.filterwarnings("ignore")  # torch.compile warns about itself
 @pytest.mark.parametrize("training", [True, False])
 def test_lcnn_compiles_into_one_graph(training):
