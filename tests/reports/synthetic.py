@@ -161,17 +161,35 @@ def fill(
                 store.finish(lease, _info(key, n, trust, names[name][3]))
 
 
-def make_plan(
-    names: dict[str, Any],
-    seeds: int,
-    n: int,
-    shape: tuple[int, int, int],
-    evaluations: tuple[str, ...],
-    facts: dict[str, Any],
-) -> dict[str, Any]:
-    """Return a plan in the store's format."""
-    recipe = {"epochs": 30, "batch_size": 64, "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "onecycle"}
-    data = {
+RECIPE = {"epochs": 30, "batch_size": 64, "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "onecycle"}
+ROW = {
+    "provenance": "trained here",
+    "description": "Train with a penalty on the curvature.\n\nSrinivas et al. 2022, section 3. What differs from "
+    "the shared recipe:\n    loss = cross-entropy + λ·R(f)\nand nothing else.",
+    "source": "Srinivas et al. 2022, section 5",
+    "version": 1,
+    "bibtex": "@inproceedings{srinivas2022,\n  title = {Efficient Training of Low-Curvature Neural Networks},\n"
+    "  year = {2022},\n}",
+    "hyperparameters": {"lambda_beta": 0.001, "lambda_gamma": 0.001},
+    "recipe": RECIPE,
+    "backbone": "convnet",
+    "evaluations": {},
+}
+ENVIRONMENT = {
+    "bench": "0.1.0",
+    "python": "3.11.4",
+    "torch": "2.15.0",
+    "device": "cpu",
+    "device_name": "x86-64, 2 cores",
+    "platform": "Linux",
+    "commit": "7f0b8a4",
+    "dirty": True,
+    "packages": {"numpy": "2.4.6", "pandas": "3.1.1"},
+}
+
+
+def _data(n: int, shape: tuple[int, int, int]) -> dict[str, Any]:
+    return {
         "name": "digits",
         "original": True,
         "layout": "scikit-learn",
@@ -181,53 +199,49 @@ def make_plan(
         "test": {"n": n, "total": max(n, 360), "fingerprint": "cd" * 32},
         "note": "",
     }
-    row = {
-        "provenance": "trained here",
-        "description": "Train with a penalty on the curvature.\n\nSrinivas et al. 2022, section 3. What differs from "
-        "the shared recipe:\n    loss = cross-entropy + λ·R(f)\nand nothing else.",
-        "source": "Srinivas et al. 2022, section 5",
-        "version": 1,
-        "bibtex": "@inproceedings{srinivas2022,\n  title = {Efficient Training of Low-Curvature Neural Networks},\n"
-        "  year = {2022},\n}",
-        "hyperparameters": {"lambda_beta": 0.001, "lambda_gamma": 0.001},
-        "recipe": recipe,
+
+
+def _suite(defenses: list[str], seeds: int) -> dict[str, Any]:
+    return {
+        "name": "digits",
+        "description": "Every defense on scikit-learn's handwritten digits.",
+        "dataset": "digits",
         "backbone": "convnet",
+        "seeds": list(range(seeds)),
+        "primary_eps": 0.5,
+        "audit": 0,
+        "holdout": 0,
+        "defenses": defenses,
+        "recipe": RECIPE,
     }
+
+
+def _of(part: str, facts: dict[str, Any]) -> dict[str, Any]:
+    return {k.removeprefix(part): v for k, v in facts.items() if k.startswith(part)}
+
+
+def make_plan(
+    names: dict[str, Any],
+    seeds: int,
+    n: int,
+    shape: tuple[int, int, int],
+    evaluations: tuple[str, ...],
+    facts: dict[str, Any],
+) -> dict[str, Any]:
+    """Return a plan in the store's format; facts `data_<key>` and `row_<key>` replace single entries."""
     return {
         "format": 1,
         "command": "python -m bench run --suite digits --out results/digits",
         "created": "2026-03-14T09:26:53+00:00",
-        "suite": {
-            "name": "digits",
-            "description": "Every defense on scikit-learn's handwritten digits.",
-            "dataset": "digits",
-            "backbone": "convnet",
-            "seeds": list(range(seeds)),
-            "primary_eps": 0.5,
-            "audit": 0,
-            "holdout": 0,
-            "defenses": list(names),
-            "recipe": recipe,
-        },
+        "suite": _suite(list(names), seeds),
         "overrides": {"epochs": 30},
-        "data": data | {k.removeprefix("data_"): v for k, v in facts.items() if k.startswith("data_")},
-        "environment": {
-            "bench": "0.1.0",
-            "python": "3.11.4",
-            "torch": "2.15.0",
-            "device": "cpu",
-            "device_name": "x86-64, 2 cores",
-            "platform": "Linux",
-            "commit": "7f0b8a4",
-            "dirty": True,
-            "packages": {"numpy": "2.4.6", "pandas": "3.1.1"},
-        },
+        "data": _data(n, shape) | _of("data_", facts),
+        "environment": ENVIRONMENT,
         "evaluations": {key: _evaluation(key, n) for key in evaluations},
         "rows": [
-            row
-            | {k.removeprefix("row_"): v for k, v in facts.items() if k.startswith("row_")}
+            ROW
+            | _of("row_", facts)
             | {"defense": name, "base": name.split(":")[0], "seed": seed, "train_cell": _id("train", name, seed)}
-            | {"evaluations": {}}
             for name in names
             for seed in range(seeds)
         ],
