@@ -181,7 +181,7 @@ def _beside(body: Callable[[], None], device: torch.device, *, watch: bool) -> s
         finally:
             torch.cuda.set_sync_debug_mode("default")
     here.wait_stream(side)
-    waits = [str(w.message) for w in caught if "synchroniz" in str(w.message)]
+    waits = [str(w.message) for w in caught if "called a synchronizing" in str(w.message)]
     return _short(waits[0]) if watch and waits else ""
 
 

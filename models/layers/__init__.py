@@ -6,7 +6,7 @@ from torch import nn
 
 from bench.models.layers.batch_norm import BatchNorm2d
 from bench.models.layers.centered_softplus import CenteredSoftplus, Softplus, centered_softplus
-from bench.models.layers.conv_spectral_norm import SpectralNormConv2d
+from bench.models.layers.conv_spectral_norm import SpectralNormConv2d, iterate_together
 from bench.models.layers.convolution import TwiceDifferentiable
 from bench.models.layers.lipschitz_batch_norm import LipschitzBatchNorm2d
 from bench.models.layers.penalty import beta_sum, gamma_sum
@@ -26,6 +26,7 @@ __all__ = [
     "centered_softplus",
     "conv_norm_bound",
     "gamma_sum",
+    "iterate_together",
     "layer_statistics",
     "top_singular",
 ]

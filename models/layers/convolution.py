@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from bench.models.layers.dispatch import under_torch_func
+from bench.models.layers.dispatch import autocast_on, under_torch_func
 
 # Values of an input from which the library's way costs more than ours, in Python, does: 0.06 of a step on the 8×8
 # digits would be lost below, 0.11 of one of ResNet-18 on 32×32 is won above.
@@ -101,7 +101,7 @@ class TwiceDifferentiable(TorchFunctionMode):
         if function is torch.conv2d:
             x, weight, bias, *numbers = _arguments(*args, **kwargs)
             if _suits(x, bias, numbers[1]):
-                if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+                if autocast_on(x.device) and x.dtype != torch.float64:
                     half = torch.get_autocast_dtype(x.device.type)
                     x, weight = x.to(half), weight.to(half)
                 # a view of the weight, because torch does not tell whether a pass goes on to a leaf

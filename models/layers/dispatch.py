@@ -19,6 +19,9 @@ def under_torch_func() -> bool:
 
 def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Return a context in which nothing is cast to half precision: norms of weights need their digits."""
-    if not torch.is_autocast_enabled(device.type):
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, enabled=False)
+    return torch.autocast(device.type, enabled=False) if autocast_on(device) else contextlib.nullcontext()
+
+
+def autocast_on(device: torch.device) -> bool:
+    """Return whether operations on a device are cast now; False where torch has no autocast ("meta")."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)

@@ -14,19 +14,8 @@ from bench.unpacking import unpack
 from benchmarks.campaign import Piece, command_of, pack_what_fits, parser, summary
 
 ROOT = Path(__file__).resolve().parents[2]
-SUITE = """
-name = "tiny"
-description = "Three defenses on a few digits."
-dataset = "digits"
-backbone = "convnet"
-seeds = [0]
-primary_eps = 0.5
-defenses = ["standard", "lcnn", "softplus_wd"]
-[recipe]
-epochs = 20
-batch_size = 50
-schedule = "onecycle"
-augment = "none"
+DEFENSES = ["standard", "lcnn", "softplus_wd"]
+EVALUATIONS = """
 [evaluations.accuracy]
 limit = 30
 [evaluations.pgd_l2]
@@ -42,10 +31,8 @@ EXACT = ["clean_accuracy", "pgd_l2_0.1", "pgd_l2_0.5", "autoattack_l2_0.5", "bes
 
 
 @pytest.fixture
-def suite(tmp_path):
-    path = tmp_path / "tiny.toml"
-    path.write_text(SUITE)
-    return path
+def suite(tmp_path, write_suite):
+    return write_suite(tmp_path / "tiny.toml", DEFENSES, EVALUATIONS, epochs=20)
 
 
 def arguments(suite, out, *more):
@@ -95,11 +82,10 @@ def test_pieces_come_to_what_one_run_comes_to(suite, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def half(tmp_path_factory):
+def half(tmp_path_factory, write_suite):
     """Run one of three defenses wholly, and of another only the training and one evaluation."""
     folder = tmp_path_factory.mktemp("half")
-    path = folder / "tiny.toml"
-    path.write_text(SUITE.replace("epochs = 20", "epochs = 3"))
+    path = write_suite(folder / "tiny.toml", DEFENSES, EVALUATIONS, epochs=3)
     out = folder / "out"
     assert whole_run(path, out, defenses=("standard",)).code == 0
     assert whole_run(path, out, defenses=("lcnn",), evaluations=("accuracy",)).code == 0

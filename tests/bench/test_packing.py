@@ -13,19 +13,7 @@ from bench.standing import TRANSFER, standing
 from bench.store import Store
 from bench.unpacking import unpack
 
-SUITE = """
-name = "tiny"
-description = "Two defenses on a few digits."
-dataset = "digits"
-backbone = "convnet"
-seeds = [0]
-primary_eps = 3.0
-defenses = ["standard", "lcnn"]
-[recipe]
-epochs = 8
-batch_size = 50
-schedule = "onecycle"
-augment = "none"
+EVALUATIONS = """
 [evaluations.accuracy]
 limit = 30
 [evaluations.autoattack_l2]
@@ -35,10 +23,9 @@ limit = 40
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory):
+def suite(tmp_path_factory, write_suite):
     path = tmp_path_factory.mktemp("suite") / "tiny.toml"
-    path.write_text(SUITE)
-    return path
+    return write_suite(path, ["standard", "lcnn"], EVALUATIONS, primary_eps=3.0)
 
 
 def run(suite, out, **narrow):

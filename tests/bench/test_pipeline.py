@@ -17,19 +17,7 @@ import bench
 from bench.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = """
-name = "tiny"
-description = "Two defenses on a few digits."
-dataset = "digits"
-backbone = "convnet"
-seeds = [0]
-primary_eps = 0.5
-defenses = ["standard", "lcnn_gradreg"]
-[recipe]
-epochs = 8
-batch_size = 50
-schedule = "onecycle"
-augment = "none"
+EVALUATIONS = """
 [evaluations.accuracy]
 limit = 20
 [evaluations.pgd_l2]
@@ -52,10 +40,8 @@ DECISIONS = [
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory):
-    path = tmp_path_factory.mktemp("suite") / "tiny ü.toml"
-    path.write_text(TINY)
-    return path
+def suite(tmp_path_factory, write_suite):
+    return write_suite(tmp_path_factory.mktemp("suite") / "tiny ü.toml", ["standard", "lcnn_gradreg"], EVALUATIONS)
 
 
 @pytest.fixture(scope="module")

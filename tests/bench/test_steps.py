@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 import pytest
@@ -103,6 +104,20 @@ def test_a_step_is_that_of_plain_float64_layers(name, layout, monkeypatch):
         for term in set(mine) & set(terms):
             assert mine[term] == pytest.approx(terms[term], rel=tolerance), term
         agree(dict(zip(want, got.values(), strict=True)), want, tolerance)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_stays_on_its_device_and_never_waits_for_it(name):
+    """At full size on the device that holds no numbers: to mix it with another or to ask for a number is an error."""
+    entry = registry.defenses.get(name)
+    model = entry.function(10, (3, 32, 32), "resnet18").train().to("meta", memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(parameter_groups(model, 5e-4), lr=0.1, momentum=0.9)
+    loss = bound_loss(entry.recipe, dict(entry.hyperparameters))
+    step = Eager(model, optimizer, eager_gradients(model, loss, contextlib.nullcontext), {})
+    x, y = torch.empty(128, 3, 32, 32, device="meta"), torch.empty(128, dtype=torch.long, device="meta")
+    step(x.contiguous(memory_format=torch.channels_last), y, 0.1)
+    assert {total.device.type for total in step.sums.values()} == {"meta"}
+    assert all(p.grad is not None and p.grad.device.type == "meta" for p in model.parameters())
 
 
 @pytest.mark.parametrize("name", ["adversarial_training", "lcnn_gradreg", "vanilla"])

@@ -64,14 +64,14 @@ def test_iterations_converge_to_the_dense_norm():
     conv = make()
     true = top_singular(conv.raw_weight.detach(), conv.geometry)[0].item()
     for _ in range(3000):
-        conv._iterate()
+        conv._iterate(conv.raw_weight)
     assert conv.sigma.item() == pytest.approx(true, rel=1e-9)
 
 
 def test_gradient_of_sigma_is_the_weight_gradient_at_v_and_u():
     conv = make()
     v = conv.geometry.adjoint(conv.u, conv.raw_weight).detach()
-    gradient = torch.autograd.grad(conv._iterate(), conv.raw_weight)[0]
+    gradient = torch.autograd.grad(conv._iterate(conv.raw_weight), conv.raw_weight)[0]
     want = torch.nn.grad.conv2d_weight(v / v.norm(), conv.raw_weight.shape, conv.u, padding=1)
     torch.testing.assert_close(gradient, want, rtol=1e-12, atol=1e-14)
 

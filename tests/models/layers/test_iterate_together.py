@@ -1,0 +1,151 @@
+"""Power iterations made at the beginning of a network's forward pass: the numbers of layers left to themselves."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.models.backbones import BACKBONES, Layers, build
+from bench.models.layers import (
+    CenteredSoftplus,
+    LipschitzBatchNorm2d,
+    SpectralNormConv2d,
+    iterate_together,
+    layer_statistics,
+)
+
+LCNN = Layers(conv=SpectralNormConv2d, norm=LipschitzBatchNorm2d, activation=CenteredSoftplus)
+
+
+def conv(channels: int = 3) -> SpectralNormConv2d:
+    return SpectralNormConv2d(channels, 4, 3, padding=1, in_size=(8, 8))
+
+
+def steps(model: nn.Module, x: Tensor, *, penalised: bool) -> dict[str, Tensor]:
+    """Take three optimiser steps, with a penalty on the input gradient or without; return what the model holds."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        x = x.detach().requires_grad_()
+        loss = model(x).square().mean()
+        if penalised:
+            loss = loss + torch.autograd.grad(loss, x, create_graph=True)[0].square().sum()
+        loss.backward()
+        optimizer.step()
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("penalised", [False, True])
+@pytest.mark.parametrize("backbone", ["resnet18", "vgg11", "convnet"])
+def test_the_numbers_are_those_of_layers_left_to_themselves(backbone, penalised):
+    torch.manual_seed(0)
+    together = build(f"{backbone}-w4", 10, (3, 32, 32), LCNN).train()
+    apart = copy.deepcopy(together)
+    apart._forward_pre_hooks.clear()
+    x = torch.rand(4, 3, 32, 32)
+    want = steps(apart, x, penalised=penalised)
+    for key, value in steps(together, x, penalised=penalised).items():
+        assert torch.equal(value, want[key]), key
+
+
+def test_every_iteration_comes_before_the_first_layer():
+    seen = []
+    network = iterate_together(nn.Sequential(conv(), conv(4))).train()
+    for layer in network:
+        layer.register_forward_pre_hook(lambda *_: seen.append([part._ahead is not None for part in network]))
+    network(torch.rand(2, 3, 8, 8))
+    assert seen == [[True, True], [False, True]], "each layer takes its own, once"
+
+
+def test_a_layer_that_is_met_twice_iterates_twice():
+    layer = conv(4)
+    alone, network = copy.deepcopy(layer), iterate_together(nn.Sequential(layer, nn.ReLU(), layer)).train()
+    x = torch.rand(2, 4, 8, 8)
+    assert torch.equal(network(x), alone(alone(x).relu()))
+    assert torch.equal(layer.u, alone.u)
+
+
+class Choosy(nn.Module):
+    """Goes by one of its two layers, or fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met, self.left = conv(), conv()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] != 3:
+            raise ValueError("three channels")
+        return self.met(x)
+
+
+@pytest.mark.parametrize("channels", [3, 1])
+def test_nothing_is_kept_for_the_next_pass(channels):
+    network = iterate_together(Choosy()).train()
+    if channels == 3:
+        network(torch.rand(2, 3, 8, 8))
+    else:
+        with pytest.raises(ValueError, match="three channels"):
+            network(torch.rand(2, channels, 8, 8))
+    assert network.left._ahead is network.met._ahead is None
+    before = network.met.u.clone()
+    network.met(torch.rand(2, 3, 8, 8))
+    assert not torch.equal(network.met.u, before), "used by itself it iterates by itself"
+
+
+def test_layers_and_networks_in_eval_mode_are_left_alone():
+    network = iterate_together(nn.Sequential(conv(), conv(4))).train()
+    network[1].eval()
+    before = [layer.u.clone() for layer in network]
+    network(torch.rand(2, 3, 8, 8))
+    assert not torch.equal(network[0].u, before[0])
+    assert torch.equal(network[1].u, before[1])
+    network.eval()
+    after = network[0].u.clone()
+    network(torch.rand(2, 3, 8, 8))
+    assert torch.equal(network[0].u, after)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_network_without_such_layers_has_no_hooks(backbone):
+    model = build(f"{backbone}-w4", 10, (3, 32, 32))
+    assert not model._forward_pre_hooks
+    assert not model._forward_hooks
+
+
+def test_frozen_layers_and_the_training_log():
+    network = iterate_together(nn.Sequential(conv())).train()
+    network.requires_grad_(False)
+    network(torch.rand(2, 3, 8, 8))
+    assert layer_statistics(network)["max_sigma_error"] >= 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
+def test_the_branches_of_a_cuda_graph_give_the_same_numbers():
+    gpu = torch.device("cuda")
+    torch.manual_seed(0)
+    recorded = build("resnet18-w4", 10, (3, 32, 32), LCNN).to(gpu).train()
+    eager, x = copy.deepcopy(recorded), torch.rand(4, 3, 32, 32, device=gpu)
+
+    def step(model: nn.Module) -> None:
+        model.zero_grad(set_to_none=True)
+        model(x).square().mean().backward()
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        step(recorded)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step(recorded)
+    for _ in range(20):
+        graph.replay()
+    for _ in range(21):
+        step(eager)
+    for (name, ours), want in zip(recorded.named_parameters(), eager.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, want.grad, rtol=1e-3, atol=1e-5, msg=name)
+    for (name, value), want in zip(recorded.named_buffers(), eager.buffers(), strict=True):
+        torch.testing.assert_close(value, want, rtol=1e-3, atol=1e-5, msg=name)
