@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
+from bench.models.layers.ahead import Ahead, make_ahead
 from bench.models.layers.batch_norm import BatchNorm2d
 from bench.models.layers.centered_softplus import CenteredSoftplus, Softplus, centered_softplus
-from bench.models.layers.conv_spectral_norm import SpectralNormConv2d, iterate_together
+from bench.models.layers.conv_spectral_norm import SpectralNormConv2d
 from bench.models.layers.convolution import TwiceDifferentiable
 from bench.models.layers.lipschitz_batch_norm import LipschitzBatchNorm2d
 from bench.models.layers.penalty import beta_sum, gamma_sum
@@ -14,6 +15,7 @@ from bench.models.layers.spectra import ConvGeometry, conv_norm_bound, top_singu
 from bench.models.layers.spectral_linear import SpectralNormLinear
 
 __all__ = [
+    "Ahead",
     "BatchNorm2d",
     "CenteredSoftplus",
     "ConvGeometry",
@@ -26,8 +28,8 @@ __all__ = [
     "centered_softplus",
     "conv_norm_bound",
     "gamma_sum",
-    "iterate_together",
     "layer_statistics",
+    "make_ahead",
     "top_singular",
 ]
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.models.layers.ahead import Ahead
 from bench.models.layers.dispatch import under_torch_func
 
 # Floor of β, from the authors' code (exp(log β) + 1e-3): 1/β stays finite while the penalty drives β down.
@@ -96,7 +97,7 @@ def centered_softplus(x: Tensor, beta: Tensor) -> Tensor:
     return _Plain.apply(x, beta)
 
 
-class CenteredSoftplus(nn.Module):
+class CenteredSoftplus(Ahead):
     """Activation s0(x; β) with one learnable scalar β = exp(log β) + 1e-3 for the whole module.
 
     Srinivas et al. 2022, section 3.3 and eq. (5). The floor 1e-3 and β0 = 5 are the authors' code's; the paper
@@ -110,6 +111,7 @@ class CenteredSoftplus(nn.Module):
     """
 
     no_weight_decay: ClassVar[frozenset[str]] = frozenset({"log_beta"})
+    source: ClassVar[str] = "log_beta"
 
     def __init__(self, beta0: float = 5.0, *, learn_beta: bool = True, centered: bool = True) -> None:
         super().__init__()
@@ -125,11 +127,15 @@ class CenteredSoftplus(nn.Module):
     @property
     def beta(self) -> Tensor:
         """The β in force, floor included; shape ()."""
-        return self.log_beta.exp() + BETA_FLOOR
+        return self.prepare(self.log_beta)
+
+    def prepare(self, source: Tensor) -> Tensor:
+        """Return β for a log β, shape ()."""
+        return source.exp() + BETA_FLOOR
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation, same shape as x."""
-        beta = self.beta
+        beta = self.prepared() if self.training else self.beta
         y = centered_softplus(x, beta)
         return y if self.centered else y + math.log(2.0) / beta
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from bench.models.layers.ahead import Ahead
 from bench.models.layers.dispatch import without_autocast
 from bench.models.layers.spectra import ConvGeometry, top_singular
 
 # Iterations at construction, from the authors' code.
 WARM_UP = 15
-# Side streams that the iterations of a network share in a CUDA graph.
-STREAMS = 8
+TINY = 1e-18  # added to norms, below the last digit of any that matters: a weight of 0 stays 0
 
 
-class SpectralNormConv2d(nn.Conv2d):
+class SpectralNormConv2d(Ahead, nn.Conv2d):
     """Convolution with weight W/σ, σ = ‖x ↦ conv(x, W)‖₂ on inputs of the given size.
 
     Srinivas et al. 2022, section 3.4.1, after Ryu et al. 2019. One power iteration per training-mode forward
@@ -47,6 +46,8 @@ class SpectralNormConv2d(nn.Conv2d):
         ValueError: padding other than zeros, or given as a string.
     """
 
+    source: ClassVar[str] = "raw_weight"
+
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
         *, in_size: tuple[int, int], stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] = 0,
@@ -58,9 +59,9 @@ class SpectralNormConv2d(nn.Conv2d):
         u = torch.randn(1, out_channels, *self.geometry.out_size)
         self.register_buffer("u", u / u.norm())
         self.register_buffer("sigma", torch.ones(()))
-        self._ahead: _Ahead | None = None  # this forward pass' iteration, if `iterate_together` has made it
-        for _ in range(WARM_UP):
-            self._iterate(self.raw_weight)
+        with torch.no_grad():
+            for _ in range(WARM_UP):
+                self.prepare(self.raw_weight)
 
     def __getattr__(self, name: str) -> Tensor | nn.Module:
         # `weight` is no stored attribute here; whoever reads it (exports, bounds) gets what the layer applies.
@@ -68,28 +69,29 @@ class SpectralNormConv2d(nn.Conv2d):
             return self._parameters["raw_weight"] / self._buffers["sigma"]
         return super().__getattr__(name)
 
+    def prepare(self, source: Tensor) -> Tensor:
+        """Do one power iteration with the weight W, store u and σ, and return W/σ with its gradient in W."""
+        with without_autocast(source.device):
+            return source * self._iterate(source).reciprocal()
+
     def _iterate(self, weight: Tensor) -> Tensor:
-        """Do one power iteration with W, store u and σ, and return σ with its gradient in W; shape ()."""
-        geometry = self.geometry
-        with without_autocast(weight.device):
-            with torch.no_grad():
-                v = geometry.adjoint(self.u, weight)
-                v = v / v.norm().clamp_min(1e-12)
-            image = geometry.forward(v, weight)
-            sigma = image.norm().clamp_min(1e-12)
+        """Do one power iteration with W, store u and σ, and return σ = ⟨u, conv(v)⟩ with its gradient; shape ()."""
         with torch.no_grad():
-            self.u.copy_(image / sigma)
+            v = self.geometry.adjoint(self.u, weight)
+            v = v / (v.norm() + TINY)
+        image = self.geometry.forward(v, weight)
+        with torch.no_grad():
+            u = image / (image.norm() + TINY)
+            self.u.copy_(u)
+        sigma = (image * u).sum() + TINY
+        with torch.no_grad():
             self.sigma.copy_(sigma)
         return sigma
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x (B, C, H, W) with W/σ."""
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            sigma = ahead.take()
-        else:
-            sigma = self._iterate(self.raw_weight) if self.training else self.sigma
-        return self._conv_forward(x, self.raw_weight / sigma, self.bias)
+        weight = self.prepared() if self.training else self.raw_weight / self.sigma
+        return self._conv_forward(x, weight, self.bias)
 
     @torch.no_grad()
     def finalize(self) -> None:
@@ -108,71 +110,3 @@ class SpectralNormConv2d(nn.Conv2d):
         start = self.geometry.adjoint(self.u, self.raw_weight)
         sigma, _ = top_singular(self.raw_weight, self.geometry, rounds=2, start=start)
         return abs(float(sigma / self.sigma) - 1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class _Ahead:
-    """A σ made before its layer is reached, and the stream that it comes from (None: the layer's own)."""
-
-    sigma: Tensor
-    stream: Any
-
-    def take(self) -> Tensor:
-        """Have the current stream wait for σ, and return it."""
-        if self.stream is not None:
-            here = torch.cuda.current_stream(self.sigma.device)
-            here.wait_stream(self.stream)
-            self.sigma.record_stream(here)
-        return self.sigma
-
-
-def iterate_together(network: nn.Module) -> nn.Module:
-    """Have a network begin each training-mode forward pass with the power iterations of all its layers.
-
-    They depend neither on the images nor on one another, and are too small to fill a GPU. While a CUDA graph is
-    being captured, where their launches cost nothing, they become branches of their own, beside one another and
-    beside the first layers; elsewhere they run one after another. The numbers are those of layers left to
-    themselves, bit for bit. Not used inside `torch.compile`, which orders operations itself.
-
-    Returns:
-        The network.
-    """
-    if _normalised(network):
-        network.register_forward_pre_hook(_begin)
-        network.register_forward_hook(_end, always_call=True)
-    return network
-
-
-def _begin(network: nn.Module, inputs: Any) -> None:
-    if not network.training or torch.compiler.is_compiling():
-        return
-    layers = [layer for layer in _normalised(network) if layer.training]
-    # A view made here keeps the sum of each weight's gradients on this stream, where the optimiser reads it.
-    weights = [layer.raw_weight.view_as(layer.raw_weight) for layer in layers]
-    if not layers or not _captured(weights[0]):
-        for layer, weight in zip(layers, weights, strict=True):
-            layer._ahead = _Ahead(layer._iterate(weight), None)
-        return
-    here = torch.cuda.current_stream(weights[0].device)
-    streams = [torch.cuda.Stream(weights[0].device) for _ in range(min(STREAMS, len(layers)))]
-    for stream in streams:
-        stream.wait_stream(here)
-    for i, (layer, weight) in enumerate(zip(layers, weights, strict=True)):
-        with torch.cuda.stream(streams[i % len(streams)]):
-            layer._ahead = _Ahead(layer._iterate(weight), streams[i % len(streams)])
-
-
-def _end(network: nn.Module, inputs: Any, output: Any) -> None:
-    """Join the branches of layers that this pass did not come by, which a capture must not leave open."""
-    for layer in _normalised(network):
-        if layer._ahead is not None:
-            layer._ahead.take()
-            layer._ahead = None
-
-
-def _normalised(network: nn.Module) -> list[SpectralNormConv2d]:
-    return [m for m in network.modules() if isinstance(m, SpectralNormConv2d)]
-
-
-def _captured(tensor: Tensor) -> bool:
-    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()

@@ -8,10 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from bench.models.layers.ahead import Ahead
 from bench.models.layers.batch_norm import normalise
 
 
-class LipschitzBatchNorm2d(nn.BatchNorm2d):
+class LipschitzBatchNorm2d(Ahead, nn.BatchNorm2d):
     """Batch norm without affine part, all channels scaled by one factor min(1, γ·σmin).
 
     Srinivas et al. 2022, section 3.4.2: with ‖BN‖ = 1/σmin and σmin = min_c √(running variance_c + eps),
@@ -31,6 +32,7 @@ class LipschitzBatchNorm2d(nn.BatchNorm2d):
     """
 
     no_weight_decay: ClassVar[frozenset[str]] = frozenset({"log_gamma"})
+    source: ClassVar[str] = "log_gamma"
 
     def __init__(self, num_features: int, gamma0: float = 10.0, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__(num_features, eps=eps, momentum=momentum, affine=False)
@@ -45,19 +47,27 @@ class LipschitzBatchNorm2d(nn.BatchNorm2d):
 
     def factor(self) -> Tensor:
         """Return the common factor min(1, γ·σmin), shape (); differentiable in log γ while the bound is active."""
-        return (self.gamma * (self.running_var.min() + self.eps).sqrt()).clamp_max(1.0)
+        return self._factor(self.log_gamma)
+
+    def _factor(self, log_gamma: Tensor) -> Tensor:
+        return (log_gamma.exp() * (self.running_var.min() + self.eps).sqrt()).clamp_max(1.0)
 
     def gain(self) -> Tensor:
         """Return the layer's Lipschitz constant in eval mode, min(γ, 1/σmin), shape ()."""
         return self.factor() / (self.running_var.min() + self.eps).sqrt()
 
+    def prepare(self, source: Tensor) -> Tensor:
+        """Return the factor for every channel, (C,): it rides in batch norm's own weight, at no pass over images."""
+        return self._factor(source).expand(self.num_features).contiguous()
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x (B, C, H, W), same shape."""
         self._check_input_dim(x)
-        if self.training:
-            self.num_batches_tracked.add_(1)
-        # The factor rides in batch norm's own weight, which costs no extra pass over the images.
-        return normalise(self, x, self.factor().expand(self.num_features).contiguous())
+        if not self.training:
+            return normalise(self, x, self.prepare(self.log_gamma))
+        weight = self.prepared()
+        self.num_batches_tracked.add_(1)
+        return normalise(self, x, weight)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, gamma={self.gamma.item():.4g}"

@@ -76,6 +76,18 @@ def test_gradient_of_sigma_is_the_weight_gradient_at_v_and_u():
     torch.testing.assert_close(gradient, want, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_weight_of_zero_stays_zero_and_finite(dtype):
+    conv = make(dtype)
+    with torch.no_grad():
+        conv.raw_weight.zero_()
+    y = conv(torch.rand(2, 3, 6, 8, dtype=dtype))
+    y.square().sum().backward()
+    assert torch.isfinite(conv.raw_weight.grad).all()
+    assert torch.equal(conv.eval()(torch.zeros(1, 3, 6, 8, dtype=dtype)), conv.bias.view(1, 5, 1, 1).expand(1, 5, 6, 8))
+    assert not conv.weight.any()
+
+
 def test_weight_gradient_is_orthogonal_to_the_weight():
     # W/σ(W) does not change when W is scaled, so the loss's gradient has no component along W.
     conv = make()

@@ -1,4 +1,4 @@
-"""Power iterations made at the beginning of a network's forward pass: the numbers of layers left to themselves."""
+"""What needs no images, made at the beginning of a forward pass: the numbers of layers left to themselves."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from bench.models.layers import (
     CenteredSoftplus,
     LipschitzBatchNorm2d,
     SpectralNormConv2d,
-    iterate_together,
     layer_statistics,
+    make_ahead,
 )
 
 LCNN = Layers(conv=SpectralNormConv2d, norm=LipschitzBatchNorm2d, activation=CenteredSoftplus)
@@ -51,18 +51,18 @@ def test_the_numbers_are_those_of_layers_left_to_themselves(backbone, penalised)
         assert torch.equal(value, want[key]), key
 
 
-def test_every_iteration_comes_before_the_first_layer():
+def test_everything_comes_before_the_first_layer():
     seen = []
-    network = iterate_together(nn.Sequential(conv(), conv(4))).train()
+    network = make_ahead(nn.Sequential(conv(), LipschitzBatchNorm2d(4), CenteredSoftplus())).train()
     for layer in network:
-        layer.register_forward_pre_hook(lambda *_: seen.append([part._ahead is not None for part in network]))
+        layer.register_forward_pre_hook(lambda *_: seen.append([part._made is not None for part in network]))
     network(torch.rand(2, 3, 8, 8))
-    assert seen == [[True, True], [False, True]], "each layer takes its own, once"
+    assert seen == [[True, True, True], [False, True, True], [False, False, True]], "each takes its own, once"
 
 
 def test_a_layer_that_is_met_twice_iterates_twice():
     layer = conv(4)
-    alone, network = copy.deepcopy(layer), iterate_together(nn.Sequential(layer, nn.ReLU(), layer)).train()
+    alone, network = copy.deepcopy(layer), make_ahead(nn.Sequential(layer, nn.ReLU(), layer)).train()
     x = torch.rand(2, 4, 8, 8)
     assert torch.equal(network(x), alone(alone(x).relu()))
     assert torch.equal(layer.u, alone.u)
@@ -83,20 +83,20 @@ class Choosy(nn.Module):
 
 @pytest.mark.parametrize("channels", [3, 1])
 def test_nothing_is_kept_for_the_next_pass(channels):
-    network = iterate_together(Choosy()).train()
+    network = make_ahead(Choosy()).train()
     if channels == 3:
         network(torch.rand(2, 3, 8, 8))
     else:
         with pytest.raises(ValueError, match="three channels"):
             network(torch.rand(2, channels, 8, 8))
-    assert network.left._ahead is network.met._ahead is None
+    assert network.left._made is network.met._made is None
     before = network.met.u.clone()
     network.met(torch.rand(2, 3, 8, 8))
     assert not torch.equal(network.met.u, before), "used by itself it iterates by itself"
 
 
 def test_layers_and_networks_in_eval_mode_are_left_alone():
-    network = iterate_together(nn.Sequential(conv(), conv(4))).train()
+    network = make_ahead(nn.Sequential(conv(), conv(4))).train()
     network[1].eval()
     before = [layer.u.clone() for layer in network]
     network(torch.rand(2, 3, 8, 8))
@@ -116,7 +116,7 @@ def test_a_network_without_such_layers_has_no_hooks(backbone):
 
 
 def test_frozen_layers_and_the_training_log():
-    network = iterate_together(nn.Sequential(conv())).train()
+    network = make_ahead(nn.Sequential(conv())).train()
     network.requires_grad_(False)
     network(torch.rand(2, 3, 8, 8))
     assert layer_statistics(network)["max_sigma_error"] >= 0

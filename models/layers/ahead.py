@@ -1,0 +1,104 @@
+"""What a layer computes from its parameter alone, made before the images reach it, as branches of a CUDA graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+# Side streams that the layers of a network share while a CUDA graph is being captured.
+STREAMS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A tensor made ahead, and the stream that it comes from; None: the layer's own."""
+
+    tensor: Tensor
+    stream: Any
+
+    def take(self) -> Tensor:
+        """Have the current stream wait for the tensor, and return it."""
+        if self.stream is not None:
+            here = torch.cuda.current_stream(self.tensor.device)
+            here.wait_stream(self.stream)
+            self.tensor.record_stream(here)
+        return self.tensor
+
+
+class Ahead(nn.Module):
+    """A layer part of whose work in training mode needs one of its own tensors and no images.
+
+    It defines `prepare`, and takes the result in its forward pass from `prepared`.
+    """
+
+    source: ClassVar[str]  # name of that tensor, a parameter or buffer
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._made: _Made | None = None
+
+    def prepare(self, source: Tensor) -> Tensor:
+        """Return what a forward pass in training mode needs of the tensor, with its gradient in it."""
+        raise NotImplementedError
+
+    def prepared(self) -> Tensor:
+        """Return what `make_ahead` has left for this pass, or else make it now."""
+        made, self._made = self._made, None
+        return self.prepare(getattr(self, self.source)) if made is None else made.take()
+
+
+def make_ahead(network: nn.Module) -> nn.Module:
+    """Have a network begin each training-mode forward pass with what its layers can make without images.
+
+    Those are power iterations, normalised weights, scales and slopes: hundreds of operations too small to fill a
+    GPU, none of which waits for another layer's. While a CUDA graph is being captured, where their launches cost
+    nothing, they and their gradients become branches of their own, beside one another and beside the first layers;
+    elsewhere they run one after another. The numbers are those of layers left to themselves, bit for bit. Not used
+    inside `torch.compile`, which orders operations itself.
+
+    Returns:
+        The network.
+    """
+    if _layers(network):
+        network.register_forward_pre_hook(_begin)
+        network.register_forward_hook(_end, always_call=True)
+    return network
+
+
+def _begin(network: nn.Module, inputs: Any) -> None:
+    if not network.training or torch.compiler.is_compiling():
+        return
+    layers = [layer for layer in _layers(network) if layer.training]
+    # A view made here keeps the sum of each parameter's gradients on this stream, where the optimiser reads it.
+    sources = [(tensor := getattr(layer, layer.source)).view_as(tensor) for layer in layers]
+    if not layers or not _captured(sources[0]):
+        for layer, source in zip(layers, sources, strict=True):
+            layer._made = _Made(layer.prepare(source), None)
+        return
+    device = sources[0].device
+    here, streams = torch.cuda.current_stream(device), [torch.cuda.Stream(device) for _ in range(STREAMS)]
+    for stream in streams:
+        stream.wait_stream(here)
+    for i, (layer, source) in enumerate(zip(layers, sources, strict=True)):
+        stream = streams[i % STREAMS]
+        with torch.cuda.stream(stream):
+            layer._made = _Made(layer.prepare(source), stream)
+
+
+def _end(network: nn.Module, inputs: Any, output: Any) -> None:
+    """Join the branches of layers that this pass did not come by: a capture must not leave one open."""
+    for layer in _layers(network):
+        if layer._made is not None:
+            layer._made.take()
+            layer._made = None
+
+
+def _layers(network: nn.Module) -> list[Ahead]:
+    return [module for module in network.modules() if isinstance(module, Ahead)]
+
+
+def _captured(tensor: Tensor) -> bool:
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
