@@ -42,7 +42,7 @@ def example_keys(x: Tensor, seed: int) -> Tensor:
 
     Two examples with the same pixels get the same key: their draws are then equal, as they should be.
     """
-    flat = x.detach().reshape(len(x), -1).float().contiguous()
+    flat = x.detach().reshape(len(x), math.prod(x.shape[1:])).float().contiguous()
     bits = flat.view(torch.int32).to(torch.int64)
     position = torch.arange(bits.shape[1], device=x.device, dtype=torch.int64)
     content = (mix(bits + position * _MIX1) * (mix(position) | 1)).sum(1)  # order of a wrapping sum is irrelevant

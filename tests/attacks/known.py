@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from bench.attacks.apgd import apgd
 from bench.attacks.autoattack import autoattack
+from bench.attacks.autoattack_audited import autoattack_audited
 from bench.attacks.fab import fab
 from bench.attacks.fgsm import fgsm
 from bench.attacks.noise import noise
@@ -30,9 +31,14 @@ def quick_autoattack(*args, **kwargs) -> Tensor:
     return autoattack(*args, **{"steps": 20, "queries": 100, **kwargs})
 
 
+def quick_audited(*args, **kwargs) -> Tensor:
+    """Without its second stage, which is the official package's AutoAttack at full length."""
+    return autoattack_audited(*args, **{"steps": 20, "sample": 0.0, **kwargs})
+
+
 ALL: dict[str, Callable[..., Tensor]] = {
     "pgd": pgd, "fgsm": fgsm, "apgd": apgd, "apgd-targeted": targeted, "fab": fab, "square": quick_square,
-    "autoattack": quick_autoattack, "noise": noise, "pgd_released": pgd_released,
+    "autoattack": quick_autoattack, "autoattack_audited": quick_audited, "noise": noise, "pgd_released": pgd_released,
 }  # fmt: skip
 STRONG = ("pgd", "apgd", "apgd-targeted", "fab", "autoattack")
 

@@ -15,6 +15,7 @@ BOXED = [name for name in ALL if name != "pgd_released"]  # the released helper 
 FEW = {
     "pgd": {"steps": 8}, "apgd": {"steps": 10}, "apgd-targeted": {"steps": 10}, "fab": {"steps": 8},
     "square": {"queries": 30}, "autoattack": {"steps": 8, "queries": 30}, "noise": {"draws": 10},
+    "autoattack_audited": {"steps": 8},
 }  # fmt: skip
 LAW = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
@@ -49,6 +50,18 @@ def test_points_stay_in_ball_and_box(name, problem, norm, eps, seed):
     if name in BOXED:
         assert found.min() >= 0
         assert found.max() <= 1
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("name", ALL)
+def test_nothing_to_do_is_no_error(name, norm):
+    """No images at all, and images that the first steps break, so that later steps and stages have none left."""
+    model, x = Linear.random(4, 12, 0), torch.rand(5, 3, 2, 2)
+    y = model(x).argmax(1)
+    assert ALL[name](model, x[:0], y[:0], eps=0.3, norm=norm, seed=0, **FEW.get(name, {})).shape == (0, 3, 2, 2)
+    far = ALL[name](model, x, y, eps=50.0, norm=norm, seed=0, **FEW.get(name, {}))
+    if name not in ("noise", "square", "pgd_released"):
+        assert not flags(model, far, y).any()
 
 
 @pytest.mark.parametrize("name", [n for n in BOXED if n != "fgsm"])
