@@ -9,7 +9,7 @@ import math
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -56,7 +56,8 @@ def full_precision(device: torch.device | str) -> Iterator[None]:
     for holder, name, _, exact in knobs:
         setattr(holder, name, exact)
     try:
-        with torch.autocast(torch.device(device).type, enabled=False):
+        kind = torch.device(device).type
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
             yield
     finally:
         for holder, name, old, _ in knobs:
