@@ -49,6 +49,7 @@ def run(
     limit: Annotated[int | None, typer.Option(min=1, help="First N test images.")] = None,
     train_limit: Annotated[int | None, typer.Option(min=1, help="First N training images.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs instead of the recipe's.")] = None,
+    precision: Annotated[str | None, typer.Option(help="Of training on a GPU: auto, fp32, tf32 or bf16.")] = None,
     batch_size: Annotated[str, typer.Option(help="Images per call in evaluations: a number, or auto.")] = "auto",
     step: Annotated[str, typer.Option(help="How a training step runs: auto, eager, graph or compile.")] = "auto",
     deterministic: Annotated[
@@ -74,8 +75,8 @@ def run(
         suite=suite,
         narrow={
             "defenses": tuple(defense or ()), "evaluations": tuple(evaluation or ()), "seeds": _seeds(seeds),
-            "limit": limit, "train_limit": train_limit, "epochs": epochs, "backbone": backbone,
-            "attack_peer": attack_peer,
+            "limit": limit, "train_limit": train_limit, "epochs": epochs, "precision": precision,
+            "backbone": backbone, "attack_peer": attack_peer,
         },
         data_dir=data, out=out, device=device, batch_size=_batch_size(batch_size),
         execution=Execution(step, deterministic), time_limit=_duration(time_limit),

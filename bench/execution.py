@@ -60,8 +60,20 @@ class Execution:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
+def resolved(precision: str, device: torch.device) -> str:
+    """Return "fp32", "tf32" or "bf16": what a recipe's precision (see `bench.Recipe`) comes to on a device.
+
+    "auto" is bf16 from compute capability 8.0 (Ampere) on; older GPUs only emulate it.
+    """
+    if device.type != "cuda":
+        return "fp32"
+    if precision != "auto":
+        return precision
+    return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+
+
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Return a context for the forward passes of one step: bfloat16 on a GPU if the recipe says so.
+    """Return a context for the forward passes of one step: bfloat16 on a GPU if the (`resolved`) precision says so.
 
     To be entered anew in every step: torch keeps the weights that it has cast until the outermost context ends, so
     that one around the whole training would go on using those of the first step.

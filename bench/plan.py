@@ -22,7 +22,7 @@ from bench import cells, data, files
 from bench.data import Dataset, Split
 from bench.errors import EnvironmentProblem, IntegrityError, UsageError
 from bench.evaluations.robustness import peer_attack
-from bench.execution import Execution, autocast
+from bench.execution import Execution, autocast, resolved
 from bench.models import registry
 from bench.records import Defense, Evaluation
 from bench.suite import EvaluationEntry, Suite, canonical, parse_defense
@@ -178,7 +178,7 @@ def _train_spec(job: TrainJob, device: torch.device, execution: Execution) -> di
 
     functions = [job.defense.function, train.train, steps.make_step, batches.to_unit, autocast]
     functions += [job.recipe.loss] if job.recipe.loss else []
-    precision = str(job.recipe.precision) if device.type == "cuda" else "fp32"
+    precision = resolved(str(job.recipe.precision), device)
     return {
         "defense": job.defense.name,
         "version": job.defense.version,

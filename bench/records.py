@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 LossFunction = Callable[..., "dict[str, Any]"]
+Precision = Literal["auto", "fp32", "tf32", "bf16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class Recipe:
         decay: factor of one decay.
         augment: "crop_flip" is a random crop after padding `crop_padding` zeros, and a horizontal flip.
         crop_padding: pixels of zero padding for the crop.
-        precision: "fp32", "tf32" or "bf16" for the training step; evaluation is always fp32.
+        precision: "fp32", "tf32" or "bf16" for the training step on a GPU, or "auto": bf16 where the GPU has it,
+            else fp32. A CPU always trains in fp32, and evaluation is always judged in fp32.
     """
 
     loss: LossFunction | None = None
@@ -47,7 +49,7 @@ class Recipe:
     decay: float | None = None
     augment: Literal["none", "crop_flip", "crop"] | None = None
     crop_padding: int | None = None
-    precision: Literal["fp32", "tf32", "bf16"] | None = None
+    precision: Precision | None = None
 
     def over(self, base: Recipe) -> Recipe:
         """Return `base` with every field that is set here replaced by ours."""

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import UsageError, nearest
-from bench.records import RESERVED, Recipe
+from bench.records import RESERVED, Precision, Recipe
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a word"}
 
@@ -57,7 +57,7 @@ class RecipeTable(BaseModel):
     decay: float | None = Field(None, gt=0, le=1)
     augment: Literal["none", "crop_flip", "crop"] | None = None
     crop_padding: int | None = Field(None, ge=0)
-    precision: Literal["fp32", "tf32", "bf16"] | None = None
+    precision: Precision | None = None
 
     def record(self) -> Recipe:
         """Return the same as a `Recipe`.

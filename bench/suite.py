@@ -127,6 +127,7 @@ class Suite:
         seeds: Sequence[int] | None = None,
         limit: int | None = None,
         epochs: int | None = None,
+        precision: str | None = None,
         backbone: str | None = None,
     ) -> Suite:
         """Return the suite as the command line changes it; None and empty leave a setting alone.
@@ -137,6 +138,7 @@ class Suite:
             seeds: replace the suite's.
             limit: no evaluation sees more images than this; smaller limits of the suite stay.
             epochs: for every defense, whatever its own recipe says.
+            precision: of training, for every defense likewise.
             backbone: replaces the suite's.
 
         Raises:
@@ -149,14 +151,17 @@ class Suite:
             changes["seeds"] = _seeds("--seeds", seeds)
         if backbone:
             changes["backbone"] = known_backbone("--backbone", backbone)
+        forced = self.forced
         if epochs is not None:
-            changes["forced"] = recipe_from("--epochs", {"epochs": epochs}).over(self.forced)
+            forced = recipe_from("--epochs", {"epochs": epochs}).over(forced)
+        if precision is not None:
+            forced = recipe_from("--precision", {"precision": precision}).over(forced)
         chosen = (
             self.evaluations if not evaluations else tuple(self._chosen(name) for name in dict.fromkeys(evaluations))
         )
         if limit is not None:
             chosen = tuple(replace(e, limit=limit if e.limit is None else min(limit, e.limit)) for e in chosen)
-        return replace(self, **changes, evaluations=chosen)
+        return replace(self, **changes, forced=forced, evaluations=chosen)
 
     def _chosen(self, name: str) -> EvaluationEntry:
         from bench.models import registry

@@ -22,7 +22,7 @@ from bench import files
 from bench.batches import Batches, to_unit
 from bench.data import Split
 from bench.errors import BenchError, IntegrityError
-from bench.execution import Execution, autocast, memory_format, settings
+from bench.execution import Execution, autocast, memory_format, resolved, settings
 from bench.models.layers import layer_statistics
 from bench.records import Defense, Recipe
 from bench.seeding import derive, seed_everything
@@ -108,7 +108,7 @@ def train(
         Stopped: `should_stop` said so.
         IntegrityError: the checkpoint does not fit or cannot be read.
     """
-    execution, precision = execution or Execution(), str(job.recipe.precision)
+    execution, precision = execution or Execution(), resolved(str(job.recipe.precision), device)
     model = job.build().to(device)
     layout = memory_format((job.shape[1], job.shape[2]), precision, device)
     model = model.to(memory_format=layout)

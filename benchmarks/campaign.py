@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--seeds", type=lambda text: tuple(map(int, text.split(","))), help="e.g. 0,1")
     for name in ("limit", "train-limit", "epochs", "batch-size"):
         parse.add_argument(f"--{name}", type=int, help="as of `bench run`")
+    parse.add_argument("--precision", help="of training: auto, fp32, tf32 or bf16")
     parse.add_argument("--backbone", help="backbone instead of the suite's")
     return parse
 
@@ -122,7 +123,7 @@ def compute(arguments: argparse.Namespace, work: Path, deadline: float) -> NoRet
         "defenses": tuple(arguments.defense or ()),
         "evaluations": tuple(arguments.evaluation or ()),
         "seeds": arguments.seeds,
-        **{name: getattr(arguments, name) for name in ("limit", "train_limit", "epochs", "backbone")},
+        **{name: getattr(arguments, name) for name in ("limit", "train_limit", "epochs", "precision", "backbone")},
     }
     options = pipeline.Options(
         suite=arguments.suite,
@@ -153,7 +154,7 @@ def command_of(arguments: argparse.Namespace) -> str:
     for name in ("defense", "evaluation"):
         words += [word for value in getattr(arguments, name) or () for word in (f"--{name}", value)]
     words += ["--seeds", ",".join(map(str, arguments.seeds))] if arguments.seeds else []
-    for name in ("limit", "train_limit", "epochs", "backbone"):
+    for name in ("limit", "train_limit", "epochs", "precision", "backbone"):
         value = getattr(arguments, name)
         words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
     return " ".join([*words, "--out", "OUT"])

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from bench.records import RESERVED, Attack, Column
 
 TOLERANCE: Final = 1e-5  # relative; float32 rounding overshoots a radius by up to 8e-7
 DEFAULT_EPS: Final = {"l2": (0.5,), "linf": (8 / 255,)}  # RobustBench's budgets
+Search = Literal["fp32", "tf32"]
 NORM_WORDS: Final = {"l2": "‖x' − x‖₂", "linf": "‖x' − x‖∞"}
 
 
@@ -46,19 +47,26 @@ class Verdict:
 @contextmanager
 def full_precision(device: torch.device | str) -> Iterator[None]:
     """Switch TF32 and autocast off, and back to what they were: low precision may search, only float32 judges."""
+    kind = torch.device(device).type
+    cast = torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+    with _tf32(False), cast:
+        yield
+
+
+@contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    """Allow or forbid TF32, which only a GPU knows, inside the block."""
     conv, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     knobs: list[tuple[Any, str, Any, Any]]
     try:
-        knobs = [(conv, "allow_tf32", conv.allow_tf32, False), (matmul, "allow_tf32", matmul.allow_tf32, False)]
+        knobs = [(conv, "allow_tf32", conv.allow_tf32, allowed), (matmul, "allow_tf32", matmul.allow_tf32, allowed)]
     except RuntimeError:  # the newer switches are in use, after which torch refuses to read the older ones
         holders = (conv.conv, conv.rnn, matmul)  # type: ignore[attr-defined]
-        knobs = [(h, "fp32_precision", h.fp32_precision, "ieee") for h in holders]
-    for holder, name, _, exact in knobs:
-        setattr(holder, name, exact)
+        knobs = [(h, "fp32_precision", h.fp32_precision, "tf32" if allowed else "ieee") for h in holders]
+    for holder, name, _, value in knobs:
+        setattr(holder, name, value)
     try:
-        kind = torch.device(device).type
-        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
-            yield
+        yield
     finally:
         for holder, name, old, _ in knobs:
             setattr(holder, name, old)
@@ -137,6 +145,7 @@ def robust_columns(
     seed: int,
     arguments: dict[str, Any],
     extra: Mapping[str, tuple[str, str]] | None = None,
+    search: Search = "fp32",
 ) -> dict[str, Any]:
     """Attack every correctly classified example at every budget, smallest first, and return the columns.
 
@@ -147,6 +156,8 @@ def robust_columns(
         prefix: what the columns' names begin with, e.g. "pgd_l2".
         arguments: further keyword arguments of the attack.
         extra: further per-example facts that the attack puts into its trace, name to (kind, description).
+        search: "fp32", or "tf32" for the attack's own passes on a GPU; fp32 judges its points. Examples that only
+            tf32 takes for broken are attacked again in fp32, so that no rounding passes for robustness.
 
     Returns:
         For each budget `<prefix>_<eps>_` + `robust` (B,) bool, `distance` (B,), `refused` (B,) bool,
@@ -155,9 +166,15 @@ def robust_columns(
         Of the extra facts, zero stands for examples that were not attacked at that budget.
 
     Raises:
+        UsageError: a budget is out of range, or `search` is something else.
         BenchError: something was not finite: the model cannot be judged.
     """
+    if search not in get_args(Search):
+        raise UsageError(
+            f"{prefix}: expected search to be {' or '.join(get_args(Search))}, got {search!r}. Write fp32."
+        )
     budgets = check_budgets(prefix, eps, norm, x.shape[1:])
+    settings = {"norm": norm, "seed": seed, **arguments}
     known = _Known.of(model, x, y)
     columns: dict[str, Any] = {}
     for budget in budgets:
@@ -167,8 +184,7 @@ def robust_columns(
         }
         refused, rows = torch.zeros_like(known.robust), known.robust.nonzero()[:, 0]
         if len(rows) and budget > 0:
-            found, trace = _run(attack, model, x[rows], y[rows], eps=budget, norm=norm, seed=seed, **arguments)
-            verdict = judge(model, x[rows], y[rows], found, eps=budget, norm=norm)
+            verdict, trace = _attacked(attack, model, x[rows], y[rows], search, eps=budget, **settings)
             stages = trace.get("broken_by")
             refused[rows] = verdict.refused
             if stages is not None:
@@ -213,6 +229,30 @@ class _Known:
             "robust": self.robust.clone(), "distance": self.distance.clone(),
             "adversarial": self.adversarial.clone(), "broken_by": list(self.by),
         }  # fmt: skip
+
+
+def _attacked(
+    attack: Callable[..., Tensor], model: nn.Module, x: Tensor, y: Tensor, search: Search, *, eps: float, norm: str,
+    **settings: Any,
+) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
+    """Return the verdict on an attack's points and its trace; see `search` of `robust_columns`."""
+    settings |= {"eps": eps, "norm": norm}
+    if search == "fp32":
+        point, trace = _run(attack, model, x, y, **settings)
+        return judge(model, x, y, point, eps=eps, norm=norm), trace
+    with _tf32(True):
+        point, trace = _run(attack, model, x, y, **settings)
+        with torch.no_grad():
+            claimed = model(point).argmax(1) != y
+    verdict = judge(model, x, y, point, eps=eps, norm=norm)
+    rows = (claimed & ~verdict.broken).nonzero()[:, 0]
+    if not len(rows):
+        return verdict, trace
+    point[rows], again = _run(attack, model, x[rows], y[rows], **settings)
+    for fact, values in again.items():
+        for row, value in zip(rows.tolist(), values, strict=True):
+            trace[fact][row] = value
+    return judge(model, x, y, point, eps=eps, norm=norm), trace
 
 
 def _run(
@@ -290,7 +330,7 @@ def _as_evaluation(entry: Attack, norm: str, peers: tuple[str, ...]) -> Callable
 
     def run(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0, **arguments: Any) -> dict[str, Any]:
         eps = arguments.pop("eps", DEFAULT_EPS[norm])
-        peer = arguments.pop("peer", "")
+        search, peer = arguments.pop("search", "fp32"), arguments.pop("peer", "")
         attack, prefix, extra = entry.function, name, _constant(entry, "EXTRA", {})
         if peer:
             attack, prefix, extra = peer_attack(entry.name, peer), f"{name}_{peer}", {}
@@ -298,8 +338,9 @@ def _as_evaluation(entry: Attack, norm: str, peers: tuple[str, ...]) -> Callable
         elif getattr(model, "adaptive", None) is not None and _constant(entry, "ADAPTIVE", False):
             attack = joined(attack, model.adaptive)  # type: ignore[arg-type]
         return robust_columns(
-            model, x, y, attack=attack, prefix=prefix, eps=eps, norm=norm, seed=seed, arguments=arguments, extra=extra
-        )
+            model, x, y, attack=attack, prefix=prefix, eps=eps, norm=norm, seed=seed, arguments=arguments, extra=extra,
+            search=search,
+        )  # fmt: skip
 
     own = [
         p
@@ -307,7 +348,8 @@ def _as_evaluation(entry: Attack, norm: str, peers: tuple[str, ...]) -> Callable
         if p.kind is p.KEYWORD_ONLY and p.name not in RESERVED | {"eps"}
     ]
     kind = inspect.Parameter.KEYWORD_ONLY
-    added = [inspect.Parameter("eps", kind, default=DEFAULT_EPS[norm], annotation="Sequence[float]")]
+    added = [inspect.Parameter("eps", kind, default=DEFAULT_EPS[norm], annotation="Sequence[float]"),
+             inspect.Parameter("search", kind, default="fp32", annotation=Search)]  # fmt: skip
     if peers:
         added.append(inspect.Parameter("peer", kind, default="", annotation="str"))
     fixed = [p for p in inspect.signature(run).parameters.values() if p.kind is not p.VAR_KEYWORD]

@@ -90,6 +90,52 @@ def test_full_precision_serves_whoever_uses_the_newer_switches():
         conv.fp32_precision = before
 
 
+class Rounds(nn.Module):
+    """A linear model with two classes, whose logits are off by 0.2 wherever TF32 is allowed."""
+
+    def __init__(self):
+        super().__init__()
+        self.passes = []
+
+    def forward(self, x):
+        allowed = torch.backends.cudnn.allow_tf32
+        assert torch.backends.cuda.matmul.allow_tf32 == allowed
+        self.passes.append(allowed)
+        z = 0.5 - x.flatten(1).mean(1) - 0.2 * allowed
+        return torch.stack([z, -z], 1)
+
+
+def to_grey(model, x, y, *, eps, norm, seed, trace):
+    """Move to the least brightness that the model takes for class 1, and claim success."""
+    with torch.no_grad():
+        found = next(p for g in (0.35, 0.45, 0.55) if (model(p := torch.full_like(x, g)).argmax(1) == 1).all())
+    trace.update(broken_by=["grey"] * len(x), tried=torch.ones(len(x), dtype=torch.long))
+    return found
+
+
+@pytest.mark.parametrize("search", ["fp32", "tf32"])
+def test_tf32_searches_and_fp32_judges(search):
+    """What only the rounding broke is attacked again in fp32: the verdict is that of a search in fp32."""
+    model, x = Rounds(), torch.full((3, 1, 2, 2), 0.2)
+    with full_precision("cpu"):
+        found = robust_columns(
+            model, x, torch.zeros(3, dtype=torch.long), attack=to_grey, prefix="a_l2", eps=[2.0], norm="l2", seed=0,
+            arguments={}, extra={"tried": ("count", "")}, search=search,
+        )  # fmt: skip
+    assert not found["a_l2_2_robust"].any()
+    assert not found["a_l2_2_refused"].any()
+    torch.testing.assert_close(found["a_l2_2_adversarial"], torch.full_like(x, 0.55))
+    assert found["a_l2_2_broken_by"] == ["grey"] * 3
+    assert True in model.passes if search == "tf32" else True not in model.passes
+    assert model.passes[-1] is False, "the last word"
+
+
+def test_another_search_precision_is_refused():
+    with pytest.raises(UsageError, match="a_l2: expected search to be fp32 or tf32, got 'bf16'"):
+        robust_columns(MODEL, torch.rand(1, 1, 1, 2), torch.tensor([0]), attack=to_grey, prefix="a_l2", eps=[0.1],
+                       norm="l2", seed=0, arguments={}, search="bf16")  # fmt: skip
+
+
 def scripted(answers):
     """Return an attack that gives prepared points per budget and counts what it is asked."""
     asked = []

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import UsageError
-from bench.execution import Execution, autocast, memory_format, settings
+from bench.execution import Execution, autocast, memory_format, resolved, settings
 from bench.models import registry
 from bench.models.layers import Softplus, convolution
 from bench.seeding import seed_everything
@@ -265,6 +265,15 @@ def test_execution_enters_the_key_only_where_it_changes_rounding():
     assert (Execution().route(gpu), Execution().route(CPU)) == ("graph", "eager")
     with pytest.raises(UsageError, match=r"--step: expected auto, eager, graph, compile, got 'grph'.*'graph'"):
         Execution("grph")
+
+
+def test_a_precision_is_what_the_device_has(monkeypatch):
+    gpu = torch.device("cuda")
+    assert [resolved(p, CPU) for p in ("auto", "fp32", "tf32", "bf16")] == ["fp32"] * 4
+    assert [resolved(p, gpu) for p in ("fp32", "tf32", "bf16")] == ["fp32", "tf32", "bf16"]
+    for capability, precision in (((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp32")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        assert resolved("auto", gpu) == precision
 
 
 def test_layouts_and_switches():

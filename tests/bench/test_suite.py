@@ -99,6 +99,11 @@ class TestReading:
         assert forced.recipe_of("lcnn:epochs=9,lr=0.01").epochs == 9
         assert forced.recipe_of("lcnn:epochs=9,lr=0.01").lr == 0.01
         assert forced.recipe_of("lcnn").momentum == PAPER.momentum
+        both = forced.narrowed(precision="bf16")
+        assert (both.recipe_of("lcnn").precision, both.recipe_of("lcnn").epochs) == ("bf16", 5)
+        assert both.recipe_of("lcnn:precision=fp32").precision == "fp32"
+        with pytest.raises(UsageError, match="--precision: precision: expected 'auto', 'fp32', 'tf32' or 'bf16'"):
+            suite.narrowed(precision="half")
 
 
 class TestComplaints:
