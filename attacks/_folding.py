@@ -73,8 +73,8 @@ def _fold(model: nn.Module) -> fx.GraphModule | None:
             continue
         if isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros":
             (user,) = node.users if len(node.users) == 1 else (None,)
-            norm = layers.get(str(user.target)) if user is not None and user.op == "call_module" else None
-            if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and not norm.training:
+            norm = layers.get(str(user.target)) if user and user.op == "call_module" else None
+            if user and isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and not norm.training:
                 new[name] = _Settled(layer, *_affine(norm))
                 user.replace_all_uses_with(node)
                 graph.erase_node(user)

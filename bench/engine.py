@@ -267,7 +267,7 @@ def _load(context: Context, row: Row, weights: str) -> nn.Module:
     x = to_unit(torch.tensor(context.plan.dataset.test.images[:2])).to(context.plan.device)
     check_model(model, x, row.job.num_classes)
     if row.job.defense.adaptive is not None:
-        model.adaptive = row.job.defense.adaptive  # the attacks look for it
+        model.adaptive = row.job.defense.adaptive  # type: ignore[assignment]  # the attacks look for it
     return model
 
 

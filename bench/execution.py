@@ -20,6 +20,18 @@ ROUTES: tuple[str, ...] = get_args(Route)
 CPU_PIXELS = 256  # pixels of an image from which a CPU gains by channels last
 
 
+def route_of(text: str) -> Route:
+    """Return a route by its name.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    for route in get_args(Route):
+        if text == route:
+            return route
+    raise UsageError(f"--step: expected {', '.join(ROUTES)}, got {text!r}. {nearest(text, ROUTES)}")
+
+
 @dataclass(frozen=True, slots=True)
 class Execution:
     """The choice of the command line.
@@ -36,8 +48,7 @@ class Execution:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
-        if self.step not in ROUTES:
-            raise UsageError(f"--step: expected {', '.join(ROUTES)}, got {self.step!r}. {nearest(self.step, ROUTES)}")
+        route_of(self.step)
 
     def route(self, device: torch.device) -> str:
         """Return "eager", "graph" or "compile" for a device."""

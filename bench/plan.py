@@ -6,7 +6,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -176,7 +176,13 @@ def _row(
 def _train_spec(job: TrainJob, device: torch.device, execution: Execution) -> dict[str, Any]:
     from bench import batches, steps, train
 
-    functions = [job.defense.function, train.train, steps.make_step, batches.to_unit, autocast]
+    functions: list[Callable[..., Any]] = [
+        job.defense.function,
+        train.train,
+        steps.make_step,
+        batches.to_unit,
+        autocast,
+    ]
     functions += [job.recipe.loss] if job.recipe.loss else []
     precision = resolved(str(job.recipe.precision), device)
     return {

@@ -60,6 +60,13 @@ class CellRecord:
     spec: dict[str, Any]
 
 
+def _record(
+    cell: str, kind: str, status: str, seconds: float | None, error: str | None, info: str, spec: str
+) -> CellRecord:
+    """Return a row of the table `cells`."""
+    return CellRecord(cell, kind, status, seconds, error, json.loads(info), json.loads(spec))
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     """The right to write one cell, until somebody else's generation is higher."""
@@ -282,15 +289,14 @@ class Store:
         rows = self._query("SELECT id, kind, status, seconds, error, info, spec FROM cells WHERE id=?", cell)
         if not rows:
             return None
-        *head, info, spec = rows[0]
-        return CellRecord(*head, json.loads(info), json.loads(spec))
+        return _record(*rows[0])
 
     def cells(self, kind: str) -> list[CellRecord]:
         """Return all cells of a kind ("train" or "evaluation")."""
         rows = self._query(
             "SELECT id, kind, status, seconds, error, info, spec FROM cells WHERE kind=? ORDER BY rowid", kind
         )
-        return [CellRecord(*head, json.loads(info), json.loads(spec)) for *head, info, spec in rows]
+        return [_record(*row) for row in rows]
 
     def holder(self, cell: str) -> str | None:
         """Return who works on a cell now ("host, process n"), None if nobody does."""

@@ -37,7 +37,8 @@ RC: dict[str, Any] = {
 
 def style() -> AbstractContextManager[Any]:
     """Return seaborn's quiet style with ours on top, for the time of a `with` block."""
-    return matplotlib.rc_context({**sns.axes_style("white"), **RC})
+    looks: Any = {**sns.axes_style("white"), **RC}
+    return matplotlib.rc_context(looks)
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,8 @@ def log_ticks(axes: Axes, which: str, low: float, high: float, form: str) -> Non
     """Label powers of ten in plain numbers, or finer steps where these are fewer than three; no two labels touch."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     first, last = int(np.floor(np.log10(low))), int(np.ceil(np.log10(high)))
-    length = 72 * float(axes.figure.get_size_inches()[0]) * axes.get_position().width
+    figure: Any = axes.get_figure(root=True)
+    length = 72 * figure.get_size_inches()[0] * axes.get_position().width
 
     def apart(a: float, b: float) -> bool:
         """Tell whether two labels keep clear of each other: by their letters side by side, by a share on top."""

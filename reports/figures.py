@@ -7,6 +7,7 @@ that it needs were not measured; what it plots comes from series.py.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -51,23 +52,25 @@ def accuracy_against_eps(board: Board, tables: series.Tables) -> Figure | None:
         ends, lowest = {}, 100.0
         for row in rows:
             points = [(0.0, row.cells.get("clean_accuracy"))] + [(c.number, row.cells.get(c.name)) for c in columns]
-            kept = [(e, c) for e, c in points if c is not None and not words.missing(c.value)]
-            middle = [100 * c.value for _, c in kept]
-            low = [100 * (c.value if c.low is None else c.low) for _, c in kept]
-            high = [100 * (c.value if c.high is None else c.high) for _, c in kept]
+            kept = [(e, c, c.value) for e, c in points if c is not None and c.value is not None and e is not None]
+            kept = [(e, c, value) for e, c, value in kept if not words.missing(value)]
+            middle = [100 * value for *_, value in kept]
+            low = [100 * (value if c.low is None else c.low) for _, c, value in kept]
+            high = [100 * (value if c.high is None else c.high) for _, c, value in kept]
             band = sheet.axes.fill_between(
-                [e for e, _ in kept], low, high, color=sheet.looks[row.defense].colour, alpha=0.07, lw=0
+                [e for e, *_ in kept], low, high, color=sheet.looks[row.defense].colour, alpha=0.07, lw=0
             )
             sheet.mark(band, row)
-            sheet.line(row, [e for e, _ in kept], middle)
+            sheet.line(row, [e for e, *_ in kept], middle)
             if kept:
                 ends[row.defense] = middle[-1]
                 lowest = min(lowest, *low)
             for other in single:
                 if (reached := series.value(row, other.name)) is not None:
-                    ring = {"color": sheet.looks[row.defense].colour, "mfc": "none", "mew": 1.4, "ms": 8, "marker": "o"}
-                    sheet.mark(sheet.axes.plot([other.number], [100 * reached], clip_on=False, **ring)[0], row)
-            told = {e: words.percent(c.value, c.n) for e, c in kept}
+                    ring: Any = {"mfc": "none", "mew": 1.4, "ms": 8, "marker": "o", "clip_on": False}
+                    colour, budget = sheet.looks[row.defense].colour, other.number or 0.0
+                    sheet.mark(sheet.axes.plot([budget], [100 * reached], color=colour, **ring)[0], row)
+            told = {e: words.percent(c.value, c.n) for e, c, _ in kept}
             table.append((row.defense, words.label(family), *(told.get(e, words.MISSING) for e in budgets)))
         last, bottom = columns[-1].number or 0.0, max(-2.0, 10 * (lowest // 10) - 2)
         sheet.axes.set(xlabel="Perturbation budget ε (ε = 0: clean images)", ylabel="", ylim=(bottom, 102))
@@ -273,7 +276,8 @@ def loss_terms(board: Board, row: Row) -> Figure | None:
             for log in logs.values():
                 found = [(r["epoch"], float(r["terms"][name])) for r in log if (r.get("terms") or {}).get(name)]
                 kept = np.array([pair for pair in found if 0 < pair[1] < np.inf]).reshape(-1, 2)
-                sheet.line(row, *kept.T, marker=False, lw=1.3, **({"dashes": dash} if dash else {}))
+                options: Any = {"dashes": dash} if dash else {}
+                sheet.line(row, kept[:, 0], kept[:, 1], marker=False, lw=1.3, **options)
             ends.append(float(kept[-1, 1]) if len(kept) else np.nan)
         sheet.axes.set(yscale="log", xlabel="Epoch")
         sheet.axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

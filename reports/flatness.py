@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import FixedLocator, FuncFormatter
@@ -145,7 +147,7 @@ def rank_correlation(board: Board, tables: series.Tables) -> Figure | None:
             for c in (c for c in found if c.defense == row.defense and c.flatness == column):
                 hollow = c.robustness == "margin"
                 look = sheet.looks[row.defense]
-                face = {"markerfacecolor": svg.PAPER, "markeredgecolor": look.colour, "markeredgewidth": 1.5}
+                face: Any = {"markerfacecolor": svg.PAPER, "markeredgecolor": look.colour, "markeredgewidth": 1.5}
                 dot = sheet.axes.plot(c.rho, place, marker="o", ms=7, color=look.colour, **(face if hollow else {}))[0]
                 sheet.mark(dot, row)
         sheet.axes.axvline(0, color=svg.STRONG, lw=1, zorder=0)

@@ -124,7 +124,7 @@ def cloud(table: pd.DataFrame, x: str, y: str) -> np.ndarray:
 def front(points: list[tuple[float, float]]) -> list[int]:
     """Return the indices of the Pareto front, by rising first coordinate: no other costs as little and reaches more."""
     order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
-    best, kept = -np.inf, []
+    best, kept = -np.inf, list[int]()
     for i in order:
         if points[i][1] > best:
             best, kept = points[i][1], [*kept, i]

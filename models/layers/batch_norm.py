@@ -62,7 +62,7 @@ class _Slope(torch.autograd.Function):
         h = torch.zeros_like(x) if h is None else h
         if torch.is_grad_enabled() or under_torch_func():
             # A third derivative is wanted, for which μ and s are functions of x, or a batch of vectors at once.
-            _, pull = torch.func.vjp(lambda g, x, w: _plain_slope(g, x, w, ctx.eps), grad, x, weight)
+            pull: Any = torch.func.vjp(lambda g, x, w: _plain_slope(g, x, w, ctx.eps), grad, x, weight)[1]
             return *pull((h, torch.zeros_like(weight) if h_weight is None else h_weight)), None, None, None
         # Means: a of h·g, b of h, c of g, d of h·x̂, e of g·x̂. The slope is self-adjoint in g.
         n = x.numel() // x.shape[1]
@@ -108,11 +108,13 @@ def normalise(layer: nn.BatchNorm2d, x: Tensor, weight: Tensor | None) -> Tensor
         weight: laid out in full: torch's CPU backward for channels_last or 1×1 images reads past the end of an
             expanded one (seen in 2.15). None: ones.
     """
-    mean, var = layer.running_mean, layer.running_var
+    mean, var, momentum = layer.running_mean, layer.running_var, layer.momentum
+    if mean is None or var is None or momentum is None:
+        raise ValueError(f"batch norm: expected running statistics with a fixed momentum, got {layer}. Set both.")
     if not layer.training or torch.compiler.is_compiling() or under_torch_func():
-        return F.batch_norm(x, mean, var, weight, None, layer.training, layer.momentum, layer.eps)
+        return F.batch_norm(x, mean, var, weight, None, layer.training, momentum, layer.eps)
     weight = torch.ones_like(mean) if weight is None else weight
-    return _Normalise.apply(x, weight, mean, var, layer.momentum, layer.eps)
+    return _Normalise.apply(x, weight, mean, var, momentum, layer.eps)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -121,6 +123,10 @@ class BatchNorm2d(nn.BatchNorm2d):
     Args:
         num_features: channels C of the input (B, C, H, W).
     """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
 
     def __init__(self, num_features: int) -> None:
         super().__init__(num_features, affine=False)

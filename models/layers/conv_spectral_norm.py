@@ -47,6 +47,9 @@ class SpectralNormConv2d(Ahead, nn.Conv2d):
     """
 
     source: ClassVar[str] = "raw_weight"
+    raw_weight: nn.Parameter
+    u: Tensor
+    sigma: Tensor
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
@@ -54,7 +57,8 @@ class SpectralNormConv2d(Ahead, nn.Conv2d):
         dilation: int | tuple[int, int] = 1, groups: int = 1, bias: bool = True, authors_size: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
-        self.raw_weight = nn.Parameter(self._parameters.pop("weight").detach())
+        self.raw_weight = nn.Parameter(self.weight.detach())
+        del self._parameters["weight"]
         self.geometry = ConvGeometry.of(self, in_size, authors_size=authors_size)
         u = torch.randn(1, out_channels, *self.geometry.out_size)
         self.register_buffer("u", u / u.norm())
@@ -66,7 +70,7 @@ class SpectralNormConv2d(Ahead, nn.Conv2d):
     def __getattr__(self, name: str) -> Tensor | nn.Module:
         # `weight` is no stored attribute here; whoever reads it (exports, bounds) gets what the layer applies.
         if name == "weight" and "raw_weight" in self._parameters:
-            return self._parameters["raw_weight"] / self._buffers["sigma"]
+            return self.raw_weight / self.sigma
         return super().__getattr__(name)
 
     def prepare(self, source: Tensor) -> Tensor:

@@ -33,6 +33,9 @@ class LipschitzBatchNorm2d(Ahead, nn.BatchNorm2d):
 
     no_weight_decay: ClassVar[frozenset[str]] = frozenset({"log_gamma"})
     source: ClassVar[str] = "log_gamma"
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
 
     def __init__(self, num_features: int, gamma0: float = 10.0, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__(num_features, eps=eps, momentum=momentum, affine=False)

@@ -14,7 +14,9 @@ def beta_sum(model: nn.Module) -> Tensor | None:
 
     The floor 1e-3 of β is left out, as in the authors' code. A module used twice counts once.
     """
-    logs = [m.log_beta for m in model.modules() if isinstance(m, CenteredSoftplus) and "log_beta" in m._parameters]
+    logs: list[Tensor] = [
+        m.log_beta for m in model.modules() if isinstance(m, CenteredSoftplus) and "log_beta" in m._parameters
+    ]
     return torch.stack(logs).exp().sum() if logs else None
 
 
@@ -23,5 +25,5 @@ def gamma_sum(model: nn.Module) -> Tensor | None:
 
     The absolute value, as in the authors' code (the paper prints log γ), pulls γ to 1 from both sides.
     """
-    logs = [m.log_gamma for m in model.modules() if isinstance(m, LipschitzBatchNorm2d)]
+    logs: list[Tensor] = [m.log_gamma for m in model.modules() if isinstance(m, LipschitzBatchNorm2d)]
     return torch.stack(logs).abs().sum() if logs else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,9 +75,9 @@ class ConvGeometry:
         return F.conv_transpose2d(u, weight, None, self.stride, self.padding, extra, self.groups, self.dilation)
 
 
-def _pair(values: object) -> tuple[int, int]:
-    """Return (vertical, horizontal) of a layer's setting, typed as what nn.Conv2d stores."""
-    first, second = values  # type: ignore[misc]
+def _pair(values: Any) -> tuple[int, int]:
+    """Return (vertical, horizontal) of a layer's setting, which nn.Conv2d types more widely than it stores it."""
+    first, second = values
     return int(first), int(second)
 
 

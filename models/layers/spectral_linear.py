@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,16 +34,22 @@ class SpectralNormLinear(nn.Linear):
     def finalize(self) -> None:
         """Store the exact singular vectors; eval mode then divides by the exact norm."""
         left, _, right = torch.linalg.svd(self._raw().double(), full_matrices=False)
-        state = self.parametrizations.weight[0]
+        state = self._state()
         state._u.copy_(left[:, 0])
         state._v.copy_(right[0])
 
     @torch.no_grad()
     def sigma_error(self) -> float:
         """Return |true spectral norm in eval mode − 1|; waits for the device."""
-        state, raw = self.parametrizations.weight[0], self._raw()
+        state, raw = self._state(), self._raw()
         used = state._u @ raw @ state._v
         return abs(float(torch.linalg.matrix_norm(raw.double(), 2) / used) - 1.0)
 
     def _raw(self) -> Tensor:
-        return self.parametrizations.weight.original
+        chain: Any = self.parametrizations
+        return chain.weight.original
+
+    def _state(self) -> Any:
+        """Return torch's parametrisation, which holds the vectors `_u` and `_v`."""
+        chain: Any = self.parametrizations
+        return chain.weight[0]
