@@ -174,7 +174,7 @@ def robust_columns(
             f"{prefix}: expected search to be {' or '.join(get_args(Search))}, got {search!r}. Write fp32."
         )
     budgets = check_budgets(prefix, eps, norm, x.shape[1:])
-    settings = {"norm": norm, "seed": seed, **arguments}
+    settings, facts = {"norm": norm, "seed": seed, **arguments}, ["broken_by", *(extra or {})]
     known = _Known.of(model, x, y)
     columns: dict[str, Any] = {}
     for budget in budgets:
@@ -184,7 +184,7 @@ def robust_columns(
         }
         refused, rows = torch.zeros_like(known.robust), known.robust.nonzero()[:, 0]
         if len(rows) and budget > 0:
-            verdict, trace = _attacked(attack, model, x[rows], y[rows], search, eps=budget, **settings)
+            verdict, trace = _attacked(attack, model, x[rows], y[rows], search, facts, eps=budget, **settings)
             stages = trace.get("broken_by")
             refused[rows] = verdict.refused
             if stages is not None:
@@ -232,10 +232,10 @@ class _Known:
 
 
 def _attacked(
-    attack: Callable[..., Tensor], model: nn.Module, x: Tensor, y: Tensor, search: Search, *, eps: float, norm: str,
-    **settings: Any,
+    attack: Callable[..., Tensor], model: nn.Module, x: Tensor, y: Tensor, search: Search, facts: Sequence[str],
+    *, eps: float, norm: str, **settings: Any,
 ) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
-    """Return the verdict on an attack's points and its trace; see `search` of `robust_columns`."""
+    """Return the verdict on an attack's points, and of its trace what tells `facts` of each example."""
     settings |= {"eps": eps, "norm": norm}
     if search == "fp32":
         point, trace = _run(attack, model, x, y, **settings)
@@ -248,11 +248,11 @@ def _attacked(
     rows = (claimed & ~verdict.broken).nonzero()[:, 0]
     if not len(rows):
         return verdict, trace
-    point[rows], again = _run(attack, model, x[rows], y[rows], **settings)
-    for fact, values in again.items():
-        for row, value in zip(rows.tolist(), values, strict=True):
+    better, again = _run(attack, model, x[rows], y[rows], **settings)
+    for fact in set(facts) & again.keys():
+        for row, value in zip(rows.tolist(), again[fact], strict=True):
             trace[fact][row] = value
-    return judge(model, x, y, point, eps=eps, norm=norm), trace
+    return judge(model, x, y, point.index_copy(0, rows, better), eps=eps, norm=norm), trace
 
 
 def _run(

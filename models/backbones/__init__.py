@@ -12,7 +12,6 @@ from bench.models.backbones.parts import Layers, plain_conv
 from bench.models.backbones.resnet import ResNet
 from bench.models.backbones.small import MLP, ConvNet
 from bench.models.backbones.vgg import VGG11
-from bench.models.layers import make_ahead
 
 __all__ = ["BACKBONES", "Layers", "build", "plain_conv"]
 
@@ -48,4 +47,4 @@ def build(backbone: str, num_classes: int, in_shape: tuple[int, int, int], layer
     default, constructor = BACKBONES[name]
     if width is not None and int(width) < 1:
         raise UsageError(f"backbone: expected a width of at least 1, got {backbone!r}. Default: {name}-w{default}.")
-    return make_ahead(constructor(int(width or default), num_classes, in_shape, layers or Layers()))
+    return constructor(int(width or default), num_classes, in_shape, layers or Layers())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from bench.models.layers.ahead import Ahead, make_ahead
+from bench.models.layers.ahead import Ahead, made_ahead
 from bench.models.layers.batch_norm import BatchNorm2d
 from bench.models.layers.centered_softplus import CenteredSoftplus, Softplus, centered_softplus
 from bench.models.layers.conv_spectral_norm import SpectralNormConv2d
@@ -29,7 +29,7 @@ __all__ = [
     "conv_norm_bound",
     "gamma_sum",
     "layer_statistics",
-    "make_ahead",
+    "made_ahead",
     "top_singular",
 ]
 

