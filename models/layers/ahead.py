@@ -69,7 +69,8 @@ def made_ahead(network: nn.Module) -> Iterator[None]:
     if not network.training or torch.compiler.is_compiling():
         yield
         return
-    layers = [m for m in network.modules() if isinstance(m, Ahead) and m.training]
+    # Those that have theirs already belong to a network around this one.
+    layers = [m for m in network.modules() if isinstance(m, Ahead) and m.training and m._made is None]
     _make(layers)
     try:
         yield

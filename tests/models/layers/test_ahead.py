@@ -78,6 +78,15 @@ def test_a_layer_that_is_met_twice_iterates_twice():
     assert torch.equal(layer.u, alone.u)
 
 
+def test_a_network_within_another_iterates_once():
+    inner = Chain(conv(), LipschitzBatchNorm2d(4))
+    alone, outer = copy.deepcopy(inner).train(), Chain(inner, CenteredSoftplus()).train()
+    x = torch.rand(2, 3, 8, 8)
+    outer(x)
+    alone(x)
+    assert torch.equal(inner[0].u, alone[0].u)
+
+
 class Choosy(nn.Module):
     """Goes by one of its two layers, or fails."""
 
