@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from bench.errors import UsageError, nearest
+from bench.records import Precision
 
 Route = Literal["auto", "eager", "graph", "compile"]
 ROUTES: tuple[str, ...] = get_args(Route)
@@ -71,7 +72,7 @@ class Execution:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
-def resolved(precision: str, device: torch.device) -> str:
+def resolved(precision: Precision, device: torch.device) -> Precision:
     """Return "fp32", "tf32" or "bf16": what a recipe's precision (see `bench.Recipe`) comes to on a device.
 
     "auto" is bf16 from compute capability 8.0 (Ampere) on; older GPUs only emulate it.

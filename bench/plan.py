@@ -167,6 +167,7 @@ def _row(
             f"Write {entry.name}:{missing[0]}=VALUE, or give it a default."
         )
     recipe = suite.recipe_of(spelling)
+    recipe = replace(recipe, precision=resolved(recipe.precision or "fp32", device))
     train, holdout = splits
     backbone = parsed.backbone or suite.backbone
     job = TrainJob(entry, hyperparameters, recipe, backbone, len(dataset.classes), dataset.shape, seed, train, holdout)
@@ -184,7 +185,6 @@ def _train_spec(job: TrainJob, device: torch.device, execution: Execution) -> di
         autocast,
     ]
     functions += [job.recipe.loss] if job.recipe.loss else []
-    precision = resolved(str(job.recipe.precision), device)
     return {
         "defense": job.defense.name,
         "version": job.defense.version,
@@ -196,7 +196,7 @@ def _train_spec(job: TrainJob, device: torch.device, execution: Execution) -> di
         "shape": list(job.shape),
         "seed": job.seed,
         "sources": cells.sources(functions),
-        "runtime": cells.runtime(device.type, precision) | execution.key(device),
+        "runtime": cells.runtime(device.type, str(job.recipe.precision)) | execution.key(device),
     }
 
 

@@ -9,6 +9,7 @@ import contextlib
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -155,14 +156,21 @@ def make_step(
         if route == "graph":
             say(f"training step: expected a GPU to record it on, got {device.type}. Going on operation by operation.")
         return Eager(model, optimizer, gradients, sums)
-    return Replayed(model, optimizer, gradients, sums, size=size, say=say, record=cuda_graph)
+    return Replayed(model, optimizer, gradients, sums, size=size, say=say, record=partial(cuda_graph, device))
 
 
-def cuda_graph(body: Callable[[], None]) -> Callable[[], None]:
-    """Capture what a function launches on the GPU, without running it, and return what launches it all at once."""
+def cuda_graph(device: torch.device, body: Callable[[], None]) -> Callable[[], None]:
+    """Capture what a function launches on a GPU, without running it, and return what launches it all at once.
+
+    Raises:
+        Exception: whatever the capture objects to; also if it has caught nothing, which torch only warns of.
+    """
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        body()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*CUDA Graph is empty.*")
+        # The stream's device becomes the current one: the default is a stream of the first GPU.
+        with torch.cuda.graph(graph, stream=torch.cuda.Stream(device)):
+            body()
     return graph.replay
 
 

@@ -108,7 +108,7 @@ def train(
         Stopped: `should_stop` said so.
         IntegrityError: the checkpoint does not fit or cannot be read.
     """
-    execution, precision = execution or Execution(), resolved(str(job.recipe.precision), device)
+    execution, precision = execution or Execution(), resolved(job.recipe.precision or "fp32", device)
     model = job.build().to(device)
     layout = memory_format((job.shape[1], job.shape[2]), precision, device)
     model = model.to(memory_format=layout)

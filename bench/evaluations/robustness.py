@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks._adaptive import joined
+from bench.attacks._precision import tf32
 from bench.errors import BenchError, UsageError, nearest
 from bench.models import registry
 from bench.records import RESERVED, Attack, Column
@@ -49,27 +50,8 @@ def full_precision(device: torch.device | str) -> Iterator[None]:
     """Switch TF32 and autocast off, and back to what they were: low precision may search, only float32 judges."""
     kind = torch.device(device).type
     cast = torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
-    with _tf32(False), cast:
+    with tf32(False), cast:
         yield
-
-
-@contextmanager
-def _tf32(allowed: bool) -> Iterator[None]:
-    """Allow or forbid TF32, which only a GPU knows, inside the block."""
-    conv, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    knobs: list[tuple[Any, str, Any, Any]]
-    try:
-        knobs = [(conv, "allow_tf32", conv.allow_tf32, allowed), (matmul, "allow_tf32", matmul.allow_tf32, allowed)]
-    except RuntimeError:  # the newer switches are in use, after which torch refuses to read the older ones
-        holders = (conv.conv, conv.rnn, matmul)  # type: ignore[attr-defined]
-        knobs = [(h, "fp32_precision", h.fp32_precision, "tf32" if allowed else "ieee") for h in holders]
-    for holder, name, _, value in knobs:
-        setattr(holder, name, value)
-    try:
-        yield
-    finally:
-        for holder, name, old, _ in knobs:
-            setattr(holder, name, old)
 
 
 @torch.no_grad()
@@ -240,11 +222,15 @@ def _attacked(
     if search == "fp32":
         point, trace = _run(attack, model, x, y, **settings)
         return judge(model, x, y, point, eps=eps, norm=norm), trace
-    with _tf32(True):
+    with tf32(True):
         point, trace = _run(attack, model, x, y, **settings)
+        verdict = judge(model, x, y, point, eps=eps, norm=norm)
         with torch.no_grad():
-            claimed = model(point).argmax(1) != y
-    verdict = judge(model, x, y, point, eps=eps, norm=norm)
+            claimed = model(verdict.point).argmax(1) != y
+    if "margin" in trace:  # by it our attacks decide that an example needs no more steps
+        claimed |= trace["margin"] > 0
+    if "broken_by" in trace:
+        claimed |= torch.tensor([stage != "" for stage in trace["broken_by"]], device=x.device)
     rows = (claimed & ~verdict.broken).nonzero()[:, 0]
     if not len(rows):
         return verdict, trace

@@ -16,16 +16,16 @@ STREAMS = 8
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """A tensor made ahead, and the stream that it comes from; None: the layer's own."""
+    """A tensor made ahead, and what says on another stream that it is ready; None: it is on the layer's own."""
 
     tensor: Tensor
-    stream: Any
+    ready: Any
 
     def take(self) -> Tensor:
         """Have the current stream wait for the tensor, and return it."""
-        if self.stream is not None:
+        if self.ready is not None:
             here = torch.cuda.current_stream(self.tensor.device)
-            here.wait_stream(self.stream)
+            here.wait_event(self.ready)
             self.tensor.record_stream(here)
         return self.tensor
 
@@ -71,31 +71,33 @@ def made_ahead(network: nn.Module) -> Iterator[None]:
         return
     # Those that have theirs already belong to a network around this one.
     layers = [m for m in network.modules() if isinstance(m, Ahead) and m.training and m._made is None]
-    _make(layers)
     try:
+        streams = _make(layers)
         yield
+        for stream in streams:  # also those of layers that this pass did not come by: a capture leaves none open
+            torch.cuda.current_stream(stream.device).wait_stream(stream)
     finally:
-        for layer in layers:  # that this pass did not come by: a capture must not leave a branch open
-            if layer._made is not None:
-                layer._made.take()
-                layer._made = None
+        for layer in layers:
+            layer._made = None
 
 
-def _make(layers: Sequence[Ahead]) -> None:
+def _make(layers: Sequence[Ahead]) -> list[Any]:
+    """Leave with every layer what it prepares; return the side streams in use."""
     # A view made here keeps the sum of each parameter's gradients on this stream, where the optimiser reads it.
     sources = [(tensor := getattr(layer, layer.source)).view_as(tensor) for layer in layers]
     if not layers or not _captured(sources[0]):
         for layer, source in zip(layers, sources, strict=True):
             layer._made = _Made(layer.prepare(source), None)
-        return
+        return []
     device = sources[0].device
-    here, streams = torch.cuda.current_stream(device), [torch.cuda.Stream(device) for _ in range(STREAMS)]
+    here, streams = torch.cuda.current_stream(device), [torch.cuda.Stream(device) for _ in layers[:STREAMS]]
     for stream in streams:
         stream.wait_stream(here)
     for i, (layer, source) in enumerate(zip(layers, sources, strict=True)):
-        stream = streams[i % STREAMS]
+        stream = streams[i % len(streams)]
         with torch.cuda.stream(stream):
-            layer._made = _Made(layer.prepare(source), stream)
+            layer._made = _Made(layer.prepare(source), stream.record_event())
+    return streams
 
 
 def _captured(tensor: Tensor) -> bool:

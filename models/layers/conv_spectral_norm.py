@@ -35,7 +35,8 @@ class SpectralNormConv2d(Ahead, nn.Conv2d):
     call `finalize` before eval mode there, as training does.
 
     With activation checkpointing the recomputed forward iterates once more and sees a slightly different σ, as
-    batch norm's running statistics are then also updated twice.
+    batch norm's running statistics are then also updated twice. Parts of a network that uses `made_ahead` need the
+    reentrant kind of checkpoint: the other compares the two passes' operations, and the first has σ already.
 
     Args:
         in_size: height and width of this layer's input; any, also rectangular.
