@@ -151,10 +151,7 @@ def robust_columns(
         UsageError: a budget is out of range, or `search` is something else.
         BenchError: something was not finite: the model cannot be judged.
     """
-    if search not in get_args(Search):
-        raise UsageError(
-            f"{prefix}: expected search to be {' or '.join(get_args(Search))}, got {search!r}. Write fp32."
-        )
+    _check_search(prefix, search)
     budgets = check_budgets(prefix, eps, norm, x.shape[1:])
     settings, facts = {"norm": norm, "seed": seed, **arguments}, ["broken_by", *(extra or {})]
     known = _Known.of(model, x, y)
@@ -167,13 +164,10 @@ def robust_columns(
         refused, rows = torch.zeros_like(known.robust), known.robust.nonzero()[:, 0]
         if len(rows) and budget > 0:
             verdict, trace = _attacked(attack, model, x[rows], y[rows], search, facts, eps=budget, **settings)
-            stages = trace.get("broken_by")
-            refused[rows] = verdict.refused
-            if stages is not None:
-                refused[rows] |= torch.tensor([stage != "" for stage in stages], device=x.device) & ~verdict.broken
+            refused[rows] = verdict.refused | (_claimed(trace, rows) & ~verdict.broken)
             for fact, values in more.items():
                 values[rows] = trace[fact]
-            known.learn(rows, verdict, stages, prefix)
+            known.learn(rows, verdict, trace.get("broken_by"), prefix)
         name = f"{prefix}_{budget:g}"
         columns |= {f"{name}_{fact}": value for fact, value in known.columns().items()}
         columns |= {f"{name}_refused": refused} | {f"{name}_{fact}": values for fact, values in more.items()}
@@ -213,6 +207,18 @@ class _Known:
         }  # fmt: skip
 
 
+def _check_search(where: str, search: str) -> None:
+    if search not in get_args(Search):
+        raise UsageError(f"{where}: expected search to be {' or '.join(get_args(Search))}, got {search!r}. Write fp32.")
+
+
+def _claimed(trace: Mapping[str, Any], rows: Tensor) -> Tensor:
+    """Return which of the examples `rows` (B,) an attack names a stage for that broke it, bool (B,)."""
+    if "broken_by" not in trace:
+        return torch.zeros_like(rows, dtype=torch.bool)
+    return torch.tensor([stage != "" for stage in trace["broken_by"]], device=rows.device)
+
+
 def _attacked(
     attack: Callable[..., Tensor], model: nn.Module, x: Tensor, y: Tensor, search: Search, facts: Sequence[str],
     *, eps: float, norm: str, **settings: Any,
@@ -226,11 +232,9 @@ def _attacked(
         point, trace = _run(attack, model, x, y, **settings)
         verdict = judge(model, x, y, point, eps=eps, norm=norm)
         with torch.no_grad():
-            claimed = model(verdict.point).argmax(1) != y
+            claimed = (model(verdict.point).argmax(1) != y) | _claimed(trace, y)
     if "margin" in trace:  # by it our attacks decide that an example needs no more steps
         claimed |= trace["margin"] > 0
-    if "broken_by" in trace:
-        claimed |= torch.tensor([stage != "" for stage in trace["broken_by"]], device=x.device)
     rows = (claimed & ~verdict.broken).nonzero()[:, 0]
     if not len(rows):
         return verdict, trace
