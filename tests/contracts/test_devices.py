@@ -9,14 +9,12 @@ import torch
 
 from bench.batches import Batches
 from bench.data import load
-from bench.measure import evaluate_chunks
 from bench.models import registry
 from bench.records import PAPER, Recipe
 from bench.train import TrainJob, train
 from tests.contracts.elsewhere import elsewhere, sent
+from tests.contracts.tables import CPU, table
 
-CPU = torch.device("cpu")
-CHEAP = {"steps": 10, "queries": 30, "draws": 2, "eps": [0.3], "radius": [0.01], "radii": [0.01], "iterations": 6}
 # `boundary` takes points in the plane; an audit is another package's code.
 NAMES = [e.name for e in registry.evaluations if e.name != "boundary" and not e.name.startswith("audit")]
 
@@ -38,20 +36,12 @@ def models(digits):
     return found
 
 
-def table(name, model, digits, device):
-    entry = registry.evaluations.get(name)
-    defaults = {k: v for k, v in entry.hyperparameters.items() if v is not ...}
-    arguments = defaults | {k: v for k, v in CHEAP.items() if k in defaults}
-    chunks = evaluate_chunks(entry, model, digits.test, device, arguments=arguments, seed=0)
-    return pd.concat([chunk.table for chunk in chunks], ignore_index=True)
-
-
 @pytest.mark.parametrize("defense", ["lcnn", "vanilla"])
 @pytest.mark.parametrize("name", NAMES)
 def test_it_stays_on_the_models_device_and_finds_the_same(name, defense, models, digits, monkeypatch):
     with elsewhere(monkeypatch) as device:
-        found = table(name, sent(models[defense]), digits, device)
-    want = table(name, models[defense], digits, CPU)
+        found = table(name, sent(models[defense]), digits.test, device)
+    want = table(name, models[defense], digits.test)
     assert list(found) == list(want)
     for column in want:
         if pd.api.types.is_bool_dtype(want[column]):

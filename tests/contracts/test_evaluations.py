@@ -8,13 +8,11 @@ import pytest
 import torch
 
 from bench.data import load
-from bench.measure import evaluate_chunks
 from bench.models import registry
 from bench.records import PAPER, Recipe
 from bench.train import TrainJob, train
+from tests.contracts.tables import table
 
-# Cheap settings of costly arguments; an evaluation that has such an argument is run with it.
-CHEAP = {"steps": 10, "queries": 30, "draws": 2, "eps": [0.3], "radius": [0.01], "radii": [0.01], "iterations": 6}
 # `autoattack` has several searches in it; its own tests hold these laws with small settings.
 # `boundary` takes points in the plane. The own tests of both hold these laws.
 NAMES = [e.name for e in registry.evaluations if "autoattack" not in e.name and e.name != "boundary"]
@@ -31,14 +29,6 @@ def model(digits):
     recipe = entry.recipe.over(Recipe(epochs=3, batch_size=50, schedule="onecycle", augment="none").over(PAPER))
     job = TrainJob(entry, dict(entry.hyperparameters), recipe, "convnet", 10, digits.shape, 0, digits.train)
     return train(job, torch.device("cpu"))
-
-
-def table(name, model, split, **options):
-    entry = registry.evaluations.get(name)
-    defaults = {k: v for k, v in entry.hyperparameters.items() if v is not ...}
-    arguments = defaults | {k: v for k, v in CHEAP.items() if k in defaults}
-    chunks = evaluate_chunks(entry, model, split, torch.device("cpu"), arguments=arguments, seed=0, **options)
-    return pd.concat([c.table for c in chunks], ignore_index=True)
 
 
 def pattern(text):
