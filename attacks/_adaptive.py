@@ -16,7 +16,7 @@ STEPS: Final = 100
 
 
 class Declaration(Protocol):
-    """What a model carries as `model.adaptive` (`bench.records.Adaptive`)."""
+    """What a model carries as `model.adaptive` (`bench.core.records.Adaptive`)."""
 
     surrogate: Callable[[Any], Any] | None
     eot: int

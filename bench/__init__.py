@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bench.api import benchmark, evaluate, load_model, load_results
+    from bench.core.records import Adaptive, Column, Recipe
     from bench.models.registry import attack, defense, evaluation
-    from bench.records import Adaptive, Column, Recipe
 
 __version__ = "0.1.0"
 __all__ = [
@@ -43,9 +43,9 @@ _HOME = {
     "attack": "bench.models.registry",
     "defense": "bench.models.registry",
     "evaluation": "bench.models.registry",
-    "Adaptive": "bench.records",
-    "Column": "bench.records",
-    "Recipe": "bench.records",
+    "Adaptive": "bench.core.records",
+    "Column": "bench.core.records",
+    "Recipe": "bench.core.records",
 }
 
 

@@ -13,13 +13,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from bench import data as datasets
-from bench.batches import to_unit
-from bench.data import Split
-from bench.errors import UsageError
+from bench.core.errors import UsageError
+from bench.core.records import Evaluation, Recipe
+from bench.data import catalog as datasets
+from bench.data.pixels import to_unit
+from bench.data.split import Split
 from bench.measure import check_model, evaluate_chunks
 from bench.models import registry
-from bench.records import Evaluation, Recipe
 from bench.store import Store
 from bench.suite import EvaluationEntry, canonical, load_suite, parse_defense
 

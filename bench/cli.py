@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from bench import __version__, cli_results, machine
-from bench.errors import BenchError, UsageError, nearest
+from bench.core.errors import BenchError, UsageError, nearest
 
 app = typer.Typer(
     name="bench",

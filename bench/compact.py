@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from bench import files
+from bench.core.errors import IntegrityError, SecurityRefusal, StoreError
 from bench.database import translated
-from bench.errors import IntegrityError, SecurityRefusal, StoreError
 from bench.reports.examples import PICTURES
 from bench.store import NAME, Store
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.errors import EnvironmentProblem, LockedError, StoreError
+from bench.core.errors import EnvironmentProblem, LockedError, StoreError
 
 WAIT_SECONDS = 60.0
 

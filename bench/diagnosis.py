@@ -85,7 +85,7 @@ def _disk() -> Check:
 
 
 def _datasets(data_dir: Path | None) -> list[Check]:
-    from bench.data import available
+    from bench.data.catalog import available
 
     found = []
     for entry in available(data_dir):
@@ -119,12 +119,12 @@ def _small_model() -> tuple[Any, Any, Any]:
     """Train the standard defense on 500 digits for 4 epochs, once; return it with 32 test images and labels."""
     import torch
 
-    from bench import data
+    from bench.core.records import PAPER, Recipe
+    from bench.data import catalog
     from bench.models import registry
-    from bench.records import PAPER, Recipe
     from bench.train import TrainJob, train
 
-    digits = data.load("digits", train_limit=500, limit=32)
+    digits = catalog.load("digits", train_limit=500, limit=32)
     entry = registry.defenses.get("standard")
     recipe = Recipe(epochs=4, batch_size=50, schedule="onecycle", augment="none").over(PAPER)
     job = TrainJob(entry, dict(entry.hyperparameters), recipe, "convnet", 10, digits.shape, 0, digits.train)

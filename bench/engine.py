@@ -19,16 +19,9 @@ import torch
 from torch import nn
 
 from bench import files, transfer
-from bench.batches import to_unit
 from bench.compact import LEFT_OUT
-from bench.errors import (
-    BenchError,
-    EnvironmentProblem,
-    IntegrityError,
-    LockedError,
-    SecurityRefusal,
-    StoreError,
-)
+from bench.core.errors import BenchError, EnvironmentProblem, IntegrityError, LockedError, SecurityRefusal, StoreError
+from bench.data.pixels import to_unit
 from bench.measure import as_found, check_model, evaluate_chunks, predictions
 from bench.plan import Measurement, Plan, Row, load_weights
 from bench.progress import Reporter

@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from bench.errors import UsageError, nearest
-from bench.records import Precision
+from bench.core.errors import UsageError, nearest
+from bench.core.records import Precision
 
 Route = Literal["auto", "eager", "graph", "compile"]
 ROUTES: tuple[str, ...] = get_args(Route)

@@ -20,7 +20,7 @@ import pyarrow as pa
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from bench.errors import EnvironmentProblem, UsageError
+from bench.core.errors import EnvironmentProblem, UsageError
 
 _NETWORK = {
     "nfs",

@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.table import Table
 
-from bench import data as datasets
 from bench import suite
+from bench.core.records import Registered
+from bench.data import catalog as datasets
 from bench.models import registry
-from bench.records import Registered
 
 KINDS = ("defenses", "attacks", "evaluations", "suites", "datasets")
 

@@ -18,11 +18,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from bench.batches import to_unit
-from bench.data import Split
-from bench.errors import BenchError, UsageError
+from bench.core.errors import BenchError, UsageError
+from bench.core.records import Evaluation
+from bench.data.pixels import to_unit
+from bench.data.split import Split
 from bench.evaluations.robustness import full_precision
-from bench.records import Evaluation
 
 Columns = dict[str, Any]
 

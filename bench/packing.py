@@ -20,7 +20,7 @@ from typing import Literal
 
 from bench import __version__, files, reports
 from bench.compact import compact
-from bench.errors import UsageError
+from bench.core.errors import UsageError
 from bench.standing import Standing, standing
 from bench.store import NAME
 

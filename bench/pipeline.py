@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench import data, engine, machine, reports, transfer, workers
-from bench.errors import UsageError, nearest
+from bench import engine, machine, reports, transfer, workers
+from bench.core.errors import UsageError, nearest
+from bench.data import catalog
 from bench.execution import Execution
 from bench.files import safe_name
 from bench.models import registry
@@ -83,7 +84,7 @@ def prepare(options: Options) -> Plan:
         suite = with_peer(suite, peer)
     options.execution.settle()
     device = choose_device(options.device)
-    dataset = data.load(
+    dataset = catalog.load(
         suite.dataset,
         data_dir=options.data_dir,
         train_limit=options.narrow.get("train_limit"),

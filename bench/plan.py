@@ -18,13 +18,14 @@ import torch
 from torch import nn
 
 import bench
-from bench import cells, data, files
-from bench.data import Dataset, Split
-from bench.errors import EnvironmentProblem, IntegrityError, UsageError
+from bench import cells, files
+from bench.core.errors import EnvironmentProblem, IntegrityError, UsageError
+from bench.core.records import Defense, Evaluation
+from bench.data import split
+from bench.data.split import Dataset, Split
 from bench.evaluations.robustness import peer_attack
 from bench.execution import Execution, autocast, resolved
 from bench.models import registry
-from bench.records import Defense, Evaluation
 from bench.suite import EvaluationEntry, Suite, canonical, parse_defense
 from bench.train import TrainJob
 
@@ -139,7 +140,7 @@ def make_plan(
     """
     splits: tuple[Split, Split | None] = (dataset.train, None)
     if suite.holdout:
-        splits = data.hold_out(dataset.train, suite.holdout, seed=0)
+        splits = split.hold_out(dataset.train, suite.holdout, seed=0)
     execution = execution or Execution()
     rows = tuple(
         _row(suite, dataset, splits, device, spelling, seed, execution)
@@ -175,13 +176,14 @@ def _row(
 
 
 def _train_spec(job: TrainJob, device: torch.device, execution: Execution) -> dict[str, Any]:
-    from bench import batches, steps, train
+    from bench import steps, train
+    from bench.data import pixels
 
     functions: list[Callable[..., Any]] = [
         job.defense.function,
         train.train,
         steps.make_step,
-        batches.to_unit,
+        pixels.to_unit,
         autocast,
     ]
     functions += [job.recipe.loss] if job.recipe.loss else []

@@ -12,8 +12,8 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bench.errors import UsageError, nearest
-from bench.records import RESERVED, Precision, Recipe
+from bench.core.errors import UsageError, nearest
+from bench.core.records import RESERVED, Precision, Recipe
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a word"}
 

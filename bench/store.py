@@ -22,8 +22,8 @@ import pandas as pd
 import pyarrow as pa
 
 from bench import files
+from bench.core.errors import EnvironmentProblem, IntegrityError, LockedError, StoreError
 from bench.database import connect, translated
-from bench.errors import EnvironmentProblem, IntegrityError, LockedError, StoreError
 from bench.owners import alive, me
 
 FORMAT = 1

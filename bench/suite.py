@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bench.data_facts import FACTS
-from bench.errors import UsageError, nearest
-from bench.records import PAPER, Recipe
+from bench.core.errors import UsageError, nearest
+from bench.core.records import PAPER, Recipe
+from bench.data.info import DATASETS
 from bench.spelling import (
     RecipeTable,
     Spelling,
@@ -172,7 +172,7 @@ class Suite:
         if name not in registry.evaluations:
             known = {*own, *(e.name for e in registry.evaluations)}
             raise UsageError(f"--evaluation: expected a known evaluation, got {name!r}. {nearest(name, known)}")
-        return _entry("--evaluation", name, {}, FACTS[self.dataset].shape)
+        return _entry("--evaluation", name, {}, DATASETS[self.dataset].shape)
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -219,10 +219,10 @@ def load_suite(name_or_path: str | Path) -> Suite:
     path = _locate(name_or_path)
     where = path.name
     file = _parse(path)
-    if file.dataset not in FACTS:
-        hint = nearest(file.dataset, FACTS)
+    if file.dataset not in DATASETS:
+        hint = nearest(file.dataset, DATASETS)
         raise UsageError(f"{where}: dataset: expected a known data set, got {file.dataset!r}. {hint}")
-    shape = FACTS[file.dataset].shape
+    shape = DATASETS[file.dataset].shape
     suite = Suite(
         name=file.name,
         description=" ".join(file.description.split()),

@@ -19,14 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from bench import files
-from bench.batches import Batches, to_unit
-from bench.data import Split
-from bench.errors import BenchError, IntegrityError
+from bench.core.errors import BenchError, IntegrityError
+from bench.core.records import Defense, Recipe
+from bench.core.seeding import derive, seed_everything
+from bench.data.pixels import to_unit
+from bench.data.split import Split
 from bench.execution import Execution, autocast, memory_format, resolved, settings
 from bench.models.layers import layer_statistics
-from bench.records import Defense, Recipe
-from bench.seeding import derive, seed_everything
 from bench.steps import Eager, Say, make_step
+from bench.training.batches import Batches
 
 CHECKPOINT_SECONDS = 60.0
 WARM_UP = 0.25  # share of a one-cycle schedule that climbs

@@ -16,13 +16,13 @@ import pandas as pd
 import torch
 
 from bench import cells
-from bench.batches import to_unit
 from bench.compact import LEFT_OUT
+from bench.core.records import Column
+from bench.data.pixels import to_unit
 from bench.evaluations.robustness import full_precision
 from bench.evaluations.transfer import SOURCE, describe_transfer, transfer_columns
 from bench.measure import as_found, counted
 from bench.plan import Measurement, Plan, Row
-from bench.records import Column
 from bench.standing import TRANSFER as KEY
 from bench.store import Store
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench import files, reports
 from bench.compact import check_foreign, mark_left_out
-from bench.errors import EnvironmentProblem, IntegrityError, SecurityRefusal, UsageError
+from bench.core.errors import EnvironmentProblem, IntegrityError, SecurityRefusal, UsageError
 from bench.packing import ARCHIVES, EXPORTS, FORMAT, LISTING, is_part
 from bench.standing import Standing, standing
 from bench.store import NAME

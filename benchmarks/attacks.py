@@ -37,13 +37,13 @@ from torch import Tensor, nn
 from bench.attacks.autoattack import autoattack
 from bench.attacks.peers import cleverhans, foolbox, pyautoattack, torchattacks
 from bench.attacks.pgd import pgd
-from bench.batches import to_unit
-from bench.data import load
+from bench.core.records import PAPER, Recipe
+from bench.data.catalog import load
+from bench.data.pixels import to_unit
 from bench.evaluations.robustness import full_precision
 from bench.machine import keep_memory
 from bench.measure import counted
 from bench.models import registry
-from bench.records import PAPER, Recipe
 from bench.train import TrainJob, train
 
 LIBRARIES: dict[str, ModuleType] = {"cleverhans": cleverhans, "foolbox": foolbox, "torchattacks": torchattacks}

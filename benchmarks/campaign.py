@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from bench.errors import BenchError
+from bench.core.errors import BenchError
 from bench.packing import LISTING, Limits, Packed, TooLarge, Weights, pack
 from bench.standing import TRANSFER, Standing, standing
 from bench.store import NAME

@@ -29,12 +29,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.attacks.randomness import example_keys, normal
-from bench.batches import to_unit
-from bench.data import Dataset, load
+from bench.core.records import PAPER, Recipe
+from bench.data.catalog import load
+from bench.data.pixels import to_unit
+from bench.data.split import Dataset
 from bench.evaluations._geometry import expand, prepared, unit
 from bench.evaluations._lanczos import Spectrum, lanczos
 from bench.models import registry
-from bench.records import PAPER, Recipe
 from bench.train import TrainJob, train
 
 GOALS = (0.01, 0.001)

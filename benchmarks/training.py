@@ -34,10 +34,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench import machine
+from bench.core.seeding import seed_everything
 from bench.execution import ROUTES, Execution, autocast, memory_format, settings
 from bench.models import registry
 from bench.models.layers import Softplus
-from bench.seeding import seed_everything
 from bench.steps import Loss, eager_gradients, make_step
 from bench.train import bound_loss, parameter_groups
 from benchmarks import published

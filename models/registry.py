@@ -21,8 +21,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from bench.errors import UsageError, nearest
-from bench.records import Adaptive, Attack, Column, Defense, Evaluation, Recipe, Registered
+from bench.core.errors import UsageError, nearest
+from bench.core.records import Adaptive, Attack, Column, Defense, Evaluation, Recipe, Registered
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T", bound=Registered)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bench.records import Column
+from bench.core.records import Column
 
 if TYPE_CHECKING:
     from bench.reports.claims import Claims

@@ -11,10 +11,11 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from bench.errors import UsageError, nearest
+from bench.core.errors import UsageError, nearest
+from bench.core.stats.intervals import ALPHA
+from bench.core.stats.paired import Paired, compare_flags, compare_values, holm
 from bench.reports.board import Board, BoardColumn
 from bench.reports.tables import build
-from bench.stats import ALPHA, Paired, compare_flags, compare_values, holm
 from bench.store import NAME, Store
 
 Verdict = Literal["better", "worse", "no difference shown"]
@@ -92,7 +93,7 @@ class Report:
 def compare(out: str | Path, a: str, b: str) -> Report:
     """Compare two defenses of the folder `out`, or two result folders defense by defense.
 
-    With several seeds the verdict is about these trained models (see `bench.stats`).
+    With several seeds the verdict is about these trained models (see `bench.core.stats.seeds`).
 
     Args:
         out: the result folder; not used if `a` and `b` are folders.

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from bench.errors import StoreError
+from bench.core.errors import StoreError
 from bench.store import CellRecord, Store
 
 KEYS = ("defense", "seed", "index", "label")

@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench import files
-from bench.records import Column
+from bench.core.records import Column
+from bench.core.stats.seeds import describe_seeds
 from bench.reports import robustbench, words
 from bench.reports.board import Board, BoardColumn, Cell, Row
-from bench.stats import describe_seeds
 
 _INTEGERS = ("rank", "rank_low", "rank_high", "seeds", "n", "bound_violations", "eval_forwards", "eval_backwards")
 _TEXTS = ("defense", "trust", "trust_failed")

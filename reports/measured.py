@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from bench.core.stats.intervals import fraction_interval
+from bench.core.stats.paired import bootstrap_difference, bootstrap_mean
 from bench.reports.board import Board
-from bench.stats import bootstrap_difference, bootstrap_mean, fraction_interval
 
 Estimate = tuple[float, float, float]  # value and the ends of its 95 % interval over images
 

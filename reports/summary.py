@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bench.core.stats.intervals import ALPHA
 from bench.reports import series, words
 from bench.reports.board import Board, Cell, Pair, Row
-from bench.stats import ALPHA
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bench.records import Column
+from bench.core.records import Column
 from bench.reports import series, words
 from bench.reports.board import Board, BoardColumn, Cell, Row
 from bench.reports.palette import SHAPES, Style

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.records import Column
+from bench.core.records import Column
 
 PAPER = "Srinivas et al. 2022"
 OURS = "docs/theory.md"

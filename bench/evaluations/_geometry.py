@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.errors import BenchError, UsageError
+from bench.core.errors import BenchError, UsageError
 from bench.evaluations._second_order import twice_differentiable
 
 Product = Callable[[Tensor], Tensor]

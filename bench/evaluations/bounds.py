@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.randomness import example_keys, normal
-from bench.errors import UsageError
+from bench.core.errors import UsageError
 from bench.evaluations._bound_columns import COLUMNS
 from bench.evaluations._geometry import (
     Expansion,

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.randomness import example_keys, normal, uniform
-from bench.errors import UsageError
+from bench.core.errors import UsageError
+from bench.core.records import Column
 from bench.evaluations._geometry import (
     DTYPES,
     expand,
@@ -18,7 +19,6 @@ from bench.evaluations._geometry import (
 )
 from bench.evaluations._lanczos import Spectrum, lanczos, power_iteration
 from bench.models.registry import evaluation
-from bench.records import Column
 
 PAPER = "Srinivas et al. 2022, section 3.1"
 PAPER_ITERATIONS = 10  # the authors' estimate_curvature script

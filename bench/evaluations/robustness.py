@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from bench.attacks._adaptive import joined
 from bench.attacks._precision import tf32
-from bench.errors import BenchError, UsageError, nearest
+from bench.core.errors import BenchError, UsageError, nearest
+from bench.core.records import RESERVED, Attack, Column
 from bench.models import registry
-from bench.records import RESERVED, Attack, Column
 
 TOLERANCE: Final = 1e-5  # relative; float32 rounding overshoots a radius by up to 8e-7
 DEFAULT_EPS: Final = {"l2": (0.5,), "linf": (8 / 255,)}  # RobustBench's budgets

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.randomness import example_keys, normal
-from bench.errors import UsageError
+from bench.core.errors import UsageError
+from bench.core.records import Column
 from bench.evaluations._geometry import DTYPES, Expansion, expand, micro_batch, norms, prepared, unit
 from bench.evaluations._graph import kinks, recorded
 from bench.evaluations._lanczos import lanczos
 from bench.models.registry import evaluation
-from bench.records import Column
 
 PAPER = "Srinivas et al. 2022, section 5.2 and Figure 2"
 FIRST_DRAW = 16  # stream of the first random direction; stream 0 is the Lanczos start vector

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.core.records import Column
 from bench.evaluations.robustness import judge, predict
-from bench.records import Column
 
 SOURCE = "Papernot et al. 2016, 'Transferability in Machine Learning'"
 

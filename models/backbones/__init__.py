@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from bench.errors import UsageError, nearest
+from bench.core.errors import UsageError, nearest
 from bench.models.backbones.parts import Layers, plain_conv
 from bench.models.backbones.resnet import ResNet
 from bench.models.backbones.small import MLP, ConvNet

@@ -8,11 +8,11 @@ from torch.nn import functional as F
 from bench.attacks.autoattack import autoattack
 from bench.attacks.autoattack_audited import autoattack_audited
 from bench.attacks.peers import pyautoattack
-from bench.errors import BenchError
+from bench.core.errors import BenchError
+from bench.core.records import Adaptive
 from bench.evaluations.audit import audit_l2
 from bench.evaluations.transfer import describe_transfer, transfer_columns
 from bench.models import registry
-from bench.records import Adaptive
 from tests.attacks.known import Linear, flags
 from tests.attacks.test_closed_form import exact_distance, middle, problem
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.errors import BenchError, UsageError
+from bench.core.errors import BenchError, UsageError
 from bench.evaluations import robustness
 from bench.evaluations.robustness import full_precision, judge, predict, robust_columns
 from bench.models import registry

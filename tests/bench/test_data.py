@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.data import Split, available, fingerprint, hold_out, load
-from bench.data_facts import FACTS, class_names
-from bench.data_reading import copy_name
-from bench.errors import EnvironmentProblem, IntegrityError, UsageError
+from bench.core.errors import EnvironmentProblem, IntegrityError, UsageError
+from bench.data.catalog import available, load
+from bench.data.info import DATASETS, class_names
+from bench.data.reading import copy_name
+from bench.data.split import Split, fingerprint, hold_out
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 real_data = pytest.mark.skipif(not SHARED.is_dir(), reason="no real pictures beside the checkout")
@@ -179,7 +180,7 @@ class TestNames:
         assert copy_name(path, "npz") == expected
 
     def test_a_copy_in_a_folder_called_cifar10_says_that_it_is_one(self, tmp_path: Path) -> None:
-        data = load("cifar10", data_dir=write_npz(tmp_path / "cifar10", classes=FACTS["cifar10"].classes))
+        data = load("cifar10", data_dir=write_npz(tmp_path / "cifar10", classes=DATASETS["cifar10"].classes))
         assert data.name == "cifar10-npz"
         assert not data.original
         assert "not the original cifar10" in data.note
@@ -188,32 +189,32 @@ class TestNames:
         assert class_names(["Maple Tree", "cra", "sweet-pepper"]) == ("maple_tree", "crab", "sweet_pepper")
 
     def test_class_lists_are_torchvisions(self) -> None:
-        assert len(FACTS["cifar100"].classes) == len(set(FACTS["cifar100"].classes)) == 100
-        assert list(FACTS["cifar100"].classes) == sorted(FACTS["cifar100"].classes)
-        assert list(FACTS["cifar10"].classes) == sorted(FACTS["cifar10"].classes)
+        assert len(DATASETS["cifar100"].classes) == len(set(DATASETS["cifar100"].classes)) == 100
+        assert list(DATASETS["cifar100"].classes) == sorted(DATASETS["cifar100"].classes)
+        assert list(DATASETS["cifar10"].classes) == sorted(DATASETS["cifar10"].classes)
 
 
 class TestSearch:
     def test_looks_into_the_folder_and_its_subfolders(self, tmp_path: Path) -> None:
-        write_npz(tmp_path / "data" / "copy", classes=FACTS["cifar10"].classes)
+        write_npz(tmp_path / "data" / "copy", classes=DATASETS["cifar10"].classes)
         for place in (tmp_path / "data", tmp_path / "data" / "copy"):
             data = load("cifar10", data_dir=place)
             assert (data.name, data.location, data.layout) == ("copy", "copy", "npz")
 
     def test_prefers_the_subfolder_named_after_the_data_set(self, tmp_path: Path) -> None:
-        write_npz(tmp_path / "a-first", classes=FACTS["cifar10"].classes, seed=1)
-        write_npz(tmp_path / "z-cifar10-npz", classes=FACTS["cifar10"].classes, seed=2)
+        write_npz(tmp_path / "a-first", classes=DATASETS["cifar10"].classes, seed=1)
+        write_npz(tmp_path / "z-cifar10-npz", classes=DATASETS["cifar10"].classes, seed=2)
         assert load("cifar10", data_dir=tmp_path).name == "z-cifar10-npz"
 
     def test_does_not_take_cifar100_for_cifar10(self, tmp_path: Path) -> None:
-        write_npz(tmp_path / "cifar100", classes=FACTS["cifar100"].classes)
+        write_npz(tmp_path / "cifar100", classes=DATASETS["cifar100"].classes)
         with pytest.raises(
             EnvironmentProblem, match=r"cifar100, where the class names in pictures.npz are not those of cifar10"
         ):
             load("cifar10", data_dir=tmp_path, download=False)
 
     def test_then_looks_into_the_cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("BENCH_DATA", str(write_npz(tmp_path / "kept here", classes=FACTS["cifar10"].classes)))
+        monkeypatch.setenv("BENCH_DATA", str(write_npz(tmp_path / "kept here", classes=DATASETS["cifar10"].classes)))
         (tmp_path / "nothing").mkdir()
         assert load("cifar10", data_dir=tmp_path / "nothing", download=False).name == "kept-here"
 
@@ -236,7 +237,7 @@ class TestSearch:
     def test_describe_is_what_the_plan_holds(self, tmp_path: Path) -> None:
         data = load("cifar10", data_dir=write_npz(tmp_path / "copy", classes=None), train_limit=2)
         assert data.describe() == {
-            "name": "copy", "original": False, "layout": "npz", "classes": list(FACTS["cifar10"].classes),
+            "name": "copy", "original": False, "layout": "npz", "classes": list(DATASETS["cifar10"].classes),
             "shape": [3, 32, 32], "note": data.note,
             "train": {"n": 2, "total": 6, "fingerprint": data.train.fingerprint},
             "test": {"n": 4, "total": 4, "fingerprint": data.test.fingerprint},
@@ -266,7 +267,7 @@ class TestAvailable:
         place = tmp_path / "data"
         assert self.states(None)["cifar10"] == ("missing", "")
         assert self.states(None)["digits"][0] == "ready"
-        write_npz(place / "my-cifar10", classes=FACTS["cifar10"].classes)
+        write_npz(place / "my-cifar10", classes=DATASETS["cifar10"].classes)
         assert self.states(place)["cifar10"] == ("ready", "my-cifar10 (npz in my-cifar10): 6 train, 4 test images")
         assert self.states(place)["cifar100"][0] == "missing"
         archive = place / "my-cifar10" / "pictures.npz"
@@ -276,7 +277,7 @@ class TestAvailable:
         assert self.states(place)["cifar10"] == ("missing", "")
 
     def test_ready_means_that_load_works_and_nothing_else_does(self, tmp_path: Path) -> None:
-        write_npz(tmp_path / "svhn-copy", classes=FACTS["svhn"].classes)
+        write_npz(tmp_path / "svhn-copy", classes=DATASETS["svhn"].classes)
         for name, (status, _) in self.states(tmp_path).items():
             if status == "ready":
                 assert len(load(name, data_dir=tmp_path, download=False).test) > 0

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from bench.data import load
-from bench.data_facts import FACTS
+from bench.data.catalog import load
+from bench.data.info import DATASETS
 from bench.plan import Plan, make_plan
 from bench.suite import load_suite
 
@@ -36,7 +36,7 @@ def write(folder: Path, change: Callable[[dict[str, np.ndarray]], None] = lambda
     arrays = {
         "x_train": draw.randint(0, 256, (8, 32, 32, 3)).astype(np.uint8), "y_train": np.arange(8),
         "x_test": draw.randint(0, 256, (6, 32, 32, 3)).astype(np.uint8), "y_test": np.arange(6),
-        "classes": np.array(FACTS["cifar10"].classes),
+        "classes": np.array(DATASETS["cifar10"].classes),
     }  # fmt: skip
     change(arrays)
     folder.mkdir(exist_ok=True)

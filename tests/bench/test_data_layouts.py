@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from bench.data import load
-from bench.data_facts import FACTS
-from bench.errors import EnvironmentProblem, IntegrityError
+from bench.core.errors import EnvironmentProblem, IntegrityError
+from bench.data.catalog import load
+from bench.data.info import DATASETS
 
-CLASSES = FACTS["cifar10"].classes
+CLASSES = DATASETS["cifar10"].classes
 HTML = b"<!DOCTYPE html><html><head><title>404</title></head></html>"
 
 
@@ -95,7 +95,7 @@ class TestParquet:
         assert read(tmp_path, train_limit=4).train.labels.tolist() == [0, 0, 0, 1]
 
     def test_takes_image_columns_fine_labels_and_the_hubs_inner_folder(self, tmp_path: Path) -> None:
-        names = tuple("cra" if c == "crab" else c for c in FACTS["cifar100"].classes)
+        names = tuple("cra" if c == "crab" else c for c in DATASETS["cifar100"].classes)
         write_parquet(tmp_path / "hub" / "data", picture="image", label="fine_label", classes=names)
         data = read(tmp_path / "hub", "cifar100")
         assert data.name == "hub"

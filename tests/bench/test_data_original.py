@@ -22,9 +22,9 @@ import pytest
 import scipy.io
 from torchvision.datasets import CIFAR10, CIFAR100, SVHN
 
-from bench.data import available, load
-from bench.data_facts import FACTS
-from bench.errors import EnvironmentProblem, IntegrityError
+from bench.core.errors import EnvironmentProblem, IntegrityError
+from bench.data.catalog import available, load
+from bench.data.info import DATASETS
 
 HTML = b"\n<!doctype html><html></html>"
 
@@ -40,7 +40,7 @@ def md5(data: bytes) -> str:
 
 
 def small(monkeypatch: pytest.MonkeyPatch, name: str, train: int, test: int) -> None:
-    monkeypatch.setitem(FACTS, name, replace(FACTS[name], totals=(train, test)))
+    monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], totals=(train, test)))
 
 
 def batch(n: int, classes: int, key: str, seed: int) -> bytes:
@@ -93,7 +93,7 @@ class TestCifar:
 
     def test_reads_what_torchvision_reads(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         blobs = tell_cifar10(monkeypatch)
-        meta = pickle.dumps({"label_names": list(FACTS["cifar10"].classes)}, protocol=2)
+        meta = pickle.dumps({"label_names": list(DATASETS["cifar10"].classes)}, protocol=2)
         monkeypatch.setattr(CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": md5(meta)})
         write_extracted(tmp_path, blobs | {"batches.meta": meta})
         theirs, ours = CIFAR10(str(tmp_path), train=True), load("cifar10", data_dir=tmp_path)

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from bench.data import Split
-from bench.errors import BenchError
+from bench.core.errors import BenchError
+from bench.core.records import Evaluation
+from bench.data.split import Split
 from bench.measure import BadModel, as_found, check_model, counted, evaluate_chunks
-from bench.records import Evaluation
 
 
 def split(n=10):

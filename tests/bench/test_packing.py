@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from bench.compact import LEFT_OUT
-from bench.errors import EnvironmentProblem, StoreError
+from bench.core.errors import EnvironmentProblem, StoreError
 from bench.packing import Limits, TooLarge, pack
 from bench.standing import TRANSFER, standing
 from bench.store import Store

@@ -163,10 +163,10 @@ def test_transfer_is_what_the_stored_examples_do_to_the_other_model(finished):
 def test_load_model_names_what_there_is(finished):
     out, _ = finished
     with pytest.raises(
-        bench.errors.UsageError, match=r"expected a trained row, got cure seed 0\. Planned: lcnn_gradreg"
+        bench.core.errors.UsageError, match=r"expected a trained row, got cure seed 0\. Planned: lcnn_gradreg"
     ):
         bench.load_model("cure", out=out)
-    with pytest.raises(bench.errors.UsageError, match="expected data set digits"):
+    with pytest.raises(bench.core.errors.UsageError, match="expected data set digits"):
         bench.load_model("standard", dataset="cifar10", out=out)
 
 
@@ -220,12 +220,12 @@ def test_a_time_limit_ends_with_75_and_the_next_run_goes_on(suite, tmp_path, cli
 def test_a_training_that_was_stopped_goes_on_bit_equal(suite, tmp_path):
     import torch
 
-    from bench import data
+    from bench.core.records import PAPER, Recipe
+    from bench.data import catalog
     from bench.models import registry
-    from bench.records import PAPER, Recipe
     from bench.train import Stopped, TrainJob, train
 
-    digits = data.load("digits", train_limit=150, limit=4)
+    digits = catalog.load("digits", train_limit=150, limit=4)
     entry = registry.defenses.get("adversarial_training")
     recipe = entry.recipe.over(Recipe(epochs=3, batch_size=50, schedule="onecycle", augment="crop_flip").over(PAPER))
     job = TrainJob(entry, dict(entry.hyperparameters), recipe, "convnet", 10, digits.shape, 0, digits.train)

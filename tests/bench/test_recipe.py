@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
-from bench.batches import Batches, crop_flip
-from bench.data import Split
-from bench.records import PAPER, Defense, Recipe
+from bench.core.records import PAPER, Defense, Recipe
+from bench.data.split import Split
 from bench.store import Store
 from bench.train import Diverged, TrainJob, learning_rate, train
+from bench.training.batches import Batches, crop_flip
 
 CPU = torch.device("cpu")
 SHAPE = (1, 2, 3)

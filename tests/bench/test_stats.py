@@ -13,7 +13,7 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from bench import stats
+from bench.core.stats import intervals, paired, ranks, seeds
 
 
 @settings(deadline=None)
@@ -21,7 +21,7 @@ from bench import stats
 def test_wilson_agrees_with_the_reference(n: int, share: float, alpha: float) -> None:
     k = round(share * n)
     expected = np.clip(proportion_confint(k, n, alpha, method="wilson"), 0, 1)
-    assert stats.wilson(k, n, alpha) == pytest.approx(tuple(expected), rel=1e-12, abs=1e-12)
+    assert intervals.wilson(k, n, alpha) == pytest.approx(tuple(expected), rel=1e-12, abs=1e-12)
 
 
 @settings(deadline=None)
@@ -29,30 +29,30 @@ def test_wilson_agrees_with_the_reference(n: int, share: float, alpha: float) ->
 def test_clopper_pearson_agrees_with_the_reference(n: int, share: float, alpha: float) -> None:
     k = round(share * n)
     expected = binomtest(k, n).proportion_ci(1 - alpha, method="exact")
-    assert stats.clopper_pearson(k, n, alpha) == pytest.approx((expected.low, expected.high), rel=1e-9, abs=1e-12)
+    assert intervals.clopper_pearson(k, n, alpha) == pytest.approx((expected.low, expected.high), rel=1e-9, abs=1e-12)
 
 
 def test_clopper_pearson_agrees_with_statsmodels_to_twelve_digits() -> None:
     for k, n in [(0, 64), (1, 64), (32, 64), (64, 64), (5, 1000), (993, 1000), (5000, 10_000)]:
-        assert stats.clopper_pearson(k, n) == pytest.approx(proportion_confint(k, n, method="beta"), abs=1e-12)
+        assert intervals.clopper_pearson(k, n) == pytest.approx(proportion_confint(k, n, method="beta"), abs=1e-12)
 
 
 def test_fraction_interval_is_exact_at_the_ends_and_wilson_between() -> None:
-    assert stats.fraction_interval(0.0, 64) == stats.clopper_pearson(0, 64)
-    assert stats.fraction_interval(1.0, 64) == stats.clopper_pearson(64, 64)
-    assert stats.fraction_interval(0.5, 64) == stats.wilson(32, 64)
+    assert intervals.fraction_interval(0.0, 64) == intervals.clopper_pearson(0, 64)
+    assert intervals.fraction_interval(1.0, 64) == intervals.clopper_pearson(64, 64)
+    assert intervals.fraction_interval(0.5, 64) == intervals.wilson(32, 64)
     # Rounded to no success at all: 0.004 · 64 is a quarter of an image.
-    assert stats.fraction_interval(0.004, 64) == stats.clopper_pearson(0, 64)
-    assert stats.clopper_pearson(0, 64)[1] == pytest.approx(1 - 0.025 ** (1 / 64), abs=1e-14)
+    assert intervals.fraction_interval(0.004, 64) == intervals.clopper_pearson(0, 64)
+    assert intervals.clopper_pearson(0, 64)[1] == pytest.approx(1 - 0.025 ** (1 / 64), abs=1e-14)
 
 
 @pytest.mark.parametrize(("b", "c"), [(0, 0), (0, 1), (3, 9), (0, 6), (50, 80), (5, 5), (400, 480), (1000, 1100)])
 def test_mcnemar_agrees_with_the_reference(b: int, c: int) -> None:
     expected = reference_mcnemar([[10, b], [c, 10]], exact=True).pvalue if b + c else 1.0
-    assert stats.mcnemar(b, c) == pytest.approx(expected, abs=1e-12)
+    assert paired.mcnemar(b, c) == pytest.approx(expected, abs=1e-12)
     ones = np.concatenate([np.ones(b, int), -np.ones(c, int), np.zeros(7, int)])
-    assert stats.sign_flip(ones) == pytest.approx(expected, abs=1e-12)
-    assert stats.sign_flip(3 * ones) == pytest.approx(expected, abs=1e-12)
+    assert paired.sign_flip(ones) == pytest.approx(expected, abs=1e-12)
+    assert paired.sign_flip(3 * ones) == pytest.approx(expected, abs=1e-12)
 
 
 @settings(deadline=None)
@@ -61,28 +61,28 @@ def test_sign_flip_is_what_enumeration_of_all_signs_gives(values: list[int]) -> 
     d = np.array(values)
     sums = [abs(sum(s * abs(v) for s, v in zip(signs, values, strict=True)))
             for signs in itertools.product((1, -1), repeat=len(values))]  # fmt: skip
-    assert stats.sign_flip(d) == pytest.approx(np.mean(np.array(sums) >= abs(d.sum())), abs=1e-12)
+    assert paired.sign_flip(d) == pytest.approx(np.mean(np.array(sums) >= abs(d.sum())), abs=1e-12)
 
 
 def test_sign_flip_by_fft_agrees_with_the_direct_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
     d = np.random.default_rng(0).integers(-5, 6, 3000) + (np.arange(3000) % 25 == 0)
-    by_fft = stats.sign_flip(d)
-    monkeypatch.setattr(stats, "_convolve", np.convolve)
-    assert by_fft == pytest.approx(stats.sign_flip(d), abs=1e-12)
+    by_fft = paired.sign_flip(d)
+    monkeypatch.setattr(paired, "_convolve", np.convolve)
+    assert by_fft == pytest.approx(paired.sign_flip(d), abs=1e-12)
 
 
 @pytest.mark.parametrize("m", [1, 2, 7, 190])
 def test_holm_agrees_with_the_reference(m: int) -> None:
     p = np.random.default_rng(m).random(m) ** 3
     p[: m // 3] = p[-1]  # ties
-    assert stats.holm(p) == pytest.approx(multipletests(p, method="holm")[1], abs=1e-12)
+    assert paired.holm(p) == pytest.approx(multipletests(p, method="holm")[1], abs=1e-12)
 
 
 def test_wilson_covers() -> None:
     rng = np.random.default_rng(0)
     for n, p in [(64, 0.3), (64, 0.95), (1000, 0.6)]:
-        intervals = [stats.fraction_interval(k / n, n) for k in rng.binomial(n, p, 2000)]
-        covered = np.mean([low <= p <= high for low, high in intervals])
+        found = [intervals.fraction_interval(k / n, n) for k in rng.binomial(n, p, 2000)]
+        covered = np.mean([low <= p <= high for low, high in found])
         assert 0.93 <= covered <= 0.98
 
 
@@ -92,7 +92,7 @@ def test_bootstrap_of_the_difference_covers() -> None:
     covered = []
     for _ in range(400):
         d = np.repeat([1, 0, -1], rng.multinomial(300, chances))
-        low, high = stats.bootstrap_difference(d)
+        low, high = paired.bootstrap_difference(d)
         covered.append(low <= truth <= high)
     assert 0.92 <= np.mean(covered) <= 0.98
 
@@ -102,19 +102,19 @@ def test_bootstrap_of_the_difference_is_the_limit_of_many_draws(counts: list[int
     d = np.repeat([2, 1, 0, -1], counts)
     draws = np.random.default_rng(2).multinomial(len(d), np.array(counts) / len(d), 200_000) @ [2, 1, 0, -1]
     expected = np.quantile(draws / (2 * len(d)), [0.025, 0.975])
-    assert stats.bootstrap_difference(d, unit=2) == pytest.approx(expected, abs=1.01 / (2 * len(d)))
+    assert paired.bootstrap_difference(d, unit=2) == pytest.approx(expected, abs=1.01 / (2 * len(d)))
 
 
 def test_bootstrap_of_the_difference_on_few_images_is_what_enumeration_gives() -> None:
     d = np.array([1, 1, 0, -1, 0])
     sums = np.sort([sum(draw) for draw in itertools.product(d, repeat=5)])
     low, high = sums[int(np.ceil(0.025 * len(sums))) - 1], sums[int(np.ceil(0.975 * len(sums))) - 1]
-    assert stats.bootstrap_difference(d) == (low / 5, high / 5)
+    assert paired.bootstrap_difference(d) == (low / 5, high / 5)
 
 
 def test_bootstrap_without_any_discordant_image_still_has_a_width() -> None:
-    low, high = stats.bootstrap_difference(np.zeros(100, dtype=int))
-    assert (low, high) == pytest.approx((-stats.clopper_pearson(0, 100)[1], stats.clopper_pearson(0, 100)[1]))
+    low, high = paired.bootstrap_difference(np.zeros(100, dtype=int))
+    assert (low, high) == pytest.approx((-intervals.clopper_pearson(0, 100)[1], intervals.clopper_pearson(0, 100)[1]))
 
 
 def test_sign_flip_of_two_seeds_keeps_its_level() -> None:
@@ -123,35 +123,35 @@ def test_sign_flip_of_two_seeds_keeps_its_level() -> None:
     for _ in range(600):
         hardness = rng.random(150)
         a, b = rng.random((2, 150)) > hardness, rng.random((2, 150)) > hardness
-        rejected.append(stats.compare_flags(a, b).p < 0.05)
+        rejected.append(paired.compare_flags(a, b).p < 0.05)
     assert np.mean(rejected) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 600)
 
 
 def test_comparison_with_several_seeds_counts_per_image_means() -> None:
     a = np.array([[1, 1, 0, 1], [1, 0, 0, 1]], dtype=bool)
     b = np.array([[1, 0, 0, 0]], dtype=bool)
-    paired = stats.compare_flags(a, b)
-    assert paired.difference == pytest.approx((0 + 0.5 + 0 + 1) / 4)
-    assert (paired.only_a, paired.only_b, paired.n) == (2, 0, 4)
-    assert paired.discordance == pytest.approx((0.25 + 1) / 4)
-    assert stats.compare_flags(b, a).difference == -paired.difference
-    assert stats.compare_flags(b, a).p == paired.p
+    counts = paired.compare_flags(a, b)
+    assert counts.difference == pytest.approx((0 + 0.5 + 0 + 1) / 4)
+    assert (counts.only_a, counts.only_b, counts.n) == (2, 0, 4)
+    assert counts.discordance == pytest.approx((0.25 + 1) / 4)
+    assert paired.compare_flags(b, a).difference == -counts.difference
+    assert paired.compare_flags(b, a).p == counts.p
 
 
 def test_twenty_identical_models_are_all_tied() -> None:
     flags = np.random.default_rng(0).random((2, 500)) < 0.6
-    ranks = stats.ranks([flags.copy() for _ in range(20)])
-    assert set(ranks.place) == {1}
-    assert set(ranks.low) == {1}
-    assert set(ranks.high) == {20}
+    found = ranks.ranks([flags.copy() for _ in range(20)])
+    assert set(found.place) == {1}
+    assert set(found.low) == {1}
+    assert set(found.high) == {20}
 
 
 def test_equal_models_are_seldom_told_apart() -> None:
     rng, separated = np.random.default_rng(5), 0
     for _ in range(40):
         hardness = rng.random(200)
-        ranks = stats.ranks([rng.random((1, 200)) > hardness for _ in range(8)])
-        separated += bool((ranks.p < 0.05).any())
+        found = ranks.ranks([rng.random((1, 200)) > hardness for _ in range(8)])
+        separated += bool((found.p < 0.05).any())
     assert separated <= 6  # 5 % of 40 is 2; more than 6 has probability 0.3 %
 
 
@@ -159,32 +159,32 @@ def test_ranks_are_intervals_around_the_place() -> None:
     rng = np.random.default_rng(6)
     hardness = rng.random(400)
     outcomes = [np.array([hardness < level]) for level in (0.9, 0.88, 0.88, 0.3)]
-    ranks = stats.ranks(outcomes)
-    assert list(ranks.place) == [1, 2, 2, 4]
-    assert (ranks.low <= ranks.place).all()
-    assert (ranks.place <= ranks.high).all()
-    assert (ranks.low[3], ranks.high[3]) == (4, 4)
-    assert ranks.high[0] <= 3
+    found = ranks.ranks(outcomes)
+    assert list(found.place) == [1, 2, 2, 4]
+    assert (found.low <= found.place).all()
+    assert (found.place <= found.high).all()
+    assert (found.low[3], found.high[3]) == (4, 4)
+    assert found.high[0] <= 3
 
 
 def test_ranks_of_one_and_of_none() -> None:
-    one = stats.ranks([np.ones((1, 10), dtype=bool)])
+    one = ranks.ranks([np.ones((1, 10), dtype=bool)])
     assert (one.place[0], one.low[0], one.high[0]) == (1, 1, 1)
-    assert len(stats.ranks([]).place) == 0
+    assert len(ranks.ranks([]).place) == 0
 
 
 @pytest.mark.parametrize(("n", "low", "high"), [(1000, 0.02, 0.043), (10_000, 0.006, 0.0127)])
 def test_smallest_resolvable_gap_is_the_first_significant_one(n: int, low: float, high: float) -> None:
     for discordance in (0.1, 0.25, 0.4):
-        gap = stats.smallest_resolvable_gap(n, discordance)
+        gap = ranks.smallest_resolvable_gap(n, discordance)
         assert low <= gap <= high
         m, k = round(n * discordance), round(gap * n)
-        assert stats.mcnemar((m + k) // 2, (m - k) // 2) < 0.05 <= stats.mcnemar((m + k) // 2 - 1, (m - k) // 2 + 1)
+        assert paired.mcnemar((m + k) // 2, (m - k) // 2) < 0.05 <= paired.mcnemar((m + k) // 2 - 1, (m - k) // 2 + 1)
 
 
 def test_smallest_resolvable_gap_of_identical_models_and_of_too_few_images() -> None:
-    assert stats.smallest_resolvable_gap(1000, 0.0) == 6 / 1000
-    assert stats.smallest_resolvable_gap(5, 0.5) == 1.0
+    assert ranks.smallest_resolvable_gap(1000, 0.0) == 6 / 1000
+    assert ranks.smallest_resolvable_gap(5, 0.5) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_smallest_resolvable_gap_of_identical_models_and_of_too_few_images() -> 
     ],
 )
 def test_rules_for_few_seeds(values: list[float], spread: str, about: str, sd: float | None) -> None:
-    summary = stats.describe_seeds(values)
+    summary = seeds.describe_seeds(values)
     assert (summary.spread, summary.about) == (spread, about)
     assert summary.sd == (None if sd is None else pytest.approx(sd))
     assert (summary.low, summary.high, summary.mean) == (min(values), max(values), pytest.approx(np.mean(values)))
@@ -206,11 +206,11 @@ def test_rules_for_few_seeds(values: list[float], spread: str, about: str, sd: f
 def test_variance_components_are_kept_apart() -> None:
     images, training, attack = np.array([0.0, 1, 2, 5]), np.array([0.0, 2, 4]), np.array([0.0, 1])
     outcomes = training[:, None, None] + attack[None, :, None] + images[None, None, :]
-    parts = stats.variance_components(outcomes)
+    parts = seeds.variance_components(outcomes)
     assert parts["images"] == pytest.approx(images.var(ddof=1) / 4)
     assert parts["training"] == pytest.approx(4.0)
     assert parts["attack"] == pytest.approx(0.5)
-    alone = stats.variance_components(outcomes[:1, :1])
+    alone = seeds.variance_components(outcomes[:1, :1])
     assert alone["training"] is None
     assert alone["attack"] is None
 
@@ -218,9 +218,9 @@ def test_variance_components_are_kept_apart() -> None:
 def test_comparison_of_values() -> None:
     rng = np.random.default_rng(0)
     a = rng.lognormal(size=400)
-    same = stats.compare_values(a, a, draws=500)
+    same = paired.compare_values(a, a, draws=500)
     assert (same.difference, same.p) == (0.0, 1.0)
-    lower = stats.compare_values(0.5 * a, a, draws=500)
+    lower = paired.compare_values(0.5 * a, a, draws=500)
     assert lower.high < 0
     assert lower.p == pytest.approx(1 / 501)
     assert lower.difference == pytest.approx(-0.5 * a.mean())
@@ -229,6 +229,6 @@ def test_comparison_of_values() -> None:
 def test_bootstrap_of_a_mean_covers() -> None:
     rng, covered = np.random.default_rng(7), []
     for _ in range(200):
-        low, high = stats.bootstrap_mean(rng.normal(1.0, 2.0, 100), draws=500)
+        low, high = paired.bootstrap_mean(rng.normal(1.0, 2.0, 100), draws=500)
         covered.append(low <= 1.0 <= high)
     assert 0.90 <= np.mean(covered) <= 0.98

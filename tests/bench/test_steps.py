@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.errors import UsageError
+from bench.core.errors import UsageError
+from bench.core.seeding import seed_everything
 from bench.execution import Execution, autocast, memory_format, resolved, settings
 from bench.models import registry
 from bench.models.layers import Softplus, convolution
-from bench.seeding import seed_everything
 from bench.steps import Compiled, Eager, Replayed, eager_gradients, make_step
 from bench.train import announce, bound_loss, parameter_groups
 from benchmarks import published

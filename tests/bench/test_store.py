@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.errors import EnvironmentProblem, IntegrityError, StoreError
+from bench.core.errors import EnvironmentProblem, IntegrityError, StoreError
 from bench.store import LeaseLost, Store
 
 

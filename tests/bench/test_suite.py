@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from bench.errors import UsageError
+from bench.core.errors import UsageError
+from bench.core.records import PAPER
 from bench.models.registry import defenses
-from bench.records import PAPER
 from bench.spelling import Setting, check, read, settable
 from bench.suite import canonical, load_suite, parse_defense, suites
 

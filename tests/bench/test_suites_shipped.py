@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from bench.core.records import PAPER
 from bench.models.registry import defenses
-from bench.records import PAPER
 from bench.suite import Suite, load_suite, suites
 
 NAMES = [entry["name"] for entry in suites()]

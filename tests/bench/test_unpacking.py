@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.errors import IntegrityError, SecurityRefusal, UsageError
+from bench.core.errors import IntegrityError, SecurityRefusal, UsageError
 from bench.packing import LISTING, Limits, pack
 from bench.unpacking import unpack
 

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from bench.data import Split
+from bench.data.split import Split
 from bench.measure import evaluate_chunks
 from bench.models import registry
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from bench.core.records import PAPER, Recipe
 from bench.models import registry
 from bench.models.layers import layer_statistics
-from bench.records import PAPER, Recipe
 from bench.train import TrainJob, parameter_groups, train
 
 NAMES = [d.name for d in registry.defenses]
@@ -20,9 +20,9 @@ def job(name, data, epochs=1):
 
 @pytest.fixture(scope="module")
 def digits():
-    from bench import data
+    from bench.data import catalog
 
-    return data.load("digits", train_limit=97, limit=300)  # the last batch would have one image
+    return catalog.load("digits", train_limit=97, limit=300)  # the last batch would have one image
 
 
 @pytest.fixture(scope="module")

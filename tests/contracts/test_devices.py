@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
-from bench.batches import Batches
-from bench.data import load
+from bench.core.records import PAPER, Recipe
+from bench.data.catalog import load
 from bench.models import registry
-from bench.records import PAPER, Recipe
 from bench.train import TrainJob, train
+from bench.training.batches import Batches
 from tests.contracts.elsewhere import elsewhere, sent
 from tests.contracts.tables import CPU, table
 

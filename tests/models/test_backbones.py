@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.errors import UsageError
+from bench.core.errors import UsageError
 from bench.models.backbones import BACKBONES, Layers, build
 from bench.models.backbones.resnet import Block
 from bench.models.layers import CenteredSoftplus, LipschitzBatchNorm2d, SpectralNormConv2d

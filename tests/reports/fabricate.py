@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.records import Column
+from bench.core.records import Column
 from bench.store import Lease, Store
 
 EPS = (0.05, 0.1, 0.5)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.records import Column
+from bench.core.records import Column
 from bench.reports.board import Board
 from bench.reports.tables import build
 from bench.store import Store

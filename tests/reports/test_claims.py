@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bench.core.stats.paired import bootstrap_mean
 from bench.reports import claims, measured
 from bench.reports.board import Board
 from bench.reports.claims import Claim, Condition, judge
-from bench.stats import bootstrap_mean
 
 N = 2000
 FACTS: dict[str, Any] = tomllib.loads(

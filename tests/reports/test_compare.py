@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bench.errors import EnvironmentProblem, UsageError
+from bench.core.errors import EnvironmentProblem, UsageError
+from bench.core.stats.paired import mcnemar
 from bench.reports.compare import Comparison, Report, compare
 from bench.reports.terminal import comparison_table
-from bench.stats import mcnemar
 
 
 @pytest.fixture(scope="module")

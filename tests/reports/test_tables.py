@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.errors import StoreError
+from bench.core.errors import StoreError
+from bench.core.stats.intervals import clopper_pearson, wilson
 from bench.reports.board import Board, Row
 from bench.reports.tables import build
-from bench.stats import clopper_pearson, wilson
 from bench.store import Store
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.errors import BenchError, UsageError
+from bench.core.errors import BenchError, UsageError
 from bench.evaluations import bounds as module
 from bench.evaluations._inequalities import Inequality
 from bench.evaluations.bounds import Verdict, bounds

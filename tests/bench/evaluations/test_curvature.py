@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from bench.attacks.randomness import example_keys, uniform
-from bench.errors import BenchError, UsageError
+from bench.core.errors import BenchError, UsageError
 from bench.evaluations._geometry import expand, prepared
 from bench.evaluations.curvature import SECOND_CHOICE, SECOND_SEED_SHARE, curvature
 

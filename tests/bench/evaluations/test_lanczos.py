@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench.errors import BenchError
+from bench.core.errors import BenchError
 from bench.evaluations._lanczos import lanczos, power_iteration
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.errors import UsageError
+from bench.core.errors import UsageError
 from bench.evaluations.stability import stability
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class DatasetInfo:
     """What a named data set is, whatever copy of it is read.
 
     Attributes:
@@ -49,22 +49,22 @@ ALIASES = {"cra": "crab"}
 _KRIZHEVSKY = "Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images"
 _TINY = (3, 32, 32)
 _ALL = (
-    Facts("digits", "scikit-learn's load_digits (Alpaydin and Kaynak 1998, UCI)", (1, 8, 8), DIGITS),
-    Facts("two-moons", "scikit-learn's make_moons", (2, 1, 1), ("upper moon", "lower moon")),
-    Facts(
+    DatasetInfo("digits", "scikit-learn's load_digits (Alpaydin and Kaynak 1998, UCI)", (1, 8, 8), DIGITS),
+    DatasetInfo("two-moons", "scikit-learn's make_moons", (2, 1, 1), ("upper moon", "lower moon")),
+    DatasetInfo(
         "cifar10", _KRIZHEVSKY, _TINY, CIFAR10_CLASSES, "CIFAR10",
         ("cifar-10-batches-py", "cifar-10-python.tar.gz"), (50_000, 10_000),
     ),
-    Facts(
+    DatasetInfo(
         "cifar100", _KRIZHEVSKY, _TINY, CIFAR100_CLASSES, "CIFAR100",
         ("cifar-100-python", "cifar-100-python.tar.gz"), (50_000, 10_000), ("fine_label", "label"),
     ),
-    Facts(
+    DatasetInfo(
         "svhn", "Netzer et al. 2011, Reading Digits in Natural Images", _TINY, DIGITS, "SVHN",
         ("train_32x32.mat", "test_32x32.mat"), (73_257, 26_032),
     ),
 )  # fmt: skip
-FACTS: dict[str, Facts] = {facts.name: facts for facts in _ALL}
+DATASETS: dict[str, DatasetInfo] = {facts.name: facts for facts in _ALL}
 
 
 def class_names(names: list[str] | tuple[str, ...]) -> tuple[str, ...]:

@@ -1,55 +1,17 @@
-"""Statistics of a board: intervals of fractions, paired tests, ranks that say what n can tell apart, seed rules.
-
-Everything here works on outcomes that were already measured: numpy and scipy, never torch. Three kinds of variance
-are kept apart: test images (intervals, tests), training seeds and attack seeds (`variance_components`).
-
-Several training seeds. Two defenses are compared through d_i, the difference of their mean outcomes over seeds on
-image i. With one seed each, d_i is -1, 0 or 1 and the test below is McNemar's exact test. Whatever the number of
-seeds, the verdict is about *these trained models* on new images of the same kind, never about the training method:
-the models are held fixed, only images are drawn. A claim about a method needs at least five seeds
-(`describe_seeds`).
-"""
+"""Two defenses on the same images: exact McNemar, sign-flip test, paired bootstrap, Holm's correction."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import lcm
-from typing import Literal
 
 import numpy as np
-from scipy.special import betaincinv, gammaln, ndtri
+from scipy.special import gammaln
 
-ALPHA = 0.05  # two-sided, everywhere on the board
+from bench.core.stats.intervals import ALPHA, clopper_pearson
+
 DRAWS = 10_000  # where something must be drawn
-
-
-def wilson(k: float, n: int, alpha: float = ALPHA) -> tuple[float, float]:
-    """Return Wilson's score interval of the fraction k / n.
-
-    (p̂ + z²/2n ± z·√(p̂(1−p̂)/n + z²/4n²)) / (1 + z²/n), z the normal quantile. Wilson 1927; recommended over
-    Wald's by Brown, Cai and DasGupta 2001.
-    """
-    z = float(-ndtri(alpha / 2))
-    p = k / n
-    centre, half = p + z * z / (2 * n), z * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
-    return max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))
-
-
-def clopper_pearson(k: int, n: int, alpha: float = ALPHA) -> tuple[float, float]:
-    """Return the exact (Clopper-Pearson 1934) interval of the fraction k / n, by quantiles of the beta."""
-    low = float(betaincinv(k, n - k + 1, alpha / 2)) if k > 0 else 0.0
-    high = float(betaincinv(k + 1, n - k, 1 - alpha / 2)) if k < n else 1.0
-    return low, high
-
-
-def fraction_interval(value: float, n: int, alpha: float = ALPHA) -> tuple[float, float]:
-    """Return the board's interval of a fraction: Wilson at k = round(value·n), exact when k is 0 or n.
-
-    Wilson's interval at the ends is too short; Wald's has no width there at all and is never used.
-    """
-    k = round(value * n)
-    return clopper_pearson(k, n, alpha) if k in (0, n) else wilson(k, n, alpha)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
@@ -68,14 +30,14 @@ def _log_pmf(m: int) -> np.ndarray:
     return gammaln(m + 1) - gammaln(k + 1) - gammaln(m - k + 1) - m * np.log(2.0)
 
 
-def _survival(m: int) -> np.ndarray:
+def survival(m: int) -> np.ndarray:
     """Return P(B ≥ k), B ~ Binomial(m, ½), at k = 0..m+1, shape (m + 2,); summed from the small end."""
     return np.append(np.minimum(np.cumsum(np.exp(_log_pmf(m))[::-1])[::-1], 1.0), 0.0)
 
 
 def _binomial_tail(m: int, gap: int) -> float:
     """Return P(|2B − m| ≥ gap) for B ~ Binomial(m, ½)."""
-    return 1.0 if gap == 0 else min(1.0, 2.0 * float(_survival(m)[-(-(m + gap) // 2)]))
+    return 1.0 if gap == 0 else min(1.0, 2.0 * float(survival(m)[-(-(m + gap) // 2)]))
 
 
 def sign_flip(differences: np.ndarray) -> float:
@@ -105,7 +67,7 @@ def sign_flip(differences: np.ndarray) -> float:
     reach = len(rest) // 2
     # P(step·(2B − m) ≥ total − r): B ≥ ((total − r)/step + m)/2, rounded up.
     needed = -((-(total - np.arange(-reach, reach + 1) + step * m)) // (2 * step))
-    return float(min(1.0, 2.0 * rest @ _survival(m)[np.clip(needed, 0, m + 1)]))
+    return float(min(1.0, 2.0 * rest @ survival(m)[np.clip(needed, 0, m + 1)]))
 
 
 def _tally(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -249,114 +211,3 @@ def compare_values(a: np.ndarray, b: np.ndarray, alpha: float = ALPHA, draws: in
         hits += int((np.abs(flips @ d) >= abs(d.sum()) * (1 - 1e-12)).sum())
     p, better, worse = (1 + hits) / (1 + draws), int((d > 0).sum()), int((d < 0).sum())
     return Paired(float(d.mean()), low, high, p, n, better, worse, (better + worse) / n)
-
-
-@dataclass(frozen=True, slots=True)
-class Ranks:
-    """Places of K defenses, and which pairs are told apart.
-
-    Attributes:
-        place: 1 + number of strictly better ones, shape (K,); equal ones share.
-        low: best place it can hold, 1 + number significantly better, shape (K,).
-        high: worst place, K − number significantly worse, shape (K,).
-        p: Holm-adjusted p of every pair, shape (K, K); 1 on the diagonal.
-        pairs: (i, j), i < j, to the comparison of i with j.
-        discordance: median over pairs of the share of images that tells two defenses apart.
-    """
-
-    place: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    p: np.ndarray
-    pairs: dict[tuple[int, int], Paired]
-    discordance: float
-
-
-def ranks(outcomes: Sequence[np.ndarray], alpha: float = ALPHA) -> Ranks:
-    """Rank defenses by a flag where higher is better; Holm over all pairs.
-
-    Args:
-        outcomes: per defense its flags on the same images, shape (S_k, n).
-        alpha: family-wise error of calling any two equal defenses different.
-    """
-    size = len(outcomes)
-    pairs = {(i, j): compare_flags(outcomes[i], outcomes[j], alpha) for i in range(size) for j in range(i + 1, size)}
-    p = np.ones((size, size))
-    p[np.triu_indices(size, 1)] = holm([pair.p for pair in pairs.values()])
-    p = np.minimum(p, p.T)
-    means = np.array([o.mean() for o in outcomes])
-    better = means[None, :] > means[:, None]  # [i, j]: j is better than i
-    significant = p < alpha
-    return Ranks(
-        1 + better.sum(1),
-        1 + (better & significant).sum(1),
-        size - (better.T & significant).sum(1),
-        p,
-        pairs,
-        float(np.median([pair.discordance for pair in pairs.values()])) if pairs else 0.0,
-    )
-
-
-def smallest_resolvable_gap(n: int, discordance: float, alpha: float = ALPHA) -> float:
-    """Return the smallest difference that McNemar's exact test calls significant on n images, as a fraction.
-
-    Args:
-        n: images.
-        discordance: share of images on which exactly one of two defenses is right; 0.1-0.4 gives 2-4 points at
-            n = 1,000 and 0.6-1.25 at 10,000. At least as many as could ever be significant (6 at 5 %) are assumed.
-        alpha: level of the test, for one pair (unadjusted).
-    """
-    m = min(n, max(round(n * discordance), int(np.ceil(np.log2(2 / alpha)))))
-    significant = np.flatnonzero(2.0 * _survival(m)[:-1] < alpha)
-    return (2 * int(significant[0]) - m) / n if len(significant) else 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class SeedSummary:
-    """What may be said of the training seeds.
-
-    Attributes:
-        mean: mean over seeds.
-        spread: "none" (1 seed), "range" (2 seeds: both values, no ±), "sd" (≥ 3 seeds).
-        low: smallest value.
-        high: largest value.
-        sd: sample standard deviation (ddof = 1), None below 3 seeds.
-        about: what a claim is about: "this trained model", "these trained models" or, from 5 seeds, "the method".
-    """
-
-    mean: float
-    spread: Literal["none", "range", "sd"]
-    low: float
-    high: float
-    sd: float | None
-    about: Literal["this trained model", "these trained models", "the method"]
-
-
-def describe_seeds(values: Sequence[float]) -> SeedSummary:
-    """Apply the rules for 1, 2, 3 and 5 seeds to the per-seed values of one number."""
-    v = np.asarray(values, dtype=float)
-    spread: Literal["none", "range", "sd"] = "none" if len(v) == 1 else "range" if len(v) == 2 else "sd"
-    about: Literal["this trained model", "these trained models", "the method"]
-    about = "this trained model" if len(v) == 1 else "these trained models" if len(v) < 5 else "the method"
-    sd = float(v.std(ddof=1)) if len(v) >= 3 else None
-    return SeedSummary(float(v.mean()), spread, float(v.min()), float(v.max()), sd, about)
-
-
-def variance_components(outcomes: np.ndarray) -> dict[str, float | None]:
-    """Split the variance of a board's number into its three sources, kept apart.
-
-    Args:
-        outcomes: shape (T, A, n): training seeds × attack seeds × images.
-
-    Returns:
-        "images": variance of the number (mean over everything) when n new images are drawn, models fixed;
-        "training": sample variance over training seeds (ddof = 1) of their numbers, None for one seed;
-        "attack": mean over training seeds of the sample variance over attack seeds, None for one.
-    """
-    trained, attacked, n = outcomes.shape
-    numbers = outcomes.mean(2)
-    return {
-        "images": float(outcomes.mean((0, 1)).var(ddof=1)) / n if n > 1 else None,
-        "training": float(numbers.mean(1).var(ddof=1)) if trained > 1 else None,
-        "attack": float(numbers.var(axis=1, ddof=1).mean()) if attacked > 1 else None,
-    }

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from bench.data import Split
-from bench.records import Recipe
-from bench.seeding import derive
+from bench.core.records import Recipe
+from bench.core.seeding import derive
+from bench.data.pixels import to_unit
+from bench.data.split import Split
 
 
 class Batches:
@@ -49,11 +50,6 @@ class Batches:
             if self.recipe.augment != "none":
                 x = crop_flip(x, padding, shift[0, part], shift[1, part], flip[part])
             yield x.contiguous(memory_format=self.layout), self.labels[index]
-
-
-def to_unit(images: Tensor) -> Tensor:
-    """Return images (B, C, H, W) as float32 in [0, 1]: uint8 is divided by 255, floats stay."""
-    return images.float().div_(255.0) if images.dtype == torch.uint8 else images.float()
 
 
 def crop_flip(x: Tensor, padding: int, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from typing import NoReturn
 
 import numpy as np
 
-from bench.data_facts import FACTS, Facts
-from bench.errors import EnvironmentProblem, IntegrityError
+from bench.core.errors import EnvironmentProblem, IntegrityError
+from bench.data.info import DATASETS, DatasetInfo
 
 Arrays = tuple[np.ndarray, np.ndarray]
 SPLITS = ("train", "test")
@@ -47,7 +47,7 @@ def copy_name(folder: Path, layout: str) -> str:
     """Return the name of a copy: its folder's, made safe, and never one that reads like an original's."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")[:48] or "data"
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
-    if plain in {re.sub(r"[^a-z0-9]", "", known) for known in FACTS}:
+    if plain in {re.sub(r"[^a-z0-9]", "", known) for known in DATASETS}:
         name = f"{name}-{layout.lower()}"
     return name
 
@@ -137,6 +137,6 @@ def wrong_size(head: list[bytes | None], shape: tuple[int, int, int]) -> str | N
     return None
 
 
-def copy_note(name: str, what: str, facts: Facts) -> str:
+def copy_note(name: str, what: str, facts: DatasetInfo) -> str:
     """Return what a reader of the board must know about a copy."""
     return f"{name}: {what}, not the original {facts.name} with its checksums"

@@ -1,0 +1,1 @@
+"""What everything else may import: records, errors, statistics, seeding. Imports nothing of ours."""

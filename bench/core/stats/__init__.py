@@ -1,0 +1,1 @@
+"""Statistics of a board over numpy arrays; no torch, no store."""

@@ -1,0 +1,1 @@
+"""Data sets: find them, read them, fingerprint them."""

@@ -1,0 +1,160 @@
+"""Find a data set by name, load it, and say which ones are available."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.core.errors import BenchError, EnvironmentProblem, UsageError, nearest
+from bench.data.download import fetch
+from bench.data.embedded import load_embedded
+from bench.data.image_folder import image_folder
+from bench.data.info import DATASETS, DatasetInfo
+from bench.data.npz import npz
+from bench.data.parquet import parquet
+from bench.data.reading import Found
+from bench.data.split import Dataset, Split
+from bench.data.torchvision_files import original
+
+log = logging.getLogger("bench.data.catalog")
+
+
+def load(
+    name: str,
+    *,
+    data_dir: Path | str | None = None,
+    train_limit: int | None = None,
+    limit: int | None = None,
+    download: bool = True,
+    need_train: bool = True,
+) -> Dataset:
+    """Load a named data set from `data_dir`, the cache folder, or the original's address, in this order.
+
+    Args:
+        name: "digits", "two-moons", "cifar10", "cifar100" or "svhn".
+        data_dir: looked at first, with its sub-folders.
+        train_limit: first N training images; more than there are means all.
+        limit: first N test images, likewise.
+        download: whether a missing original may be fetched.
+        need_train: False leaves the training images unread.
+
+    Raises:
+        UsageError: unknown name, a limit below 1, or `data_dir` is no folder.
+        IntegrityError: a file under the expected name is not what its name says.
+        EnvironmentProblem: no such data here and none can be fetched.
+    """
+    facts = _facts(name)
+    for key, value in (("train-limit", train_limit), ("limit", limit)):
+        if value is not None and value < 1:
+            raise UsageError(f"--{key}: expected at least 1, got {value}. Leave it out for all images.")
+    if data_dir is not None and not Path(data_dir).is_dir():
+        raise UsageError(f"--data: expected a folder, got {str(data_dir)!r}, which is none. Check the path.")
+    found = load_embedded(facts) if not facts.torchvision else _find(facts, data_dir, download)
+    test = _read(found, facts, "test", limit)
+    train = _read(found, facts, "train", train_limit if need_train else 0)
+    where = found.folder.resolve().name if facts.torchvision else ""
+    log.info("%s: %s in %s; %d train, %d test images", found.name, found.layout, where, len(train), len(test))
+    return Dataset(
+        found.name, found.original, found.layout, facts.classes, facts.shape, train, test,
+        found.totals["train"], found.totals["test"], found.note, where,
+    )  # fmt: skip
+
+
+def _facts(name: str) -> DatasetInfo:
+    if name not in DATASETS:
+        raise UsageError(f"dataset: expected a known data set, got {name!r}. {nearest(name, DATASETS)}")
+    return DATASETS[name]
+
+
+def _read(found: Found, facts: DatasetInfo, split: str, n: int | None) -> Split:
+    if n == 0:
+        return Split.of(np.empty((0, *facts.shape), np.uint8), np.empty(0, np.int64))
+    try:
+        return Split.of(*found.read(split, n))
+    except OSError as error:
+        raise EnvironmentProblem(f"{error.filename}: expected a readable file, got {error.strerror}.") from error
+
+
+_PROBES: tuple[Callable[[Path, DatasetInfo], Found | str | None], ...] = (original, parquet, npz, image_folder)
+
+
+def cache_folder() -> Path:
+    """Return where downloads go: $BENCH_DATA, else ~/.cache/bench/data."""
+    return Path(os.environ.get("BENCH_DATA") or Path.home() / ".cache" / "bench" / "data")
+
+
+def _find(facts: DatasetInfo, data_dir: Path | str | None, download: bool) -> Found:
+    """Return the first folder that serves; fetch the original if none does."""
+    reasons: list[str] = []
+    cache = cache_folder()
+    for place in (data_dir, cache):
+        found = _look(facts, Path(place), reasons) if place is not None and Path(place).is_dir() else None
+        if found:
+            return found
+    looked = f" Looked at: {'; '.join(reasons)}." if reasons else ""
+    fetch(facts, cache, allowed=download, looked=looked)
+    found = _look(facts, cache, reasons)
+    if found is None:
+        raise EnvironmentProblem(f"{facts.name}: expected the original in {cache} after the download, got nothing.")
+    return found
+
+
+def _look(facts: DatasetInfo, place: Path, reasons: list[str]) -> Found | None:
+    """Try every layout on a folder and its sub-folders; the original wins over copies."""
+    for probe in _PROBES:
+        for folder in _candidates(place, facts.name):
+            try:
+                found = probe(folder, facts)
+            except OSError as error:
+                raise EnvironmentProblem(f"{folder}: expected readable files, got {error}. Check its modes.") from error
+            if isinstance(found, Found):
+                return found
+            if found:
+                reasons.append(f"{folder.name}, where {found}")
+    return None
+
+
+def _candidates(place: Path, name: str) -> Iterator[Path]:
+    """Yield a folder and its sub-folders, those whose name holds the data set's first."""
+    yield place
+    try:
+        folders = sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith("."))
+    except OSError as error:
+        raise EnvironmentProblem(f"{place}: expected a readable folder, got {error.strerror}.") from error
+    digitless = re.compile(rf"{name}(?!\d)")
+    yield from sorted(folders, key=lambda p: not digitless.search(re.sub(r"[^a-z0-9]", "", p.name.lower())))
+
+
+def available(data_dir: Path | str | None = None) -> list[dict[str, Any]]:
+    """Say for every known data set what is here, having read one image of each split of it.
+
+    Returns one dict per data set: name, source, version, hyperparameters (none), shape, classes (their number),
+    status ("ready", "damaged" or "missing"), found (what serves; "" if nothing does), description (that, or what is
+    wrong, for people) and reason (the error that a run without network would end with; "" if ready). Nothing is
+    downloaded.
+    """
+    return [_state(facts, data_dir) for facts in DATASETS.values()]
+
+
+def _state(facts: DatasetInfo, data_dir: Path | str | None) -> dict[str, Any]:
+    status, found, reason = "ready", "", ""
+    try:
+        data = load(facts.name, data_dir=data_dir, train_limit=1, limit=1, download=False)
+        where = f" in {data.location}" if data.location else ""
+        found = f"{data.name} ({data.layout}{where}): {data.train_total} train, {data.test_total} test images"
+        description = found
+    except EnvironmentProblem as error:
+        status, reason, description = "missing", str(error), "not found here; a run that needs it downloads it"
+    except BenchError as error:
+        status, reason, description = "damaged", str(error), f"damaged: {error}"
+    return {
+        "name": facts.name, "source": facts.source, "version": 1, "hyperparameters": {},
+        "shape": list(facts.shape), "classes": len(facts.classes), "status": status, "found": found,
+        "description": description, "reason": reason,
+    }  # fmt: skip

@@ -1,0 +1,56 @@
+"""Data sets that ship with scikit-learn: digits and two moons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from bench.data.info import DatasetInfo
+from bench.data.reading import Arrays, Found
+
+
+def load_embedded(facts: DatasetInfo) -> Found:
+    """Make scikit-learn's digits or two moons; the same arrays on every machine."""
+    train, test = {"digits": _digits, "two-moons": _two_moons}[facts.name]()
+
+    def read(split: str, n: int | None) -> Arrays:
+        images, labels = train if split == "train" else test
+        return images[:n], labels[:n]
+
+    totals = {"train": len(train[1]), "test": len(test[1])}
+    return Found(facts.name, "scikit-learn", True, "", Path(), totals, read)
+
+
+def _digits() -> tuple[Arrays, Arrays]:
+    """Split the 1,797 digits into 1,437 and 360, every class in proportion, in a fixed random order."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    order = np.random.RandomState(0).permutation(len(bunch.target))
+    images = (bunch.images[order, None] / 16).astype(np.float32)
+    labels = bunch.target[order].astype(np.int64)
+    test = _stratified(labels, 360)
+    return (images[~test], labels[~test]), (images[test], labels[test])
+
+
+def _stratified(labels: np.ndarray, n: int) -> np.ndarray:
+    """Mark n examples, each class's share rounded by largest remainders, its first ones taken."""
+    counts = np.bincount(labels)
+    exact = counts * n / len(labels)
+    share = np.floor(exact).astype(int)
+    share[np.argsort(share - exact, kind="stable")[: n - share.sum()]] += 1
+    marked = np.zeros(len(labels), bool)
+    for label, k in enumerate(share):
+        marked[np.flatnonzero(labels == label)[:k]] = True
+    return marked
+
+
+def _two_moons() -> tuple[Arrays, Arrays]:
+    """Draw 1,000 + 1,000 points with noise 0.15 and scale them into [0.05, 0.95]², each axis by itself."""
+    from sklearn.datasets import make_moons
+
+    points, labels = make_moons(2000, noise=0.15, random_state=0)
+    low, high = points.min(0), points.max(0)
+    images = (0.05 + 0.9 * (points - low) / (high - low)).astype(np.float32)[:, :, None, None]
+    return (images[:1000], labels[:1000]), (images[1000:], labels[1000:])

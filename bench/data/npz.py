@@ -1,0 +1,120 @@
+"""NumPy archives: one .npz with images and labels of each split."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from bench.core.errors import IntegrityError
+from bench.data.arrays import shuffled
+from bench.data.info import DatasetInfo, class_names
+from bench.data.reading import (
+    SPLITS,
+    Arrays,
+    Found,
+    check_labels,
+    copy_name,
+    copy_note,
+    damaged,
+)
+
+_KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+def npz(folder: Path, facts: DatasetInfo) -> Found | str | None:
+    """Look for an `.npz` with x_train, y_train, x_test, y_test, and perhaps `classes` (names, in label order).
+
+    Pictures are uint8, or floats in [0, 1], as (N, H, W, C), (N, C, H, W), or (N, H, W) where C is 1. Without
+    `classes` the labels are taken in the order of the suite's data set, and the note says so.
+
+    Raises:
+        IntegrityError: an `.npz` does not parse.
+    """
+    reason = None
+    for path in sorted(folder.glob("*.npz")):
+        headers = _npz_headers(path)
+        if not set(_KEYS) <= headers.keys():
+            reason = f"{path.name} lacks {next(k for k in _KEYS if k not in headers)}"
+            continue
+        layouts = {_layout(headers[f"x_{s}"], facts.shape) for s in SPLITS}
+        if None in layouts or len(layouts) > 1:
+            reason = f"{path.name} holds arrays {headers['x_train']}, not images {facts.shape}"
+            continue
+        named = "classes" in headers
+        if named and class_names([str(c) for c in _array(path, "classes")]) != facts.classes:
+            reason = f"the class names in {path.name} are not those of {facts.name}"
+            continue
+        name = copy_name(folder, "npz")
+        note = copy_note(name, "an npz copy", facts)
+        note += "" if named else f"; it names no classes, its labels were taken in the order of {facts.name}"
+        totals = {s: headers[f"x_{s}"][0] for s in SPLITS}
+        return Found(name, "npz", False, note, folder, totals, partial(_read_npz, path, facts))
+    return reason
+
+
+def _npz_headers(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return name to shape of every array, from the headers alone."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                with archive.open(member) as stream:
+                    version = np.lib.format.read_magic(stream)
+                    header = (
+                        np.lib.format.read_array_header_1_0
+                        if version == (1, 0)
+                        else np.lib.format.read_array_header_2_0
+                    )
+                    shapes[member.removesuffix(".npy")] = header(stream)[0]
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
+        damaged(path, "an npz archive", error)
+    return shapes
+
+
+def _layout(array: tuple[int, ...], shape: tuple[int, int, int]) -> str | None:
+    """Return how the axes of an array of pictures lie, None if they do not fit the data set."""
+    channels, height, width = shape
+    known: dict[tuple[int, ...], str] = {(height, width, channels): "NHWC", shape: "NCHW"}
+    if channels == 1:
+        known[(height, width)] = "NHW"
+    return known.get(tuple(array[1:])) if array else None
+
+
+def _array(path: Path, key: str) -> np.ndarray:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return archive[key]
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, zlib.error) as error:
+        damaged(path, f"an array {key} without pickles", error)
+
+
+def _read_npz(path: Path, facts: DatasetInfo, split: str, n: int | None) -> Arrays:
+    images, labels = _array(path, f"x_{split}"), _array(path, f"y_{split}").reshape(-1)
+    where = f"{path}, {split}"
+    if len(images) != len(labels):
+        raise IntegrityError(
+            f"{where}: expected as many labels as images, got {len(labels)} for {len(images)}. Mend it."
+        )
+    labels = check_labels(labels, len(facts.classes), where)
+    order = shuffled(len(labels), n)
+    images = images[order]
+    if images.dtype != np.uint8:
+        images = _unit_floats(images, order, where)
+    axes = {"NHWC": (0, 3, 1, 2), "NCHW": (0, 1, 2, 3), "NHW": None}[_layout(images.shape, facts.shape) or "NHW"]
+    images = images[:, None] if axes is None else images.transpose(axes)
+    return np.ascontiguousarray(images), labels[order]
+
+
+def _unit_floats(images: np.ndarray, order: np.ndarray, where: str) -> np.ndarray:
+    """Return images as float32, checked to lie in [0, 1]."""
+    if images.dtype.kind != "f":
+        raise IntegrityError(f"{where}: expected uint8 or floats in [0, 1], got {images.dtype}. Convert the pictures.")
+    inside = ((images >= 0) & (images <= 1)).reshape(len(images), -1).all(1)  # NaN is not inside
+    if not inside.all():
+        index = int(order[np.flatnonzero(~inside)[0]])
+        raise IntegrityError(f"{where}: expected pixels in [0, 1], got others at index {index}. Divide by 255?")
+    return images.astype(np.float32)

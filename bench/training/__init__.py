@@ -1,0 +1,1 @@
+"""Train one model: the loop, its batches, its steps, its checkpoints."""
