@@ -20,7 +20,7 @@ from bench.data.pixels import to_unit
 from bench.data.split import Split
 from bench.measure import check_model, evaluate_chunks
 from bench.models import registry
-from bench.store import Store
+from bench.store.store import Store
 from bench.suite import EvaluationEntry, canonical, load_suite, parse_defense
 
 _THREATS = {"L2": ("l2", 0.5), "Linf": ("linf", 8 / 255)}  # RobustBench's names and budgets

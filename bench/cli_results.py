@@ -22,9 +22,9 @@ def pack(
     latest: Annotated[bool, typer.Option("--latest", help="Only the last command's cells.")] = False,
 ) -> None:
     """Write board, manifest, examples and every finished chunk into at most 8 files of 15 MB."""
-    from bench import packing
+    from bench.store import pack
 
-    done = packing.pack(
+    done = pack.pack(
         out,
         to,
         weights="all" if weights else "none",
@@ -43,9 +43,9 @@ def unpack(
     out: Annotated[Path, typer.Option("--out", help="Result folder to make.")],
 ) -> None:
     """Check a pack's files and make a result folder of it; `run` and `report` go on there."""
-    from bench import unpacking
+    from bench.store import unpack
 
-    done = unpacking.unpack(folder, out)
+    done = unpack.unpack(folder, out)
     print(f"{done.standing.done} of {done.standing.total} cells, weights of {done.weights} models", end="")
     print(f" ({done.missing} models without)" if done.missing else "")
     print(out / "leaderboard.html")

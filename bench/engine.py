@@ -18,15 +18,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench import files, transfer
-from bench.compact import LEFT_OUT
+from bench import transfer
+from bench.core import files, hashing
 from bench.core.errors import BenchError, EnvironmentProblem, IntegrityError, LockedError, SecurityRefusal, StoreError
 from bench.data.pixels import to_unit
 from bench.measure import as_found, check_model, evaluate_chunks, predictions
 from bench.plan import Measurement, Plan, Row, load_weights
 from bench.progress import Reporter
 from bench.stopping import StopRequest
-from bench.store import Lease, LeaseLost, Store
+from bench.store import serialise
+from bench.store.compact import LEFT_OUT
+from bench.store.records import Lease, LeaseLost
+from bench.store.store import Store
 from bench.train import Stopped, train
 
 HEARTBEAT_SECONDS = 30.0
@@ -232,7 +235,7 @@ def _train(context: Context, lease: Lease, row: Row) -> str:
         execution=context.plan.execution, say=lambda text: context.reporter.say(f"  {row.label}: {text}"),
     )  # fmt: skip
     content = save({k: v.contiguous() for k, v in model.state_dict().items()})
-    sha = files.sha256_of(content)
+    sha = hashing.sha256_of(content)
     files.write_bytes(weights_path(context.plan.out, sha), content)
     log = context.store.log(row.cell.id)
     info = {
@@ -309,7 +312,7 @@ def _export_pictures(context: Context, lease: Lease, weights: str, key: str) -> 
     pictures = context.store.images(lease.cell)
     if pictures:
         name = f"{weights}.{files.safe_name(key)}.{lease.cell[:8]}.adversarial.safetensors.z"
-        files.write_bytes(context.plan.out / "weights" / name, files.pack_arrays(pictures))
+        files.write_bytes(context.plan.out / "weights" / name, serialise.pack_arrays(pictures))
 
 
 @contextlib.contextmanager

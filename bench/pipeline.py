@@ -10,15 +10,15 @@ from typing import Any
 
 from bench import engine, machine, reports, transfer, workers
 from bench.core.errors import UsageError, nearest
+from bench.core.files import safe_name
 from bench.data import catalog
 from bench.execution import Execution
-from bench.files import safe_name
 from bench.models import registry
 from bench.plan import Plan, choose_device, make_plan
 from bench.progress import Reporter
 from bench.reports.board import Board
 from bench.stopping import StopRequest
-from bench.store import Store
+from bench.store.store import Store
 from bench.suite import EvaluationEntry, Suite, load_suite
 from bench.train import Stopped
 

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 import bench
-from bench import cells, files
+from bench import cells
+from bench.core import hashing
 from bench.core.errors import EnvironmentProblem, IntegrityError, UsageError
 from bench.core.records import Defense, Evaluation
 from bench.data import split
@@ -321,7 +322,7 @@ def environment(device: torch.device, included: Sequence[str] = ()) -> dict[str,
         "commit": commit,
         "dirty": dirty,
         "packages": packages,
-        "included": [{"file": Path(p).name, "sha256": files.sha256(Path(p))} for p in included],
+        "included": [{"file": Path(p).name, "sha256": hashing.sha256(Path(p))} for p in included],
     }
 
 
@@ -377,7 +378,7 @@ def load_weights(model: nn.Module, path: Path, expected: str) -> nn.Module:
             "choose a new --out to train anew."
         )
     content = path.read_bytes()
-    if (found := files.sha256_of(content)) != expected:
+    if (found := hashing.sha256_of(content)) != expected:
         raise IntegrityError(
             f"{path}: expected weights with SHA-256 {expected[:12]}, got {found[:12]}. Restore the file, or delete it "
             "and run again to train anew."

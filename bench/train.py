@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench import files
+from bench.core import files
 from bench.core.errors import BenchError, IntegrityError
 from bench.core.records import Defense, Recipe
 from bench.core.seeding import derive, seed_everything

@@ -16,15 +16,15 @@ import pandas as pd
 import torch
 
 from bench import cells
-from bench.compact import LEFT_OUT
 from bench.core.records import Column
 from bench.data.pixels import to_unit
 from bench.evaluations.robustness import full_precision
 from bench.evaluations.transfer import SOURCE, describe_transfer, transfer_columns
 from bench.measure import as_found, counted
 from bench.plan import Measurement, Plan, Row
-from bench.standing import TRANSFER as KEY
-from bench.store import Store
+from bench.store.compact import LEFT_OUT
+from bench.store.status import TRANSFER as KEY
+from bench.store.store import Store
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from bench.core.errors import BenchError
-from bench.packing import LISTING, Limits, Packed, TooLarge, Weights, pack
-from bench.standing import TRANSFER, Standing, standing
-from bench.store import NAME
-from bench.unpacking import unpack
+from bench.store.pack import LISTING, Limits, Packed, TooLarge, Weights, pack
+from bench.store.status import TRANSFER, RunStatus, run_status
+from bench.store.store import NAME
+from bench.store.unpack import unpack
 
 MORE, FAILED = 75, 1
 _KILLED = -9
@@ -40,7 +40,7 @@ class Piece:
     """What a piece came to: its exit code, how far the campaign is, and the pack; None where nothing was planned."""
 
     code: int
-    standing: Standing | None
+    standing: RunStatus | None
     packed: Packed | None
 
 
@@ -85,7 +85,7 @@ def run_piece(arguments: argparse.Namespace) -> Piece:
         code = _in_process(arguments, work, started + seconds - reserve, grace=reserve / 2)
         if not (work / NAME).is_file() or code not in (0, FAILED, MORE, _KILLED):
             return Piece(code if code > 0 else FAILED, None, None)
-        now = standing(work)
+        now = run_status(work)
         code = MORE if code == _KILLED else code
         if code == MORE and _progress(work) == before:
             code = FAILED
@@ -96,7 +96,7 @@ def _progress(work: Path) -> tuple[int, int]:
     """Return how much has been done in a folder, as numbers that only grow."""
     if not (work / NAME).is_file():
         return 0, 0
-    now = standing(work)
+    now = run_status(work)
     return now.done, now.chunks
 
 

@@ -17,9 +17,9 @@ def write(out: str | Path) -> Board:
         EnvironmentProblem: no store there, or the folder cannot be written.
         IntegrityError: a stored chunk does not match its SHA-256.
     """
-    from bench import files
+    from bench.core import files
     from bench.reports import exports, page, tables
-    from bench.store import Store
+    from bench.store.store import Store
 
     out = Path(out)
     with Store.open(out) as store:

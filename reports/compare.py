@@ -16,7 +16,7 @@ from bench.core.stats.intervals import ALPHA
 from bench.core.stats.paired import Paired, compare_flags, compare_values, holm
 from bench.reports.board import Board, BoardColumn
 from bench.reports.tables import build
-from bench.store import NAME, Store
+from bench.store.store import NAME, Store
 
 Verdict = Literal["better", "worse", "no difference shown"]
 

@@ -14,7 +14,8 @@ import pandas as pd
 import pyarrow as pa
 
 from bench.core.errors import StoreError
-from bench.store import CellRecord, Store
+from bench.store.records import CellRecord
+from bench.store.store import Store
 
 KEYS = ("defense", "seed", "index", "label")
 PICTURES = 6  # of the nearest and of the farthest broken images, per defense

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench import files
+from bench.core import files
 from bench.core.records import Column
 from bench.core.stats.seeds import describe_seeds
 from bench.reports import robustbench, words

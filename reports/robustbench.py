@@ -8,7 +8,7 @@ import re
 import zipfile
 from typing import Any
 
-from bench import files
+from bench.core import files
 from bench.reports import words
 from bench.reports.board import Board, Row
 

@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from bench.core.files import safe_name
 from bench.core.records import Column
 from bench.core.stats.intervals import fraction_interval
 from bench.core.stats.ranks import ranks, smallest_resolvable_gap
 from bench.core.stats.seeds import variance_components
-from bench.files import safe_name
 from bench.reports import claims
 from bench.reports.board import OWN, Board, BoardColumn, Cell, Pair, Row
 from bench.reports.examples import Run, columns_of, load, numbers, pictures, renamed, stack
-from bench.store import Store
+from bench.store.store import Store
 
 RANKED_BY = ("autoattack_l2", "pgd_l2")  # at the suite's primary_eps; the first that was run
 _NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"

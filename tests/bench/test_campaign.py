@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.packing import LISTING
-from bench.standing import TRANSFER, standing
-from bench.unpacking import unpack
+from bench.store.pack import LISTING
+from bench.store.status import TRANSFER, run_status
+from bench.store.unpack import unpack
 from benchmarks.campaign import Piece, command_of, pack_what_fits, parser, summary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,7 +113,7 @@ def test_a_piece_goes_on_from_the_pack_alone_and_ends_where_one_run_ends(half, t
 def test_what_travels_shrinks_to_what_is_needed_and_what_fits(half, tmp_path):
     suite, out = half
     weights = {p.stem: p.stat().st_size for p in (out / "weights").glob("*.safetensors")}
-    needed = {r.weights for r in standing(out).rows if r.needs_weights}
+    needed = {r.weights for r in run_status(out).rows if r.needs_weights}
     assert len(weights) == 2
     assert len(needed) == 1
     everything = pack_what_fits(out, arguments(suite, tmp_path / "a"), complete=False)
@@ -149,7 +149,7 @@ def test_a_training_that_cannot_end_in_time_is_given_up_at_once(half, tmp_path):
     narrow = {"train_limit": 400, "epochs": 100_000, "defenses": ("standard",)}
     result = run(Options(suite=str(suite), out=out, quiet=True, narrow=narrow, time_limit=600, whole_trainings=True))
     assert result.code == 75
-    assert not standing(out).done
+    assert not run_status(out).done
 
 
 def test_a_damaged_pack_stops_a_piece_and_is_left_alone(half, tmp_path):

@@ -6,12 +6,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.compact import LEFT_OUT
 from bench.core.errors import EnvironmentProblem, StoreError
-from bench.packing import Limits, TooLarge, pack
-from bench.standing import TRANSFER, standing
-from bench.store import Store
-from bench.unpacking import unpack
+from bench.store.compact import LEFT_OUT
+from bench.store.pack import Limits, TooLarge, pack
+from bench.store.status import TRANSFER, run_status
+from bench.store.store import Store
+from bench.store.unpack import unpack
 
 EVALUATIONS = """
 [evaluations.accuracy]
@@ -143,7 +143,7 @@ def test_without_pictures_the_transfer_is_left_out_and_never_made_up(half, suite
     assert result.code == 0
     with Store.open(half) as store:
         assert max(len(store.images(c.id).get("index", ())) for c in store.cells("evaluation")) > 12
-    left = {r.label: r.unfinished for r in standing(tmp_path / "back").rows}
+    left = {r.label: r.unfinished for r in run_status(tmp_path / "back").rows}
     # standard is tried on lcnn's examples, which are all there; lcnn would be on standard's, of which some are not.
     assert left == {"standard seed 0": (), "lcnn seed 0": (TRANSFER,)}
     table = pd.read_parquet(tmp_path / "back" / "examples.parquet").set_index("defense")
@@ -155,7 +155,7 @@ def test_unfinished_evaluations_without_weights_train_anew(half, suite, tmp_path
     unpack(tmp_path / "pack", tmp_path / "back")
     assert run(suite, tmp_path / "back", defenses=("standard",), evaluations=("curvature",), limit=4).code == 0
     assert len(list((tmp_path / "back" / "weights").glob("*.safetensors"))) == 1
-    assert standing(tmp_path / "back").done == 2
+    assert run_status(tmp_path / "back").done == 2
 
 
 def test_a_run_that_is_in_use_is_packed_as_it_stands(half, tmp_path):
@@ -184,7 +184,7 @@ def test_latest_leaves_other_cells_behind(half, tmp_path):
         unpack(tmp_path / name, tmp_path / f"{name}-back")
         with Store.open(tmp_path / f"{name}-back") as store:
             assert (store.cell("b" * 64) is not None) is there
-        assert standing(tmp_path / f"{name}-back").done == 3
+        assert run_status(tmp_path / f"{name}-back").done == 3
 
 
 # Limits

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import bench
-from bench.store import Store
+from bench.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 EVALUATIONS = """

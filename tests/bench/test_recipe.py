@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from bench.core.records import PAPER, Defense, Recipe
 from bench.data.split import Split
-from bench.store import Store
+from bench.store.store import Store
 from bench.train import Diverged, TrainJob, learning_rate, train
 from bench.training.batches import Batches, crop_flip
 

@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 
 from bench.core.errors import EnvironmentProblem, IntegrityError, StoreError
-from bench.store import LeaseLost, Store
+from bench.store.records import LeaseLost
+from bench.store.store import Store
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_a_worker_that_lost_its_lease_cannot_commit(store):
 
 def test_the_lease_of_a_dead_process_is_taken_over(store):
     code = (
-        "import os, sys\nfrom bench.store import Store\n"
+        "import os, sys\nfrom bench.store.store import Store\n"
         f"s = Store.open({str(store.out)!r})\nassert s.claim('c', 'train', {{}})\nos.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
@@ -102,7 +103,7 @@ def test_twenty_processes_starting_together_share_the_cells(store):
     """One script forks twenty workers on a folder without a store; every cell is computed by exactly one of them."""
     out = store.out.parent / "fresh"
     code = (
-        "import os\nfrom bench.store import Store\n"
+        "import os\nfrom bench.store.store import Store\n"
         "children = []\n"
         "for i in range(20):\n"
         "    pid = os.fork()\n"
@@ -123,7 +124,7 @@ def test_twenty_processes_starting_together_share_the_cells(store):
 def test_what_put_chunk_returned_from_survives_kill_nine(store):
     """A writer is killed at random instants; every chunk that it acknowledged must be there and whole."""
     code = (
-        "import numpy as np, pandas as pd\nfrom bench.store import Store\n"
+        "import numpy as np, pandas as pd\nfrom bench.store.store import Store\n"
         f"s = Store.open({str(store.out)!r})\nlease = s.claim('c', 'evaluation', {{}})\nn = len(s.chunk_info('c'))\n"
         "while True:\n"
         "    s.put_chunk(lease, n, pd.DataFrame({'index': np.arange(100), 'v': np.full(100, float(n))}), None, {})\n"
@@ -202,7 +203,7 @@ def test_a_reader_waits_for_the_process_that_is_creating_the_store(tmp_path):
 
 
 def test_an_empty_file_is_no_store(tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.store.CREATION_SECONDS", 0.2)
+    monkeypatch.setattr("bench.store.store.CREATION_SECONDS", 0.2)
     (tmp_path / "bench.db").touch()
     with pytest.raises(StoreError, match="expected a store of bench"):
         Store.open(tmp_path)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from bench.core.errors import IntegrityError, SecurityRefusal, UsageError
-from bench.packing import LISTING, Limits, pack
-from bench.unpacking import unpack
+from bench.store.pack import LISTING, Limits, pack
+from bench.store.unpack import unpack
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from bench.core.records import Column
-from bench.store import Lease, Store
+from bench.store.records import Lease
+from bench.store.store import Store
 
 EPS = (0.05, 0.1, 0.5)
 DEFENSES = {"standard": 0.2, "lcnn": 0.24, "gradreg": 0.5, "lcnn:lambda_beta=0.01": 0.26}  # typical breaking distance

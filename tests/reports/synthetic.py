@@ -18,7 +18,7 @@ import pandas as pd
 from bench.core.records import Column
 from bench.reports.board import Board
 from bench.reports.tables import build
-from bench.store import Store
+from bench.store.store import Store
 
 EPS = (0.05, 0.1, 0.15, 0.2, 0.5)
 RADII = (0.001, 0.003, 0.01, 0.03, 0.1)

@@ -18,12 +18,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from bench import files
+from bench.core import files
 from bench.reports import exports, robustbench, write
 from bench.reports.board import Board
 from bench.reports.tables import build
 from bench.reports.terminal import board_table
-from bench.store import Store
+from bench.store.store import Store
 
 CONTRACT = [
     "rank", "rank_low", "rank_high", "defense", "seeds", "n",

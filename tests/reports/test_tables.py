@@ -14,7 +14,7 @@ from bench.core.errors import StoreError
 from bench.core.stats.intervals import clopper_pearson, wilson
 from bench.reports.board import Board, Row
 from bench.reports.tables import build
-from bench.store import Store
+from bench.store.store import Store
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bench import __version__, files, reports
-from bench.compact import compact
+from bench import __version__, reports
+from bench.core import files, hashing
 from bench.core.errors import UsageError
-from bench.standing import Standing, standing
-from bench.store import NAME
+from bench.store.compact import compact
+from bench.store.status import RunStatus, run_status
+from bench.store.store import NAME
 
 FORMAT = 1
 LISTING = "pack.json"
@@ -59,7 +60,7 @@ class Packed:
 
     folder: Path
     sizes: dict[str, int]
-    standing: Standing
+    standing: RunStatus
     weights: int
 
 
@@ -99,7 +100,7 @@ def pack(
         compact(out, folder, pictures=pictures, latest=latest)
         if board:
             reports.write(folder)  # of exactly what is packed
-        now = standing(folder)
+        now = run_status(folder)
         chosen = _weights(out, now, weights)
         _refuse_early(chosen, limits)
         archives = {"store.zip": _zip(ready / "store.zip", folder, [NAME])}
@@ -124,7 +125,7 @@ def _exports(folder: Path) -> list[str]:
     return [name for name in EXPORTS if (folder / name).is_file()] + info
 
 
-def _weights(out: Path, now: Standing, which: Weights) -> list[Path]:
+def _weights(out: Path, now: RunStatus, which: Weights) -> list[Path]:
     """Return the weights' files that are to be packed and are there, in the order of their names."""
     rows = [r for r in now.rows if r.weights and (which == "all" or (which == "needed" and r.needs_weights))]
     paths = {out / "weights" / f"{r.weights}.safetensors" for r in rows}
@@ -153,8 +154,8 @@ def _zip(path: Path, folder: Path, names: Iterable[str]) -> dict[str, object]:
             entry.file_size = source.stat().st_size
             with source.open("rb") as stream, archive.open(entry, "w") as target:
                 shutil.copyfileobj(stream, target, 1 << 20)
-            members[name] = {"bytes": entry.file_size, "sha256": files.sha256(source)}
-    return {"bytes": path.stat().st_size, "sha256": files.sha256(path), "members": members}
+            members[name] = {"bytes": entry.file_size, "sha256": hashing.sha256(source)}
+    return {"bytes": path.stat().st_size, "sha256": hashing.sha256(path), "members": members}
 
 
 def _split(path: Path, most: int) -> list[str]:
@@ -170,7 +171,7 @@ def _split(path: Path, most: int) -> list[str]:
     return names
 
 
-def _listing(ready: Path, archives: dict[str, dict[str, object]], now: Standing) -> str:
+def _listing(ready: Path, archives: dict[str, dict[str, object]], now: RunStatus) -> str:
     listed = {
         p.name: {"bytes": p.stat().st_size, "sha256": hashlib.sha256(p.read_bytes()).hexdigest()}
         for p in sorted(ready.iterdir())

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.store import CellRecord, Store
+from bench.store.records import CellRecord
+from bench.store.store import Store
 
 TRANSFER = "transfer_l2"  # the evaluation that comes last, when every row has been attacked
 TRAINING = "train"
@@ -37,7 +38,7 @@ class RowStanding:
 
 
 @dataclass(frozen=True)
-class Standing:
+class RunStatus:
     """How far the last plan of a folder has come.
 
     Attributes:
@@ -60,7 +61,7 @@ class Standing:
         return self.total - sum(len(row.unfinished) for row in self.rows)
 
 
-def standing(out: str | Path) -> Standing:
+def run_status(out: str | Path) -> RunStatus:
     """Read how far the last plan of a result folder has come.
 
     Raises:
@@ -72,7 +73,7 @@ def standing(out: str | Path) -> Standing:
         rows = tuple(_row(store, plan, entry) for entry in plan["rows"])
         chunks = sum(len(store.chunk_info(cell.id)) for cell in store.cells("evaluation"))
     total = len(plan["rows"]) * (1 + len(plan["evaluations"]))
-    return Standing(plan["suite"]["name"], plan["data"]["name"], rows, total, chunks)
+    return RunStatus(plan["suite"]["name"], plan["data"]["name"], rows, total, chunks)
 
 
 def _row(store: Store, plan: dict[str, Any], entry: dict[str, Any]) -> RowStanding:

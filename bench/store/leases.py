@@ -13,7 +13,7 @@ from typing import Any
 STALE_SECONDS = 120.0  # a holder on another host counts as dead after this long without a heartbeat
 
 
-def me() -> dict[str, Any]:
+def process_id() -> dict[str, Any]:
     """Return who this process is."""
     return {"host": socket.gethostname(), "pid": os.getpid(), "start": _start_time(os.getpid())}
 
@@ -29,7 +29,7 @@ def _start_time(pid: int) -> str:
     return ""
 
 
-def alive(owner: str | None, heartbeat: float | None) -> bool:
+def is_alive(owner: str | None, heartbeat: float | None) -> bool:
     """Tell whether the holder of a lease lives: on this host by its process, elsewhere by its heartbeat."""
     if not owner:
         return False

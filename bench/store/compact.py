@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from bench import files
+from bench.core import hashing
 from bench.core.errors import IntegrityError, SecurityRefusal, StoreError
-from bench.database import translated
 from bench.reports.examples import PICTURES
-from bench.store import NAME, Store
+from bench.store import serialise
+from bench.store.sqlite import translated
+from bench.store.store import NAME, Store
 
 LEFT_OUT = "left_out"  # in a train cell's info: its weights are not here; in a chunk's: so many pictures are not
 _TABLES = {"meta", "cells", "chunks", "epochs", "plans", "bindings", "sqlite_sequence"}
@@ -79,7 +80,7 @@ def _copy_cells(source: sqlite3.Connection, copy: sqlite3.Connection, plan: dict
         state = "pending" if status == "running" else status
         copy.execute(
             "INSERT INTO cells (id, kind, spec, status, seconds, error, info) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (cell, kind, spec, state, seconds, error, files.dump_json(facts)),
+            (cell, kind, spec, state, seconds, error, serialise.dump_json(facts)),
         )
         kept.append(cell)
     return kept
@@ -91,14 +92,14 @@ def _copy_chunks(source: sqlite3.Connection, copy: sqlite3.Connection, cell: str
     sql = "SELECT number, data, sha256, images, images_sha256, info FROM chunks WHERE cell=? ORDER BY number"
     for number, data, sha, images, images_sha, info in source.execute(sql, (cell,)):
         if images is not None and shown is not None:
-            arrays = files.unpack_arrays(images)
+            arrays = serialise.unpack_arrays(images)
             keep = np.isin(arrays["index"], shown)
             if not keep.all():
                 facts = json.loads(info)
                 facts[LEFT_OUT] = facts.get(LEFT_OUT, 0) + int((~keep).sum())
-                info = files.dump_json(facts)
-                images = files.pack_arrays({k: v[keep] for k, v in arrays.items()}) if keep.any() else None
-                images_sha = None if images is None else files.sha256_of(images)
+                info = serialise.dump_json(facts)
+                images = serialise.pack_arrays({k: v[keep] for k, v in arrays.items()}) if keep.any() else None
+                images_sha = None if images is None else hashing.sha256_of(images)
         row = (cell, number, data, sha, images, images_sha, info)
         copy.execute("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
@@ -108,12 +109,12 @@ def _shown(source: sqlite3.Connection, cell: str) -> np.ndarray:
     index, distance = [np.zeros(0, dtype=int)], [np.zeros(0)]
     sql = "SELECT images, images_sha256 FROM chunks WHERE cell=? AND images IS NOT NULL ORDER BY number"
     for images, sha in source.execute(sql, (cell,)):
-        if files.sha256_of(images) != sha:
+        if hashing.sha256_of(images) != sha:
             raise IntegrityError(
-                f"cell {cell[:12]}: expected pictures with SHA-256 {sha[:12]}, got {files.sha256_of(images)[:12]}. "
+                f"cell {cell[:12]}: expected pictures with SHA-256 {sha[:12]}, got {hashing.sha256_of(images)[:12]}. "
                 "The store was changed outside bench: restore it, or delete the folder and run again."
             )
-        arrays = files.unpack_arrays(images)
+        arrays = serialise.unpack_arrays(images)
         delta = (arrays["adversarial"] - arrays["clean"]).reshape(len(arrays["index"]), -1)
         index.append(arrays["index"])
         distance.append(np.linalg.norm(delta.astype("float64"), axis=1))
@@ -153,6 +154,6 @@ def mark_left_out(folder: Path, weights: set[str]) -> int:
             info = json.loads(text)
             if info.get("weights") not in weights:
                 missing += 1
-                db.execute("UPDATE cells SET info=? WHERE id=?", (files.dump_json(info | {LEFT_OUT: True}), cell))
+                db.execute("UPDATE cells SET info=? WHERE id=?", (serialise.dump_json(info | {LEFT_OUT: True}), cell))
         db.execute("COMMIT")
     return missing

@@ -18,12 +18,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bench import files, reports
-from bench.compact import check_foreign, mark_left_out
+from bench import reports
+from bench.core import files, hashing
 from bench.core.errors import EnvironmentProblem, IntegrityError, SecurityRefusal, UsageError
-from bench.packing import ARCHIVES, EXPORTS, FORMAT, LISTING, is_part
-from bench.standing import Standing, standing
-from bench.store import NAME
+from bench.store.compact import check_foreign, mark_left_out
+from bench.store.pack import ARCHIVES, EXPORTS, FORMAT, LISTING, is_part
+from bench.store.status import RunStatus, run_status
+from bench.store.store import NAME
 
 MOST = 4_000_000_000  # bytes that a pack may unfold to; its files hold at most 120 MB, so more is a bomb
 _WEIGHTS = re.compile(r"weights/[0-9a-f]{64}\.safetensors")
@@ -58,7 +59,7 @@ class Unpacked:
     """What was unpacked: where, how far the run is, and how many models' weights are there and are not."""
 
     out: Path
-    standing: Standing
+    standing: RunStatus
     weights: int
     missing: int
 
@@ -96,7 +97,7 @@ def unpack(folder: str | Path, out: str | Path, *, board: bool = True) -> Unpack
             reports.write(found)  # a store that cannot be read is found out before anything is put in place
         for path in sorted(found.iterdir(), key=lambda p: p.name == NAME):  # the store comes last
             path.replace(out / path.name)
-    return Unpacked(out, standing(out), len(weights), missing)
+    return Unpacked(out, run_status(out), len(weights), missing)
 
 
 def _read_listing(folder: Path) -> _Listing:
@@ -158,10 +159,10 @@ def _check_file(folder: Path, name: str, piece: _Piece) -> None:
     path = folder / name
     if not path.is_file():
         raise IntegrityError(f"{path}: expected a part of the pack, found none. Fetch the pack again, all of it.")
-    if path.stat().st_size != piece.bytes or files.sha256(path) != piece.sha256:
+    if path.stat().st_size != piece.bytes or hashing.sha256(path) != piece.sha256:
         raise IntegrityError(
             f"{path}: expected {piece.bytes} bytes with SHA-256 {piece.sha256[:12]}, got {path.stat().st_size} bytes "
-            f"with {files.sha256(path)[:12]}. Fetch the pack again."
+            f"with {hashing.sha256(path)[:12]}. Fetch the pack again."
         )
 
 

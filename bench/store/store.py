@@ -13,7 +13,6 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from bench import files
-from bench.core.errors import EnvironmentProblem, IntegrityError, LockedError, StoreError
-from bench.database import connect, translated
-from bench.owners import alive, me
+from bench.core import files
+from bench.core.errors import EnvironmentProblem, IntegrityError, StoreError
+from bench.store import serialise
+from bench.store.leases import is_alive, process_id
+from bench.store.records import CellRecord, Lease, LeaseLost, cell_record
+from bench.store.sqlite import connect, translated
 
 FORMAT = 1
 NAME = "bench.db"
@@ -45,38 +46,6 @@ CREATE TABLE IF NOT EXISTS bindings (
     plan INTEGER NOT NULL, row INTEGER NOT NULL, evaluation TEXT NOT NULL, cell TEXT NOT NULL,
     PRIMARY KEY (plan, row, evaluation));
 """
-
-
-@dataclass(frozen=True, slots=True)
-class CellRecord:
-    """What the store knows of a cell; `error` is the cause of a failure, `info` its counts and hashes."""
-
-    id: str
-    kind: str
-    status: str
-    seconds: float | None
-    error: str | None
-    info: dict[str, Any]
-    spec: dict[str, Any]
-
-
-def _record(
-    cell: str, kind: str, status: str, seconds: float | None, error: str | None, info: str, spec: str
-) -> CellRecord:
-    """Return a row of the table `cells`."""
-    return CellRecord(cell, kind, status, seconds, error, json.loads(info), json.loads(spec))
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The right to write one cell, until somebody else's generation is higher."""
-
-    cell: str
-    generation: int
-
-
-class LeaseLost(LockedError):
-    """Another worker has taken the cell over; what this one computed is dropped."""
 
 
 class Store:
@@ -173,16 +142,16 @@ class Store:
             if row is None:
                 db.execute(
                     "INSERT INTO cells (id, kind, spec, status) VALUES (?, ?, ?, 'pending')",
-                    (cell, kind, files.dump_json(spec)),
+                    (cell, kind, serialise.dump_json(spec)),
                 )
                 generation = 0
             else:
                 status, generation, owner, heartbeat = row
-                if status == "done" or (status == "running" and alive(owner, heartbeat)):
+                if status == "done" or (status == "running" and is_alive(owner, heartbeat)):
                     return None
             db.execute(
                 "UPDATE cells SET status='running', error=NULL, generation=?, owner=?, heartbeat=? WHERE id=?",
-                (generation + 1, files.dump_json(me()), time.time(), cell),
+                (generation + 1, serialise.dump_json(process_id()), time.time(), cell),
             )
             return Lease(cell, generation + 1)
 
@@ -224,8 +193,8 @@ class Store:
         info: dict[str, Any],
     ) -> None:
         """Store one chunk of an evaluation cell; when this returns it is on disk."""
-        data = files.pack_table(table)
-        pictures = files.pack_arrays(images) if images else None
+        data = serialise.pack_table(table)
+        pictures = serialise.pack_arrays(images) if images else None
         with self._transaction() as db:
             self._require(db, lease)
             db.execute(
@@ -237,7 +206,7 @@ class Store:
                     _sha(data),
                     pictures,
                     _sha(pictures) if pictures else None,
-                    files.dump_json(info),
+                    serialise.dump_json(info),
                 ),
             )
             db.execute("UPDATE cells SET heartbeat=? WHERE id=?", (time.time(), lease.cell))
@@ -247,7 +216,8 @@ class Store:
         with self._transaction() as db:
             self._require(db, lease)
             db.execute(
-                "INSERT OR REPLACE INTO epochs VALUES (?, ?, ?)", (lease.cell, record["epoch"], files.dump_json(record))
+                "INSERT OR REPLACE INTO epochs VALUES (?, ?, ?)",
+                (lease.cell, record["epoch"], serialise.dump_json(record)),
             )
             db.execute("UPDATE cells SET heartbeat=? WHERE id=?", (time.time(), lease.cell))
 
@@ -264,13 +234,13 @@ class Store:
             self._require(db, lease)
             db.execute(
                 "UPDATE cells SET status=?, error=?, info=?, seconds=?, owner=NULL WHERE id=?",
-                (status, error, files.dump_json(info), info.get("seconds"), lease.cell),
+                (status, error, serialise.dump_json(info), info.get("seconds"), lease.cell),
             )
 
     def put_plan(self, plan: dict[str, Any]) -> int:
         """Store the plan of a command and return its number; the board shows the last one."""
         with self._transaction() as db:
-            text = files.dump_json(plan, sort=False)  # the suite's order of evaluations and columns is the board's
+            text = serialise.dump_json(plan, sort=False)  # the suite's order of evaluations and columns is the board's
             return int(db.execute("INSERT INTO plans (plan) VALUES (?)", (text,)).lastrowid or 0)
 
     def bind(self, plan: int, row: int, evaluation: str, cell: str) -> None:
@@ -289,19 +259,19 @@ class Store:
         rows = self._query("SELECT id, kind, status, seconds, error, info, spec FROM cells WHERE id=?", cell)
         if not rows:
             return None
-        return _record(*rows[0])
+        return cell_record(*rows[0])
 
     def cells(self, kind: str) -> list[CellRecord]:
         """Return all cells of a kind ("train" or "evaluation")."""
         rows = self._query(
             "SELECT id, kind, status, seconds, error, info, spec FROM cells WHERE kind=? ORDER BY rowid", kind
         )
-        return [_record(*row) for row in rows]
+        return [cell_record(*row) for row in rows]
 
     def holder(self, cell: str) -> str | None:
         """Return who works on a cell now ("host, process n"), None if nobody does."""
         rows = self._query("SELECT status, owner, heartbeat FROM cells WHERE id=?", cell)
-        if not rows or rows[0][0] != "running" or not alive(rows[0][1], rows[0][2]):
+        if not rows or rows[0][0] != "running" or not is_alive(rows[0][1], rows[0][2]):
             return None
         owner = json.loads(rows[0][1])
         return f"{owner['host']}, process {owner['pid']}"
@@ -343,7 +313,7 @@ class Store:
         sql = "SELECT number, images, images_sha256 FROM chunks WHERE cell=? AND images IS NOT NULL ORDER BY number"
         for number, data, sha in self._query(sql, cell):
             _verify(data, sha, f"{self.out / NAME}: pictures of chunk {number} of cell {cell[:12]}")
-            parts.append(files.unpack_arrays(data))
+            parts.append(serialise.unpack_arrays(data))
         return {key: np.concatenate([p[key] for p in parts]) for key in parts[0]} if parts else {}
 
     def log(self, cell: str) -> list[dict[str, Any]]:
