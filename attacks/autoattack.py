@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from torch import Tensor, nn
 
-from bench.attacks import _folding, _geometry, _model
 from bench.attacks.apgd import apgd
+from bench.attacks.core import balls, folding, frozen, search
 from bench.attacks.fab import fab
 from bench.attacks.square import square
 
@@ -58,9 +58,9 @@ def autoattack(
         ValueError: unknown norm or version.
         FloatingPointError: NaN or infinity in logits or gradients.
     """
-    _geometry.check_norm("autoattack", norm)
-    with _model.quiet(model):
-        best, fast = _model.Best("autoattack", model, x, y), _folding.folded(model, x, steps + queries)
+    balls.check_norm("autoattack", norm)
+    with frozen.frozen_eval(model):
+        best, fast = search.Best("autoattack", model, x, y), folding.fold_constants(model, x, steps + queries)
         stages = _stages(version, best.logits.shape[1], steps, targets, queries, draws)
         by = ["clean" if wrong else "" for wrong in (best.margin > 0).tolist()]
         for name, attack in stages.items():
@@ -69,7 +69,7 @@ def autoattack(
                 break
             before = best.margin[rows]
             point = attack(fast, x[rows], y[rows], eps=eps, norm=norm, seed=seed)
-            margin = best.see(rows, point, _model.predict(model, point))
+            margin = best.see(rows, point, search.predict(model, point))
             for row, won in zip(rows.tolist(), ((margin > before) & (margin > 0)).tolist(), strict=True):
                 by[row] = name if won else by[row]
     if trace is not None:

@@ -7,8 +7,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import _folding, _geometry, _model, randomness
 from bench.attacks.apgd import apgd
+from bench.attacks.core import balls, folding, frozen, randomness, search
 from bench.attacks.peers import pyautoattack
 
 SOURCE: Final = "Croce and Hein 2020 (both stages); the sampled audit is ours"
@@ -55,11 +55,11 @@ def autoattack_audited(
         ValueError: unknown norm, or a sample outside [0, 1].
         FloatingPointError: NaN or infinity in logits or gradients.
     """
-    _geometry.check_norm("autoattack_audited", norm)
+    balls.check_norm("autoattack_audited", norm)
     if not 0 <= sample <= 1:
         raise ValueError(f"autoattack_audited: expected a sample between 0 and 1, got {sample}. Give a share.")
-    with _model.quiet(model):
-        best, fast = _model.Best("autoattack_audited", model, x, y), _folding.folded(model, x, steps)
+    with frozen.frozen_eval(model):
+        best, fast = search.Best("autoattack_audited", model, x, y), folding.fold_constants(model, x, steps)
         by = ["clean" if wrong else "" for wrong in (best.margin > 0).tolist()]
         for name, settings in {
             "apgd-ce": {"loss": "ce", "steps": steps // 2},
@@ -81,10 +81,10 @@ def autoattack_audited(
     return best.result()
 
 
-def _note(best: _model.Best, by: list[str], rows: Tensor, point: Tensor, stages: list[str], model: nn.Module) -> None:
+def _note(best: search.Best, by: list[str], rows: Tensor, point: Tensor, stages: list[str], model: nn.Module) -> None:
     """Show `best` a stage's points and write down which examples the stage broke."""
     before = best.margin[rows]
-    margin = best.see(rows, point, _model.predict(model, point))
+    margin = best.see(rows, point, search.predict(model, point))
     won = torch.logical_and(margin > before, margin > 0)
     for row, stage, is_won in zip(rows.tolist(), stages, won.tolist(), strict=True):
         by[row] = stage if is_won else by[row]

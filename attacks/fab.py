@@ -8,8 +8,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import _folding, _geometry, _model
-from bench.attacks.apgd import ROWS, lockstep
+from bench.attacks.core import balls, folding, frozen, losses, search
+from bench.attacks.core.lockstep import MAX_POINTS, lockstep
 
 SOURCE: Final = "Croce and Hein 2020, 'Minimally distorted Adversarial Examples with a Fast Adaptive Boundary Attack'"
 VERSION: Final = 1
@@ -52,15 +52,15 @@ def fab(
         ValueError: unknown norm.
         FloatingPointError: NaN or infinity in logits or gradients.
     """
-    _geometry.check_norm("fab", norm)
+    balls.check_norm("fab", norm)
     near = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
-    with _model.quiet(model):
-        model = _folding.folded(model, x, steps)
-        best = _model.Best("fab", model, x, y)
+    with frozen.frozen_eval(model):
+        model = folding.fold_constants(model, x, steps)
+        best = search.Best("fab", model, x, y)
         near[best.margin > 0] = 0
         goals = best.logits.scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)
         for group in lockstep(min(targets, best.logits.shape[1] - 1)):
-            for rows in best.parts(ROWS // len(group)):
+            for rows in best.parts(MAX_POINTS // len(group)):
                 _walk(model, x, y, rows, goals[:, group], best, near, steps, eps, norm, alpha_max, eta, beta)
     if trace is not None:
         trace.update(margin=best.margin, nearest=near)
@@ -68,31 +68,31 @@ def fab(
 
 
 def _walk(
-    model: nn.Module, x: Tensor, y: Tensor, rows: Tensor, goals: Tensor, best: _model.Best, near: Tensor,
+    model: nn.Module, x: Tensor, y: Tensor, rows: Tensor, goals: Tensor, best: search.Best, near: Tensor,
     steps: int, eps: float, norm: str, alpha_max: float, eta: float, beta: float,
 ) -> None:  # fmt: skip
     """Walk from x towards each goal (B, T), the T walks of an example side by side, telling `best` what is met."""
-    every, targets = _model.check_interval(x), goals.shape[1]
+    every, targets = search.check_interval(x), goals.shape[1]
     spread = rows.repeat_interleave(targets)  # one row per example and target
     x0, point, truth, goal = x[spread], x[spread], y[spread], goals[rows].flatten()
     for step in range(steps):
-        logits, gap, slope = _model.gradient(model, point, partial(_gap, y=truth, goal=goal))
+        logits, gap, slope = search.gradient(model, point, partial(_gap, y=truth, goal=goal))
         best.note(rows, slope.reshape(len(rows), -1))
         w = slope.flatten(1)
         offset = (w * point.flatten(1)).sum(1) - gap
         twice = torch.cat([point, x0]).flatten(1)
         move = to_hyperplane(twice, torch.cat([w, w]), torch.cat([offset, offset]), norm)
-        size = _geometry.size(move, norm).clamp_min(1e-8)
+        size = balls.size(move, norm).clamp_min(1e-8)
         alpha = (size[: len(w)] / (size[: len(w)] + size[len(w) :])).clamp_max(alpha_max)
         first, second = (part.reshape(point.shape) for part in (twice + eta * move).chunk(2))
-        point = torch.lerp(first, second, _geometry.per_example(alpha, point)).clamp_(0, 1)
+        point = torch.lerp(first, second, balls.per_example(alpha, point)).clamp_(0, 1)
 
-        logits = _model.predict(model, point)
-        margin = _model.margin_loss(logits, truth)
-        distance = _geometry.size(point - x0, norm)
+        logits = search.predict(model, point)
+        margin = losses.margin_loss(logits, truth)
+        distance = balls.size(point - x0, norm)
         wrong = margin > 0
         _tell(best, near, rows, point, logits, torch.where(wrong, distance, torch.inf), margin, eps)
-        point = torch.where(_geometry.per_example(wrong, point), torch.lerp(x0, point, beta), point)
+        point = torch.where(balls.per_example(wrong, point), torch.lerp(x0, point, beta), point)
 
         if step % every == every - 1:
             keep = ~best.stopped[rows]
@@ -109,7 +109,7 @@ def _gap(logits: Tensor, y: Tensor, goal: Tensor) -> Tensor:
 
 
 def _tell(
-    best: _model.Best, near: Tensor, rows: Tensor, point: Tensor, logits: Tensor, distance: Tensor, margin: Tensor,
+    best: search.Best, near: Tensor, rows: Tensor, point: Tensor, logits: Tensor, distance: Tensor, margin: Tensor,
     eps: float,
 ) -> None:  # fmt: skip
     """Show `best` the worst point inside the ball of each example's targets, and `near` the smallest distance."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import _geometry, _model
+from bench.attacks.core import balls, frozen, losses, search
 
 SOURCE: Final = "Goodfellow, Shlens, Szegedy 2015, section 4"
 VERSION: Final = 1
@@ -35,12 +35,12 @@ def fgsm(
         ValueError: unknown norm.
         FloatingPointError: NaN or infinity in logits or gradients.
     """
-    _geometry.check_norm("fgsm", norm)
-    with _model.quiet(model):
-        logits, _, slope = _model.gradient(model, x, lambda z: _model.log_odds_loss(z, y))
+    balls.check_norm("fgsm", norm)
+    with frozen.frozen_eval(model):
+        logits, _, slope = search.gradient(model, x, lambda z: losses.log_odds_loss(z, y))
     if not (logits.isfinite().all() and slope.isfinite().all()):
         raise FloatingPointError("fgsm: expected finite logits and gradients, got NaN or infinity. Mend the model.")
-    direction = _geometry.ascent(slope, norm)
+    direction = balls.ascent(slope, norm)
     if trace is not None:
         trace["zero_gradient"] = (direction.flatten(1) == 0).all(1).to(torch.long)
-    return _geometry.into(x, x + eps * direction, eps, norm)
+    return balls.into(x, x + eps * direction, eps, norm)

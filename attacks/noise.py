@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from torch import Tensor, nn
 
-from bench.attacks import _geometry, _model, randomness
+from bench.attacks.core import balls, frozen, randomness, search
 
 SOURCE: Final = "Carlini et al. 2019, 'On Evaluating Adversarial Robustness', section 4.3 (brute-force check)"
 VERSION: Final = 1
@@ -35,17 +35,17 @@ def noise(
         ValueError: unknown norm.
         FloatingPointError: NaN or infinity in logits.
     """
-    _geometry.check_norm("noise", norm)
-    keys, every = randomness.example_keys(x, seed), _model.check_interval(x)
-    with _model.quiet(model):
-        best = _model.Best("noise", model, x, y)
+    balls.check_norm("noise", norm)
+    keys, every = randomness.example_keys(x, seed), search.check_interval(x)
+    with frozen.frozen_eval(model):
+        best = search.Best("noise", model, x, y)
         rows = best.open()
         for draw in range(draws):
             if not len(rows):
                 break
-            kind = _geometry.sphere_perturbation if draw % 2 else _geometry.random_perturbation
-            point = _geometry.into(x[rows], x[rows] + kind(x[rows], keys[rows], draw, eps, norm), eps, norm)
-            best.see(rows, point, _model.predict(model, point))
+            kind = balls.sphere_perturbation if draw % 2 else balls.random_perturbation
+            point = balls.into(x[rows], x[rows] + kind(x[rows], keys[rows], draw, eps, norm), eps, norm)
+            best.see(rows, point, search.predict(model, point))
             if draw % every == every - 1:
                 rows = rows[~best.stopped[rows]]
     if trace is not None:

@@ -9,14 +9,14 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import _folding, _geometry, _model, randomness
+from bench.attacks.core import balls, folding, frozen, losses, randomness, search
 
 SOURCE: Final = "Madry et al. 2018, section 2.1; margin loss: Carlini and Wagner 2017, section V"
 VERSION: Final = 1
 EXTRA: Final = {"zero_gradient": ("count", "Steps that had no gradient to follow.")}
 LOSSES: Final[dict[str, Callable[..., Tensor]]] = {
-    "ce": _model.log_odds_loss,
-    "margin": _model.margin_loss,
+    "ce": losses.log_odds_loss,
+    "margin": losses.margin_loss,
 }
 
 
@@ -63,42 +63,40 @@ def pgd(
         ValueError: unknown norm or loss.
         FloatingPointError: NaN or infinity in logits or gradients.
     """
-    _geometry.check_norm("pgd", norm)
+    balls.check_norm("pgd", norm)
     unknown = set(losses) - LOSSES.keys()
     if unknown or not losses:
         raise ValueError(f"pgd: expected losses among {sorted(LOSSES)}, got {list(losses)!r}. Name at least one.")
-    keys, every = randomness.example_keys(x, seed), _model.check_interval(x)
+    keys, every = randomness.example_keys(x, seed), search.check_interval(x)
     runs = [LOSSES[name] for name in losses for _ in range(restarts)]
     zero = torch.zeros(len(x), dtype=torch.long, device=x.device)
     last = x.clone()
     path = torch.full((len(runs), steps + 1, len(x)), torch.nan, dtype=x.dtype, device=x.device)
 
-    with _model.quiet(model):
-        model = _folding.folded(model, x, steps * len(runs))
-        best = _model.Best("pgd", model, x, y)
+    with frozen.frozen_eval(model):
+        model = folding.fold_constants(model, x, steps * len(runs))
+        best = search.Best("pgd", model, x, y)
         for run, loss in enumerate(runs):
             rows = best.open()
             x0, goal = x[rows], y[rows]
             point = x0
             if random_start:
-                point = _geometry.into(
-                    x0, x0 + _geometry.random_perturbation(x0, keys[rows], run, eps, norm), eps, norm
-                )
+                point = balls.into(x0, x0 + balls.random_perturbation(x0, keys[rows], run, eps, norm), eps, norm)
             for step in range(steps):
                 if not len(rows):
                     break
-                logits, _, slope = _model.gradient(model, point, partial(loss, y=goal))
+                logits, _, slope = search.gradient(model, point, partial(loss, y=goal))
                 path[run, step, rows] = best.see(rows, point, logits)
                 best.note(rows, slope)
-                direction = _geometry.ascent(slope, norm)
+                direction = balls.ascent(slope, norm)
                 zero[rows] += (direction.flatten(1) == 0).all(1)
-                point = _geometry.into(x0, point + relative_step * eps / steps * direction, eps, norm)
+                point = balls.into(x0, point + relative_step * eps / steps * direction, eps, norm)
                 if step % every == every - 1:
                     keep = ~best.stopped[rows]
                     rows, x0, goal, point = rows[keep], x0[keep], goal[keep], point[keep]
             if len(rows):
                 last[rows] = point
-                path[run, steps, rows] = best.see(rows, point, _model.predict(model, point))
+                path[run, steps, rows] = best.see(rows, point, search.predict(model, point))
     if trace is not None:
         trace.update(margin=best.margin, zero_gradient=zero, path=path, last=last)
     return best.result()

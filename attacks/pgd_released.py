@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import _geometry, _model, randomness
+from bench.attacks.core import balls, frozen, randomness, search
 
 SOURCE: Final = "Srinivas et al. 2022, Table 2, as run by the authors' code through cleverhans 4"
 VERSION: Final = 1
@@ -52,27 +52,27 @@ def pgd_released(
         ValueError: unknown norm.
         FloatingPointError: NaN or infinity in logits or gradients.
     """
-    _geometry.check_norm("pgd_released", norm)
+    balls.check_norm("pgd_released", norm)
     keys = randomness.example_keys(x, seed)
     zero = torch.zeros(len(x), dtype=torch.long, device=x.device)
-    radius = _geometry.inner(x, eps, norm)
-    cube = _geometry.random_perturbation(x, keys, STREAM, eps, "linf")
-    point = x + _geometry.project(cube, radius, norm)
+    radius = balls.inner(x, eps, norm)
+    cube = balls.random_perturbation(x, keys, STREAM, eps, "linf")
+    point = x + balls.project(cube, radius, norm)
     finite = torch.ones((), dtype=torch.bool, device=x.device)
-    with _model.quiet(model):
-        guess = _model.predict(model, x).argmax(1)
+    with frozen.frozen_eval(model):
+        guess = search.predict(model, x).argmax(1)
         for _ in range(steps):
-            logits, _, slope = _model.gradient(
+            logits, _, slope = search.gradient(
                 model, point, lambda z: nn.functional.cross_entropy(z, guess, reduction="none") / loss_batch
             )
             finite &= logits.isfinite().all() & slope.isfinite().all()
             zero += (slope.flatten(1) == 0).all(1)
             if norm == "l2":
                 squares = slope.flatten(1).square().sum(1).clamp_min(FLOOR)
-                direction = slope / _geometry.per_example(squares.sqrt(), slope)
+                direction = slope / balls.per_example(squares.sqrt(), slope)
             else:
                 direction = slope.sign()
-            point = x + _geometry.project(point + relative_step * eps * direction - x, radius, norm)
+            point = x + balls.project(point + relative_step * eps * direction - x, radius, norm)
     if not finite:
         raise FloatingPointError(
             "pgd_released: expected finite logits and gradients, got NaN or infinity. Mend the model's forward."

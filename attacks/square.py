@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import _folding, _geometry, _model, randomness
+from bench.attacks.core import balls, folding, frozen, losses, randomness, search
 
 SOURCE: Final = "Andriushchenko et al. 2020, 'Square Attack', algorithms 1-3"
 VERSION: Final = 1
@@ -53,13 +53,13 @@ def square(
         ValueError: unknown norm, or x is not (B, C, H, W).
         FloatingPointError: NaN or infinity in logits.
     """
-    _geometry.check_norm("square", norm)
+    balls.check_norm("square", norm)
     if x.ndim != 4:
         raise ValueError(f"square: expected images (B, C, H, W), got shape {tuple(x.shape)}. Reshape them.")
     keys = randomness.example_keys(x, seed)
-    with _model.quiet(model), torch.no_grad():
-        model = _folding.folded(model, x, queries)
-        best = _model.Best("square", model, x, y)
+    with frozen.frozen_eval(model), torch.no_grad():
+        model = folding.fold_constants(model, x, queries)
+        best = search.Best("square", model, x, y)
         rows = best.open()
         if len(rows):
             _search(model, x, y, rows, keys, best, eps, norm, queries, p)
@@ -69,13 +69,13 @@ def square(
 
 
 def _search(
-    model: nn.Module, x: Tensor, y: Tensor, rows: Tensor, keys: Tensor, best: _model.Best,
+    model: nn.Module, x: Tensor, y: Tensor, rows: Tensor, keys: Tensor, best: search.Best,
     eps: float, norm: str, queries: int, p: float,
 ) -> None:  # fmt: skip
     """Search from the starting pattern; `delta` (n, C, H, W) is the accepted perturbation of the open examples."""
-    every, (channels, height, width) = _model.check_interval(x), x.shape[1:]
-    x0, goal, keys, eps = x[rows], y[rows], keys[rows], _geometry.inner(x, eps, norm)
-    delta = _geometry.into(x0, x0 + (_stripes if norm == "linf" else _tiles)(x0, keys, eps), eps, norm) - x0
+    every, (channels, height, width) = search.check_interval(x), x.shape[1:]
+    x0, goal, keys, eps = x[rows], y[rows], keys[rows], balls.inner(x, eps, norm)
+    delta = balls.into(x0, x0 + (_stripes if norm == "linf" else _tiles)(x0, keys, eps), eps, norm) - x0
     margin = best.see(rows, x0 + delta, model(x0 + delta))
     poison = torch.zeros_like(margin)  # turns NaN or infinite when a margin does: one sum instead of a check a query
     query = 0
@@ -94,13 +94,13 @@ def _search(
                 trial = _move_mass(delta, first, windows.either[i], change, eps)
             point = (x0 + trial).clamp_(0, 1)
             logits = model(point)
-            reached = _model.margin_loss(logits, goal)
+            reached = losses.margin_loss(logits, goal)
             poison = poison + reached
             better = reached > margin
             margin = torch.where(better, reached, margin)
             delta = torch.where(better.view(-1, 1, 1, 1), point - x0, delta)
             if (query + i) % every == every - 1 and bool((margin > 0).any()):
-                keep = margin <= _model.slack(logits)
+                keep = margin <= search.slack(logits)
                 if not keep.all():
                     _settle(model, best, rows[~keep], (x0 + delta)[~keep], poison[~keep])
                     rows, x0, goal, keys = rows[keep], x0[keep], goal[keep], keys[keep]
@@ -111,7 +111,7 @@ def _search(
     _settle(model, best, rows, x0 + delta, poison)
 
 
-def _settle(model: nn.Module, best: _model.Best, rows: Tensor, point: Tensor, poison: Tensor) -> None:
+def _settle(model: nn.Module, best: search.Best, rows: Tensor, point: Tensor, poison: Tensor) -> None:
     """Tell `best` where the search of these examples ended."""
     best.note(rows, poison[:, None])
     best.see(rows, point, model(point))
@@ -223,4 +223,4 @@ def _tiles(x: Tensor, keys: Tensor, eps: float) -> Tensor:
     top, left = (height - down * side) // 2, (width - across * side) // 2
     start = torch.zeros_like(x)
     start[:, :, top : top + down * side, left : left + across * side] = tiled
-    return eps * _geometry.ascent(start, "l2")
+    return eps * balls.ascent(start, "l2")

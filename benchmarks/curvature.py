@@ -28,7 +28,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bench.attacks.randomness import example_keys, normal
+from bench.attacks.core.randomness import example_keys, normal
 from bench.core.records import PAPER, Recipe
 from bench.data.catalog import load
 from bench.data.pixels import to_unit

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from bench.attacks.peers._isolation import checked, isolated, quiet_import
+from bench.attacks.core.isolation import checked, isolated, quiet_import
 
 
 def pgd(

@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.peers._isolation import checked, isolated, quiet_import
+from bench.attacks.core.isolation import checked, isolated, quiet_import
 
 STAGES: Final = {"standard": ("apgd-ce", "apgd-t", "fab-t", "square"), "rand": ("apgd-ce", "apgd-dlr")}
 

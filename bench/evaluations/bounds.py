@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.randomness import example_keys, normal
+from bench.attacks.core.randomness import example_keys, normal
 from bench.core.errors import UsageError
 from bench.evaluations._bound_columns import COLUMNS
 from bench.evaluations._geometry import (

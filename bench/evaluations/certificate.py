@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.randomness import example_keys, normal
+from bench.attacks.core.randomness import example_keys, normal
 from bench.core.records import Column
 from bench.evaluations._geometry import differentiate, logits_of, micro_batch, prepared, pushforward
 from bench.evaluations._graph import Gains, gains, recorded

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.randomness import example_keys, normal, uniform
+from bench.attacks.core.randomness import example_keys, normal, uniform
 from bench.core.errors import UsageError
 from bench.core.records import Column
 from bench.evaluations._geometry import (

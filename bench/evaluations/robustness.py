@@ -16,8 +16,8 @@ from typing import Any, Final, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from bench.attacks._adaptive import joined
-from bench.attacks._precision import tf32
+from bench.attacks.core.adaptive import worst_case_with
+from bench.attacks.core.precision import tf32
 from bench.core.errors import BenchError, UsageError, nearest
 from bench.core.records import RESERVED, Attack, Column
 from bench.models import registry
@@ -326,7 +326,7 @@ def _as_evaluation(entry: Attack, norm: str, peers: tuple[str, ...]) -> Callable
             attack, prefix, extra = peer_attack(entry.name, peer), f"{name}_{peer}", {}
             arguments = _shared(attack, entry, peer, arguments)
         elif getattr(model, "adaptive", None) is not None and _constant(entry, "ADAPTIVE", False):
-            attack = joined(attack, model.adaptive)  # type: ignore[arg-type]
+            attack = worst_case_with(attack, model.adaptive)  # type: ignore[arg-type]
         return robust_columns(
             model, x, y, attack=attack, prefix=prefix, eps=eps, norm=norm, seed=seed, arguments=arguments, extra=extra,
             search=search,

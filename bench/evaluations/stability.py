@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.randomness import example_keys, normal
+from bench.attacks.core.randomness import example_keys, normal
 from bench.core.errors import UsageError
 from bench.core.records import Column
 from bench.evaluations._geometry import DTYPES, Expansion, expand, micro_batch, norms, prepared, unit

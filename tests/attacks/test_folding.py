@@ -5,9 +5,9 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from bench.attacks import _model
-from bench.attacks._folding import folded
 from bench.attacks.autoattack import autoattack
+from bench.attacks.core import frozen, search
+from bench.attacks.core.folding import fold_constants
 from bench.attacks.pgd import pgd
 from bench.measure import counted
 from bench.models import registry
@@ -64,13 +64,13 @@ UNFIT = {
 )  # fmt: skip
 def test_the_folded_network_is_the_model_up_to_rounding(name, backbone, shape):
     model, x = built(name, backbone, shape), torch.rand(20, *shape)
-    with _model.quiet(model):
-        fast = folded(model, x, 100)
+    with frozen.frozen_eval(model):
+        fast = fold_constants(model, x, 100)
         assert fast is not model
         assert not any(isinstance(layer, nn.BatchNorm2d) for layer in fast.modules()), "every norm here can be folded"
         for objective in (lambda z: z.logsumexp(1), lambda z: z[:, 0]):
-            z, _, slope = _model.gradient(model, x, objective)
-            fast_z, _, fast_slope = _model.gradient(fast, x, objective)
+            z, _, slope = search.gradient(model, x, objective)
+            fast_z, _, fast_slope = search.gradient(fast, x, objective)
             assert (z - fast_z).abs().max() <= 1e-5 * z.abs().max()
             assert (slope - fast_slope).abs().max() <= 1e-3 * slope.abs().max()
 
@@ -80,8 +80,8 @@ def test_a_model_that_cannot_be_folded_is_attacked_as_it_is(why):
     model, x = Small(UNFIT[why]).eval(), torch.rand(4, 1, 8, 8)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     rng = torch.get_rng_state()
-    with _model.quiet(model):
-        fast = folded(model, x, 100)
+    with frozen.frozen_eval(model):
+        fast = fold_constants(model, x, 100)
     assert fast is model
     assert torch.equal(torch.get_rng_state(), rng)
     if why != "norm in train mode":  # its own doing
@@ -90,15 +90,15 @@ def test_a_model_that_cannot_be_folded_is_attacked_as_it_is(why):
 
 def test_short_attacks_and_watched_layers_are_left_alone():
     model, x = Small().eval(), torch.rand(4, 1, 8, 8)
-    with _model.quiet(model):
-        assert folded(model, x, 3) is model
-        fast = folded(model, x, 100)
+    with frozen.frozen_eval(model):
+        assert fold_constants(model, x, 3) is model
+        fast = fold_constants(model, x, 100)
         assert isinstance(fast, fx.GraphModule)
-        assert folded(fast, x, 100) is fast
+        assert fold_constants(fast, x, 100) is fast
         handle = model.conv.register_forward_hook(lambda layer, inputs, output: output.clamp(-1, 1))
-        assert folded(model, x, 100) is model
+        assert fold_constants(model, x, 100) is model
         handle.remove()
-        assert folded(model, x, 100) is not model
+        assert fold_constants(model, x, 100) is not model
 
 
 def test_hooks_on_the_model_itself_see_every_pass_of_the_folded_one(digits, nets, monkeypatch):
@@ -110,7 +110,7 @@ def test_hooks_on_the_model_itself_see_every_pass_of_the_folded_one(digits, nets
         with counted(model) as fast:
             found = attack(model, x, y, eps=0.5, **settings)
         with monkeypatch.context() as patch:
-            patch.setattr("bench.attacks._folding.WORTH", 10**9)
+            patch.setattr("bench.attacks.core.folding.MIN_PASSES", 10**9)
             with counted(model) as slow:
                 plain = attack(model, x, y, eps=0.5, **settings)
         assert fast.forwards > 100

@@ -6,8 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bench.attacks import _geometry, randomness
 from bench.attacks.autoattack import autoattack
+from bench.attacks.core import balls, randomness
 from bench.attacks.pgd import pgd
 from tests.attacks.known import ALL, Linear, flags, size
 
@@ -181,7 +181,7 @@ def test_flags_are_put_back_after_an_error():
 def test_random_starts_are_uniform_in_the_ball(norm):
     x = torch.zeros(4000, 1, 1, 3)
     keys = randomness.example_keys(torch.arange(4000.0)[:, None], 0)
-    delta = _geometry.random_perturbation(x, keys, 0, 2.0, norm)
+    delta = balls.random_perturbation(x, keys, 0, 2.0, norm)
     radius = size(delta, norm) / 2
     assert radius.max() <= 1
     share = (radius**3).sort().values  # volume inside the radius is uniform on [0, 1]
@@ -192,10 +192,10 @@ def test_random_starts_are_uniform_in_the_ball(norm):
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_points_on_the_sphere_have_exactly_the_radius(norm):
     x = torch.rand(50, 3, 4, 4)
-    delta = _geometry.sphere_perturbation(x, randomness.example_keys(x, 0), 0, 0.3, norm)
+    delta = balls.sphere_perturbation(x, randomness.example_keys(x, 0), 0, 0.3, norm)
     assert torch.allclose(size(delta, norm), torch.tensor(0.3, dtype=torch.float64), rtol=1e-5)
 
 
 def test_tiny_gradients_keep_their_direction():
     tiny = torch.tensor([[3e-30, 4e-30], [0.0, 0.0], [3e30, 4e30]])
-    assert torch.allclose(_geometry.ascent(tiny, "l2"), torch.tensor([[0.6, 0.8], [0, 0], [0.6, 0.8]]))
+    assert torch.allclose(balls.ascent(tiny, "l2"), torch.tensor([[0.6, 0.8], [0, 0], [0.6, 0.8]]))

@@ -154,8 +154,8 @@ def official_apgd(model, loss, eps, norm):
 @pytest.mark.parametrize("name", ["plain", "robust"])
 def test_apgd_from_the_same_start_breaks_the_same_examples(name, loss, norm, nets, digits, monkeypatch):
     """One target, so that both climb the same loss; the official object is handed our random start."""
-    from bench.attacks import _geometry, randomness
     from bench.attacks.apgd import STREAMS
+    from bench.attacks.core import balls, randomness
 
     x, y = some(digits, 60)
     model, eps = nets[name], EPS[norm]
@@ -163,7 +163,7 @@ def test_apgd_from_the_same_start_breaks_the_same_examples(name, loss, norm, net
     x, y = x[right], y[right]
     ours = flags(model, apgd(model, x, y, eps=eps, norm=norm, loss=loss, targets=1, steps=40), y)
     keys = randomness.example_keys(x, 0)
-    start = (x + _geometry.sphere_perturbation(x, keys, STREAMS[loss], eps, norm)).clamp(0, 1)
+    start = (x + balls.sphere_perturbation(x, keys, STREAMS[loss], eps, norm)).clamp(0, 1)
     theirs = official_apgd(model, loss, eps, norm)
     theirs.init_hyperparam(x)
     theirs.y_target = model(x).sort(dim=1)[1][:, -2]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.attacks.randomness import example_keys, uniform
+from bench.attacks.core.randomness import example_keys, uniform
 from bench.core.errors import BenchError, UsageError
 from bench.evaluations._geometry import expand, prepared
 from bench.evaluations.curvature import SECOND_CHOICE, SECOND_SEED_SHARE, curvature
@@ -84,7 +84,7 @@ def test_ten_products_in_single_precision_reach_one_percent_of_the_mean(lcnn, de
 
 
 def test_the_paper_style_estimate_is_ten_power_iterations_from_the_same_start(standard, images):
-    from bench.attacks.randomness import normal
+    from bench.attacks.core.randomness import normal
 
     x, y = images
     table = curvature(standard, x, y, precision="float64")

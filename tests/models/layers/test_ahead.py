@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import _folding
+from bench.attacks.core import folding
 from bench.models.backbones import Layers, build
 from bench.models.layers import (
     CenteredSoftplus,
@@ -141,7 +141,7 @@ def test_a_whole_network_compiles_into_one_graph():
 
 def test_a_network_inside_another_is_folded_by_attacks_like_any():
     network = nn.Sequential(nn.Identity(), build("convnet-w4", 10, (3, 8, 8), LCNN)).eval()
-    assert _folding.folded(network, torch.rand(2, 3, 8, 8), passes=100) is not network
+    assert folding.fold_constants(network, torch.rand(2, 3, 8, 8), passes=100) is not network
 
 
 def test_frozen_layers_and_the_training_log():

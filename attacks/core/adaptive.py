@@ -8,8 +8,8 @@ from typing import Any, Final, Protocol
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import _geometry, _model, randomness
-from bench.attacks._climb import Climb, climb
+from bench.attacks.core import balls, frozen, losses, randomness, search
+from bench.attacks.core.apgd_loop import ApgdState, apgd_loop
 
 STREAM: Final = 6 << 20
 STEPS: Final = 100
@@ -40,31 +40,31 @@ def adaptive(
     keys = randomness.example_keys(x, seed)
 
     def loss(logits: Tensor, label: Tensor, goal: Tensor) -> Tensor:
-        return own(logits, label) if own else _model.margin_loss(logits, label)
+        return own(logits, label) if own else losses.margin_loss(logits, label)
 
-    with _model.quiet(model), _model.quiet(guide):
-        best = _model.Best("adaptive attack", model, x, y)
+    with frozen.frozen_eval(model), frozen.frozen_eval(guide):
+        best = search.Best("adaptive attack", model, x, y)
         for start in range(2):  # from the image itself and from a random point: surrogates are often bent near x
             for rows in best.parts(len(x)):
                 delta = torch.zeros_like(x[rows])
                 if start:
-                    delta = _geometry.sphere_perturbation(x[rows], keys[rows], STREAM, eps, norm)
-                state = Climb.start(x, y, rows, y[:, None], delta[:, None], eps, norm)
-                climb(guide, state, best, zero, loss, STEPS, eps, norm, 0.75, declaration.eot, truth=model)
+                    delta = balls.sphere_perturbation(x[rows], keys[rows], STREAM, eps, norm)
+                state = ApgdState.start(x, y, rows, y[:, None], delta[:, None], eps, norm)
+                apgd_loop(guide, state, best, zero, loss, STEPS, eps, norm, 0.75, declaration.eot, truth=model)
     return best.result()
 
 
-def joined(attack: Callable[..., Tensor], declaration: Declaration) -> Callable[..., Tensor]:
+def worst_case_with(attack: Callable[..., Tensor], declaration: Declaration) -> Callable[..., Tensor]:
     """Return an attack that runs the declared one on what a standard attack leaves, and gives the worst case."""
 
     def both(
         model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str, seed: int, trace: dict[str, Any], **rest: Any
     ) -> Tensor:
         found = attack(model, x, y, eps=eps, norm=norm, seed=seed, trace=trace, **rest)
-        left = (_model.predict(model, found).argmax(1) == y).nonzero()[:, 0]
+        left = (search.predict(model, found).argmax(1) == y).nonzero()[:, 0]
         if len(left):
             point = adaptive(model, x[left], y[left], eps=eps, norm=norm, seed=seed, declaration=declaration)
-            wrong = _model.predict(model, point).argmax(1) != y[left]
+            wrong = search.predict(model, point).argmax(1) != y[left]
             found = found.clone()
             found[left[wrong]] = point[wrong]
             for row in left[wrong].tolist():

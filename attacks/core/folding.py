@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from bench.attacks._precision import tf32
+from bench.attacks.core.precision import tf32
 
-CLOSE: Final = 1e-5  # largest difference allowed, relative to the largest logit or slope: rounding gives 1e-7 to 1e-6
-WORTH: Final = 20  # passes of a batch that folding costs
-TRIED: Final = 2  # images on which the two networks are compared
+RTOL: Final = 1e-5  # largest difference allowed, relative to the largest logit or slope: rounding gives 1e-7 to 1e-6
+MIN_PASSES: Final = 20  # passes of a batch that folding costs
+PROBE_IMAGES: Final = 2  # images on which the two networks are compared
 HOOKS: Final = ("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
                 "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs")  # fmt: skip
 
@@ -26,7 +26,7 @@ class _Outline(fx.Tracer):
         return childless or layer or super().is_leaf_module(m, module_qualified_name)
 
 
-def folded(model: nn.Module, x: Tensor, passes: int) -> nn.Module:
+def fold_constants(model: nn.Module, x: Tensor, passes: int) -> nn.Module:
     """Return a network that gives the model's logits up to rounding with fewer operations; else the model itself.
 
     Batch norm behind a convolution goes into its weight, and a weight that is computed at every call (spectral
@@ -40,14 +40,14 @@ def folded(model: nn.Module, x: Tensor, passes: int) -> nn.Module:
         model: in eval mode, without parameter gradients.
         passes: what the attack may ask for per image; below `WORTH` the model itself is cheaper.
     """
-    if passes < WORTH or isinstance(model, fx.GraphModule):
+    if passes < MIN_PASSES or isinstance(model, fx.GraphModule):
         return model
     if any(_is_watched(layer) for layer in model.modules() if layer is not model):
         return model
     with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
         try:
             fast = _fold(model)
-            if fast is None or not _agree(model, fast, x[:TRIED]):
+            if fast is None or not _agree(model, fast, x[:PROBE_IMAGES]):
                 return model
         except Exception:  # foreign code is run on stand-ins for tensors; whatever it says to that, the model serves
             return model
@@ -77,13 +77,13 @@ def _fold(model: nn.Module) -> fx.GraphModule | None:
             (user,) = node.users if len(node.users) == 1 else (None,)
             norm = layers.get(str(user.target)) if user and user.op == "call_module" else None
             if user and isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and not norm.training:
-                new[name] = _Settled(layer, *_affine(norm))
+                new[name] = FrozenLayer(layer, *_affine(norm))
                 user.replace_all_uses_with(node)
                 graph.erase_node(user)
             elif type(layer) is not nn.Conv2d:
-                new[name] = _Settled(layer)
+                new[name] = FrozenLayer(layer)
         elif isinstance(layer, nn.Linear) and type(layer) is not nn.Linear:
-            new[name] = _Settled(layer)
+            new[name] = FrozenLayer(layer)
     if not new:
         return None
     fast = fx.GraphModule(model, graph)
@@ -102,7 +102,7 @@ def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return scale.flatten(), shift.detach().flatten()
 
 
-class _Settled(nn.Module):
+class FrozenLayer(nn.Module):
     """A convolution or a last layer whose weight no longer changes: times a scale per output channel, plus a shift."""
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, scale: Tensor | None = None, shift: Tensor | None = None) -> None:
@@ -125,8 +125,8 @@ def _agree(model: nn.Module, fast: nn.Module, x: Tensor) -> bool:
     """Return whether both give the same logits and input gradients, up to rounding; these passes are not counted."""
     with tf32(False):  # whose rounding alone is 5e-4
         (z, slope), (fast_z, fast_slope) = _answer(model, x), _answer(fast, x)
-    same = z.isfinite().all() & ((z - fast_z).abs().amax() <= CLOSE * z.abs().amax())
-    return bool(same & ((slope - fast_slope).abs().amax() <= 100 * CLOSE * slope.abs().amax()))
+    same = z.isfinite().all() & ((z - fast_z).abs().amax() <= RTOL * z.abs().amax())
+    return bool(same & ((slope - fast_slope).abs().amax() <= 100 * RTOL * slope.abs().amax()))
 
 
 def _answer(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,53 +1,18 @@
-"""What an attack asks of a model: logits, margins, losses and gradients with respect to the input only."""
+"""What every attack's search shares: the input gradient, and the worst point met so far."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
+from bench.attacks.core.losses import margin_loss
+
 # A point counts as decided (and costs no further pass) once it is misclassified by more than rounding can
 # take back: a margin of 1e-5 of the largest logit, about a hundred float32 roundings.
 SLACK: Final = 1e-5
-
-
-@contextmanager
-def quiet(model: nn.Module) -> Iterator[None]:
-    """Put the model in eval mode without parameter gradients; restore every flag on the way out."""
-    modes = [(module, module.training) for module in model.modules()]
-    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    model.eval()
-    for parameter, _ in wanted:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for parameter, requires_grad in wanted:
-            parameter.requires_grad_(requires_grad)
-
-
-def rivals(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the logits (B, K) with the true class set to -inf."""
-    return logits.scatter(1, y[:, None], -torch.inf)
-
-
-def margin_loss(logits: Tensor, y: Tensor) -> Tensor:
-    """Return max_{k≠y} z_k − z_y, shape (B,): positive exactly where the example is misclassified."""
-    return rivals(logits, y).amax(1) - logits.gather(1, y[:, None])[:, 0]
-
-
-def log_odds_loss(logits: Tensor, y: Tensor) -> Tensor:
-    """Return u = logsumexp_{k≠y} z_k − z_y, shape (B,): cross-entropy is softplus(u).
-
-    Cross-entropy rises with u, so the order of points and the direction of the gradient are the same,
-    ∇CE = σ(u) ∇u; but ∇u does not vanish where p_y rounds to 1, which defeats saturated logits.
-    """
-    return rivals(logits, y).logsumexp(1) - logits.gather(1, y[:, None])[:, 0]
 
 
 def slack(logits: Tensor) -> Tensor:

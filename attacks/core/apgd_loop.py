@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import _geometry, _model
-
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+from bench.attacks.core import balls, losses, search
+from bench.attacks.core.losses import Loss
 
 
 @dataclass
-class Climb:
+class ApgdState:
     """State of the search, one row per example and target: n examples with T targets each, side by side."""
 
     rows: Tensor  # (n,) the examples' places in the batch
@@ -34,11 +32,13 @@ class Climb:
     gains: Tensor
 
     @classmethod
-    def start(cls, x: Tensor, y: Tensor, rows: Tensor, goals: Tensor, delta: Tensor, eps: float, norm: str) -> Climb:
+    def start(
+        cls, x: Tensor, y: Tensor, rows: Tensor, goals: Tensor, delta: Tensor, eps: float, norm: str
+    ) -> ApgdState:
         n, t = delta.shape[:2]
         x0 = x[rows][:, None].expand(delta.shape).contiguous()
         flat0 = x0.flatten(0, 1)
-        point = _geometry.into(flat0, flat0 + delta.flatten(0, 1), eps, norm).view(delta.shape)
+        point = balls.into(flat0, flat0 + delta.flatten(0, 1), eps, norm).view(delta.shape)
         flat = x.new_zeros((n, t))
         return cls(
             rows, x0, y[rows][:, None].expand(n, t).contiguous(), goals[rows], point, point, point, point, point,
@@ -51,8 +51,8 @@ class Climb:
             setattr(self, f.name, getattr(self, f.name)[mask])
 
 
-def climb(
-    model: nn.Module, s: Climb, best: _model.Best, zero: Tensor, loss: Loss, steps: int,
+def apgd_loop(
+    model: nn.Module, s: ApgdState, best: search.Best, zero: Tensor, loss: Loss, steps: int,
     eps: float, norm: str, rho: float, draws: int, truth: nn.Module | None = None,
 ) -> None:  # fmt: skip
     """Climb from the starting points in `s`, telling `best` what is met; algorithm 1 of the paper.
@@ -63,7 +63,7 @@ def climb(
         loss: `loss(logits, y, goal)`, one value per row.
         truth: the model that is attacked, if it is not the one whose gradients lead.
     """
-    every = _model.check_interval(s.x0)
+    every = search.check_interval(s.x0)
     since = 0  # steps since the last checkpoint
     window, least, shorter = max(int(0.22 * steps), 1), max(int(0.06 * steps), 1), max(int(0.03 * steps), 1)
     for i in range(steps + 1):
@@ -71,13 +71,13 @@ def climb(
         wide = (*shape[:2], *[1] * (len(shape) - 2))
 
         if i < steps:
-            logits, value, slope = _model.gradient(
+            logits, value, slope = search.gradient(
                 model, s.point.flatten(0, 1), lambda z: loss(z, s.y.flatten(), s.goal.flatten()), draws
             )
             s.slope, value = slope.reshape(shape), value.reshape(shape[:2])
             zero[s.rows] += (slope.flatten(1) == 0).all(1).view(shape[:2]).any(1)
         if i == steps or truth is not None:
-            logits = _model.predict(truth or model, s.point.flatten(0, 1))
+            logits = search.predict(truth or model, s.point.flatten(0, 1))
         _tell(best, s, logits)
         if i == steps:
             break
@@ -110,21 +110,21 @@ def climb(
 
         # One step with momentum; projection before and after, as in the paper.
         x0, point = s.x0.flatten(0, 1), s.point.flatten(0, 1)
-        move = _geometry.ascent(s.slope.flatten(0, 1), norm) * _geometry.per_example(s.step.flatten(), point)
-        ahead = _geometry.into(x0, point + move, eps, norm)
+        move = balls.ascent(s.slope.flatten(0, 1), norm) * balls.per_example(s.step.flatten(), point)
+        ahead = balls.into(x0, point + move, eps, norm)
         if i > 0:
             momentum = 0.25 * (point - s.previous.flatten(0, 1))
-            ahead = _geometry.into(x0, point + 0.75 * (ahead - point) + momentum, eps, norm)
+            ahead = balls.into(x0, point + 0.75 * (ahead - point) + momentum, eps, norm)
         s.previous, s.point = s.point, ahead.view(s.point.shape)
 
 
-def _tell(best: _model.Best, s: Climb, logits: Tensor) -> None:
+def _tell(best: search.Best, s: ApgdState, logits: Tensor) -> None:
     """Show `best` the worst of each example's targets."""
     n, t = s.y.shape
     if t == 1:
         worst_point, worst_logits = s.point[:, 0], logits
     else:
-        worst = _model.margin_loss(logits, s.y.flatten()).view(n, t).argmax(1)
+        worst = losses.margin_loss(logits, s.y.flatten()).view(n, t).argmax(1)
         each = torch.arange(n, device=worst.device)
         worst_point, worst_logits = s.point[each, worst], logits.reshape(n, t, -1)[each, worst]
     best.see(s.rows, worst_point, worst_logits)

@@ -8,7 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from bench.attacks import randomness
+from bench.attacks.core import randomness
 
 NORMS: Final = ("l2", "linf")
 

@@ -1,0 +1,1 @@
+"""What the attacks share: balls, losses, searches, randomness. Registers nothing."""
