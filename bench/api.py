@@ -18,7 +18,8 @@ from bench.core.records import Evaluation, Recipe
 from bench.data import catalog as datasets
 from bench.data.pixels import to_unit
 from bench.data.split import Split
-from bench.measure import check_model, evaluate_chunks
+from bench.measuring.model_contract import check_model
+from bench.measuring.runner import evaluate_chunks
 from bench.models import registry
 from bench.store.store import Store
 from bench.suite import EvaluationEntry, canonical, load_suite, parse_defense

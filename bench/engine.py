@@ -22,7 +22,8 @@ from bench import transfer
 from bench.core import files, hashing
 from bench.core.errors import BenchError, EnvironmentProblem, IntegrityError, LockedError, SecurityRefusal, StoreError
 from bench.data.pixels import to_unit
-from bench.measure import as_found, check_model, evaluate_chunks, predictions
+from bench.measuring.model_contract import as_found, check_model
+from bench.measuring.runner import evaluate_chunks, predictions
 from bench.plan import Measurement, Plan, Row, load_weights
 from bench.progress import Reporter
 from bench.stopping import StopRequest

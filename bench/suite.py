@@ -347,7 +347,7 @@ def _entry(where: str, key: str, table: dict[str, Any], shape: tuple[int, int, i
 
 def _radii(where: str, values: Any, norm: str, shape: tuple[int, int, int]) -> list[float]:
     """Return radii sorted, each once; none may be larger than the box [0, 1]^d itself, which 128 for 128/255 is."""
-    from bench.evaluations.robustness import check_budgets
+    from bench.measuring.attack_columns import check_budgets
 
     return check_budgets(where, list(values) if isinstance(values, list | tuple) else [values], norm, shape)
 

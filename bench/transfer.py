@@ -18,9 +18,10 @@ import torch
 from bench import cells
 from bench.core.records import Column
 from bench.data.pixels import to_unit
-from bench.evaluations.robustness import full_precision
 from bench.evaluations.transfer import SOURCE, describe_transfer, transfer_columns
-from bench.measure import as_found, counted
+from bench.measuring.judge import full_precision
+from bench.measuring.model_contract import as_found
+from bench.measuring.passes import counted
 from bench.plan import Measurement, Plan, Row
 from bench.store.compact import LEFT_OUT
 from bench.store.status import TRANSFER as KEY

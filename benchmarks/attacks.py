@@ -40,9 +40,9 @@ from bench.attacks.pgd import pgd
 from bench.core.records import PAPER, Recipe
 from bench.data.catalog import load
 from bench.data.pixels import to_unit
-from bench.evaluations.robustness import full_precision
 from bench.machine import keep_memory
-from bench.measure import counted
+from bench.measuring.judge import full_precision
+from bench.measuring.passes import counted
 from bench.models import registry
 from bench.train import TrainJob, train
 

@@ -33,9 +33,9 @@ from bench.core.records import PAPER, Recipe
 from bench.data.catalog import load
 from bench.data.pixels import to_unit
 from bench.data.split import Dataset
-from bench.evaluations._geometry import expand, prepared, unit
-from bench.evaluations._lanczos import Spectrum, lanczos
 from bench.models import registry
+from bench.numerics.derivatives import expand, prepared, unit
+from bench.numerics.lanczos import Spectrum, lanczos
 from bench.train import TrainJob, train
 
 GOALS = (0.01, 0.001)

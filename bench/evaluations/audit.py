@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bench.attacks.autoattack import autoattack
 from bench.attacks.peers import pyautoattack
 from bench.core.records import Column
-from bench.evaluations.robustness import robust_columns
+from bench.measuring.attack_columns import robust_columns
 from bench.models.registry import evaluation
 
 SOURCE = "Croce and Hein 2020; package pyautoattack"

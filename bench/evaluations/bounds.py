@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from bench.attacks.core.randomness import example_keys, normal
 from bench.core.errors import UsageError
-from bench.evaluations._bound_columns import COLUMNS
-from bench.evaluations._geometry import (
+from bench.measuring.bound_columns import COLUMNS
+from bench.models.registry import evaluation
+from bench.numerics.autograd_graph import Calls, nonsmooth_ops, recorded
+from bench.numerics.derivatives import (
     Expansion,
     demand_finite,
     error_vector,
@@ -23,12 +25,11 @@ from bench.evaluations._geometry import (
     prepared,
     unit,
 )
-from bench.evaluations._graph import Calls, curved, gains, kinks, recorded
-from bench.evaluations._inequalities import Inequality, approximations, segment_inequalities
-from bench.evaluations._lanczos import Spectrum, lanczos
-from bench.evaluations._layers import Layers
-from bench.evaluations._paths import Paths, trace
-from bench.models.registry import evaluation
+from bench.numerics.inequalities import Inequality, approximations, segment_inequalities
+from bench.numerics.lanczos import Spectrum, lanczos
+from bench.numerics.layer_bounds import Layers
+from bench.numerics.lipschitz import gains, nonaffine_ops
+from bench.numerics.segments import Paths, trace
 
 SOURCE = "Srinivas et al. 2022, Propositions 1 and 2, corrected and sharpened (docs/theory.md)"
 EPS0 = (0.0, 1e-6)  # without, and with the constant of the authors' code
@@ -42,7 +43,7 @@ MEMORY = 1 << 26
 
 
 @dataclass
-class Verdict:
+class BoundCheck:
     """Failures per image of a group: how many, how many undecided, and what the first one was."""
 
     violations: Tensor
@@ -50,7 +51,7 @@ class Verdict:
     words: list[str] = field(default_factory=list)
 
     @classmethod
-    def clean(cls, like: Tensor) -> Verdict:
+    def clean(cls, like: Tensor) -> BoundCheck:
         """Return the verdict of B images without a failure."""
         return cls(torch.zeros_like(like), torch.zeros_like(like), [""] * len(like))
 
@@ -122,10 +123,10 @@ def _join(parts: list[Any]) -> Any:
 def _group(model: nn.Module, x: Tensor, y: Tensor, keys: Tensor, radii: list[float], max_nodes: int) -> dict[str, Any]:
     with recorded(model) as calls:
         at = expand(model, x, y)
-    reasons = kinks(at.logits, calls) if at.logits.requires_grad else ["no gradient"]
+    reasons = nonsmooth_ops(at.logits, calls) if at.logits.requires_grad else ["no gradient"]
     if reasons:
         return _not_applicable(y, ", ".join(reasons))
-    verdict = Verdict.clean(y)
+    verdict = BoundCheck.clean(y)
     spectrum = lanczos(at.hvp, normal(keys, START, (x[0].numel(),), x.dtype), SPECTRUM_STEPS)
     columns = _segments(model, at, y, keys, spectrum, radii, max_nodes, verdict)
     columns |= _layer_columns(at, y, keys, spectrum, calls, verdict)
@@ -156,7 +157,7 @@ def _not_applicable(y: Tensor, reason: str) -> dict[str, Any]:
 
 def _segments(
     model: nn.Module, at: Expansion, y: Tensor, keys: Tensor, spectrum: Spectrum, radii: list[float], max_nodes: int,
-    verdict: Verdict,
+    verdict: BoundCheck,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Check and measure the segments of every image: radii × (random, worst)."""
     count, size = at.gradient.shape
@@ -230,7 +231,7 @@ def _tightness(paths: Paths) -> dict[str, Tensor]:
 
 
 def _layer_columns(
-    at: Expansion, y: Tensor, keys: Tensor, spectrum: Spectrum, calls: Calls, verdict: Verdict
+    at: Expansion, y: Tensor, keys: Tensor, spectrum: Spectrum, calls: Calls, verdict: BoundCheck
 ) -> dict[str, Tensor]:
     """Check and measure what holds at the image itself; empty but for the softmax where a layer is unknown."""
     layers = Layers.of(at, y, calls.activations)
@@ -238,7 +239,7 @@ def _layer_columns(
     softmax = layers.softmax_norm()
     _judge_softmax(softmax, at, y, image, verdict)
     columns = {"tightness_softmax": softmax / (2**0.5 * norms(error_vector(at.logits, y)))}
-    if curved(at.logits, calls):
+    if nonaffine_ops(at.logits, calls):
         return columns
     start = normal(keys, START, (at.gradient.shape[1],), at.x.dtype)
     probe = unit(normal(keys, PROBE, (at.gradient.shape[1],), at.x.dtype))
@@ -266,7 +267,7 @@ def _shares(shares: Tensor) -> dict[str, Tensor]:
     return {f"curvature_share_{i}": p for i, p in enumerate(parts[:-1], 1)} | {"curvature_share_loss": parts[-1]}
 
 
-def _judge_softmax(norm: Tensor, at: Expansion, y: Tensor, image: Tensor, verdict: Verdict) -> None:
+def _judge_softmax(norm: Tensor, at: Expansion, y: Tensor, image: Tensor, verdict: BoundCheck) -> None:
     """‖H_z‖ ≤ √2‖p − e_y‖, ≤ 1/2 and ≤ 2(1 − p_y), all over the scale 1 − p_y."""
     for name, right in {
         "‖H_z‖ ≤ √2‖p − e_y‖": 2**0.5 * norms(error_vector(at.logits, y)),
@@ -276,7 +277,7 @@ def _judge_softmax(norm: Tensor, at: Expansion, y: Tensor, image: Tensor, verdic
         verdict.judge(name, image, Inequality(norm, right, 1e-9 * right))
 
 
-def _judge_activations(layers: Layers, image: Tensor, verdict: Verdict) -> None:
+def _judge_activations(layers: Layers, image: Tensor, verdict: BoundCheck) -> None:
     """0 ≤ s' ≤ 1, 0 ≤ s'' ≤ β/4, s'' = β(1 − s')s', and ReLU − log 2/β ≤ s0 ≤ ReLU, at every unit."""
     for a, first, second in zip(layers.activations, layers.slopes, layers.curvatures, strict=True):
         if a.beta is None:
@@ -299,7 +300,7 @@ def _judge_activations(layers: Layers, image: Tensor, verdict: Verdict) -> None:
 
 
 def _data_free(
-    layers: Layers, spectrum: Spectrum, gain: list[Tensor], image: Tensor, verdict: Verdict
+    layers: Layers, spectrum: Spectrum, gain: list[Tensor], image: Tensor, verdict: BoundCheck
 ) -> dict[str, Tensor]:
     """Check ‖J‖ ≤ L, ‖∇²f‖ ≤ L²/2 + √2B and ‖∇²f‖ ≤ (√2L² + B)‖p − e_y‖; measure those and the printed ones."""
     try:

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from bench.attacks.core.randomness import example_keys, normal
 from bench.core.records import Column
-from bench.evaluations._geometry import differentiate, logits_of, micro_batch, prepared, pushforward
-from bench.evaluations._graph import Gains, gains, recorded
-from bench.evaluations._lanczos import lanczos
 from bench.models.registry import evaluation
+from bench.numerics.autograd_graph import recorded
+from bench.numerics.derivatives import differentiate, logits_of, micro_batch, prepared, pushforward
+from bench.numerics.lanczos import lanczos
+from bench.numerics.lipschitz import Gains, gains
 
 SOURCE = "Tsuzuku et al. 2018, Proposition 1, with sound norms (docs/theory.md, section 6)"
 SLOPE_STEPS = 10

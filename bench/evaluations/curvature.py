@@ -8,17 +8,9 @@ from torch import Tensor, nn
 from bench.attacks.core.randomness import example_keys, normal, uniform
 from bench.core.errors import UsageError
 from bench.core.records import Column
-from bench.evaluations._geometry import (
-    DTYPES,
-    expand,
-    logit_term,
-    micro_batch,
-    network_term,
-    norms,
-    prepared,
-)
-from bench.evaluations._lanczos import Spectrum, lanczos, power_iteration
 from bench.models.registry import evaluation
+from bench.numerics.derivatives import DTYPES, expand, logit_term, micro_batch, network_term, norms, prepared
+from bench.numerics.lanczos import Spectrum, lanczos, power_iteration
 
 PAPER = "Srinivas et al. 2022, section 3.1"
 PAPER_ITERATIONS = 10  # the authors' estimate_curvature script

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from bench.attacks.core.randomness import example_keys, normal
 from bench.core.errors import UsageError
 from bench.core.records import Column
-from bench.evaluations._geometry import DTYPES, Expansion, expand, micro_batch, norms, prepared, unit
-from bench.evaluations._graph import kinks, recorded
-from bench.evaluations._lanczos import lanczos
 from bench.models.registry import evaluation
+from bench.numerics.autograd_graph import nonsmooth_ops, recorded
+from bench.numerics.derivatives import DTYPES, Expansion, expand, micro_batch, norms, prepared, unit
+from bench.numerics.lanczos import lanczos
 
 PAPER = "Srinivas et al. 2022, section 5.2 and Figure 2"
 FIRST_DRAW = 16  # stream of the first random direction; stream 0 is the Lanczos start vector
@@ -95,7 +95,7 @@ def _measure(
     keys = example_keys(x, seed)
     with recorded(model) as calls:
         here = expand(model, x, y)
-    smooth = not kinks(here.logits, calls)
+    smooth = not nonsmooth_ops(here.logits, calls)
     worst, curvature, at_zero = _worst_direction(here, keys, steps)
     missing = norms(here.gradient) == 0
     here = Expansion(here.x.detach(), here.logits.detach(), here.loss, here.scale, here.slope.detach())

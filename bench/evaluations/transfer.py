@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.core.records import Column
-from bench.evaluations.robustness import judge, predict
+from bench.measuring.judge import judge, predict
 
 SOURCE = "Papernot et al. 2016, 'Transferability in Machine Learning'"
 

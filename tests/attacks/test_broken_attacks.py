@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bench.attacks.pgd import pgd
-from bench.evaluations.robustness import robust_columns
+from bench.measuring.attack_columns import robust_columns
 from tests.attacks.known import Linear, flags, size
 from tests.attacks.test_closed_form import Shell, exact_distance, middle, problem
 

@@ -9,7 +9,8 @@ from torch import nn
 
 from bench.core.errors import BenchError, UsageError
 from bench.evaluations import robustness
-from bench.evaluations.robustness import full_precision, judge, predict, robust_columns
+from bench.measuring.attack_columns import robust_columns
+from bench.measuring.judge import full_precision, judge, predict
 from bench.models import registry
 from tests.attacks.known import Linear, flags, size
 from tests.attacks.test_closed_form import exact_distance, middle, problem

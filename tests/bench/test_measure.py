@@ -8,7 +8,9 @@ from torch import nn
 from bench.core.errors import BenchError
 from bench.core.records import Evaluation
 from bench.data.split import Split
-from bench.measure import BadModel, as_found, check_model, counted, evaluate_chunks
+from bench.measuring.model_contract import BadModel, as_found, check_model
+from bench.measuring.passes import counted
+from bench.measuring.runner import evaluate_chunks
 
 
 def split(n=10):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bench.data.split import Split
-from bench.measure import evaluate_chunks
+from bench.measuring.runner import evaluate_chunks
 from bench.models import registry
 
 # Cheap settings of costly arguments; an evaluation that has such an argument is run with it.

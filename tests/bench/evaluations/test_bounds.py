@@ -9,8 +9,8 @@ from torch import nn
 
 from bench.core.errors import BenchError, UsageError
 from bench.evaluations import bounds as module
-from bench.evaluations._inequalities import Inequality
-from bench.evaluations.bounds import Verdict, bounds
+from bench.evaluations.bounds import BoundCheck, bounds
+from bench.numerics.inequalities import Inequality
 
 SETTINGS = {"radius": [0.01, 0.1]}
 
@@ -48,7 +48,7 @@ def test_planted_errors_are_counted(lcnn, images, monkeypatch, planted):
             return loss, gradient, 0.5 * product
 
         monkeypatch.setattr(module, "_second_order", half)
-        monkeypatch.setattr("bench.evaluations._paths.QUADRATURE", 10.0)
+        monkeypatch.setattr("bench.numerics.segments.QUADRATURE", 10.0)
         word = "gradient_integral"
     elif planted == "layer":
         whole = module.Layers.of
@@ -85,7 +85,7 @@ def test_planted_errors_are_counted(lcnn, images, monkeypatch, planted):
 
 
 def test_a_violation_names_radius_and_direction(lcnn, images, monkeypatch):
-    monkeypatch.setattr("bench.evaluations._inequalities.phi", lambda z: 0.0 * z)
+    monkeypatch.setattr("bench.numerics.inequalities.phi", lambda z: 0.0 * z)
     table = bounds(lcnn, *images, **SETTINGS)
     assert table["bound_violation"][0].startswith("loss_supremum (ε0 = 0) at radius 0.01: ")
     assert (table["bound_violations"] >= 8).all()  # 4 segments, two ε0, and what else uses φ
@@ -93,7 +93,7 @@ def test_a_violation_names_radius_and_direction(lcnn, images, monkeypatch):
 
 def test_a_failure_on_a_moving_grid_is_undecided_not_a_violation():
     claim = Inequality(torch.tensor([2.0, 2.0, 0.0]), torch.tensor([1.0, 1.0, 1.0]), torch.zeros(3))
-    verdict = Verdict.clean(torch.zeros(2, dtype=torch.long))
+    verdict = BoundCheck.clean(torch.zeros(2, dtype=torch.long))
     verdict.judge("claim", torch.tensor([0, 1, 1]), claim, torch.tensor([True, False, True]))
     assert verdict.violations.tolist() == [1, 0]
     assert verdict.undecided.tolist() == [0, 1]

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from bench.attacks.pgd import pgd
-from bench.evaluations._geometry import prepared
 from bench.evaluations.certificate import certificate
+from bench.numerics.derivatives import prepared
 
 
 def test_a_linear_model_gets_its_exact_distance():

@@ -8,8 +8,8 @@ from torch import nn
 
 from bench.attacks.core.randomness import example_keys, uniform
 from bench.core.errors import BenchError, UsageError
-from bench.evaluations._geometry import expand, prepared
 from bench.evaluations.curvature import SECOND_CHOICE, SECOND_SEED_SHARE, curvature
+from bench.numerics.derivatives import expand, prepared
 
 
 class Quadratic(nn.Module):

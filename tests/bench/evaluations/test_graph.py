@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bench.evaluations._geometry import prepared
-from bench.evaluations._graph import curved, gain, gains, in_order, kinks, operation, recorded
 from bench.models.layers import CenteredSoftplus, LipschitzBatchNorm2d
+from bench.numerics.autograd_graph import nonsmooth_ops, operation, recorded, topological_order
+from bench.numerics.derivatives import prepared
+from bench.numerics.lipschitz import gain, gains, nonaffine_ops
 
 
 def seen(model, shape=(1, 6, 6)):
@@ -58,13 +59,13 @@ KINKED = {
 def test_kinks_are_found_by_operation(name):
     function, expected = KINKED[name]
     logits, calls = seen(Function(lambda x: function(x).flatten(1)))
-    assert expected in kinks(logits, calls)
+    assert expected in nonsmooth_ops(logits, calls)
 
 
 def test_smooth_operations_are_no_kinks(model):
-    assert kinks(*seen(model)) == []
+    assert nonsmooth_ops(*seen(model)) == []
     for function in (torch.tanh, F.silu, F.gelu, F.softplus, torch.exp, F.mish, lambda x: F.avg_pool2d(x, 2)):
-        assert kinks(*seen(Function(lambda x, f=function: f(x).flatten(1)))) == []
+        assert nonsmooth_ops(*seen(Function(lambda x, f=function: f(x).flatten(1)))) == []
 
 
 def test_a_kinked_module_hidden_in_a_custom_function_is_found_by_its_class():
@@ -81,7 +82,7 @@ def test_a_kinked_module_hidden_in_a_custom_function_is_found_by_its_class():
         def forward(self, x):
             return Opaque.apply(x)
 
-    assert kinks(*seen(nn.Sequential(Hidden(), nn.Flatten()))) == ["Hidden"]
+    assert nonsmooth_ops(*seen(nn.Sequential(Hidden(), nn.Flatten()))) == ["Hidden"]
 
 
 def test_an_unused_kink_does_not_count():
@@ -93,15 +94,15 @@ def test_an_unused_kink_does_not_count():
         def forward(self, x):
             return self.fc(x.flatten(1))
 
-    assert kinks(*seen(Spare())) == []
+    assert nonsmooth_ops(*seen(Spare())) == []
 
 
 def test_curved_operations_outside_known_activations_are_named(model):
-    assert curved(*seen(model)) == []
-    assert curved(*seen(Function(lambda x: F.softplus(x).flatten(1)))) == ["Softplus"]  # a call, not a module
-    assert curved(*seen(Function(lambda x: (x * x.mean((2, 3), keepdim=True)).flatten(1)))) == ["Mul"]
-    assert curved(*seen(Function(lambda x: (1 / (1 + x)).flatten(1)))) == ["Reciprocal"]
-    assert curved(*seen(nn.Sequential(nn.Tanh(), nn.Flatten(), nn.Linear(36, 2)))) == []
+    assert nonaffine_ops(*seen(model)) == []
+    assert nonaffine_ops(*seen(Function(lambda x: F.softplus(x).flatten(1)))) == ["Softplus"]  # a call, not a module
+    assert nonaffine_ops(*seen(Function(lambda x: (x * x.mean((2, 3), keepdim=True)).flatten(1)))) == ["Mul"]
+    assert nonaffine_ops(*seen(Function(lambda x: (1 / (1 + x)).flatten(1)))) == ["Reciprocal"]
+    assert nonaffine_ops(*seen(nn.Sequential(nn.Tanh(), nn.Flatten(), nn.Linear(36, 2)))) == []
 
 
 AFFINE = {
@@ -172,7 +173,7 @@ def test_a_residual_block_has_the_sum_of_its_branches_over_two_root_two():
 @pytest.mark.parametrize(("kernel", "stride", "factor"), [(2, 2, 1.0), (3, 1, 3.0), (3, 2, 2.0)])
 def test_max_pools_that_overlap_count_pixels_several_times(kernel, stride, factor):
     logits, _ = seen(Function(lambda x: F.max_pool2d(x, kernel, stride).flatten(1)))
-    node = next(n for n in in_order(logits) if operation(n).startswith("MaxPool"))
+    node = next(n for n in topological_order(logits) if operation(n).startswith("MaxPool"))
     assert gain(node) == pytest.approx(factor)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bench.core.errors import BenchError
-from bench.evaluations._lanczos import lanczos, power_iteration
+from bench.numerics.lanczos import lanczos, power_iteration
 
 
 def symmetric(spectrum, seed=0):

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from bench.evaluations._geometry import expand, prepared
-from bench.evaluations._graph import gains, recorded
-from bench.evaluations._lanczos import lanczos
-from bench.evaluations._layers import Layers
 from bench.models.layers import CenteredSoftplus, Softplus
+from bench.numerics.autograd_graph import recorded
+from bench.numerics.derivatives import expand, prepared
+from bench.numerics.lanczos import lanczos
+from bench.numerics.layer_bounds import Layers
+from bench.numerics.lipschitz import gains
 
 
 def take_apart(model, x, y):

@@ -9,13 +9,14 @@ from torch import nn
 
 from bench.attacks.pgd import pgd
 from bench.evaluations import bounds as module
-from bench.evaluations._geometry import expand, prepared
-from bench.evaluations._graph import Gains, recorded
-from bench.evaluations._layers import Layers
-from bench.evaluations._paths import Paths
-from bench.evaluations.bounds import Verdict, bounds
+from bench.evaluations.bounds import BoundCheck, bounds
 from bench.evaluations.certificate import certificate
 from bench.models.layers import CenteredSoftplus
+from bench.numerics.autograd_graph import recorded
+from bench.numerics.derivatives import expand, prepared
+from bench.numerics.layer_bounds import Layers
+from bench.numerics.lipschitz import Gains
+from bench.numerics.segments import Paths
 
 SHARP = {"gradient_integral", "gradient_supremum", "growth", "loss_integral", "loss_supremum", "remainder_integral",
          "remainder_supremum"}  # fmt: skip
@@ -31,7 +32,7 @@ SELF_CHECK = "gradient against integrated Hessian"
 def judged(monkeypatch):
     """Every claim that was judged, without ε0 and radius, and whether it was found violated anywhere."""
     found: dict[str, bool] = {}
-    judge = Verdict.judge
+    judge = BoundCheck.judge
 
     def note(self, name, image, claim, decided=None):
         short = re.sub(r" \(ε0 = .*", "", name)
@@ -39,7 +40,7 @@ def judged(monkeypatch):
         found[short] = found.get(short, False) or bool(sure.any())
         judge(self, name, image, claim, decided)
 
-    monkeypatch.setattr(Verdict, "judge", note)
+    monkeypatch.setattr(BoundCheck, "judge", note)
     return found
 
 
@@ -86,7 +87,7 @@ def test_half_the_curvature_along_a_segment(monkeypatch, judged):
         return loss, gradient, 0.5 * product
 
     monkeypatch.setattr(module, "_second_order", half)
-    monkeypatch.setattr("bench.evaluations._paths.QUADRATURE", 10.0)  # else the self-check leaves it undecided
+    monkeypatch.setattr("bench.numerics.segments.QUADRATURE", 10.0)  # else the self-check leaves it undecided
     bounds(confident(), ZERO, LABEL, radius=[0.1])
     assert violated(judged) >= SHARP | PRINTED
 
@@ -155,7 +156,7 @@ def test_constants_of_the_softmax(factor, judged):
     model, y = nn.Flatten(), torch.zeros(2, dtype=torch.long)
     at = expand(model, logits.double(), y)
     norm = factor * Layers.of(at, y, []).softmax_norm()
-    module._judge_softmax(norm, at, y, torch.arange(2), Verdict.clean(y))
+    module._judge_softmax(norm, at, y, torch.arange(2), BoundCheck.clean(y))
     assert set(judged) == SOFTMAX
     assert violated(judged) == (SOFTMAX if factor > 1 else set())
 
@@ -186,11 +187,11 @@ def test_facts_of_the_activations(fact, judged):
     x, y = torch.linspace(-3, 3, 61, dtype=torch.float64).view(1, 61, 1, 1), LABEL
     with prepared(nn.Sequential(Scaled(4.0), nn.Flatten()), "float64") as ready, recorded(ready) as calls:
         layers = Layers.of(expand(ready, x, y), y, calls.activations)
-        module._judge_activations(layers, torch.arange(1), Verdict.clean(y))
+        module._judge_activations(layers, torch.arange(1), BoundCheck.clean(y))
         assert len(judged) == 7
         assert not violated(judged)
         PLANTED[fact](layers)
-        module._judge_activations(layers, torch.arange(1), Verdict.clean(y))
+        module._judge_activations(layers, torch.arange(1), BoundCheck.clean(y))
     assert f"activation: {fact}" in violated(judged)
 
 

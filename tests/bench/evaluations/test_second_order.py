@@ -8,10 +8,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.evaluations._geometry import expand, prepared
-from bench.evaluations._graph import SMOOTH
-from bench.evaluations._second_order import twice_differentiable
 from bench.models.layers import CenteredSoftplus, Softplus
+from bench.numerics.autograd_graph import SMOOTH
+from bench.numerics.derivatives import expand, prepared
+from bench.numerics.hvp_ops import twice_differentiable
 
 DOUBLE = torch.float64
 

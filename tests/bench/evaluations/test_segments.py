@@ -6,14 +6,8 @@ import math
 import pytest
 import torch
 
-from bench.evaluations._inequalities import (
-    approximations,
-    growth_integral,
-    phi,
-    phi_minus_one,
-    segment_inequalities,
-)
-from bench.evaluations._paths import FIRST_INTERVALS, Paths, trace
+from bench.numerics.inequalities import approximations, growth_integral, phi, phi_minus_one, segment_inequalities
+from bench.numerics.segments import FIRST_INTERVALS, Paths, trace
 
 DOUBLE = torch.float64
 SHARP = ("gradient_integral", "gradient_supremum", "loss_integral", "loss_supremum", "remainder_integral",

@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 from torch.overrides import TorchFunctionMode
 
-from bench.evaluations._graph import SMOOTH, SOFTPLUS, derivatives
 from bench.models.layers import CenteredSoftplus, Softplus
 from bench.models.layers.dispatch import under_torch_func
+from bench.numerics.autograd_graph import SMOOTH, SOFTPLUS, derivatives
 
 
 class Convolution(torch.autograd.Function):

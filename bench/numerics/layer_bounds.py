@@ -17,15 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.evaluations._geometry import (
-    Expansion,
-    differentiate,
-    error_vector,
-    pushforward,
-    softmax_product,
-)
-from bench.evaluations._graph import Activation, Gains, Node
-from bench.evaluations._lanczos import lanczos
+from bench.numerics.autograd_graph import Activation, Node
+from bench.numerics.derivatives import Expansion, differentiate, error_vector, pushforward, softmax_product
+from bench.numerics.lanczos import lanczos
+from bench.numerics.lipschitz import Gains
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ out, which changes no result but by rounding. Passes through the network are cou
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,25 +17,15 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from bench.core.errors import BenchError, UsageError
+from bench.core.errors import BenchError
 from bench.core.records import Evaluation
 from bench.data.pixels import to_unit
 from bench.data.split import Split
-from bench.evaluations.robustness import full_precision
+from bench.measuring.judge import full_precision
+from bench.measuring.model_contract import as_found
+from bench.measuring.passes import counted
 
 Columns = dict[str, Any]
-
-
-class BadModel(UsageError):
-    """A model breaks the contract (B, C, H, W) in [0, 1] → finite logits (B, K), deterministic in eval mode."""
-
-
-@dataclass
-class Passes:
-    """Images passed through the network, forward and backward."""
-
-    forwards: int = 0
-    backwards: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,93 +172,3 @@ def predictions(model: nn.Module, images: np.ndarray, device: torch.device) -> n
     with as_found(model), full_precision(device), torch.no_grad():
         parts = [model(x.to(device)).argmax(1).cpu() for x in torch.tensor(images).split(100)]
     return torch.cat(parts).numpy()
-
-
-@contextlib.contextmanager
-def counted(model: nn.Module) -> Iterator[Passes]:
-    """Count the images that pass through `model` inside the block, forward and backward through its logits."""
-    passes = Passes()
-
-    def backward(gradient: Tensor) -> None:
-        passes.backwards += len(gradient)
-
-    def forward(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        passes.forwards += len(output)
-        if output.requires_grad and not torch._C._functorch.is_functorch_wrapped_tensor(output):
-            output.register_hook(backward)
-
-    handle = model.register_forward_hook(forward)
-    try:
-        yield passes
-    finally:
-        handle.remove()
-
-
-@contextlib.contextmanager
-def as_found(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode, its parameters without gradients, and leave it and the generators as found.
-
-    Raises:
-        BadModel: the model's buffers or parameters changed inside the block.
-    """
-    modes = {module: module.training for module in model.modules()}
-    wanted = {p: p.requires_grad for p in model.parameters()}
-    state = {k: v.detach().clone() for k, v in model.state_dict().items() if isinstance(v, Tensor)}
-    rng = torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    model.eval()
-    for p in wanted:
-        p.requires_grad_(False)
-    try:
-        yield
-        changed = [k for k, v in model.state_dict().items() if k in state and not torch.equal(v, state[k])]
-    finally:
-        for module, training in modes.items():
-            module.training = training
-        for p, flag in wanted.items():
-            p.requires_grad_(flag)
-        torch.set_rng_state(rng)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
-    if changed:
-        raise BadModel(
-            f"model {type(model).__name__}: expected its state untouched by an evaluation in eval mode, got changes in "
-            f"{', '.join(changed[:3])}. Make forward() free of side effects in eval mode."
-        )
-
-
-def check_model(model: nn.Module, x: Tensor, num_classes: int | None = None) -> int:
-    """Check the model contract on a few images and return K.
-
-    Args:
-        model: the network.
-        x: images (B, C, H, W), float32 in [0, 1], on the model's device.
-        num_classes: K, if known.
-
-    Raises:
-        BadModel: logits of a wrong shape, type or class count, not finite, or not the same twice.
-    """
-    name = f"model {type(model).__name__}"
-    with as_found(model), torch.no_grad():
-        try:
-            logits, again = model(x), model(x)
-        except Exception as error:
-            raise BadModel(
-                f"{name}: expected logits for images of shape {tuple(x.shape)}, got {type(error).__name__}: {error}. "
-                "A model takes float32 NCHW in [0, 1]."
-            ) from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x) or not logits.is_floating_point():
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise BadModel(f"{name}: expected logits of shape (B, K) = ({len(x)}, K), got {got}. Return one row per image.")
-    if num_classes is not None and logits.shape[1] != num_classes:
-        raise BadModel(
-            f"{name}: expected {num_classes} classes, got {logits.shape[1]}. Use a model trained on this data set."
-        )
-    if not torch.isfinite(logits).all():
-        raise BadModel(f"{name}: expected finite logits, got NaN or infinity. Check its weights.")
-    if (again - logits).norm() > 1e-4 * logits.norm():
-        raise BadModel(
-            f"{name}: expected the same logits twice in eval mode, got a relative difference of "
-            f"{float((again - logits).norm() / logits.norm()):.2g}. Randomised models are not supported yet."
-        )
-    return int(logits.shape[1])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.core.errors import BenchError, UsageError
-from bench.evaluations._second_order import twice_differentiable
+from bench.numerics.hvp_ops import twice_differentiable
 
 Product = Callable[[Tensor], Tensor]
 DTYPES = {"float32": torch.float32, "float64": torch.float64}

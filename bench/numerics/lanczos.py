@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.evaluations._geometry import Product, demand_finite, unit
+from bench.numerics.derivatives import Product, demand_finite, unit
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.evaluations._paths import Paths
+from bench.numerics.segments import Paths
 
 RELATIVE, ABSOLUTE = 1e-6, 1e-11
 
