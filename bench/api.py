@@ -13,6 +13,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from bench.config.defense_spec import canonical_spec, parse_defense
+from bench.config.evaluation_config import EvaluationConfig
+from bench.config.suite_file import load_suite
 from bench.core.errors import UsageError
 from bench.core.records import Evaluation, Recipe
 from bench.data import catalog as datasets
@@ -22,7 +25,6 @@ from bench.measuring.model_contract import check_model
 from bench.measuring.runner import evaluate_chunks
 from bench.models import registry
 from bench.store.store import Store
-from bench.suite import EvaluationEntry, canonical, load_suite, parse_defense
 
 _THREATS = {"L2": ("l2", 0.5), "Linf": ("linf", 8 / 255)}  # RobustBench's names and budgets
 
@@ -75,7 +77,7 @@ def evaluate(
 
 
 def _tables(
-    model: nn.Module, split: Split, entries: Sequence[EvaluationEntry], device: torch.device, batch_size: int | None
+    model: nn.Module, split: Split, entries: Sequence[EvaluationConfig], device: torch.device, batch_size: int | None
 ) -> pd.DataFrame:
     table = pd.DataFrame({"index": np.arange(len(split)), "label": split.labels})
     cost: dict[str, dict[str, float]] = {}
@@ -104,7 +106,7 @@ def _tables(
 
 def _from_suite(
     suite: str, limit: int | None, data_dir: str | Path | None
-) -> tuple[Split, tuple[EvaluationEntry, ...], int]:
+) -> tuple[Split, tuple[EvaluationConfig, ...], int]:
     loaded = load_suite(suite).narrowed(limit=limit)
     dataset = datasets.load(loaded.dataset, data_dir=data_dir, limit=limit, need_train=False)
     entries = tuple(e for e in loaded.evaluations if e.split == "test")
@@ -113,7 +115,7 @@ def _from_suite(
 
 def _from_data(
     data: tuple[Tensor, Tensor] | None, limit: int | None, seed: int
-) -> tuple[Split, tuple[EvaluationEntry, ...], None]:
+) -> tuple[Split, tuple[EvaluationConfig, ...], None]:
     assert data is not None  # narrows the type; the caller has checked
     images, labels = (v.detach().cpu().numpy() if isinstance(v, Tensor) else np.asarray(v) for v in data)
     if images.ndim != 4 or labels.shape != (len(images),):
@@ -135,20 +137,20 @@ def _from_data(
     return split, tuple(_entry(n, seed) for n in names), None
 
 
-def _entry(name: str, seed: int) -> EvaluationEntry:
+def _entry(name: str, seed: int) -> EvaluationConfig:
     entry = registry.evaluations.get(name)
     arguments = {k: v for k, v in entry.hyperparameters.items() if v is not ...}
-    return EvaluationEntry(key=name, evaluation=name, arguments=arguments, limit=None, split="test", seed=seed)
+    return EvaluationConfig(key=name, evaluation=name, arguments=arguments, limit=None, split="test", seed=seed)
 
 
 def _choose(
-    entries: Sequence[EvaluationEntry],
+    entries: Sequence[EvaluationConfig],
     names: Sequence[str] | None,
     eps: Sequence[float] | float | None,
     seed: int,
     *,
     named: bool,
-) -> list[EvaluationEntry]:
+) -> list[EvaluationConfig]:
     """Return the entries asked for, by name, with their budgets."""
     known = {e.key: e for e in entries}
     if names is not None:
@@ -159,8 +161,8 @@ def _choose(
     return [e if "eps" not in e.arguments else _with_arguments(e, {**e.arguments, "eps": budgets}) for e in entries]
 
 
-def _with_arguments(entry: EvaluationEntry, arguments: dict[str, Any]) -> EvaluationEntry:
-    return EvaluationEntry(
+def _with_arguments(entry: EvaluationConfig, arguments: dict[str, Any]) -> EvaluationConfig:
+    return EvaluationConfig(
         key=entry.key,
         evaluation=entry.evaluation,
         arguments=arguments,
@@ -297,7 +299,7 @@ def load_model(
 
     with Store.open(Path(out)) as store:
         plan = store.latest_plan()
-        spelled = canonical(name)
+        spelled = canonical_spec(name)
         rows = [r for r in plan["rows"] if r["defense"] == spelled and r["seed"] == seed]
         record = store.cell(rows[0]["train_cell"]) if rows else None
     if dataset is not None and dataset not in (plan["data"]["name"], plan["suite"]["dataset"]):

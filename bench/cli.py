@@ -68,7 +68,7 @@ def run(
 ) -> None:
     """Plan, train, evaluate and report a suite. The same command again finishes what is missing."""
     from bench import pipeline, plan, workers
-    from bench.execution import Execution, route_of
+    from bench.training.execution import ExecutionConfig, parse_step_mode
 
     pipeline.check_engine(engine, address)
     options = pipeline.Options(
@@ -79,7 +79,7 @@ def run(
             "backbone": backbone, "attack_peer": attack_peer,
         },
         data_dir=data, out=out, device=device, batch_size=_batch_size(batch_size),
-        execution=Execution(route_of(step), deterministic), time_limit=_duration(time_limit),
+        execution=ExecutionConfig(parse_step_mode(step), deterministic), time_limit=_duration(time_limit),
         no_wait=no_wait, debug=debug, quiet=quiet, included=tuple(str(p) for p in include or ()),
         command=plan.command_line(), arguments=tuple(sys.argv[1:]),
     )  # fmt: skip

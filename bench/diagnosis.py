@@ -122,7 +122,7 @@ def _small_model() -> tuple[Any, Any, Any]:
     from bench.core.records import PAPER, Recipe
     from bench.data import catalog
     from bench.models import registry
-    from bench.train import TrainJob, train
+    from bench.training.loop import TrainJob, train
 
     digits = catalog.load("digits", train_limit=500, limit=32)
     entry = registry.defenses.get("standard")

@@ -31,7 +31,7 @@ from bench.store import serialise
 from bench.store.compact import LEFT_OUT
 from bench.store.records import Lease, LeaseLost
 from bench.store.store import Store
-from bench.train import Stopped, train
+from bench.training.loop import Stopped, train
 
 HEARTBEAT_SECONDS = 30.0
 _FATAL = (EnvironmentProblem, IntegrityError, SecurityRefusal, StoreError)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from bench import suite
+from bench.config import suite_file
 from bench.core.records import Registered
 from bench.data import catalog as datasets
 from bench.models import registry
@@ -19,7 +19,7 @@ KINDS = ("defenses", "attacks", "evaluations", "suites", "datasets")
 def entries(kind: str, data_dir: Path | None = None) -> list[dict[str, Any]]:
     """Return the entries of a kind as records with at least name, source, version and hyperparameters."""
     if kind == "suites":
-        return suite.suites()
+        return suite_file.suites()
     if kind == "datasets":
         return datasets.available(data_dir)
     found: list[dict[str, Any]] = []

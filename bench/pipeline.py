@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from bench import engine, machine, reports, transfer, workers
+from bench.config.evaluation_config import EvaluationConfig
+from bench.config.suite import Suite
+from bench.config.suite_file import load_suite
 from bench.core.errors import UsageError, nearest
 from bench.core.files import safe_name
 from bench.data import catalog
-from bench.execution import Execution
 from bench.models import registry
 from bench.plan import Plan, choose_device, make_plan
 from bench.progress import Reporter
 from bench.reports.board import Board
 from bench.stopping import StopRequest
 from bench.store.store import Store
-from bench.suite import EvaluationEntry, Suite, load_suite
-from bench.train import Stopped
+from bench.training.execution import ExecutionConfig
+from bench.training.loop import Stopped
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Options:
     included: tuple[str, ...] = ()
     command: str = ""
     arguments: tuple[str, ...] = ()
-    execution: Execution = field(default_factory=Execution)
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     whole_trainings: bool = False
 
 
@@ -123,7 +125,7 @@ def with_peer(suite: Suite, peer: str) -> Suite:
     return replace(suite, evaluations=(*suite.evaluations, *extra))
 
 
-def _peers(entry: EvaluationEntry) -> tuple[str, ...]:
+def _peers(entry: EvaluationConfig) -> tuple[str, ...]:
     return getattr(registry.evaluations.get(entry.evaluation).function, "__peers__", ())
 
 

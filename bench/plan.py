@@ -19,16 +19,19 @@ from torch import nn
 
 import bench
 from bench import cells
+from bench.config.defense_spec import canonical_spec, parse_defense
+from bench.config.evaluation_config import EvaluationConfig
+from bench.config.suite import Suite
 from bench.core import hashing
 from bench.core.errors import EnvironmentProblem, IntegrityError, UsageError
 from bench.core.records import Defense, Evaluation
 from bench.data import split
 from bench.data.split import Dataset, Split
 from bench.evaluations.robustness import peer_attack
-from bench.execution import Execution, autocast, resolved
 from bench.models import registry
-from bench.suite import EvaluationEntry, Suite, canonical, parse_defense
-from bench.train import TrainJob
+from bench.training.execution import ExecutionConfig
+from bench.training.loop import TrainJob
+from bench.training.precision import autocast, resolve_precision
 
 _PACKAGES = (
     "torch",
@@ -75,7 +78,7 @@ class Measurement:
         keep_images: names of the image columns that are stored.
     """
 
-    entry: EvaluationEntry
+    entry: EvaluationConfig
     evaluation: Evaluation
     split: Split
     spec: dict[str, Any]
@@ -104,7 +107,7 @@ class Plan:
     command: str = ""
     overrides: dict[str, Any] = field(default_factory=dict)
     included: tuple[str, ...] = ()
-    execution: Execution = field(default_factory=Execution)
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
 
     def record(self) -> dict[str, Any]:
         """Return the plan as plain data, as the store keeps it and the reports read it."""
@@ -132,7 +135,7 @@ def make_plan(
     command: str = "",
     overrides: dict[str, Any] | None = None,
     included: Sequence[str] = (),
-    execution: Execution | None = None,
+    execution: ExecutionConfig | None = None,
 ) -> Plan:
     """Plan a suite: seeds outermost, so that a run that is stopped early has every defense once.
 
@@ -142,7 +145,7 @@ def make_plan(
     splits: tuple[Split, Split | None] = (dataset.train, None)
     if suite.holdout:
         splits = split.hold_out(dataset.train, suite.holdout, seed=0)
-    execution = execution or Execution()
+    execution = execution or ExecutionConfig()
     rows = tuple(
         _row(suite, dataset, splits, device, spelling, seed, execution)
         for seed in suite.seeds
@@ -158,7 +161,7 @@ def make_plan(
 
 def _row(
     suite: Suite, dataset: Dataset, splits: tuple[Split, Split | None], device: torch.device, spelling: str, seed: int,
-    execution: Execution,
+    execution: ExecutionConfig,
 ) -> Row:  # fmt: skip
     parsed = parse_defense(spelling)
     entry = registry.defenses.get(parsed.base)
@@ -169,21 +172,21 @@ def _row(
             f"Write {entry.name}:{missing[0]}=VALUE, or give it a default."
         )
     recipe = suite.recipe_of(spelling)
-    recipe = replace(recipe, precision=resolved(recipe.precision or "fp32", device))
+    recipe = replace(recipe, precision=resolve_precision(recipe.precision or "fp32", device))
     train, holdout = splits
     backbone = parsed.backbone or suite.backbone
     job = TrainJob(entry, hyperparameters, recipe, backbone, len(dataset.classes), dataset.shape, seed, train, holdout)
-    return Row(canonical(spelling), job, cells.TrainCell(_train_spec(job, device, execution)))
+    return Row(canonical_spec(spelling), job, cells.TrainCell(_train_spec(job, device, execution)))
 
 
-def _train_spec(job: TrainJob, device: torch.device, execution: Execution) -> dict[str, Any]:
-    from bench import steps, train
+def _train_spec(job: TrainJob, device: torch.device, execution: ExecutionConfig) -> dict[str, Any]:
     from bench.data import pixels
+    from bench.training import loop, step
 
     functions: list[Callable[..., Any]] = [
         job.defense.function,
-        train.train,
-        steps.make_step,
+        loop.train,
+        step.make_step,
         pixels.to_unit,
         autocast,
     ]
@@ -203,7 +206,7 @@ def _train_spec(job: TrainJob, device: torch.device, execution: Execution) -> di
     }
 
 
-def _measurement(suite: Suite, dataset: Dataset, device: torch.device, entry: EvaluationEntry) -> Measurement:
+def _measurement(suite: Suite, dataset: Dataset, device: torch.device, entry: EvaluationConfig) -> Measurement:
     evaluation = registry.evaluations.get(entry.evaluation)
     whole = dataset.train if entry.split == "train" else dataset.test
     split = whole if entry.limit is None else whole.first(entry.limit)
@@ -233,7 +236,7 @@ def _measurement(suite: Suite, dataset: Dataset, device: torch.device, entry: Ev
 
 def _audit(suite: Suite, dataset: Dataset, device: torch.device, attacked: Measurement) -> Measurement:
     """Return the audit: the official AutoAttack on a random subset of the images that ours attacks."""
-    entry = EvaluationEntry("audit_l2", "audit_l2", {"eps": [suite.primary_eps]}, limit=attacked.entry.limit)
+    entry = EvaluationConfig("audit_l2", "audit_l2", {"eps": [suite.primary_eps]}, limit=attacked.entry.limit)
     whole = _measurement(suite, dataset, device, entry)
     index = np.sort(np.random.RandomState(0).permutation(len(whole.split))[: suite.audit])
     split = Split.of(whole.split.images[index], whole.split.labels[index])

@@ -44,7 +44,7 @@ from bench.machine import keep_memory
 from bench.measuring.judge import full_precision
 from bench.measuring.passes import counted
 from bench.models import registry
-from bench.train import TrainJob, train
+from bench.training.loop import TrainJob, train
 
 LIBRARIES: dict[str, ModuleType] = {"cleverhans": cleverhans, "foolbox": foolbox, "torchattacks": torchattacks}
 

@@ -36,7 +36,7 @@ from bench.data.split import Dataset
 from bench.models import registry
 from bench.numerics.derivatives import expand, prepared, unit
 from bench.numerics.lanczos import Spectrum, lanczos
-from bench.train import TrainJob, train
+from bench.training.loop import TrainJob, train
 
 GOALS = (0.01, 0.001)
 LONGEST = 120  # products that power iteration may take

@@ -35,11 +35,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench import machine
 from bench.core.seeding import seed_everything
-from bench.execution import ROUTES, Execution, autocast, memory_format, settings
 from bench.models import registry
 from bench.models.layers import Softplus
-from bench.steps import Loss, eager_gradients, make_step
-from bench.train import bound_loss, parameter_groups
+from bench.training.execution import STEP_MODES, ExecutionConfig
+from bench.training.gradients import Loss, eager_gradients
+from bench.training.loop import bound_loss
+from bench.training.optimization import parameter_groups
+from bench.training.precision import autocast, memory_format, torch_settings
+from bench.training.step import make_step
 from benchmarks import published
 
 # Regime → (forward passes relative to Standard's at least, counted; the paper's on its GPU).
@@ -63,7 +66,7 @@ class Contender:
     regime: str
     side: str
     step: Step
-    execution: Execution = field(default_factory=Execution)
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     seconds: list[float] = field(default_factory=list)
     operations: int = 0
     waits: int = 0
@@ -95,7 +98,13 @@ class Count(TorchDispatchMode):
 
 
 def ours(
-    regime: str, x: Tensor, width: int, precision: str, execution: Execution, side: str, say: Callable[[str], None]
+    regime: str,
+    x: Tensor,
+    width: int,
+    precision: str,
+    execution: ExecutionConfig,
+    side: str,
+    say: Callable[[str], None],
 ) -> tuple[Contender, nn.Module]:
     """Return our step of a regime as the training loop makes it, and its network as it was before any step."""
     seed_everything(0)
@@ -172,7 +181,7 @@ def race(contenders: Sequence[Contender], x: Tensor, y: Tensor, precision: str, 
     for block in range(-1, blocks):
         for c in contenders:
             mine = x if c.side == "published" else images
-            with settings(c.execution, precision, x.device):
+            with torch_settings(c.execution, precision, x.device):
                 if block < 0:
                     with Count() as count:
                         c.step(mine, y)
@@ -229,7 +238,7 @@ def main() -> None:
     if device.type == "cpu":
         torch.set_num_threads(1)
         machine.keep_memory()
-    strict = Execution(options.step, deterministic=True)
+    strict = ExecutionConfig(options.step, deterministic=True)
     if options.deterministic:
         strict.settle()
     draw = torch.Generator().manual_seed(0)
@@ -238,19 +247,20 @@ def main() -> None:
     sides: dict[tuple[str, str], Contender] = {}
     parities, started = {}, time.monotonic()
     for regime in KNOWN:
-        mine, fresh = ours(regime, x, options.width, options.precision, Execution(options.step), "ours", print)
+        mine, fresh = ours(regime, x, options.width, options.precision, ExecutionConfig(options.step), "ours", print)
         sides["ours", regime], sides["published", regime] = mine, theirs(regime, device, options.width)
         if options.deterministic and device.type == "cuda":
             sides["deterministic", regime], _ = ours(
                 regime, x, options.width, options.precision, strict, "deterministic", print
             )
-        with settings(Execution(), options.precision, device):
+        with torch_settings(ExecutionConfig(), options.precision, device):
             parities[regime] = parity(regime, fresh, x[: options.parity], y[: options.parity], options.precision)
     race(list(sides.values()), x, y, options.precision, options.blocks, options.steps)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU, one thread"
     print(
         f"ResNet-18 of width {options.width}, batch {options.batch}, "
-        f"{options.precision if device.type == 'cuda' else 'fp32'}, step {Execution(options.step).route(device)}, "
+        f"{options.precision if device.type == 'cuda' else 'fp32'}, "
+        f"step {ExecutionConfig(options.step).route(device)}, "
         f"{options.blocks} blocks of {options.steps} steps; torch {torch.__version__}, {name}; "
         f"Standard {1e3 * statistics.median(sides['ours', 'standard'].seconds):.1f} ms a step\n"
     )
@@ -283,7 +293,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=16, help="channels of the first layer; 64 is the paper's")
     parser.add_argument("--batch", type=int, default=64, help="images per step; 128 is the paper's")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "tf32", "bf16"), help="of our side, on a GPU")
-    parser.add_argument("--step", default="auto", choices=ROUTES, help="how our side carries out a step")
+    parser.add_argument("--step", default="auto", choices=STEP_MODES, help="how our side carries out a step")
     parser.add_argument("--deterministic", action="store_true", help="also measure what determinism costs")
     parser.add_argument("--blocks", type=int, default=11)
     parser.add_argument("--steps", type=int, default=1, help="steps per block")

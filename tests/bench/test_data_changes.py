@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from bench.config.suite_file import load_suite
 from bench.data.catalog import load
 from bench.data.info import DATASETS
 from bench.plan import Plan, make_plan
-from bench.suite import load_suite
 
 SUITE = """
 name = "tiny"

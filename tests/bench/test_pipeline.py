@@ -223,7 +223,7 @@ def test_a_training_that_was_stopped_goes_on_bit_equal(suite, tmp_path):
     from bench.core.records import PAPER, Recipe
     from bench.data import catalog
     from bench.models import registry
-    from bench.train import Stopped, TrainJob, train
+    from bench.training.loop import Stopped, TrainJob, train
 
     digits = catalog.load("digits", train_limit=150, limit=4)
     entry = registry.defenses.get("adversarial_training")

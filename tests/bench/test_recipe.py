@@ -14,8 +14,9 @@ from torchvision.transforms.v2 import functional as TF
 from bench.core.records import PAPER, Defense, Recipe
 from bench.data.split import Split
 from bench.store.store import Store
-from bench.train import Diverged, TrainJob, learning_rate, train
 from bench.training.batches import Batches, crop_flip
+from bench.training.loop import Diverged, TrainJob, train
+from bench.training.optimization import learning_rate
 
 CPU = torch.device("cpu")
 SHAPE = (1, 2, 3)

@@ -12,11 +12,15 @@ from torch.nn import functional as F
 
 from bench.core.errors import UsageError
 from bench.core.seeding import seed_everything
-from bench.execution import Execution, autocast, memory_format, resolved, settings
 from bench.models import registry
 from bench.models.layers import Softplus, convolution
-from bench.steps import Compiled, Eager, Replayed, eager_gradients, make_step
-from bench.train import announce, bound_loss, parameter_groups
+from bench.training.compiled import CompiledGradients
+from bench.training.execution import ExecutionConfig
+from bench.training.gradients import eager_gradients
+from bench.training.loop import bound_loss, set_epoch
+from bench.training.optimization import parameter_groups
+from bench.training.precision import autocast, memory_format, resolve_precision, torch_settings
+from bench.training.step import CudaGraphStep, EagerStep, make_step
 from benchmarks import published
 
 CPU = torch.device("cpu")
@@ -48,7 +52,7 @@ def plain() -> torch.autocast:
     return autocast("fp32", CPU)
 
 
-def run(step: Eager, data: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+def run(step: EagerStep, data: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
     """Take a step per batch and return weights, buffers and the epoch's sums."""
     seed_everything(7)
     for i, (x, y) in enumerate(data):
@@ -60,9 +64,9 @@ def same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-def eager(name: str, backbone: str = "resnet18-w4") -> Eager:
+def eager(name: str, backbone: str = "resnet18-w4") -> EagerStep:
     model, loss, optimizer = parts(name, backbone)
-    return Eager(model, optimizer, eager_gradients(model, loss, plain), {})
+    return EagerStep(model, optimizer, eager_gradients(model, loss, plain), {})
 
 
 def gradients_of(model: nn.Module, loss, x: Tensor, y: Tensor) -> tuple[dict[str, float], dict[str, Tensor]]:
@@ -113,7 +117,7 @@ def test_a_step_stays_on_its_device_and_never_waits_for_it(name):
     model = entry.function(10, (3, 32, 32), "resnet18").train().to("meta", memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(parameter_groups(model, 5e-4), lr=0.1, momentum=0.9)
     loss = bound_loss(entry.recipe, dict(entry.hyperparameters))
-    step = Eager(model, optimizer, eager_gradients(model, loss, contextlib.nullcontext), {})
+    step = EagerStep(model, optimizer, eager_gradients(model, loss, contextlib.nullcontext), {})
     x, y = torch.empty(128, 3, 32, 32, device="meta"), torch.empty(128, dtype=torch.long, device="meta")
     step(x.contiguous(memory_format=torch.channels_last), y, 0.1)
     assert {total.device.type for total in step.sums.values()} == {"meta"}
@@ -131,7 +135,7 @@ def test_a_replayed_step_gives_the_bits_of_the_eager_one(name):
         recorded.append(body)
         return body
 
-    step = Replayed(
+    step = CudaGraphStep(
         model, optimizer, eager_gradients(model, loss, plain), {}, size=8, say=pytest.fail, record=record
     )  # fmt: skip
     assert same_bits(run(step, data), run(eager(name), data))
@@ -143,7 +147,7 @@ def test_a_replayed_step_gives_the_bits_of_the_eager_one(name):
 
 def test_a_new_epoch_zeroes_the_sums_where_the_recording_adds_to_them():
     model, loss, optimizer = parts("standard", "convnet-w4")
-    step = Replayed(
+    step = CudaGraphStep(
         model, optimizer, eager_gradients(model, loss, plain), {}, size=8, say=pytest.fail, record=lambda body: body
     )  # fmt: skip
     run(step, batches())
@@ -163,7 +167,9 @@ def test_a_recording_that_fails_is_said_once_and_the_step_goes_on():
     def record(body):
         raise RuntimeError("operation not permitted\nwhen stream is capturing")
 
-    step = Replayed(model, optimizer, eager_gradients(model, loss, plain), {}, size=8, say=said.append, record=record)
+    step = CudaGraphStep(
+        model, optimizer, eager_gradients(model, loss, plain), {}, size=8, say=said.append, record=record
+    )
     assert same_bits(run(step, batches(6)), run(eager("gradreg"), batches(6)))
     assert len(said) == 1
     assert "RuntimeError: operation not permitted when stream is capturing. Going on operation by" in said[0]
@@ -175,8 +181,8 @@ def test_a_traced_step_gives_the_bits_of_the_eager_one(name, monkeypatch):
     monkeypatch.setattr(convolution, "WORTH", 0)
     data = batches(3, (8, 8, 5))
     model, loss, optimizer = parts(name, "convnet-w4")
-    gradients = Compiled(model, loss, plain, size=8, say=pytest.fail, backend=None)
-    step = Eager(model, optimizer, gradients, {})
+    gradients = CompiledGradients(model, loss, plain, size=8, say=pytest.fail, backend=None)
+    step = EagerStep(model, optimizer, gradients, {})
     assert same_bits(run(step, data), run(eager(name, "convnet-w4"), data))
     assert gradients.run is not None
     step.forget()
@@ -195,7 +201,9 @@ def test_a_compiled_step_agrees_with_the_eager_one(name):
             if isinstance(module, Softplus):
                 module.fixed_beta = 10.0
         calls = (
-            Compiled(model, loss, plain, size=8, say=pytest.fail) if compiled else eager_gradients(model, loss, plain)
+            CompiledGradients(model, loss, plain, size=8, say=pytest.fail)
+            if compiled
+            else eager_gradients(model, loss, plain)
         )
         terms, _ = calls(x, y)
         found.append((terms, {n: p.grad.double() for n, p in model.named_parameters()}))
@@ -224,7 +232,7 @@ def test_a_graph_without_a_gpu_is_said_and_runs_eagerly():
     model, loss, optimizer = parts("standard", "convnet-w4")
     said: list[str] = []
     step = make_step("graph", model, optimizer, loss, {}, autocast=plain, size=8, say=said.append)
-    assert type(step) is Eager
+    assert type(step) is EagerStep
     assert said == ["training step: expected a GPU to record it on, got cpu. Going on operation by operation."]
 
 
@@ -235,7 +243,7 @@ def test_every_step_under_autocast_sees_the_weights_of_the_step_before():
     def half() -> torch.autocast:
         return torch.autocast("cpu", torch.bfloat16)
 
-    step = Eager(model, optimizer, eager_gradients(model, loss, half), {})
+    step = EagerStep(model, optimizer, eager_gradients(model, loss, half), {})
     x, y = batches(1)[0]
     for _ in range(3):
         with half():
@@ -247,33 +255,33 @@ def test_every_step_under_autocast_sees_the_weights_of_the_step_before():
 
 def test_epochs_that_change_a_number_are_told_apart():
     model, *_ = parts("cure", "convnet-w4")
-    assert not announce(model, 0)
-    assert not announce(model, 1), "one length for all epochs"
+    assert not set_epoch(model, 0)
+    assert not set_epoch(model, 1), "one length for all epochs"
     entry = registry.defenses.get("cure")
     changing = entry.function(10, (3, SIZE, SIZE), "convnet-w4", variant="reference")
-    assert [announce(changing, epoch) for epoch in range(6)] == [True, True, True, True, True, False]
+    assert [set_epoch(changing, epoch) for epoch in range(6)] == [True, True, True, True, True, False]
     changing.set_epoch = lambda epoch: None
-    assert announce(changing, 6), "who does not answer may have changed something"
+    assert set_epoch(changing, 6), "who does not answer may have changed something"
 
 
 def test_execution_enters_the_key_only_where_it_changes_rounding():
     gpu = torch.device("cuda", 0)
-    assert Execution().key(gpu) == Execution("graph").key(gpu) == Execution("eager").key(CPU) == {}
-    assert Execution("compile").key(CPU) == {"step": "compile"}
-    assert Execution(deterministic=True).key(CPU) == {}
-    assert Execution(deterministic=True).key(gpu) == {"deterministic": True}
-    assert (Execution().route(gpu), Execution().route(CPU)) == ("graph", "eager")
+    assert ExecutionConfig().key(gpu) == ExecutionConfig("graph").key(gpu) == ExecutionConfig("eager").key(CPU) == {}
+    assert ExecutionConfig("compile").key(CPU) == {"step": "compile"}
+    assert ExecutionConfig(deterministic=True).key(CPU) == {}
+    assert ExecutionConfig(deterministic=True).key(gpu) == {"deterministic": True}
+    assert (ExecutionConfig().route(gpu), ExecutionConfig().route(CPU)) == ("graph", "eager")
     with pytest.raises(UsageError, match=r"--step: expected auto, eager, graph, compile, got 'grph'.*'graph'"):
-        Execution("grph")
+        ExecutionConfig("grph")
 
 
 def test_a_precision_is_what_the_device_has(monkeypatch):
     gpu = torch.device("cuda")
-    assert [resolved(p, CPU) for p in ("auto", "fp32", "tf32", "bf16")] == ["fp32"] * 4
-    assert [resolved(p, gpu) for p in ("fp32", "tf32", "bf16")] == ["fp32", "tf32", "bf16"]
+    assert [resolve_precision(p, CPU) for p in ("auto", "fp32", "tf32", "bf16")] == ["fp32"] * 4
+    assert [resolve_precision(p, gpu) for p in ("fp32", "tf32", "bf16")] == ["fp32", "tf32", "bf16"]
     for capability, precision in (((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp32")):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
-        assert resolved("auto", gpu) == precision
+        assert resolve_precision("auto", gpu) == precision
 
 
 def test_layouts_and_switches():
@@ -281,7 +289,7 @@ def test_layouts_and_switches():
     assert memory_format((32, 32), "bf16", gpu) == memory_format((32, 32), "fp32", CPU) == torch.channels_last
     assert memory_format((32, 32), "fp32", gpu) == memory_format((8, 8), "fp32", CPU) == torch.contiguous_format
     before = torch.are_deterministic_algorithms_enabled()
-    with settings(Execution(deterministic=True), "tf32", gpu):
+    with torch_settings(ExecutionConfig(deterministic=True), "tf32", gpu):
         assert torch.are_deterministic_algorithms_enabled()
         assert torch.backends.cudnn.deterministic
         assert torch.backends.cudnn.allow_tf32
@@ -307,7 +315,7 @@ def test_bfloat16_training_is_as_accurate_within_noise(name):
             optimizer = torch.optim.SGD(parameter_groups(model, 5e-4), lr=0.05, momentum=0.9)
             loss = bound_loss(entry.recipe, dict(entry.hyperparameters))
             half = lambda enabled=enabled: torch.autocast("cpu", torch.bfloat16, enabled=enabled)  # noqa: E731
-            step = Eager(model, optimizer, eager_gradients(model, loss, half), {})
+            step = EagerStep(model, optimizer, eager_gradients(model, loss, half), {})
             for i in range(60):
                 part = slice(64 * (i % 4), 64 * (i % 4) + 64)
                 step(x[part], y[part], 0.05)
@@ -329,7 +337,7 @@ def test_a_cuda_graph_gives_the_numbers_of_the_eager_step(name, precision):
         model, loss, _ = parts(name)
         model = model.to(gpu)
         optimizer = torch.optim.SGD(parameter_groups(model, 5e-4), lr=0.1, momentum=0.9, fused=True)
-        with settings(Execution(deterministic=True), precision, gpu):
+        with torch_settings(ExecutionConfig(deterministic=True), precision, gpu):
             step = make_step(route, model, optimizer, loss, {}, autocast=lambda: autocast(precision, gpu), size=8,
                              say=pytest.fail)  # fmt: skip
             found.append(run(step, data))

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from bench.config.defense_spec import canonical_spec, parse_defense
+from bench.config.suite_file import load_suite, suites
+from bench.config.validation import Setting, check, read, settable
 from bench.core.errors import UsageError
 from bench.core.records import PAPER
 from bench.models.registry import defenses
-from bench.spelling import Setting, check, read, settable
-from bench.suite import canonical, load_suite, parse_defense, suites
 
 GOOD = """
 name = "mine"
@@ -296,8 +297,8 @@ class TestSpelling:
         ],
     )
     def test_canonical(self, spelling: str, expected: str) -> None:
-        assert canonical(spelling) == expected
-        assert canonical(expected) == expected
+        assert canonical_spec(spelling) == expected
+        assert canonical_spec(expected) == expected
 
     @pytest.mark.parametrize(
         ("spelling", "message"),
@@ -322,7 +323,7 @@ class TestSpelling:
     )
     def test_complaints(self, spelling: str, message: str) -> None:
         with pytest.raises(UsageError) as caught:
-            canonical(spelling)
+            canonical_spec(spelling)
         assert str(caught.value).startswith(message)
 
     def test_every_shipped_default_can_be_spelled_out(self) -> None:
@@ -348,7 +349,8 @@ class TestSpelling:
 class TestList:
     def test_names_every_file_and_neither_it_nor_the_data_layer_needs_torch(self) -> None:
         code = (
-            "import sys, bench.data; from bench.suite import suites; bench.data.load('two-moons', limit=5); "
+            "import sys; from bench.data import catalog; from bench.config.suite_file import suites; "
+            "catalog.load('two-moons', limit=5); "
             "print(len(suites())); assert 'torch' not in sys.modules"
         )
         found = subprocess.run(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from bench.config.suite import Suite
+from bench.config.suite_file import load_suite, suites
 from bench.core.records import PAPER
 from bench.models.registry import defenses
-from bench.suite import Suite, load_suite, suites
 
 NAMES = [entry["name"] for entry in suites()]
 SEVEN = ("standard", "lcnn", "gradreg", "lcnn_gradreg", "cure", "softplus_wd", "adversarial_training")

@@ -7,7 +7,8 @@ import torch
 from bench.core.records import PAPER, Recipe
 from bench.models import registry
 from bench.models.layers import layer_statistics
-from bench.train import TrainJob, parameter_groups, train
+from bench.training.loop import TrainJob, train
+from bench.training.optimization import parameter_groups
 
 NAMES = [d.name for d in registry.defenses]
 

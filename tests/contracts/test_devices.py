@@ -10,8 +10,8 @@ import torch
 from bench.core.records import PAPER, Recipe
 from bench.data.catalog import load
 from bench.models import registry
-from bench.train import TrainJob, train
 from bench.training.batches import Batches
+from bench.training.loop import TrainJob, train
 from tests.contracts.elsewhere import elsewhere, sent
 from tests.contracts.tables import CPU, table
 

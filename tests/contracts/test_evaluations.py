@@ -10,7 +10,7 @@ import torch
 from bench.core.records import PAPER, Recipe
 from bench.data.catalog import load
 from bench.models import registry
-from bench.train import TrainJob, train
+from bench.training.loop import TrainJob, train
 from tests.contracts.tables import table
 
 # `autoattack` has several searches in it; its own tests hold these laws with small settings.

@@ -8,7 +8,7 @@ from torch import nn
 
 from bench.models.defenses import cure
 from bench.models.registry import defenses
-from bench.train import announce, bound_loss
+from bench.training.loop import bound_loss, set_epoch
 
 
 def test_direction_is_the_sign_of_length_one():
@@ -24,12 +24,12 @@ def test_lengths_follow_the_epochs_and_then_stay():
     model = entry.function(3, (1, 4, 4), "convnet-w2", variant="reference")
     lengths = []
     for epoch in range(7):
-        announce(model, epoch)
+        set_epoch(model, epoch)
         lengths.append(model.step_length.h)
     assert lengths == [0.1, 0.4, 0.8, 1.8, 3.0, 3.0, 3.0]
     for settings in ({}, {"variant": "reference", "h": 1.0}):
         model = entry.function(3, (1, 4, 4), "convnet-w2", **settings)
-        announce(model, 0)
+        set_epoch(model, 0)
         assert model.step_length.h == 1.0
     assert "step_length" not in " ".join(model.state_dict())
 

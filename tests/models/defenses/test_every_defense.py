@@ -12,7 +12,8 @@ from torch import nn
 from bench.models.backbones import BACKBONES
 from bench.models.layers import CenteredSoftplus, LipschitzBatchNorm2d, Softplus, SpectralNormConv2d, layer_statistics
 from bench.models.registry import defenses
-from bench.train import bound_loss, finalize, parameter_groups
+from bench.training.loop import bound_loss, finalize
+from bench.training.optimization import parameter_groups
 
 NAMES = [
     "adversarial_training", "cure", "gradreg", "lcnn", "lcnn_gradreg", "softplus_wd", "standard", "vanilla",

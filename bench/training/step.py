@@ -5,25 +5,23 @@ A step never waits for the device: what the log of an epoch needs is summed ther
 
 from __future__ import annotations
 
-import contextlib
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Loss = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
-Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
-Gradients = Callable[[Tensor, Tensor], tuple[dict[str, Tensor], Tensor | None]]
-Say = Callable[[str], None]
+from bench.training.compiled import CompiledGradients
+from bench.training.gradients import Autocast, Gradients, Log, Loss, eager_gradients, first_line
 
-WARM_UP = 3  # eager steps before a capture: the libraries choose their algorithms and reserve their memory in them
+CAPTURE_WARMUP_STEPS = (
+    3  # eager steps before a capture: the libraries choose their algorithms and reserve their memory in them
+)
 
 
-class Eager:
+class EagerStep:
     """A step operation by operation: loss, gradients, optimiser, sums of the epoch.
 
     Args:
@@ -65,11 +63,11 @@ class Eager:
 
     def forget(self) -> None:
         """Note that a number which the model or its loss keeps in Python has changed."""
-        if isinstance(self.gradients, Compiled):
+        if isinstance(self.gradients, CompiledGradients):
             self.gradients.forget()
 
 
-class Replayed(Eager):
+class CudaGraphStep(EagerStep):
     """The same step recorded once over buffers that stay in place, and then replayed; other batch sizes run eagerly.
 
     The first steps run eagerly, the last of them under torch's watch: a step that waits for the device cannot be
@@ -84,7 +82,7 @@ class Replayed(Eager):
 
     def __init__(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, gradients: Gradients, sums: dict[str, Tensor],
-        *, size: int, say: Say, record: Callable[[Callable[[], None]], Callable[[], None]],
+        *, size: int, say: Log, record: Callable[[Callable[[], None]], Callable[[], None]],
     ) -> None:  # fmt: skip
         super().__init__(model, optimizer, gradients, sums)
         self.size, self.say, self.record = size, say, record
@@ -99,9 +97,9 @@ class Replayed(Eager):
         self.lr.fill_(lr)
         if not self.possible or len(x) != self.size:
             self.body(x, y)
-        elif self.warm < WARM_UP:
+        elif self.warm < CAPTURE_WARMUP_STEPS:
             self.warm += 1
-            if waits := _beside(lambda: self.body(x, y), x.device, watch=self.warm == WARM_UP):
+            if waits := _beside(lambda: self.body(x, y), x.device, watch=self.warm == CAPTURE_WARMUP_STEPS):
                 self._give_up(f"a step that never waits for the device, got one that does ({waits})")
         elif self.replay is None and not self._recorded(x, y):
             self.body(x, y)
@@ -116,7 +114,7 @@ class Replayed(Eager):
         try:
             self.replay = self.record(lambda: self.body(self.x, self.y))
         except Exception as error:  # whatever a driver or a library objects to: the eager step does the same
-            self._give_up(f"a step that can be recorded, got {_short(error)}")
+            self._give_up(f"a step that can be recorded, got {first_line(error)}")
         return self.replay is not None
 
     def _give_up(self, cause: str) -> None:
@@ -136,8 +134,8 @@ class Replayed(Eager):
 
 def make_step(
     route: str, model: nn.Module, optimizer: torch.optim.Optimizer, loss: Loss, sums: dict[str, Tensor],
-    *, autocast: Autocast, size: int, say: Say,
-) -> Eager:  # fmt: skip
+    *, autocast: Autocast, size: int, say: Log,
+) -> EagerStep:  # fmt: skip
     """Return a training step.
 
     Args:
@@ -150,13 +148,13 @@ def make_step(
     """
     gradients = eager_gradients(model, loss, autocast)
     if route == "compile":
-        gradients = Compiled(model, loss, autocast, size=size, say=say)
+        gradients = CompiledGradients(model, loss, autocast, size=size, say=say)
     device = next(model.parameters()).device
     if route == "eager" or device.type != "cuda":
         if route == "graph":
             say(f"training step: expected a GPU to record it on, got {device.type}. Going on operation by operation.")
-        return Eager(model, optimizer, gradients, sums)
-    return Replayed(model, optimizer, gradients, sums, size=size, say=say, record=partial(cuda_graph, device))
+        return EagerStep(model, optimizer, gradients, sums)
+    return CudaGraphStep(model, optimizer, gradients, sums, size=size, say=say, record=partial(cuda_graph, device))
 
 
 def cuda_graph(device: torch.device, body: Callable[[], None]) -> Callable[[], None]:
@@ -190,119 +188,4 @@ def _beside(body: Callable[[], None], device: torch.device, *, watch: bool) -> s
             torch.cuda.set_sync_debug_mode("default")
     here.wait_stream(side)
     waits = [str(w.message) for w in caught if "called a synchronizing" in str(w.message)]
-    return _short(waits[0]) if watch and waits else ""
-
-
-def eager_gradients(model: nn.Module, loss: Loss, autocast: Autocast) -> Gradients:
-    """Return what computes the gradients of the summed loss terms by autograd."""
-
-    def gradients(x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
-        total, terms, logits = _forward(model, loss, autocast, x, y)
-        total.backward()
-        return terms, logits
-
-    return gradients
-
-
-class Compiled:
-    """Gradients by compiled code: the whole computation is traced once, for batches of `size` images.
-
-    Forward, loss, double backward and gradients are one graph of plain operations, so that no derivative has to
-    leave compiled code and be differentiated again. Random draws stay torch's own. Other batch sizes run eagerly,
-    and so does everything if tracing or compiling fails, after one line.
-
-    Args:
-        model, loss, autocast: as for `eager_gradients`.
-        size: images of a batch that is worth compiling for.
-        say: told once if compiling fails.
-        backend: of torch.compile; None: only trace.
-    """
-
-    def __init__(
-        self, model: nn.Module, loss: Loss, autocast: Autocast, *, size: int, say: Say, backend: str | None = "inductor"
-    ) -> None:
-        self.parts, self.size, self.say, self.backend = (model, loss, autocast), size, say, backend
-        self.eager, self.possible = eager_gradients(model, loss, autocast), True
-        self.run: Gradients | None = None
-
-    def __call__(self, x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Put the gradients into the parameters; return the loss terms and the first logits."""
-        if len(x) != self.size or not self.possible:
-            return self.eager(x, y)
-        if self.run is not None:
-            return self.run(x, y)
-        try:
-            run = _trace(*self.parts, x, y, self.backend)
-            found = run(x, y)  # compiles; a failure comes before anything has been computed
-        except Exception as error:
-            self.possible = False
-            self.say(f"training step: expected one that compiles, got {_short(error)}. Going on uncompiled, slower.")
-            return self.eager(x, y)
-        self.run = run
-        return found
-
-    def forget(self) -> None:
-        """Trace anew at the next batch."""
-        self.run = None
-
-
-def _trace(model: nn.Module, loss: Loss, autocast: Autocast, x: Tensor, y: Tensor, backend: str | None) -> Gradients:
-    from torch.fx.experimental.proxy_tensor import make_fx
-    from torch.nn.utils.stateless import _reparametrize_module
-
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    trained = [n for n, p in model.named_parameters() if p.requires_grad]
-
-    def whole(values: list[Tensor], x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor | None, list[Any]]:
-        own = dict(zip(tensors, values, strict=True))
-        with _reparametrize_module(model, own), torch.enable_grad():
-            total, terms, logits = _forward(model, loss, autocast, x, y)
-            return terms, logits, list(torch.autograd.grad(total, [own[n] for n in trained], allow_unused=True))
-
-    traced = make_fx(whole, tracing_mode="fake")(list(tensors.values()), x, y)
-    run: Callable[..., Any] = traced
-    if backend is not None:
-        options: dict[str, Any] = {"fallback_random": True} if backend == "inductor" else {}
-        run = torch.compile(traced, backend=backend, dynamic=False, options=options)
-
-    def gradients(x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
-        with torch.no_grad():
-            terms, logits, found = run(list(tensors.values()), x, y)
-        for name, gradient in zip(trained, found, strict=True):
-            tensors[name].grad = gradient
-        return terms, logits
-
-    return gradients
-
-
-def _forward(
-    model: nn.Module, loss: Loss, autocast: Autocast, x: Tensor, y: Tensor
-) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
-    """Return the sum of the loss terms with its graph, the terms without, and the first forward pass' logits."""
-    with autocast(), _first_logits(model) as seen:
-        terms = loss(model, x, y)
-    half = (torch.bfloat16, torch.float16)
-    total = torch.stack([t.float() if t.dtype in half else t for t in terms.values()]).sum()
-    return total, {k: v.detach() for k, v in terms.items()}, seen[0] if seen else None
-
-
-@contextlib.contextmanager
-def _first_logits(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Catch the output of the model's first forward pass inside the block."""
-    seen: list[Tensor] = []
-
-    def catch(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        if not seen:
-            seen.append(output.detach())
-
-    handle = model.register_forward_hook(catch)
-    try:
-        yield seen
-    finally:
-        handle.remove()
-
-
-def _short(cause: object) -> str:
-    """Return an error or a message as one line of at most 120 characters."""
-    text = " ".join(str(cause).split())[:120]
-    return f"{type(cause).__name__}: {text}" if isinstance(cause, Exception) else text
+    return first_line(waits[0]) if watch and waits else ""

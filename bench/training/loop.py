@@ -11,7 +11,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,21 @@ import torch
 from torch import Tensor, nn
 
 from bench.core import files
-from bench.core.errors import BenchError, IntegrityError
+from bench.core.errors import BenchError
 from bench.core.records import Defense, Recipe
 from bench.core.seeding import derive, seed_everything
 from bench.data.pixels import to_unit
 from bench.data.split import Split
-from bench.execution import Execution, autocast, memory_format, resolved, settings
 from bench.models.layers import layer_statistics
-from bench.steps import Eager, Say, make_step
 from bench.training.batches import Batches
+from bench.training.checkpoint import TrainProgress, load_checkpoint, save_checkpoint
+from bench.training.execution import ExecutionConfig
+from bench.training.gradients import Log
+from bench.training.optimization import learning_rate, parameter_groups
+from bench.training.precision import autocast, memory_format, resolve_precision, torch_settings
+from bench.training.step import EagerStep, make_step
 
 CHECKPOINT_SECONDS = 60.0
-WARM_UP = 0.25  # share of a one-cycle schedule that climbs
 
 
 class Diverged(BenchError):
@@ -73,15 +76,6 @@ class TrainJob:
         return self.defense.function(self.num_classes, self.shape, self.backbone, **self.hyperparameters)
 
 
-@dataclass
-class _Progress:
-    """Where a training stands: what a checkpoint holds besides weights and optimiser."""
-
-    step: int = 0
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    seconds: float = 0.0
-
-
 def train(
     job: TrainJob,
     device: torch.device,
@@ -89,8 +83,8 @@ def train(
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
     should_stop: Callable[[], bool] = lambda: False,
-    execution: Execution | None = None,
-    say: Say = lambda text: None,
+    execution: ExecutionConfig | None = None,
+    say: Log = lambda text: None,
 ) -> nn.Module:
     """Train a network and return it in eval mode, its layers finalised (spectral vectors converged and frozen).
 
@@ -109,7 +103,7 @@ def train(
         Stopped: `should_stop` said so.
         IntegrityError: the checkpoint does not fit or cannot be read.
     """
-    execution, precision = execution or Execution(), resolved(job.recipe.precision or "fp32", device)
+    execution, precision = execution or ExecutionConfig(), resolve_precision(job.recipe.precision or "fp32", device)
     model = job.build().to(device)
     layout = memory_format((job.shape[1], job.shape[2]), precision, device)
     model = model.to(memory_format=layout)
@@ -120,14 +114,14 @@ def train(
         fused=device.type == "cuda",
     )
     batches = Batches(job.train, job.recipe, job.seed, device, layout)
-    progress = _resume(checkpoint, model, optimizer, device) or _Progress()
+    progress = load_checkpoint(checkpoint, model, optimizer, device) or TrainProgress()
     step = make_step(
         execution.route(device), model, optimizer, bound_loss(job.recipe, job.hyperparameters), progress.sums,
         autocast=lambda: autocast(precision, device), size=int(job.recipe.batch_size or 1), say=say,
     )  # fmt: skip
     loop = _Loop(job, step, batches, progress, checkpoint, should_stop)
     good: dict[str, Tensor] = {}
-    with settings(execution, precision, device):
+    with torch_settings(execution, precision, device):
         for epoch in range(progress.step // batches.per_epoch, int(job.recipe.epochs or 0)):
             record = loop.epoch(epoch)
             if not all(math.isfinite(v) for v in record["terms"].values()) or not _finite(model):
@@ -146,9 +140,9 @@ class _Loop:
     def __init__(
         self,
         job: TrainJob,
-        step: Eager,
+        step: EagerStep,
         batches: Batches,
-        progress: _Progress,
+        progress: TrainProgress,
         checkpoint: Path | None,
         should_stop: Callable[[], bool],
     ) -> None:
@@ -165,7 +159,7 @@ class _Loop:
             self.step.reset()
             progress.seconds = 0.0
         self.model.train()
-        if announce(self.model, epoch):
+        if set_epoch(self.model, epoch):
             self.step.forget()
         for x, y in self.batches.of_epoch(epoch, first):
             self.step(x, y, learning_rate(self.job.recipe, progress.step, self.batches.per_epoch))
@@ -174,7 +168,7 @@ class _Loop:
             if self.checkpoint and (stop or now - self.saved > CHECKPOINT_SECONDS):
                 progress.seconds += now - started
                 started = self.saved = now
-                _save(self.checkpoint, self.model, self.step.optimizer, progress)
+                save_checkpoint(self.checkpoint, self.model, self.step.optimizer, progress)
             if stop:
                 raise Stopped(f"training stopped after step {progress.step}; run the same command to go on.")
         if self.batches.images.is_cuda:  # steps are only queued so far: without this the epoch looks cheaper
@@ -198,22 +192,6 @@ class _Loop:
         }
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return SGD's parameter groups: a module's `no_weight_decay` names its own parameters that are exempt."""
-    exempt = {
-        id(p)
-        for module in model.modules()
-        for name, p in module.named_parameters(recurse=False)
-        if name in getattr(module, "no_weight_decay", ())
-    }
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if id(p) not in exempt], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if id(p) in exempt], "weight_decay": 0.0},
-    ]
-    return [g for g in groups if g["params"]]
-
-
 def bound_loss(
     recipe: Recipe, hyperparameters: dict[str, Any]
 ) -> Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]:
@@ -225,21 +203,7 @@ def bound_loss(
     return lambda model, x, y: loss(model, x, y, **arguments)
 
 
-def learning_rate(recipe: Recipe, step: int, per_epoch: int) -> float:
-    """Return the learning rate of a step (counted from 0).
-
-    "step": lr · decay^m after m milestones, at epochs int(milestone · epochs). "onecycle": linear from lr/25 to lr
-    over the first quarter of the steps, then linear to 0.
-    """
-    lr, epochs = float(recipe.lr or 0.0), int(recipe.epochs or 1)
-    if recipe.schedule == "step":
-        passed = sum(step // per_epoch >= int(m * epochs) for m in recipe.milestones or ())
-        return lr * float(recipe.decay or 1.0) ** passed
-    at, peak, total = step + 0.5, WARM_UP * epochs * per_epoch, epochs * per_epoch
-    return lr * (0.04 + 0.96 * at / peak) if at < peak else lr * max(0.0, (total - at) / (total - peak))
-
-
-def announce(model: nn.Module, epoch: int) -> bool:
+def set_epoch(model: nn.Module, epoch: int) -> bool:
     """Tell every part of the model that wants to know (`set_epoch(epoch)`) which epoch begins, counted from 0.
 
     Returns:
@@ -294,39 +258,3 @@ def _divergence(
         f"training {job.defense.name} seed {job.seed}: expected finite losses and weights, got {terms} in epoch "
         f"{epoch + 1}. Lower the learning rate or the penalties; last good weights: {kept}."
     )
-
-
-def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: _Progress) -> None:
-    """Write a checkpoint atomically."""
-    state = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "step": progress.step,
-        "sums": progress.sums,
-        "seconds": progress.seconds,
-        "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-    with files.atomic(path) as temporary:
-        torch.save(state, temporary)
-
-
-def _resume(
-    path: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
-) -> _Progress | None:
-    """Load a checkpoint into model, optimiser and generators; None if there is none."""
-    if path is None or not path.is_file():
-        return None
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"].cpu())
-        if state["cuda_rng"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda_rng"]])
-        return _Progress(int(state["step"]), dict(state["sums"]), float(state["seconds"]))
-    except Exception as error:
-        raise IntegrityError(
-            f"{path}: expected a training checkpoint of this cell, got {type(error).__name__}: {error}. "
-            "Delete the file to train from the start."
-        ) from error

@@ -1,78 +1,20 @@
-"""How a training is carried out: route of a step, determinism, precision, memory layout. The recipe says what is done.
-
-Nothing here changes a result but by rounding; what does change rounding is part of the cell's key.
-"""
+"""Precision and memory layout of training on a device."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 
-from bench.core.errors import UsageError, nearest
 from bench.core.records import Precision
+from bench.training.execution import ExecutionConfig
 
-Route = Literal["auto", "eager", "graph", "compile"]
-ROUTES: tuple[str, ...] = get_args(Route)
 CPU_PIXELS = 256  # pixels of an image from which a CPU gains by channels last
 
 
-def route_of(text: str) -> Route:
-    """Return a route by its name.
-
-    Raises:
-        UsageError: there is none of that name.
-    """
-    for route in get_args(Route):
-        if text == route:
-            return route
-    raise UsageError(f"--step: expected {', '.join(ROUTES)}, got {text!r}. {nearest(text, ROUTES)}")
-
-
-@dataclass(frozen=True, slots=True)
-class Execution:
-    """The choice of the command line.
-
-    Attributes:
-        step: "eager" launches a step's operations one by one; "graph" replays them as one CUDA graph, the same
-            kernels; "compile" fuses them into new ones, which rounds differently; "auto" is "graph" on a GPU and
-            "eager" on a CPU.
-        deterministic: on a GPU, only algorithms that give the same bits each time, at some cost. On a CPU they all
-            do, for a fixed number of threads.
-    """
-
-    step: Route = "auto"
-    deterministic: bool = False
-
-    def __post_init__(self) -> None:
-        route_of(self.step)
-
-    def route(self, device: torch.device) -> str:
-        """Return "eager", "graph" or "compile" for a device."""
-        if self.step == "auto":
-            return "graph" if device.type == "cuda" else "eager"
-        return self.step
-
-    def key(self, device: torch.device) -> dict[str, Any]:
-        """Return the part of a cell's key: what rounds differently from the default; {} for most."""
-        compiled = {"step": "compile"} if self.step == "compile" else {}
-        return compiled | ({"deterministic": True} if self.deterministic and device.type == "cuda" else {})
-
-    def describe(self, device: torch.device) -> dict[str, Any]:
-        """Return what a manifest says."""
-        return {"step": self.route(device), "deterministic": self.deterministic or device.type == "cpu"}
-
-    def settle(self) -> None:
-        """Prepare the process; before the first work on a GPU, because cuBLAS reads its setting only once."""
-        if self.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-
-
-def resolved(precision: Precision, device: torch.device) -> Precision:
+def resolve_precision(precision: Precision, device: torch.device) -> Precision:
     """Return "fp32", "tf32" or "bf16": what a recipe's precision (see `bench.Recipe`) comes to on a device.
 
     "auto" is bf16 from compute capability 8.0 (Ampere) on; older GPUs only emulate it.
@@ -94,7 +36,7 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 
 @contextlib.contextmanager
-def settings(execution: Execution, precision: str, device: torch.device) -> Iterator[None]:
+def torch_settings(execution: ExecutionConfig, precision: str, device: torch.device) -> Iterator[None]:
     """Have torch's switches as a training wants them inside the block: TF32, cuDNN's search, determinism.
 
     A CPU computes in float32 whatever the recipe's precision.

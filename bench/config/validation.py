@@ -1,148 +1,21 @@
-"""How settings are spelled: `NAME:key=value,key=value` for a defense, and values checked against a signature."""
+"""Values checked against the signature of the function that takes them."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import math
-import re
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
+from bench.config.defense_spec import RecipeTable
 from bench.core.errors import UsageError, nearest
-from bench.core.records import RESERVED, Precision, Recipe
+from bench.core.records import RESERVED
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a word"}
-
-
-class Spelling(NamedTuple):
-    """A defense with what its spelling overrides.
-
-    Attributes:
-        base: the registered name.
-        hyperparameters: the overridden ones only.
-        recipe: the overridden fields only, None elsewhere.
-        backbone: None for the suite's.
-    """
-
-    base: str
-    hyperparameters: dict[str, Any]
-    recipe: Recipe
-    backbone: str | None
-
-    def __str__(self) -> str:
-        """Return the canonical spelling: keys sorted, values in their shortest form."""
-        given = {**self.hyperparameters, **{k: v for k, v in self.recipe.settings().items() if v is not None}}
-        if self.backbone is not None:
-            given["backbone"] = self.backbone
-        settings = ",".join(f"{key}={_short(given[key])}" for key in sorted(given))
-        return f"{self.base}:{settings}" if settings else self.base
-
-
-class RecipeTable(BaseModel):
-    """The fields of a recipe as a suite or a spelling may set them (units and meaning: `bench.Recipe`)."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    epochs: int | None = Field(None, ge=1)
-    batch_size: int | None = Field(None, ge=1)
-    lr: float | None = Field(None, gt=0, allow_inf_nan=False)
-    momentum: float | None = Field(None, ge=0, lt=1)
-    weight_decay: float | None = Field(None, ge=0, allow_inf_nan=False)
-    schedule: Literal["step", "onecycle"] | None = None
-    milestones: list[float] | None = Field(None, min_length=1)
-    decay: float | None = Field(None, gt=0, le=1)
-    augment: Literal["none", "crop_flip", "crop"] | None = None
-    crop_padding: int | None = Field(None, ge=0)
-    precision: Precision | None = None
-
-    def record(self) -> Recipe:
-        """Return the same as a `Recipe`.
-
-        Raises:
-            ValueError: the milestones are not rising fractions.
-        """
-        fields = self.model_dump()
-        if self.milestones is not None:
-            if sorted(set(self.milestones)) != self.milestones or not all(0 < m < 1 for m in self.milestones):
-                raise ValueError(f"expected rising fractions between 0 and 1, got {self.milestones}")
-            fields["milestones"] = tuple(self.milestones)
-        return Recipe(**fields)
-
-
-def parse_defense(spelling: str) -> Spelling:
-    """Read `NAME`, or `NAME:key=value,key=value`, where a key is a hyper-parameter, a recipe's field or `backbone`.
-
-    Values have the type of the default; a list's items are separated by `/`, as in `milestones=0.5/0.75`. A name
-    that is both hyper-parameter and recipe's field means the hyper-parameter.
-
-    Raises:
-        UsageError: unknown defense or key (the nearest is suggested), or a value of the wrong kind.
-    """
-    from bench.models.registry import defenses
-
-    base, colon, rest = spelling.partition(":")
-    base = base.strip()
-    entry = defenses.get(base)
-    parameters = settable(entry.function)
-    fields = recipe_fields()
-    hyperparameters: dict[str, Any] = {}
-    recipe: dict[str, Any] = {}
-    backbone: str | None = None
-    seen: set[str] = set()
-    for part in rest.split(",") if colon else []:
-        key, equals, text = (piece.strip() for piece in part.partition("="))
-        where = f"{base}:{key}" if key else f"defense {spelling!r}"
-        if not equals or not key or not text:
-            raise UsageError(f"{where}: expected NAME:key=value,key=value, got {part!r}. Write it so.")
-        if key in seen:
-            raise UsageError(f"{where}: expected each key once, got it twice. Remove one.")
-        seen.add(key)
-        if key == "backbone":
-            backbone = known_backbone(where, text)
-        elif key in parameters:
-            hyperparameters[key] = check(where, read(where, text, parameters[key]), parameters[key])
-        elif key in fields:
-            recipe[key] = read(where, text, fields[key])
-        else:
-            known = [*parameters, *fields, "backbone"]
-            raise UsageError(f"{base}: expected one of its settings, got {key!r}. {nearest(key, known)}")
-    return Spelling(base, hyperparameters, recipe_from(base, recipe), backbone)
-
-
-def known_backbone(where: str, name: str) -> str:
-    """Return the name of a backbone, which may carry a width: `resnet18`, `resnet18-w16`.
-
-    Raises:
-        UsageError: there is none of that name.
-    """
-    from bench.models.backbones import BACKBONES
-
-    if re.sub(r"-w[1-9]\d*$", "", name) not in BACKBONES:
-        raise UsageError(f"{where}: expected a backbone or NAME-wWIDTH, got {name!r}. {nearest(name, BACKBONES)}")
-    return name
-
-
-def canonical(spelling: str) -> str:
-    """Return the one way to spell a defense: `lcnn:lambda_gamma=1e-2,lambda_beta=1` is sorted and shortened."""
-    return str(parse_defense(spelling))
-
-
-def recipe_from(where: str, fields: dict[str, Any]) -> Recipe:
-    """Return a checked recipe that sets only the given fields.
-
-    Raises:
-        UsageError: an unknown field, or a value outside its range.
-    """
-    try:
-        return RecipeTable.model_validate(fields).record()
-    except ValidationError as error:
-        raise UsageError(f"{where}: {explain(error, RecipeTable)}") from error
-    except ValueError as error:
-        raise UsageError(f"{where}: milestones: {error}. Mend it.") from error
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
@@ -157,9 +30,6 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     got = repr(first["input"])
     return f"{where}: expected {wanted}, got {got if len(got) <= 80 else got[:77] + '…'}. Mend it."
-
-
-# --- values ---------------------------------------------------------------------------------------------------------
 
 
 class Setting(NamedTuple):
@@ -263,11 +133,11 @@ def check(where: str, value: Any, setting: Setting) -> Any:
     return value
 
 
-def _short(value: Any) -> str:
+def shorten(value: Any) -> str:
     if isinstance(value, bool | None):
         return str(value).lower()
     if isinstance(value, list | tuple):
-        return "/".join(_short(v) for v in value)
+        return "/".join(shorten(v) for v in value)
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return str(value)

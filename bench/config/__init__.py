@@ -1,0 +1,1 @@
+"""What a user writes: suites, defense specs, values; parsed and validated once."""

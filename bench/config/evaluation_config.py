@@ -1,0 +1,81 @@
+"""One evaluation of a suite, checked against its signature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bench.config.validation import check, explain, settable
+from bench.core.errors import UsageError, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationConfig:
+    """One evaluation of a suite.
+
+    Attributes:
+        key: the suite's name for it, unique.
+        evaluation: the registered name; usually the same.
+        arguments: every keyword argument of the evaluation, defaults filled in, lists as lists.
+        limit: first N images of the split; None means all.
+        split: "test", or "train" without augmentation.
+        seed: seed of the evaluation's own draws.
+    """
+
+    key: str
+    evaluation: str
+    arguments: dict[str, Any]
+    limit: int | None = None
+    split: Literal["test", "train"] = "test"
+    seed: int = 0
+
+
+class _EntryTable(BaseModel):
+    """The keys of `[evaluations.<key>]` that are not the evaluation's own arguments."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    evaluation: str = ""
+    limit: int | None = Field(None, ge=1)
+    split: Literal["test", "train"] = "test"
+    seed: int = Field(0, ge=0)
+
+
+def parse_evaluation(where: str, key: str, table: dict[str, Any], shape: tuple[int, int, int]) -> EvaluationConfig:
+    """Check one `[evaluations.<key>]` against its evaluation's signature and fill in the defaults."""
+    from bench.models.registry import evaluations
+
+    try:
+        head = _EntryTable.model_validate(table)
+    except ValidationError as error:
+        raise UsageError(f"{where}.{explain(error, _EntryTable)}") from error
+    name = head.evaluation or key
+    try:
+        entry = evaluations.get(name)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
+    known = settable(entry.function)
+    arguments = dict(entry.hyperparameters)
+    for argument, value in (head.model_extra or {}).items():
+        if argument not in known:
+            hint = nearest(argument, [*known, *_EntryTable.model_fields])
+            raise UsageError(f"{where}: expected an argument of {name}, got {argument!r}. {hint}")
+        arguments[argument] = check(f"{where}.{argument}", value, known[argument])
+    for argument, value in arguments.items():
+        if value is ...:
+            raise UsageError(f"{where}: expected {argument}, which {name} needs, got nothing. Add it.")
+        if argument in ("eps", "radius"):
+            norm = "linf" if name.endswith("_linf") else "l2"
+            arguments[argument] = check_radii(f"{where}.{argument}", value, norm, shape)
+        elif isinstance(value, tuple):
+            arguments[argument] = list(value)
+    return EvaluationConfig(key, name, arguments, head.limit, head.split, head.seed)
+
+
+def check_radii(where: str, values: Any, norm: str, shape: tuple[int, int, int]) -> list[float]:
+    """Return radii sorted, each once; none may be larger than the box [0, 1]^d itself, which 128 for 128/255 is."""
+    from bench.measuring.attack_columns import check_budgets
+
+    return check_budgets(where, list(values) if isinstance(values, list | tuple) else [values], norm, shape)

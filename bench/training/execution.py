@@ -1,0 +1,68 @@
+"""How a training is carried out: route of a step, determinism, precision, memory layout. The recipe says what is done.
+
+Nothing here changes a result but by rounding; what does change rounding is part of the cell's key.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+
+from bench.core.errors import UsageError, nearest
+
+StepMode = Literal["auto", "eager", "graph", "compile"]
+STEP_MODES: tuple[str, ...] = get_args(StepMode)
+
+
+def parse_step_mode(text: str) -> StepMode:
+    """Return a route by its name.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    for route in get_args(StepMode):
+        if text == route:
+            return route
+    raise UsageError(f"--step: expected {', '.join(STEP_MODES)}, got {text!r}. {nearest(text, STEP_MODES)}")
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionConfig:
+    """The choice of the command line.
+
+    Attributes:
+        step: "eager" launches a step's operations one by one; "graph" replays them as one CUDA graph, the same
+            kernels; "compile" fuses them into new ones, which rounds differently; "auto" is "graph" on a GPU and
+            "eager" on a CPU.
+        deterministic: on a GPU, only algorithms that give the same bits each time, at some cost. On a CPU they all
+            do, for a fixed number of threads.
+    """
+
+    step: StepMode = "auto"
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        parse_step_mode(self.step)
+
+    def route(self, device: torch.device) -> str:
+        """Return "eager", "graph" or "compile" for a device."""
+        if self.step == "auto":
+            return "graph" if device.type == "cuda" else "eager"
+        return self.step
+
+    def key(self, device: torch.device) -> dict[str, Any]:
+        """Return the part of a cell's key: what rounds differently from the default; {} for most."""
+        compiled = {"step": "compile"} if self.step == "compile" else {}
+        return compiled | ({"deterministic": True} if self.deterministic and device.type == "cuda" else {})
+
+    def describe(self, device: torch.device) -> dict[str, Any]:
+        """Return what a manifest says."""
+        return {"step": self.route(device), "deterministic": self.deterministic or device.type == "cpu"}
+
+    def settle(self) -> None:
+        """Prepare the process; before the first work on a GPU, because cuBLAS reads its setting only once."""
+        if self.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

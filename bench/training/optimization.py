@@ -1,0 +1,41 @@
+"""Parameter groups and the learning rate of a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from bench.core.records import Recipe
+
+WARMUP_FRACTION = 0.25  # share of a one-cycle schedule that climbs
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return SGD's parameter groups: a module's `no_weight_decay` names its own parameters that are exempt."""
+    exempt = {
+        id(p)
+        for module in model.modules()
+        for name, p in module.named_parameters(recurse=False)
+        if name in getattr(module, "no_weight_decay", ())
+    }
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if id(p) not in exempt], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if id(p) in exempt], "weight_decay": 0.0},
+    ]
+    return [g for g in groups if g["params"]]
+
+
+def learning_rate(recipe: Recipe, step: int, per_epoch: int) -> float:
+    """Return the learning rate of a step (counted from 0).
+
+    "step": lr · decay^m after m milestones, at epochs int(milestone · epochs). "onecycle": linear from lr/25 to lr
+    over the first quarter of the steps, then linear to 0.
+    """
+    lr, epochs = float(recipe.lr or 0.0), int(recipe.epochs or 1)
+    if recipe.schedule == "step":
+        passed = sum(step // per_epoch >= int(m * epochs) for m in recipe.milestones or ())
+        return lr * float(recipe.decay or 1.0) ** passed
+    at, peak, total = step + 0.5, WARMUP_FRACTION * epochs * per_epoch, epochs * per_epoch
+    return lr * (0.04 + 0.96 * at / peak) if at < peak else lr * max(0.0, (total - at) / (total - peak))
