@@ -294,8 +294,7 @@ def load_model(
         UsageError: no such row, or it is not trained yet, or the data set is another.
         IntegrityError: the weights are not the ones that were stored.
     """
-    from bench.engine import weights_path
-    from bench.plan import load_weights
+    from bench.store.weights import load_weights, weights_path
 
     with Store.open(Path(out)) as store:
         plan = store.latest_plan()

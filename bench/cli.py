@@ -12,8 +12,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from bench import __version__, cli_results, machine
+from bench import __version__, cli_results
 from bench.core.errors import BenchError, UsageError, nearest
+from bench.running import machine
 
 app = typer.Typer(
     name="bench",
@@ -67,11 +68,12 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but the board.")] = False,
 ) -> None:
     """Plan, train, evaluate and report a suite. The same command again finishes what is missing."""
-    from bench import pipeline, plan, workers
+    from bench.running import environment, pipeline, prepare, workers
+    from bench.running.dry_run import dry_run as plan_only
     from bench.training.execution import ExecutionConfig, parse_step_mode
 
-    pipeline.check_engine(engine, address)
-    options = pipeline.Options(
+    prepare.check_engine(engine, address)
+    options = prepare.Options(
         suite=suite,
         narrow={
             "defenses": tuple(defense or ()), "evaluations": tuple(evaluation or ()), "seeds": _seeds(seeds),
@@ -81,13 +83,13 @@ def run(
         data_dir=data, out=out, device=device, batch_size=_batch_size(batch_size),
         execution=ExecutionConfig(parse_step_mode(step), deterministic), time_limit=_duration(time_limit),
         no_wait=no_wait, debug=debug, quiet=quiet, included=tuple(str(p) for p in include or ()),
-        command=plan.command_line(), arguments=tuple(sys.argv[1:]),
+        command=environment.command_line(), arguments=tuple(sys.argv[1:]),
     )  # fmt: skip
     if workers.is_worker():
         pipeline.work(options)
         return
     if dry_run:
-        _print_plan(*pipeline.dry_run(options))
+        _print_plan(*plan_only(options))
         return
     _finish(pipeline.run(options))
 
@@ -125,7 +127,7 @@ def _batch_size(text: str) -> int | None:
 
 
 def _duration(text: str | None) -> float | None:
-    from bench.stopping import parse_duration
+    from bench.running.stopping import parse_duration
 
     if text is None:
         return None

@@ -40,10 +40,10 @@ from bench.attacks.pgd import pgd
 from bench.core.records import PAPER, Recipe
 from bench.data.catalog import load
 from bench.data.pixels import to_unit
-from bench.machine import keep_memory
 from bench.measuring.judge import full_precision
 from bench.measuring.passes import counted
 from bench.models import registry
+from bench.running.machine import keep_memory
 from bench.training.loop import TrainJob, train
 
 LIBRARIES: dict[str, ModuleType] = {"cleverhans": cleverhans, "foolbox": foolbox, "torchattacks": torchattacks}

@@ -115,8 +115,8 @@ def compute(arguments: argparse.Namespace, work: Path, deadline: float) -> NoRet
     """Run the suite in `work` until a time in seconds since the epoch at most, and exit with the run's code."""
     from rich.console import Console
 
-    from bench import machine, pipeline
     from bench.reports.terminal import board_table
+    from bench.running import machine, pipeline, prepare
 
     machine.keep_memory()
     narrow = {
@@ -125,7 +125,7 @@ def compute(arguments: argparse.Namespace, work: Path, deadline: float) -> NoRet
         "seeds": arguments.seeds,
         **{name: getattr(arguments, name) for name in ("limit", "train_limit", "epochs", "precision", "backbone")},
     }
-    options = pipeline.Options(
+    options = prepare.Options(
         suite=arguments.suite,
         narrow=narrow,
         data_dir=arguments.data,

@@ -33,10 +33,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench import machine
 from bench.core.seeding import seed_everything
 from bench.models import registry
 from bench.models.layers import Softplus
+from bench.running import machine
 from bench.training.execution import STEP_MODES, ExecutionConfig
 from bench.training.gradients import Loss, eager_gradients
 from bench.training.loop import bound_loss

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from bench.config.validation import check, explain, read, recipe_fields, settable, shorten
+from bench.config.recipe_table import recipe_fields, recipe_from
+from bench.config.validation import check, read, settable, shorten
 from bench.core.errors import UsageError, nearest
-from bench.core.records import Precision, Recipe
+from bench.core.records import Recipe
 
 
 class DefenseSpec(NamedTuple):
@@ -34,37 +33,6 @@ class DefenseSpec(NamedTuple):
             given["backbone"] = self.backbone
         settings = ",".join(f"{key}={shorten(given[key])}" for key in sorted(given))
         return f"{self.base}:{settings}" if settings else self.base
-
-
-class RecipeTable(BaseModel):
-    """The fields of a recipe as a suite or a spelling may set them (units and meaning: `bench.Recipe`)."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    epochs: int | None = Field(None, ge=1)
-    batch_size: int | None = Field(None, ge=1)
-    lr: float | None = Field(None, gt=0, allow_inf_nan=False)
-    momentum: float | None = Field(None, ge=0, lt=1)
-    weight_decay: float | None = Field(None, ge=0, allow_inf_nan=False)
-    schedule: Literal["step", "onecycle"] | None = None
-    milestones: list[float] | None = Field(None, min_length=1)
-    decay: float | None = Field(None, gt=0, le=1)
-    augment: Literal["none", "crop_flip", "crop"] | None = None
-    crop_padding: int | None = Field(None, ge=0)
-    precision: Precision | None = None
-
-    def record(self) -> Recipe:
-        """Return the same as a `Recipe`.
-
-        Raises:
-            ValueError: the milestones are not rising fractions.
-        """
-        fields = self.model_dump()
-        if self.milestones is not None:
-            if sorted(set(self.milestones)) != self.milestones or not all(0 < m < 1 for m in self.milestones):
-                raise ValueError(f"expected rising fractions between 0 and 1, got {self.milestones}")
-            fields["milestones"] = tuple(self.milestones)
-        return Recipe(**fields)
 
 
 def parse_defense(spelling: str) -> DefenseSpec:
@@ -123,17 +91,3 @@ def known_backbone(where: str, name: str) -> str:
 def canonical_spec(spelling: str) -> str:
     """Return the one way to spell a defense: `lcnn:lambda_gamma=1e-2,lambda_beta=1` is sorted and shortened."""
     return str(parse_defense(spelling))
-
-
-def recipe_from(where: str, fields: dict[str, Any]) -> Recipe:
-    """Return a checked recipe that sets only the given fields.
-
-    Raises:
-        UsageError: an unknown field, or a value outside its range.
-    """
-    try:
-        return RecipeTable.model_validate(fields).record()
-    except ValidationError as error:
-        raise UsageError(f"{where}: {explain(error, RecipeTable)}") from error
-    except ValueError as error:
-        raise UsageError(f"{where}: milestones: {error}. Mend it.") from error

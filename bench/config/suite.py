@@ -6,13 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from bench.config.defense_spec import (
-    canonical_spec,
-    known_backbone,
-    parse_defense,
-    recipe_from,
-)
+from bench.config.defense_spec import canonical_spec, known_backbone, parse_defense
 from bench.config.evaluation_config import EvaluationConfig, parse_evaluation
+from bench.config.recipe_table import recipe_from
 from bench.core.errors import UsageError, nearest
 from bench.core.records import Recipe
 from bench.data.info import DATASETS

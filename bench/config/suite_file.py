@@ -12,11 +12,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bench.config.defense_spec import (
-    RecipeTable,
-    known_backbone,
-)
+from bench.config.defense_spec import known_backbone
 from bench.config.evaluation_config import check_radii, parse_evaluation
+from bench.config.recipe_table import RecipeTable
 from bench.config.suite import Suite, check_defenses, check_seeds
 from bench.config.validation import explain
 from bench.core.errors import UsageError, nearest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import math
 import typing
@@ -11,7 +10,6 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from bench.config.defense_spec import RecipeTable
 from bench.core.errors import UsageError, nearest
 from bench.core.records import RESERVED
 
@@ -54,20 +52,13 @@ def settable(function: Callable[..., Any]) -> dict[str, Setting]:
         hints = {}
     parameters = inspect.signature(function).parameters.values()
     return {
-        p.name: _setting(p.default, hints.get(p.name, p.annotation))
+        p.name: setting_of(p.default, hints.get(p.name, p.annotation))
         for p in parameters
         if p.kind is p.KEYWORD_ONLY and p.name not in RESERVED
     }
 
 
-@functools.cache
-def recipe_fields() -> dict[str, Setting]:
-    """Return the fields of a recipe that a spelling may set."""
-    fields = RecipeTable.model_fields.items()
-    return {name: _setting(None, field.annotation)._replace(optional=False) for name, field in fields}
-
-
-def _setting(default: Any, annotation: Any) -> Setting:
+def setting_of(default: Any, annotation: Any) -> Setting:
     """Judge by the default's type; where it tells nothing, by the annotation."""
     choices, many, kinds = _unpack(annotation)
     if isinstance(default, tuple | list):

@@ -40,7 +40,8 @@ def arguments(suite, out, *more):
 
 
 def whole_run(suite, out, **narrow):
-    from bench.pipeline import Options, run
+    from bench.running.pipeline import run
+    from bench.running.prepare import Options
 
     return run(Options(suite=str(suite), out=out, quiet=True, narrow={"train_limit": 400, **narrow}))
 
@@ -89,7 +90,8 @@ def half(tmp_path_factory, write_suite):
     out = folder / "out"
     assert whole_run(path, out, defenses=("standard",)).code == 0
     assert whole_run(path, out, defenses=("lcnn",), evaluations=("accuracy",)).code == 0
-    from bench.pipeline import Options, run
+    from bench.running.pipeline import run
+    from bench.running.prepare import Options
 
     stopped = Options(suite=str(path), out=out, quiet=True, narrow={"train_limit": 400}, time_limit=1e-3)
     assert run(stopped).code == 75
@@ -142,7 +144,8 @@ def test_the_line_says_what_is_done_and_left(half, tmp_path):
 
 def test_a_training_that_cannot_end_in_time_is_given_up_at_once(half, tmp_path):
     """No checkpoint outlives a piece: after two epochs it shows that thousands more do not fit."""
-    from bench.pipeline import Options, run
+    from bench.running.pipeline import run
+    from bench.running.prepare import Options
 
     suite, _ = half
     out = tmp_path / "out"

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from bench import cells
+from bench.running import cells, sources
 
 
 def load(path, name):
@@ -30,7 +30,7 @@ def test_a_number_that_is_not_finite_has_no_key():
 def test_sources_follow_imports_into_our_packages_only():
     from bench.models import registry
 
-    found = cells.sources([registry.defenses.get("lcnn").function])
+    found = sources.sources([registry.defenses.get("lcnn").function])
     assert "bench.models.defenses.lcnn" in found
     assert "bench.models.layers.centered_softplus" in found
     assert not any(name.startswith(("torch", "bench.models.registry", "bench.store")) for name in found)
@@ -44,10 +44,10 @@ def test_an_edited_file_and_an_edited_neighbour_change_the_sources(tmp_path):
         f = load(tmp_path / "mine.py", "bench_include_mine").f
     finally:
         sys.path.remove(str(tmp_path))
-    first = cells.sources([f])
+    first = sources.sources([f])
     assert set(first) == {"mine", "neighbour"}
     (tmp_path / "neighbour.py").write_text("factor = 2\n")
-    second = cells.sources([f])
+    second = sources.sources([f])
     assert second["mine"] == first["mine"]
     assert second["neighbour"] != first["neighbour"]
 

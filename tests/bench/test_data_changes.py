@@ -12,7 +12,7 @@ import torch
 from bench.config.suite_file import load_suite
 from bench.data.catalog import load
 from bench.data.info import DATASETS
-from bench.plan import Plan, make_plan
+from bench.running.plan import Plan, make_plan
 
 SUITE = """
 name = "tiny"

@@ -29,8 +29,8 @@ def suite(tmp_path_factory, write_suite):
 
 
 def run(suite, out, **narrow):
-    from bench.pipeline import Options
-    from bench.pipeline import run as run_suite
+    from bench.running.pipeline import run as run_suite
+    from bench.running.prepare import Options
 
     return run_suite(Options(suite=str(suite), out=out, quiet=True, narrow={"train_limit": 200, **narrow}))
 
@@ -54,8 +54,8 @@ def half(suite, tmp_path_factory):
 
 def plan_whole(suite, out):
     """Store the whole suite's plan, as a run does that is stopped at once."""
-    from bench.pipeline import Options
-    from bench.pipeline import run as run_suite
+    from bench.running.pipeline import run as run_suite
+    from bench.running.prepare import Options
 
     options = Options(suite=str(suite), out=out, quiet=True, narrow={"train_limit": 200}, time_limit=1e-3)
     assert run_suite(options).code == 75

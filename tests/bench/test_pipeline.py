@@ -252,7 +252,7 @@ def test_two_runs_share_one_folder(finished, suite, tmp_path):
 
 
 def test_no_wait_ends_with_7(suite, tmp_path, cli):
-    from bench.pipeline import Options, prepare
+    from bench.running.prepare import Options, prepare
 
     out = tmp_path / "held"
     plan = prepare(Options(suite=str(suite), out=out, narrow={"defenses": ("standard",), "train_limit": 150}))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import machine, workers
+from bench.running import machine, workers
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,7 +24,7 @@ def test_workers_times_threads_never_exceed_the_cores(monkeypatch):
 
 @pytest.mark.parametrize("wish", ["1", "64"])
 def test_threads_never_exceed_the_cores_whatever_the_environment_says(wish):
-    code = "from bench import machine as m; n = m.limit_threads(3072); assert 1 <= n <= m.cores(), n; print(n)"
+    code = "from bench.running import machine as m; n = m.limit_threads(3072); assert 1 <= n <= m.cores(), n; print(n)"
     environment = {**os.environ, "OMP_NUM_THREADS": wish}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, cwd=ROOT)
 

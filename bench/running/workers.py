@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
-from bench import machine
+from bench.running import machine
 
 _MARK = "BENCH_WORKER_OF"
 _PR_SET_PDEATHSIG = 1

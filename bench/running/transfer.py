@@ -15,31 +15,31 @@ import numpy as np
 import pandas as pd
 import torch
 
-from bench import cells
 from bench.core.records import Column
 from bench.data.pixels import to_unit
 from bench.evaluations.transfer import SOURCE, describe_transfer, transfer_columns
 from bench.measuring.judge import full_precision
 from bench.measuring.model_contract import as_found
 from bench.measuring.passes import counted
-from bench.plan import Measurement, Plan, Row
+from bench.running import cells, sources
+from bench.running.plan import Plan, PlannedEvaluation, Run
 from bench.store.compact import LEFT_OUT
 from bench.store.status import TRANSFER as KEY
 from bench.store.store import Store
 
 
 @dataclass(frozen=True)
-class Target:
+class TransferTarget:
     """One row to be tried: its weights, its own attack's cell, and the cells of the others' examples by row."""
 
-    row: Row
+    row: Run
     number: int
     weights: str
     attacked: str
     others: dict[str, str]
 
 
-def measurement(plan: Plan) -> Measurement | None:
+def measurement(plan: Plan) -> PlannedEvaluation | None:
     """Return the plan's AutoAttack whose adversarial examples are stored, None if there is none to transfer."""
     name = f"autoattack_l2_{plan.suite.primary_eps:g}_adversarial"
     defenses = {row.defense for row in plan.rows}
@@ -79,7 +79,7 @@ def describe(plan: Plan) -> dict[str, Any]:
     return {KEY: entry}
 
 
-def targets(plan: Plan, store: Store) -> Iterator[Target]:
+def targets(plan: Plan, store: Store) -> Iterator[TransferTarget]:
     """Yield every row that has been attacked, with the rows of other defenses that have been attacked too."""
     source = measurement(plan)
     if source is None:
@@ -97,10 +97,10 @@ def targets(plan: Plan, store: Store) -> Iterator[Target]:
     for number, (weights, cell) in attacked.items():
         row = plan.rows[number]
         others = {plan.rows[i].label: c for i, (_, c) in attacked.items() if plan.rows[i].defense != row.defense}
-        yield Target(row, number, weights, cell, others)
+        yield TransferTarget(row, number, weights, cell, others)
 
 
-def cell_of(plan: Plan, target: Target) -> cells.EvaluationCell:
+def cell_of(plan: Plan, target: TransferTarget) -> cells.EvaluationCell:
     """Return the cell of a row's transfer: it depends on every example that is tried."""
     source = measurement(plan)
     assert source is not None  # a target exists only with one
@@ -113,13 +113,13 @@ def cell_of(plan: Plan, target: Target) -> cells.EvaluationCell:
             "data": source.split.fingerprint,
             "attacked": target.attacked,
             "others": target.others,
-            "sources": cells.sources([transfer_columns]),
+            "sources": sources.sources([transfer_columns]),
             "runtime": cells.runtime(plan.device.type, "fp32"),
         }
     )
 
 
-def left_out(plan: Plan, store: Store, target: Target) -> str:
+def left_out(plan: Plan, store: Store, target: TransferTarget) -> str:
     """Return what of a row's transfer was left out when the folder was packed; "" if all is there."""
     record = store.cell(target.row.cell.id)
     path = plan.out / "weights" / f"{target.weights}.safetensors"
@@ -131,7 +131,9 @@ def left_out(plan: Plan, store: Store, target: Target) -> str:
     return ""
 
 
-def evaluate(plan: Plan, store: Store, target: Target, model: torch.nn.Module) -> tuple[pd.DataFrame, dict[str, Any]]:
+def evaluate(
+    plan: Plan, store: Store, target: TransferTarget, model: torch.nn.Module
+) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Try the others' examples on a model; return its table and its counts.
 
     Args:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,39 +11,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-import bench
-from bench import cells
 from bench.config.defense_spec import canonical_spec, parse_defense
 from bench.config.evaluation_config import EvaluationConfig
 from bench.config.suite import Suite
-from bench.core import hashing
-from bench.core.errors import EnvironmentProblem, IntegrityError, UsageError
+from bench.core.errors import UsageError
 from bench.core.records import Defense, Evaluation
 from bench.data import split
 from bench.data.split import Dataset, Split
 from bench.evaluations.robustness import peer_attack
 from bench.models import registry
+from bench.running import cells, sources
+from bench.running.environment import environment
 from bench.training.execution import ExecutionConfig
 from bench.training.loop import TrainJob
 from bench.training.precision import autocast, resolve_precision
 
-_PACKAGES = (
-    "torch",
-    "torchvision",
-    "numpy",
-    "pandas",
-    "scipy",
-    "scikit-learn",
-    "pyautoattack",
-    "foolbox",
-    "cleverhans",
-)
-
 
 @dataclass(frozen=True)
-class Row:
+class Run:
     """One model of the board: a defense as spelled, and a seed.
 
     Attributes:
@@ -67,7 +49,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class PlannedEvaluation:
     """One evaluation of the suite, on its own subset.
 
     Attributes:
@@ -85,7 +67,7 @@ class Measurement:
     keep_images: frozenset[str] | None
     index: np.ndarray | None = None
 
-    def cell(self, weights: str, row: Row) -> cells.EvaluationCell:
+    def cell(self, weights: str, row: Run) -> cells.EvaluationCell:
         """Return the cell of this evaluation for a row's weights, named by their SHA-256."""
         return cells.EvaluationCell({"weights": weights, **self.spec, **_adaptive_spec(row.job.defense)})
 
@@ -101,8 +83,8 @@ class Plan:
     suite: Suite
     dataset: Dataset
     device: torch.device
-    rows: tuple[Row, ...]
-    measurements: tuple[Measurement, ...]
+    rows: tuple[Run, ...]
+    measurements: tuple[PlannedEvaluation, ...]
     out: Path
     command: str = ""
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -111,7 +93,7 @@ class Plan:
 
     def record(self) -> dict[str, Any]:
         """Return the plan as plain data, as the store keeps it and the reports read it."""
-        from bench import transfer  # it needs the plan's types
+        from bench.running import transfer  # it needs the plan's types
 
         return {
             "format": 1,
@@ -162,7 +144,7 @@ def make_plan(
 def _row(
     suite: Suite, dataset: Dataset, splits: tuple[Split, Split | None], device: torch.device, spelling: str, seed: int,
     execution: ExecutionConfig,
-) -> Row:  # fmt: skip
+) -> Run:  # fmt: skip
     parsed = parse_defense(spelling)
     entry = registry.defenses.get(parsed.base)
     hyperparameters = {**entry.hyperparameters, **parsed.hyperparameters}
@@ -176,7 +158,7 @@ def _row(
     train, holdout = splits
     backbone = parsed.backbone or suite.backbone
     job = TrainJob(entry, hyperparameters, recipe, backbone, len(dataset.classes), dataset.shape, seed, train, holdout)
-    return Row(canonical_spec(spelling), job, cells.TrainCell(_train_spec(job, device, execution)))
+    return Run(canonical_spec(spelling), job, cells.TrainCell(_train_spec(job, device, execution)))
 
 
 def _train_spec(job: TrainJob, device: torch.device, execution: ExecutionConfig) -> dict[str, Any]:
@@ -201,12 +183,12 @@ def _train_spec(job: TrainJob, device: torch.device, execution: ExecutionConfig)
         "num_classes": job.num_classes,
         "shape": list(job.shape),
         "seed": job.seed,
-        "sources": cells.sources(functions),
+        "sources": sources.sources(functions),
         "runtime": cells.runtime(device.type, str(job.recipe.precision)) | execution.key(device),
     }
 
 
-def _measurement(suite: Suite, dataset: Dataset, device: torch.device, entry: EvaluationConfig) -> Measurement:
+def _measurement(suite: Suite, dataset: Dataset, device: torch.device, entry: EvaluationConfig) -> PlannedEvaluation:
     evaluation = registry.evaluations.get(entry.evaluation)
     whole = dataset.train if entry.split == "train" else dataset.test
     split = whole if entry.limit is None else whole.first(entry.limit)
@@ -227,14 +209,14 @@ def _measurement(suite: Suite, dataset: Dataset, device: torch.device, entry: Ev
         "arguments": {k: _plain(v) for k, v in arguments.items()},
         "data": split.fingerprint,
         "seed": entry.seed,
-        "sources": cells.sources(functions),
+        "sources": sources.sources(functions),
         "runtime": cells.runtime(device.type, "fp32") | _library(arguments.get("peer")),
         "pictures": "all" if kept is None else sorted(kept),
     }
-    return Measurement(entry, evaluation, split, spec, kept)
+    return PlannedEvaluation(entry, evaluation, split, spec, kept)
 
 
-def _audit(suite: Suite, dataset: Dataset, device: torch.device, attacked: Measurement) -> Measurement:
+def _audit(suite: Suite, dataset: Dataset, device: torch.device, attacked: PlannedEvaluation) -> PlannedEvaluation:
     """Return the audit: the official AutoAttack on a random subset of the images that ours attacks."""
     entry = EvaluationConfig("audit_l2", "audit_l2", {"eps": [suite.primary_eps]}, limit=attacked.entry.limit)
     whole = _measurement(suite, dataset, device, entry)
@@ -248,7 +230,7 @@ def _adaptive_spec(defense: Defense) -> dict[str, Any]:
     if defense.adaptive is None:
         return {}
     functions = [f for f in (defense.adaptive.surrogate, defense.adaptive.loss) if f is not None]
-    return {"adaptive": {"eot": defense.adaptive.eot, "sources": cells.sources(functions)}}
+    return {"adaptive": {"eot": defense.adaptive.eot, "sources": sources.sources(functions)}}
 
 
 def _kept(suite: Suite, evaluation: str) -> frozenset[str] | None:
@@ -271,7 +253,7 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | type(None)) else repr(value)
 
 
-def _describe_row(row: Row) -> dict[str, Any]:
+def _describe_row(row: Run) -> dict[str, Any]:
     entry = row.job.defense
     return {
         "defense": row.defense,
@@ -290,7 +272,7 @@ def _describe_row(row: Row) -> dict[str, Any]:
     }
 
 
-def _describe_measurement(m: Measurement) -> dict[str, Any]:
+def _describe_measurement(m: PlannedEvaluation) -> dict[str, Any]:
     return {
         "evaluation": m.evaluation.name,
         "arguments": m.spec["arguments"],
@@ -303,93 +285,3 @@ def _describe_measurement(m: Measurement) -> dict[str, Any]:
         "description": m.evaluation.description,
         "columns": {pattern: asdict(column) for pattern, column in m.evaluation.columns.items()},
     }
-
-
-def environment(device: torch.device, included: Sequence[str] = ()) -> dict[str, Any]:
-    """Return what ran: versions, device, commit. No host name, no path."""
-    packages = {}
-    for name in _PACKAGES:
-        try:
-            packages[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            packages[name] = "absent"
-    commit, dirty = _commit()
-    return {
-        "bench": bench.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "platform": f"{platform.system()} {platform.machine()}",
-        "device": device.type,
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
-        "threads": torch.get_num_threads(),
-        "commit": commit,
-        "dirty": dirty,
-        "packages": packages,
-        "included": [{"file": Path(p).name, "sha256": hashing.sha256(Path(p))} for p in included],
-    }
-
-
-def _commit() -> tuple[str, bool | None]:
-    """Return the checkout's commit and whether it was changed; "" and None outside a checkout."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return "", None
-    try:
-        call = ["git", "-C", str(root)]
-        head = subprocess.run([*call, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
-        status = subprocess.run([*call, "status", "--porcelain"], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return "", None
-    return (head.stdout.strip(), bool(status.stdout.strip())) if head.returncode == 0 else ("", None)
-
-
-def command_line() -> str:
-    """Return the command as the user could type it again."""
-    return shlex.join(["python", "-m", "bench", *sys.argv[1:]])
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device for "auto", "cpu", "cuda" or "cuda:i".
-
-    Raises:
-        UsageError: another word.
-        EnvironmentProblem: a GPU was asked for and is not there. Never a silent fall-back to the CPU.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or (kind == "cpu" and index):
-        raise UsageError(f"--device: expected auto, cpu, cuda or cuda:i, got {name!r}. Choose one of them.")
-    if kind == "cuda" and (not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count()):
-        raise EnvironmentProblem(
-            f"--device {name}: expected a GPU, found {torch.cuda.device_count()}. Use --device cpu here."
-        )
-    return torch.device(name)
-
-
-def load_weights(model: nn.Module, path: Path, expected: str) -> nn.Module:
-    """Load weights whose SHA-256 is known into a model and return it in eval mode.
-
-    Raises:
-        IntegrityError: the file is not the one that was stored, or does not fit the model.
-    """
-    from safetensors.torch import load
-
-    if not path.is_file():
-        raise IntegrityError(
-            f"{path}: expected the weights of a trained model, got no file. Unpack a pack that holds the weights, or "
-            "choose a new --out to train anew."
-        )
-    content = path.read_bytes()
-    if (found := hashing.sha256_of(content)) != expected:
-        raise IntegrityError(
-            f"{path}: expected weights with SHA-256 {expected[:12]}, got {found[:12]}. Restore the file, or delete it "
-            "and run again to train anew."
-        )
-    try:
-        model.load_state_dict(load(content))
-    except RuntimeError as error:
-        raise IntegrityError(
-            f"{path}: expected weights of this model, got: {error}. Delete the file and run again."
-        ) from error
-    return model.eval()

@@ -18,19 +18,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench import transfer
 from bench.core import files, hashing
 from bench.core.errors import BenchError, EnvironmentProblem, IntegrityError, LockedError, SecurityRefusal, StoreError
 from bench.data.pixels import to_unit
 from bench.measuring.model_contract import as_found, check_model
 from bench.measuring.runner import evaluate_chunks, predictions
-from bench.plan import Measurement, Plan, Row, load_weights
-from bench.progress import Reporter
-from bench.stopping import StopRequest
+from bench.running import transfer
+from bench.running.plan import Plan, PlannedEvaluation, Run
+from bench.running.progress import Reporter
+from bench.running.stopping import StopRequest
 from bench.store import serialise
 from bench.store.compact import LEFT_OUT
 from bench.store.records import Lease, LeaseLost
 from bench.store.store import Store
+from bench.store.weights import load_weights, weights_path
 from bench.training.loop import Stopped, train
 
 HEARTBEAT_SECONDS = 30.0
@@ -51,7 +52,7 @@ class Outcome:
 
 
 @dataclass
-class Context:
+class RunContext:
     """What every cell needs: where results go, who is told, and when to stop; a worker has no plan of its own.
 
     `whole_trainings` gives a training up as soon as its epochs show that it cannot end in time: for folders of
@@ -74,12 +75,7 @@ class _Busy(Exception):
     """Another process works on the cell."""
 
 
-def weights_path(out: Path, sha: str) -> Path:
-    """Return where a set of weights lies."""
-    return out / "weights" / f"{sha}.safetensors"
-
-
-def run_cells(context: Context) -> Outcome:
+def run_cells(context: RunContext) -> Outcome:
     """Compute every cell of the plan that is not stored, waiting for those that others compute.
 
     Raises:
@@ -105,7 +101,7 @@ def run_cells(context: Context) -> Outcome:
     return context.outcome
 
 
-def _transfer(context: Context) -> None:
+def _transfer(context: RunContext) -> None:
     """Try every model on the adversarial examples of the others, now that they are all there."""
     for target in transfer.targets(context.plan, context.store):
         _raise_if_stopped(context)
@@ -133,11 +129,11 @@ def _transfer(context: Context) -> None:
                 context.reporter.done(name, float(info["seconds"]))
 
 
-def _holders(context: Context, rows: list[tuple[int, Row]]) -> str:
+def _holders(context: RunContext, rows: list[tuple[int, Run]]) -> str:
     return context.store.holder(rows[0][1].cell.id) or "one of its evaluations"
 
 
-def _run_row(context: Context, number: int, row: Row) -> bool:
+def _run_row(context: RunContext, number: int, row: Run) -> bool:
     """Train a row and run its evaluations; False if another process holds one of them."""
     _raise_if_stopped(context)
     if row.label in context.outcome.failures:
@@ -172,7 +168,7 @@ def _run_row(context: Context, number: int, row: Row) -> bool:
     return complete
 
 
-def _raise_if_stopped(context: Context) -> None:
+def _raise_if_stopped(context: RunContext) -> None:
     if context.stop():
         raise Stopped("stopped; everything finished so far is stored. Run the same command to go on.")
 
@@ -190,7 +186,7 @@ def bind_known(plan: Plan, number: int, store: Store) -> None:
     store.bind_all(found)
 
 
-def _trained(context: Context, row: Row) -> str | None:
+def _trained(context: RunContext, row: Run) -> str | None:
     """Return the SHA-256 of the row's weights, training them if need be; None if training failed."""
     store, out = context.store, context.plan.out
     record = store.cell(row.cell.id)
@@ -211,13 +207,13 @@ def _trained(context: Context, row: Row) -> str | None:
     return None
 
 
-def _measured(context: Context, row: Row, weights: str) -> bool:
+def _measured(context: RunContext, row: Run, weights: str) -> bool:
     """Tell whether all evaluations of a row are done, so that its weights are not needed."""
     records = (context.store.cell(m.cell(weights, row).id) for m in context.plan.measurements)
     return all(record is not None and record.status == "done" for record in records)
 
 
-def _train(context: Context, lease: Lease, row: Row) -> str:
+def _train(context: RunContext, lease: Lease, row: Run) -> str:
     from safetensors.torch import save
 
     started = time.monotonic()
@@ -257,7 +253,7 @@ def _accuracy_note(log: list[dict[str, object]]) -> str:
     return f"train accuracy {value:.1%}" if isinstance(value, float) else ""
 
 
-def _load(context: Context, row: Row, weights: str) -> nn.Module:
+def _load(context: RunContext, row: Run, weights: str) -> nn.Module:
     """Build a row's network and load its weights: the same bits that were saved."""
     model = load_weights(row.job.build(), weights_path(context.plan.out, weights), weights)
     model = model.to(context.plan.device)
@@ -269,7 +265,7 @@ def _load(context: Context, row: Row, weights: str) -> nn.Module:
 
 
 def _evaluate(
-    context: Context, lease: Lease, name: str, model: nn.Module, measurement: Measurement, weights: str
+    context: RunContext, lease: Lease, name: str, model: nn.Module, measurement: PlannedEvaluation, weights: str
 ) -> None:
     started = time.monotonic()
     stored = context.store.chunk_info(lease.cell)
@@ -308,7 +304,7 @@ def _evaluate(
     context.reporter.done(name, time.monotonic() - started)
 
 
-def _export_pictures(context: Context, lease: Lease, weights: str, key: str) -> None:
+def _export_pictures(context: RunContext, lease: Lease, weights: str, key: str) -> None:
     """Write the adversarial examples of the final verdicts beside the weights that they break."""
     pictures = context.store.images(lease.cell)
     if pictures:
@@ -317,7 +313,7 @@ def _export_pictures(context: Context, lease: Lease, weights: str, key: str) -> 
 
 
 @contextlib.contextmanager
-def _leased(context: Context, lease: Lease, name: str) -> Iterator[None]:
+def _leased(context: RunContext, lease: Lease, name: str) -> Iterator[None]:
     """Keep a lease alive while its cell is computed; store a failure, give the lease back on a stop."""
     beat = _Heartbeat(context.plan.out, lease)
     beat.start()

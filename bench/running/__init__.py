@@ -1,0 +1,1 @@
+"""From a command to stored cells: prepare, plan, run, stop."""

@@ -1,0 +1,92 @@
+"""Where a command runs: versions, device, commit. No host name, no path."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import bench
+from bench.core import hashing
+from bench.core.errors import EnvironmentProblem, UsageError
+
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "pandas",
+    "scipy",
+    "scikit-learn",
+    "pyautoattack",
+    "foolbox",
+    "cleverhans",
+)
+
+
+def environment(device: torch.device, included: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what ran: versions, device, commit. No host name, no path."""
+    packages = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            packages[name] = "absent"
+    commit, dirty = _commit()
+    return {
+        "bench": bench.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        "threads": torch.get_num_threads(),
+        "commit": commit,
+        "dirty": dirty,
+        "packages": packages,
+        "included": [{"file": Path(p).name, "sha256": hashing.sha256(Path(p))} for p in included],
+    }
+
+
+def _commit() -> tuple[str, bool | None]:
+    """Return the checkout's commit and whether it was changed; "" and None outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return "", None
+    try:
+        call = ["git", "-C", str(root)]
+        head = subprocess.run([*call, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        status = subprocess.run([*call, "status", "--porcelain"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return "", None
+    return (head.stdout.strip(), bool(status.stdout.strip())) if head.returncode == 0 else ("", None)
+
+
+def command_line() -> str:
+    """Return the command as the user could type it again."""
+    return shlex.join(["python", "-m", "bench", *sys.argv[1:]])
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device for "auto", "cpu", "cuda" or "cuda:i".
+
+    Raises:
+        UsageError: another word.
+        EnvironmentProblem: a GPU was asked for and is not there. Never a silent fall-back to the CPU.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or (kind == "cpu" and index):
+        raise UsageError(f"--device: expected auto, cpu, cuda or cuda:i, got {name!r}. Choose one of them.")
+    if kind == "cuda" and (not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count()):
+        raise EnvironmentProblem(
+            f"--device {name}: expected a GPU, found {torch.cuda.device_count()}. Use --device cpu here."
+        )
+    return torch.device(name)

@@ -1,0 +1,80 @@
+"""The main path on one screen: suite → plan → cells → report."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import reports
+from bench.reports.board import Board
+from bench.running import machine, workers
+from bench.running.dry_run import cell_states
+from bench.running.engines import local
+from bench.running.plan import Plan
+from bench.running.prepare import Options, prepare
+from bench.running.progress import Reporter
+from bench.running.stopping import StopRequest
+from bench.store.store import Store
+from bench.training.loop import Stopped
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to: its exit code, failures by cell, the board, and where its files are."""
+
+    code: int
+    failures: dict[str, str]
+    out: Path
+    board: Board
+
+
+def run(options: Options) -> Result:
+    """Train what is missing, evaluate what is missing, report. Running it again recomputes nothing.
+
+    Raises:
+        BenchError: nothing could be done, or nothing more; its class says which exit code.
+    """
+    stop = StopRequest(options.time_limit)  # the clock runs while data are read
+    plan = prepare(options)
+    reporter = Reporter(options.quiet)
+    reporter.say(f"suite {plan.suite.name} on {plan.dataset.name} ({plan.dataset.layout}), {plan.device}")
+    if plan.dataset.note:
+        reporter.say(plan.dataset.note)
+    with Store.open(plan.out, create=True) as store, stop.signals():
+        number = store.put_plan(plan.record())
+        local.bind_known(plan, number, store)
+        context = local.RunContext(
+            plan, number, store, reporter, stop, options.batch_size, options.no_wait, options.debug,
+            options.whole_trainings,
+        )  # fmt: skip
+        states = cell_states(plan, store)
+        reporter.start(len(states), sum(s.cached for s in states))
+        helpers = _helpers(plan, sum(not s.cached for s in states)) if options.arguments and not options.no_wait else 0
+        code = 0
+        try:
+            with workers.started(helpers, options.arguments):
+                local.run_cells(context)
+        except (Stopped, KeyboardInterrupt):
+            code = stop.code or 130
+        finally:
+            reporter.stop()
+    board = reports.write(plan.out)
+    failures = context.outcome.failures
+    return Result(code or (1 if failures else 0), failures, plan.out, board)
+
+
+def work(options: Options) -> None:
+    """Compute cells of a plan that another process has stored and will report: what a worker does."""
+    stop, plan = StopRequest(options.time_limit), prepare(options)
+    with Store.open(plan.out, create=True) as store, stop.signals(), contextlib.suppress(Stopped):
+        context = local.RunContext(plan, None, store, Reporter(quiet=True), stop, options.batch_size)
+        local.run_cells(context)
+
+
+def _helpers(plan: Plan, cells: int) -> int:
+    """Return how many further processes should work on a plan: none on a GPU, none for images that fill a core."""
+    if plan.device.type != "cpu":
+        return 0
+    return workers.wanted(machine.limit_threads(math.prod(plan.dataset.shape)), cells) - 1

@@ -1,0 +1,134 @@
+"""From a command's options to a plan: suite, data, device."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bench.config.evaluation_config import EvaluationConfig
+from bench.config.suite import Suite
+from bench.config.suite_file import load_suite
+from bench.core.errors import UsageError, nearest
+from bench.core.files import safe_name
+from bench.data import catalog
+from bench.models import registry
+from bench.running import machine
+from bench.running.environment import choose_device
+from bench.running.plan import Plan, make_plan
+from bench.training.execution import ExecutionConfig
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `run`, as parsed (README has the table).
+
+    Attributes:
+        suite: name or file of the suite.
+        narrow: what the command line says about the suite's own keys (defenses, seeds, epochs, limit …).
+        data_dir: where data sets are looked for first.
+        out: result folder; None: results/<suite>.
+        device: auto, cpu, cuda or cuda:i.
+        batch_size: of evaluations; None: automatic.
+        time_limit: seconds; None: none.
+        included: third-party files that were imported.
+        command: the command as typed.
+        arguments: the command's arguments, for workers; empty: no workers.
+        execution: how a training step is carried out.
+        whole_trainings: give a training up that cannot end before the time limit, because no checkpoint outlives it.
+    """
+
+    suite: str = "digits"
+    narrow: dict[str, Any] = field(default_factory=dict)
+    data_dir: Path | None = None
+    out: Path | None = None
+    device: str = "auto"
+    batch_size: int | None = None
+    time_limit: float | None = None
+    no_wait: bool = False
+    debug: bool = False
+    quiet: bool = False
+    included: tuple[str, ...] = ()
+    command: str = ""
+    arguments: tuple[str, ...] = ()
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    whole_trainings: bool = False
+
+
+def prepare(options: Options) -> Plan:
+    """Load suite and data and plan every cell.
+
+    Raises:
+        UsageError: a name, key or value is wrong.
+        IntegrityError, EnvironmentProblem: the data are damaged, or not there.
+    """
+    for path in options.included:
+        registry.include(path)
+    whole = load_suite(options.suite)
+    suite = whole.narrowed(**{k: v for k, v in options.narrow.items() if k not in ("train_limit", "attack_peer")})
+    if peer := options.narrow.get("attack_peer"):
+        suite = with_peer(suite, peer)
+    options.execution.settle()
+    device = choose_device(options.device)
+    dataset = catalog.load(
+        suite.dataset,
+        data_dir=options.data_dir,
+        train_limit=options.narrow.get("train_limit"),
+        limit=options.narrow.get("limit"),
+    )
+    if device.type == "cpu":
+        machine.limit_threads(math.prod(dataset.shape))
+    out = options.out or Path("results") / safe_name(suite.name)
+    return make_plan(
+        suite,
+        dataset,
+        device,
+        out,
+        command=options.command,
+        overrides=_overrides(whole, options.narrow),
+        included=options.included,
+        execution=options.execution,
+    )
+
+
+def with_peer(suite: Suite, peer: str) -> Suite:
+    """Return the suite with every attack that another library offers run by that library too, beside ours.
+
+    Raises:
+        UsageError: no evaluation of the suite has such a peer.
+    """
+    extra = []
+    for entry in suite.evaluations:
+        offered = _peers(entry)
+        if peer in offered and not entry.arguments.get("peer"):
+            arguments = {**entry.arguments, "peer": peer}
+            extra.append(replace(entry, key=f"{entry.key}_{peer}", arguments=arguments))
+    if not extra:
+        known = {p for entry in suite.evaluations for p in _peers(entry)}
+        raise UsageError(f"--attack-peer: expected a library that we wrap, got {peer!r}. {nearest(peer, known)}")
+    return replace(suite, evaluations=(*suite.evaluations, *extra))
+
+
+def _peers(entry: EvaluationConfig) -> tuple[str, ...]:
+    return getattr(registry.evaluations.get(entry.evaluation).function, "__peers__", ())
+
+
+def _overrides(suite: Suite, narrow: dict[str, Any]) -> dict[str, Any]:
+    """Return what the command line changed in the suite: the board says so."""
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in narrow.items() if v is not None and v != ()}
+    same = {"seeds": list(suite.seeds), "defenses": list(suite.defenses), "backbone": suite.backbone}
+    return {k: v for k, v in plain.items() if same.get(k) != v}
+
+
+def check_engine(engine_name: str, address: str | None) -> None:
+    """Refuse an engine that does not exist yet.
+
+    Raises:
+        UsageError: anything but the local engine.
+    """
+    if engine_name != "local" or address:
+        raise UsageError(
+            f"--engine: expected local, got {engine_name!r}{' with --address' if address else ''}. "
+            "The cluster engine is not built yet; run without --engine and --address."
+        )
