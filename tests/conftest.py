@@ -26,7 +26,7 @@ class Finished:
 @pytest.fixture
 def cli(monkeypatch, capsys):
     """Run a command of bench in this process and return its exit code and output."""
-    from bench.cli import main
+    from bench.cli.app import main
 
     def call(*arguments: object) -> Finished:
         monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])

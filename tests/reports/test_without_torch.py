@@ -19,7 +19,7 @@ class Absent:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())
 folder, modules = sys.argv[1], sys.argv[2].split()
-from bench.cli import main
+from bench.cli.app import main
 sys.argv = ["bench", "report", "--out", folder]
 try:
     main()

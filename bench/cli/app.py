@@ -12,7 +12,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from bench import __version__, cli_results
+from bench import __version__
+from bench.cli import results
 from bench.core.errors import BenchError, UsageError, nearest
 from bench.running import machine
 
@@ -23,7 +24,7 @@ app = typer.Typer(
     help="Train, attack, measure and rank adversarial-robustness defenses under one equal recipe.",
 )
 
-app.add_typer(cli_results.app, name="results")
+app.add_typer(results.app, name="results")
 
 Defenses = Annotated[
     list[str] | None, typer.Option("--defense", help="Only this defense (repeatable); NAME:key=value,… overrides.")
@@ -175,7 +176,7 @@ def list_(
     data: Data = None,
 ) -> None:
     """List what the registry holds."""
-    from bench import listing
+    from bench.cli import listing
     from bench.models import registry
 
     for path in include or ():
@@ -200,13 +201,13 @@ def report(out: Annotated[Path, typer.Option("--out", help="Result folder.")] = 
 @app.command()
 def doctor(data: Data = None, as_json: AsJson = False) -> None:
     """Say what this machine can run, and smoke-test it."""
-    from bench import diagnosis
+    from bench.cli import doctor as checks
 
-    checks = diagnosis.examine(data)
+    checks = checks.examine(data)
     if as_json:
         print(json.dumps([c.record() for c in checks], indent=2))
     else:
-        _console().print(diagnosis.table(checks))
+        _console().print(checks.table(checks))
     raise typer.Exit(4 if any(c.verdict == "fail" for c in checks) else 0)
 
 
