@@ -198,17 +198,17 @@ def report(out: Annotated[Path, typer.Option("--out", help="Result folder.")] = 
     _print_board(reports.write(out), out)
 
 
-@app.command()
-def doctor(data: Data = None, as_json: AsJson = False) -> None:
+@app.command("doctor")
+def doctor_(data: Data = None, as_json: AsJson = False) -> None:
     """Say what this machine can run, and smoke-test it."""
-    from bench.cli import doctor as checks
+    from bench.cli import doctor
 
     checks = checks.examine(data)
     if as_json:
-        print(json.dumps([c.record() for c in checks], indent=2))
+        print(json.dumps([c.record() for c in found], indent=2))
     else:
         _console().print(checks.table(checks))
-    raise typer.Exit(4 if any(c.verdict == "fail" for c in checks) else 0)
+    raise typer.Exit(4 if any(c.verdict == "fail" for c in found) else 0)
 
 
 @app.command()
