@@ -237,7 +237,7 @@ def benchmark(
     clean = float(table["clean_correct"].mean())
     robust = float(table[f"autoattack_{norm}_{budget:g}_robust"].mean())
     if to_disk:
-        from bench.reports.exports import write_model_info
+        from bench.reports.exports.model_info import write_model_info
 
         write_model_info(Path("model_info"), loaded.name, threat_model, str(model_name), clean, robust, budget)
     return clean, robust
@@ -266,8 +266,8 @@ def load_results(out: str | Path) -> Results:
     Raises:
         EnvironmentProblem: there is no store in that folder.
     """
-    from bench.reports.exports import leaderboard_frame
-    from bench.reports.tables import build
+    from bench.reports.board.build import build
+    from bench.reports.exports.leaderboard import leaderboard_frame
 
     with Store.open(Path(out)) as store:
         board = build(store)

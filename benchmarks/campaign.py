@@ -115,7 +115,7 @@ def compute(arguments: argparse.Namespace, work: Path, deadline: float) -> NoRet
     """Run the suite in `work` until a time in seconds since the epoch at most, and exit with the run's code."""
     from rich.console import Console
 
-    from bench.reports.terminal import board_table
+    from bench.reports.exports.terminal import board_table
     from bench.running import machine, pipeline, prepare
 
     machine.keep_memory()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bench.reports.board import Board
+    from bench.reports.board.model import Board
 
 
 def write(out: str | Path) -> Board:
@@ -18,14 +18,16 @@ def write(out: str | Path) -> Board:
         IntegrityError: a stored chunk does not match its SHA-256.
     """
     from bench.core import files
-    from bench.reports import exports, page, tables
+    from bench.reports.board import build
+    from bench.reports.exports import writer
+    from bench.reports.html import page
     from bench.store.store import Store
 
     out = Path(out)
     with Store.open(out) as store:
-        board = tables.build(store)
+        board = build.build(store)
     with ThreadPoolExecutor(1) as side:  # compressing the examples does not hold Python's lock
-        written = side.submit(exports.write, board, out)
+        written = side.submit(writer.write_exports, board, out)
         html = page.render(board)
         written.result()
     files.write_text(out / "leaderboard.html", html)

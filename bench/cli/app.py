@@ -157,7 +157,7 @@ def _print_plan(plan: Any, states: list[Any]) -> None:
 
 
 def _print_board(board: Any, out: Path) -> None:
-    from bench.reports.terminal import board_table
+    from bench.reports.exports.terminal import board_table
 
     _console().print(board_table(board))
     print(out / "leaderboard.html")
@@ -203,11 +203,11 @@ def doctor_(data: Data = None, as_json: AsJson = False) -> None:
     """Say what this machine can run, and smoke-test it."""
     from bench.cli import doctor
 
-    checks = checks.examine(data)
+    found = doctor.examine(data)
     if as_json:
         print(json.dumps([c.record() for c in found], indent=2))
     else:
-        _console().print(checks.table(checks))
+        _console().print(doctor.table(found))
     raise typer.Exit(4 if any(c.verdict == "fail" for c in found) else 0)
 
 
@@ -219,8 +219,8 @@ def compare(
     fail_on_regression: Annotated[bool, typer.Option("--fail-on-regression", help="Exit 1 if B is worse.")] = False,
 ) -> None:
     """Compare two defenses, or two result folders, on the same images: difference, interval, p, verdict."""
-    from bench.reports.compare import compare as compared
-    from bench.reports.terminal import comparison_table
+    from bench.reports.board.compare import compare as compared
+    from bench.reports.exports.terminal import comparison_table
 
     found = compared(out, a, b)
     _console().print(comparison_table(found))

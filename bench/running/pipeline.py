@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import reports
-from bench.reports.board import Board
+from bench.reports.board.model import Board
 from bench.running import machine, workers
 from bench.running.dry_run import cell_states
 from bench.running.engines import local

@@ -15,7 +15,7 @@ import numpy as np
 
 from bench.core import hashing
 from bench.core.errors import IntegrityError, SecurityRefusal, StoreError
-from bench.reports.examples import PICTURES
+from bench.reports.board.examples import IMAGES_SHOWN
 from bench.store import serialise
 from bench.store.sqlite import translated
 from bench.store.store import NAME, Store
@@ -119,7 +119,7 @@ def _shown(source: sqlite3.Connection, cell: str) -> np.ndarray:
         index.append(arrays["index"])
         distance.append(np.linalg.norm(delta.astype("float64"), axis=1))
     order = np.argsort(np.concatenate(distance), kind="stable")
-    return np.concatenate(index)[np.concatenate([order[:PICTURES], order[-PICTURES:]])]
+    return np.concatenate(index)[np.concatenate([order[:IMAGES_SHOWN], order[-IMAGES_SHOWN:]])]
 
 
 def check_foreign(folder: Path) -> None:

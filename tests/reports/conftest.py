@@ -9,8 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from bench.reports import page
-from bench.reports.board import Board
+from bench.reports.board.model import Board
+from bench.reports.html import page
 
 
 def _beside(name: str) -> ModuleType:

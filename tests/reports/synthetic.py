@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from bench.core.records import Column
-from bench.reports.board import Board
-from bench.reports.tables import build
+from bench.reports.board.build import build
+from bench.reports.board.model import Board
 from bench.store.store import Store
 
 EPS = (0.05, 0.1, 0.15, 0.2, 0.5)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from bench.reports import page
-from bench.reports.board import Board
+from bench.reports.board.model import Board
+from bench.reports.html import page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
@@ -226,13 +226,13 @@ def test_tooltip_explains_a_column_on_focus_and_goes_on_escape(shown: Callable[.
 def test_download_buttons_save_the_exports(shown: Callable[..., Any], board: Board) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    from bench.reports import exports, robustbench
+    from bench.reports.exports import csv, robustbench
 
     driver = shown()
     click(driver, '.download[data-file="leaderboard.csv"]')
     click(driver, '.download[data-file="model_info.zip"]')
     for name, content in (
-        ("leaderboard.csv", exports.csv_text(board).encode()),
+        ("leaderboard.csv", csv.csv_text(board).encode()),
         ("model_info.zip", robustbench.archive(board)),
     ):
         saved = Path(driver.downloads) / name

@@ -12,13 +12,14 @@ import pandas as pd
 import pytest
 
 from bench.core.stats.paired import bootstrap_mean
-from bench.reports import claims, measured
-from bench.reports.board import Board
-from bench.reports.claims import Claim, Condition, judge
+from bench.reports.board import estimates
+from bench.reports.board.model import Board
+from bench.reports.claims import verdicts
+from bench.reports.claims.verdicts import Claim, Condition, judge
 
 N = 2000
 FACTS: dict[str, Any] = tomllib.loads(
-    resources.files("bench.reports").joinpath("claims.toml").read_text(encoding="utf-8")
+    resources.files("bench.reports.claims").joinpath("claims.toml").read_text(encoding="utf-8")
 )
 TABLES = {table["source"].partition(" (")[0]: table for table in FACTS["table"]}
 
@@ -26,7 +27,7 @@ TABLES = {table["source"].partition(" (")[0]: table for table in FACTS["table"]}
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bootstrap means with 200 draws: enough for intervals that are far from their bounds."""
-    monkeypatch.setattr(measured, "bootstrap_mean", functools.partial(bootstrap_mean, draws=200))
+    monkeypatch.setattr(estimates, "bootstrap_mean", functools.partial(bootstrap_mean, draws=200))
 
 
 def spread_out(mean: float, rng: np.random.Generator) -> np.ndarray:
@@ -70,17 +71,17 @@ def paper_board(
     return Board(plan, (), (), examples, "", None, logs, train_examples)
 
 
-def verdicts(board: Board) -> dict[str, Claim]:
-    found = claims.check(board)
+def by_id(board: Board) -> dict[str, Claim]:
+    found = verdicts.check(board)
     assert found is not None
     return {claim.id: claim for claim in found.claims}
 
 
 def test_a_copy_of_the_data_is_checked_and_named_as_a_deviation() -> None:
     board = paper_board(name="cifar100-jpeg")
-    assert claims.check(board) is None
+    assert verdicts.check(board) is None
     board.plan["suite"]["dataset"] = "cifar100"
-    found = claims.check(board)
+    found = verdicts.check(board)
     assert found is not None
     assert found.deviations == ("data cifar100-jpeg instead of cifar100",)
     assert {claim.verdict for claim in found.claims} == {"reproduced"}
@@ -88,10 +89,8 @@ def test_a_copy_of_the_data_is_checked_and_named_as_a_deviation() -> None:
 
 def test_the_papers_own_numbers_confirm_the_paper() -> None:
     board = paper_board()
-    assert {(c.verdict, c.explanation) for c in verdicts(board).values()} == {
-        ("reproduced", "reproduced on 2 of 2 seeds")
-    }
-    found = claims.check(board)
+    assert {(c.verdict, c.explanation) for c in by_id(board).values()} == {("reproduced", "reproduced on 2 of 2 seeds")}
+    found = verdicts.check(board)
     assert found is not None
     assert len(found.claims) == 7
     numbers = [n for table in found.tables for n in table.numbers]
@@ -120,7 +119,7 @@ def test_a_contradicted_claim_is_not_reproduced() -> None:
         examples.loc[examples["defense"] == "lcnn", "curvature"] = 300.0
         logs["lcnn", 0] = logs["lcnn", 1] = [{"epoch": 1, "seconds": 500.0}]
 
-    found = verdicts(paper_board(change=flatten))
+    found = by_id(paper_board(change=flatten))
     assert (found["curvature"].verdict, found["curvature"].explanation) == ("not reproduced", "fails on 2 of 2 seeds")
     assert found["cost-lcnn"].verdict == "not reproduced"
     assert found["cost-lcnn"].conditions[0].numbers == {0: "5.00", 1: "5.00"}
@@ -132,7 +131,7 @@ def test_a_claim_that_holds_on_one_seed_is_undecided() -> None:
         where = (examples["defense"] == "lcnn") & (examples["seed"] == 1)
         examples.loc[where, "stability_0.1"] = 1e6
 
-    claim = verdicts(paper_board(change=one_seed))["stability"]
+    claim = by_id(paper_board(change=one_seed))["stability"]
     assert claim.verdict == "undecided"
     assert claim.explanation == "holds on 1, fails on 1, undecided on 0 of 2 seeds"
     assert len(claim.conditions) == 4  # two radii, two pairs of defenses
@@ -145,7 +144,7 @@ def test_a_difference_that_the_images_cannot_resolve_is_undecided() -> None:
             where = examples["defense"] == defense
             examples.loc[where, "pgd_l2_0.1_robust"] = rng.random(where.sum()) < 0.62
 
-    claim = verdicts(paper_board(change=alike))["robustness"]
+    claim = by_id(paper_board(change=alike))["robustness"]
     higher = next(
         c for c in claim.conditions if c.text == "pgd_l2_0.1_robust of lcnn_gradreg > pgd_l2_0.1_robust of gradreg"
     )
@@ -153,7 +152,7 @@ def test_a_difference_that_the_images_cannot_resolve_is_undecided() -> None:
 
 
 def test_what_was_not_measured_is_said() -> None:
-    found = verdicts(paper_board(drop=("pgd_l2_0.2_robust",)))
+    found = by_id(paper_board(drop=("pgd_l2_0.2_robust",)))
     assert found["robustness"].verdict == "undecided"
     assert found["robustness"].explanation == (
         "not measured: pgd_l2_0.2_robust of lcnn_gradreg and adversarial_training"
@@ -164,18 +163,18 @@ def test_what_was_not_measured_is_said() -> None:
         logs.clear()
 
     board = paper_board(change=forget_training_images)
-    assert verdicts(board)["discrepancy"].explanation.startswith("not measured: gradient_norm of standard")
-    assert verdicts(board)["cost-lcnn"].explanation == "not measured: training time of lcnn and standard"
-    found_all = claims.check(board)
+    assert by_id(board)["discrepancy"].explanation.startswith("not measured: gradient_norm of standard")
+    assert by_id(board)["cost-lcnn"].explanation == "not measured: training time of lcnn and standard"
+    found_all = verdicts.check(board)
     assert found_all is not None
     third = next(table for table in found_all.tables if table.source == "Table 3")
     assert {(n.value, n.agrees) for n in third.numbers} == {(None, None)}
 
 
 def test_only_paper_data_have_claims() -> None:
-    assert claims.check(paper_board(name="digits")) is None
-    assert claims.check(paper_board(name="cifar100-jpeg")) is None
-    on_cifar10 = claims.check(paper_board(name="cifar10"))
+    assert verdicts.check(paper_board(name="digits")) is None
+    assert verdicts.check(paper_board(name="cifar100-jpeg")) is None
+    on_cifar10 = verdicts.check(paper_board(name="cifar10"))
     assert on_cifar10 is not None
     assert on_cifar10.tables == ()  # the tables are about CIFAR-100
     assert len(on_cifar10.claims) == 7
@@ -185,7 +184,7 @@ def test_deviations_from_the_paper_are_listed() -> None:
     board = paper_board()
     board.plan["rows"] = [{"recipe": {"epochs": 30}, "backbone": "resnet18-w16"}]
     board.plan["overrides"] = {"train_limit": 256, "epochs": 30}
-    found = claims.check(board)
+    found = verdicts.check(board)
     assert found is not None
     assert found.deviations == (
         "30 epochs instead of 200", "backbone resnet18-w16 instead of resnet18", "train_limit = 256",
@@ -193,7 +192,7 @@ def test_deviations_from_the_paper_are_listed() -> None:
 
 
 def test_footnotes_belong_to_their_claims() -> None:
-    found = verdicts(paper_board())
+    found = by_id(paper_board())
     assert any("0.46 points" in note for note in found["robustness"].footnotes)
     assert len(found["discrepancy"].footnotes) == 2
 

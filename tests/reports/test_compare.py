@@ -12,8 +12,8 @@ from rich.console import Console
 
 from bench.core.errors import EnvironmentProblem, UsageError
 from bench.core.stats.paired import mcnemar
-from bench.reports.compare import Comparison, Report, compare
-from bench.reports.terminal import comparison_table
+from bench.reports.board.compare import Comparison, ComparisonReport, compare
+from bench.reports.exports.terminal import comparison_table
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +26,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory, fabricate: ModuleType) -> 
     return paths
 
 
-def by_column(report: Report) -> dict[str, Comparison]:
+def by_column(report: ComparisonReport) -> dict[str, Comparison]:
     return {c.column: c for c in report.comparisons}
 
 
-def text_of(report: Report) -> str:
+def text_of(report: ComparisonReport) -> str:
     console = Console(width=160, file=io.StringIO(), record=True)
     console.print(comparison_table(report))
     return console.export_text()

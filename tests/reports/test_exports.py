@@ -19,10 +19,11 @@ import pytest
 from rich.console import Console
 
 from bench.core import files
-from bench.reports import exports, robustbench, write
-from bench.reports.board import Board
-from bench.reports.tables import build
-from bench.reports.terminal import board_table
+from bench.reports import write
+from bench.reports.board.build import build
+from bench.reports.board.model import Board
+from bench.reports.exports import latex, leaderboard, model_info, robustbench, writer
+from bench.reports.exports.terminal import board_table
 from bench.store.store import Store
 
 CONTRACT = [
@@ -39,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, fabricate: ModuleType) -> P
     """A finished folder with its exports."""
     out = tmp_path_factory.mktemp("exports")
     fabricate.make_store(out, fabricate.make_plan())
-    exports.write(board_of(out), out)
+    writer.write_exports(board_of(out), out)
     return out
 
 
@@ -72,7 +73,7 @@ def test_csv_has_the_columns_of_the_contract_and_full_precision(folder: Path) ->
 
 
 def test_frame_is_the_csv(folder: Path) -> None:
-    frame = exports.leaderboard_frame(board_of(folder))
+    frame = leaderboard.leaderboard_frame(board_of(folder))
     table = pd.read_csv(folder / "leaderboard.csv")
     pd.testing.assert_frame_equal(frame.astype(table.dtypes), table)
 
@@ -106,7 +107,7 @@ def test_every_number_is_recomputed_from_the_examples(
 def test_board_as_parquet_and_the_archive_hold_the_files_beside_them(folder: Path) -> None:
     board = board_of(folder)
     table = pd.read_parquet(folder / "leaderboard.parquet")
-    pd.testing.assert_frame_equal(table, exports.leaderboard_frame(board), check_dtype=False)
+    pd.testing.assert_frame_equal(table, leaderboard.leaderboard_frame(board), check_dtype=False)
     with zipfile.ZipFile(io.BytesIO(robustbench.archive(board))) as packed:
         assert packed.namelist()
         for name in packed.namelist():
@@ -115,10 +116,10 @@ def test_board_as_parquet_and_the_archive_hold_the_files_beside_them(folder: Pat
 
 def test_same_store_same_bytes(folder: Path, tmp_path: Path, fabricate: ModuleType) -> None:
     before = contents(folder)
-    exports.write(board_of(folder), folder)
+    writer.write_exports(board_of(folder), folder)
     assert contents(folder) == before
     fabricate.make_store(tmp_path, fabricate.make_plan())
-    exports.write(board_of(tmp_path), tmp_path)
+    writer.write_exports(board_of(tmp_path), tmp_path)
     assert contents(tmp_path) == before
     assert {"leaderboard.csv", "leaderboard.json", "leaderboard.md", "leaderboard.tex", "examples.parquet"} <= set(
         before
@@ -136,7 +137,7 @@ def test_nothing_temporary_is_left_and_a_failed_write_keeps_the_old_file(
 
     monkeypatch.setattr(files.os, "fsync", fail)
     with pytest.raises(files.EnvironmentProblem, match="No space left"):
-        exports.write(board_of(folder), folder)
+        writer.write_exports(board_of(folder), folder)
     assert contents(folder) == before
 
 
@@ -148,7 +149,7 @@ def test_json_says_the_same_with_seeds_intervals_and_n(folder: Path) -> None:
     assert data["ranking"] == "autoattack_l2_0.5"
     assert [c["name"] for c in data["columns"]] == [c.name for c in board.columns]
     for entry, row in zip(data["rows"], board.rows, strict=True):
-        assert [entry[k] for k in CONTRACT] == [exports._record(row, board.columns)[k] for k in CONTRACT]
+        assert [entry[k] for k in CONTRACT] == [leaderboard.row_record(row, board.columns)[k] for k in CONTRACT]
         cell = entry["cells"]["pgd_l2_0.1"]
         assert cell["by_seed"] == {str(s): v for s, v in row.cells["pgd_l2_0.1"].by_seed.items()}
         assert cell["low"] < cell["value"] < cell["high"]
@@ -185,7 +186,7 @@ def test_markdown_and_latex_have_a_line_per_row(folder: Path) -> None:
 def test_latex_shows_the_spread_from_three_seeds_on(tmp_path: Path, fabricate: ModuleType) -> None:
     fabricate.make_store(tmp_path, fabricate.make_plan(seeds=(0, 1, 2), evaluations=("accuracy", "pgd_l2")))
     board = board_of(tmp_path)
-    body = exports.latex_text(board).partition("\\midrule")[2]
+    body = latex.latex_text(board).partition("\\midrule")[2]
     assert body.count("$\\pm$") == 4 * 4
 
 
@@ -205,7 +206,7 @@ def test_model_info_has_robustbench_keys(folder: Path) -> None:
     ("eps", "text"), [(8 / 255, "8/255"), (0.5, "0.5"), (0.1, "0.1"), (128 / 255, "128/255"), (1.0, "1")]
 )
 def test_model_info_writes_budgets_as_robustbench_does(tmp_path: Path, eps: float, text: str) -> None:
-    path = exports.write_model_info(tmp_path, "cifar10", "Linf", "../../Evil name", 0.9, 0.5, eps)
+    path = model_info.write_model_info(tmp_path, "cifar10", "Linf", "../../Evil name", 0.9, 0.5, eps)
     assert path.parent == tmp_path / "cifar10" / "Linf"
     assert json.loads(path.read_text())["eps"] == text
 
@@ -247,7 +248,7 @@ def test_hostile_names_stay_inert(tmp_path: Path, fabricate: ModuleType) -> None
     plan = fabricate.make_plan(names, seeds=(0,), evaluations=("accuracy", "autoattack_l2"))
     fabricate.make_store(tmp_path, plan, distances=names)
     board = board_of(tmp_path)
-    exports.write(board, tmp_path)
+    writer.write_exports(board, tmp_path)
     cells = [line["defense"] for line in csv_lines(tmp_path)]
     assert len(cells) == len(HOSTILE)
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@")) or not cell.isprintable()]

@@ -12,16 +12,26 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.reports import drawing, figures, palette, plane, series, svg, words
-from bench.reports.board import Board
+from bench.reports import formatting
+from bench.reports.board.model import Board
+from bench.reports.figures import (
+    accuracy_curve,
+    decision_boundary,
+    index,
+    palette,
+    plot_data,
+    sheet,
+    svg,
+    training_curves,
+)
 
 
 @pytest.fixture(scope="module")
-def drawn(board: Board) -> dict[str, drawing.Figure]:
-    return {f.name: f for f in figures.draw(board, series.tables(board))}
+def drawn(board: Board) -> dict[str, sheet.Figure]:
+    return {f.name: f for f in index.draw(board, plot_data.tables(board))}
 
 
-def test_every_figure_is_there(drawn: dict[str, drawing.Figure]) -> None:
+def test_every_figure_is_there(drawn: dict[str, sheet.Figure]) -> None:
     assert list(drawn) == [
         "accuracy-against-eps",
         "cost",
@@ -45,7 +55,7 @@ def test_numbers_stand_under_their_own_budget(board: Board) -> None:
     ]
     rows[0].cells.pop(family[-1].name)
     changed = replace(board, columns=tuple(columns + other), rows=tuple(rows))
-    figure = figures.accuracy_against_eps(changed, series.tables(changed))
+    figure = accuracy_curve.accuracy_against_eps(changed, plot_data.tables(changed))
     assert figure is not None
     place = {head: i for i, head in enumerate(figure.header)}
     first, last = (f"ε = {family[i].number:g}, %" for i in (0, -1))
@@ -53,14 +63,14 @@ def test_numbers_stand_under_their_own_budget(board: Board) -> None:
     attacks = sorted({line[1] for line in figure.numbers})
     assert len(attacks) == 2
     of = {attack: [line for (_, name), line in found.items() if name == attack] for attack in attacks}
-    later = next(a for a in attacks if all(line[place[first]] == words.MISSING for line in of[a]))
-    assert all(line[place[last]] != words.MISSING for line in of[later])
+    later = next(a for a in attacks if all(line[place[first]] == formatting.MISSING for line in of[a]))
+    assert all(line[place[last]] != formatting.MISSING for line in of[later])
     earlier = next(a for a in attacks if a != later)
-    assert found[rows[0].defense, earlier][place[last]] == words.MISSING
+    assert found[rows[0].defense, earlier][place[last]] == formatting.MISSING
     assert all(len(line) == len(figure.header) for line in figure.numbers)
 
 
-def test_figures_are_well_formed_themed_and_share_no_id(drawn: dict[str, drawing.Figure]) -> None:
+def test_figures_are_well_formed_themed_and_share_no_id(drawn: dict[str, sheet.Figure]) -> None:
     ids: list[str] = []
     for figure in drawn.values():
         for panel in figure.panels:
@@ -74,25 +84,25 @@ def test_figures_are_well_formed_themed_and_share_no_id(drawn: dict[str, drawing
 
 def test_loss_terms_are_drawn_where_there_are_several(board: Board) -> None:
     row = board.rows[0]
-    assert figures.loss_terms(board, row) is None
+    assert training_curves.loss_terms(board, row) is None
     logs = {
         key: [r | {"terms": {"cross_entropy": r["loss"], "penalty": 0.1 * r["loss"]}} for r in log]
         for key, log in board.logs.items()
     }
-    drawn = figures.loss_terms(replace(board, logs=logs), row)
+    drawn = training_curves.loss_terms(replace(board, logs=logs), row)
     assert drawn is not None
     last = logs[row.defense, 1][-1]["terms"]
-    said = ", ".join(f"{name} {words.number(value)}" for name, value in last.items())
+    said = ", ".join(f"{name} {formatting.number(value)}" for name, value in last.items())
     assert drawn.alt == f"Terms of the loss at the last epoch: {said}."
     assert all(f">{name}<" in drawn.panels[0].svg for name in last)
 
 
-def test_same_board_same_bytes(board: Board, drawn: dict[str, drawing.Figure]) -> None:
-    assert figures.draw(board, series.tables(board)) == list(drawn.values())
+def test_same_board_same_bytes(board: Board, drawn: dict[str, sheet.Figure]) -> None:
+    assert index.draw(board, plot_data.tables(board)) == list(drawn.values())
 
 
-def test_a_defense_has_its_colour_in_every_figure(board: Board, drawn: dict[str, drawing.Figure]) -> None:
-    slots = {row.anchor: palette.styles(series.names(board))[row.defense].slot for row in board.rows}
+def test_a_defense_has_its_colour_in_every_figure(board: Board, drawn: dict[str, sheet.Figure]) -> None:
+    slots = {row.anchor: palette.styles(plot_data.names(board))[row.defense].slot for row in board.rows}
     for name in ("accuracy-against-eps", "cost", "curvature", "training"):
         root = ElementTree.fromstring(drawn[name].panels[0].svg)
         for anchor, slot in slots.items():
@@ -102,7 +112,7 @@ def test_a_defense_has_its_colour_in_every_figure(board: Board, drawn: dict[str,
             assert used == {str(slot)}
 
 
-def test_alt_text_and_numbers_say_the_board(board: Board, drawn: dict[str, drawing.Figure]) -> None:
+def test_alt_text_and_numbers_say_the_board(board: Board, drawn: dict[str, sheet.Figure]) -> None:
     figure = drawn["accuracy-against-eps"]
     for row in board.rows:
         shown = f"{row.defense} {100 * row.cells['pgd_l2_0.05'].value:.1f} % to"  # type: ignore[operator]
@@ -116,22 +126,22 @@ def test_alt_text_and_numbers_say_the_board(board: Board, drawn: dict[str, drawi
 
 def test_names_are_text_not_markup_and_not_mathematics(make_board: Callable[..., Board]) -> None:
     board = make_board(names={"<b>$x^2$&": (0.4, 3.0, 30.0, 1.0), "b": (0.3, 3.0, 30.0, 1.0)}, seeds=1, n=40)
-    figure = figures.draw(board, series.tables(board))[0]
+    figure = index.draw(board, plot_data.tables(board))[0]
     texts = [e.text for e in ElementTree.fromstring(figure.panels[0].svg).iter("text")]
     assert "<b>$x^2$&" in texts
 
 
 def test_columns_that_were_not_measured_leave_their_figures_out(make_board: Callable[..., Board]) -> None:
     board = make_board(names={"standard": (0.3, 9.0, 41.0, 1.0)}, seeds=1, n=30, evaluations=("accuracy",))
-    assert [f.name for f in figures.draw(board, series.tables(board))] == ["training"]
+    assert [f.name for f in index.draw(board, plot_data.tables(board))] == ["training"]
 
 
 def test_a_stored_map_of_the_plane_is_drawn(board: Board) -> None:
     grid = {"probability": [[0.0, 0.2, 1.0], [0.1, 0.6, 1.0], [0.2, 0.9, 1.0]], "extent": [0.0, 1.0, 0.0, 1.0]}
     row = board.rows[0]
     facts = {0: {**row.facts[0], "info": {"plane": {"grid": grid}}}}
-    figure = plane.decision_boundaries(
-        replace(board, rows=(replace(row, facts=facts), *board.rows[1:])), series.tables(board)
+    figure = decision_boundary.decision_boundaries(
+        replace(board, rows=(replace(row, facts=facts), *board.rows[1:])), plot_data.tables(board)
     )
     assert figure is not None
     assert figure.panels[0].title == f"{row.defense}, seed 0"
@@ -143,7 +153,7 @@ def test_a_stored_map_of_the_plane_is_drawn(board: Board) -> None:
 
 def test_front_of_known_points() -> None:
     points = [(1.0, 5.0), (2.0, 4.0), (2.0, 7.0), (3.0, 7.0), (4.0, 9.0), (1.0, 3.0)]
-    assert series.front(points) == [0, 2, 4]
+    assert plot_data.front(points) == [0, 2, 4]
 
 
 def test_breaking_distance_is_the_smallest_budget_that_broke(board: Board) -> None:
@@ -154,36 +164,36 @@ def test_breaking_distance_is_the_smallest_budget_that_broke(board: Board) -> No
             "autoattack_l2_0.5_robust": [True, False, False],
         }
     )
-    assert series.breaking_distance(board, table).tolist() == [np.inf, 0.5, 0.1]
+    assert plot_data.breaking_distance(board, table).tolist() == [np.inf, 0.5, 0.1]
 
 
 def test_breaking_distance_is_missing_where_nothing_was_measured(board: Board) -> None:
-    assert np.isnan(series.breaking_distance(board, pd.DataFrame({"margin": [1.0]}))).all()
+    assert np.isnan(plot_data.breaking_distance(board, pd.DataFrame({"margin": [1.0]}))).all()
 
 
 def test_rank_correlation_is_minus_one_where_flat_means_robust(board: Board) -> None:
     name = board.rows[0].defense
     part = board.examples[board.examples["defense"] == name].copy()
     part["margin"] = 100.0 - part["curvature"]
-    found = series.correlations(board, {**series.tables(board), name: part})
+    found = plot_data.correlations(board, {**plot_data.tables(board), name: part})
     rho = {(c.flatness, c.robustness): c.rho for c in found if c.defense == name}
     assert rho["curvature", "margin"] == pytest.approx(-1.0, abs=1e-12)
 
 
 def test_rank_correlation_agrees_with_pandas(board: Board) -> None:
     row = board.rows[1]
-    table = series.tables(board)[row.defense]
+    table = plot_data.tables(board)[row.defense]
     table = table[table["clean_correct"] & table["curvature"].notna()]
     expected = [t["gradient_norm"].corr(t["margin"], method="spearman") for _, t in table.groupby("seed")]
-    found = series.correlations(board, series.tables(board))
+    found = plot_data.correlations(board, plot_data.tables(board))
     (ours,) = [c for c in found if (c.defense, c.flatness, c.robustness) == (row.defense, "gradient_norm", "margin")]
     assert ours.rho == pytest.approx(np.mean(expected), abs=1e-12)
 
 
 def test_curves_are_medians_and_quartiles_of_what_is_there(board: Board) -> None:
     row = board.rows[0]
-    table = series.tables(board)[row.defense]
-    curves = {c.kind: c for c in series.curves(board, table, "stability")}
+    table = plot_data.tables(board)[row.defense]
+    curves = {c.kind: c for c in plot_data.curves(board, table, "stability")}
     assert set(curves) == {"", "worst", "approximation", "bound"}
     values = table["stability_0.03_worst"].dropna()
     for got, q in ((curves["worst"].low, 0.25), (curves["worst"].middle, 0.5), (curves["worst"].high, 0.75)):
@@ -195,12 +205,12 @@ def test_curves_are_medians_and_quartiles_of_what_is_there(board: Board) -> None
     [([0.0, 10.0], [0.0, 10.0]), ([5.0, 5.0], [4.0, 6.0]), ([0.0, 1.0, 9.0], [-0.5, 1.5, 9.0]), ([], [])],
 )
 def test_labels_are_pushed_apart_and_keep_their_centre(places: list[float], spread: list[float]) -> None:
-    assert drawing.spread(places, 2.0) == pytest.approx(spread)
+    assert sheet.spread(places, 2.0) == pytest.approx(spread)
 
 
 def test_labels_never_overlap() -> None:
     places = sorted(np.random.default_rng(0).uniform(0, 30, 14).tolist())
-    assert np.diff(drawing.spread(places, 3.0)).min() > 3.0 - 1e-9
+    assert np.diff(sheet.spread(places, 3.0)).min() > 3.0 - 1e-9
 
 
 # SVG and colours
@@ -231,7 +241,7 @@ def test_many_defenses_never_share_colour_marker_and_dash() -> None:
 
 
 def stylesheet_colours() -> dict[str, tuple[str, str]]:
-    css = resources.files("bench.reports").joinpath("templates", "page.css").read_text("utf-8")
+    css = resources.files("bench.reports.html").joinpath("templates", "page.css").read_text("utf-8")
     return {name: (day, night) for name, day, night in re.findall(r"--(\w+): light-dark\((#\w+), (#\w+)\)", css)}
 
 

@@ -20,8 +20,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from bench.reports import exports, page, pictures, prose, robustbench, sections, series, view, words
-from bench.reports.board import Board
+from bench.reports import formatting
+from bench.reports.board.model import Board
+from bench.reports.exports import leaderboard, manifest, robustbench
+from bench.reports.figures import plot_data
+from bench.reports.html import adversarial_examples, defense_section, docstrings, page, ranking_table
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 
@@ -73,7 +76,7 @@ def test_rank_ranges_and_intervals_stand_in_the_row(board: Board, html: str) -> 
         assert line is not None
         text = re.sub(r"<[^>]+>", " ", line[0])
         cell = row.cells[board.ranking]
-        assert words.rank_range(row.rank_low, row.rank_high) in text
+        assert formatting.rank_range(row.rank_low, row.rank_high) in text
         assert f"{100 * cell.low:.1f}–{100 * cell.high:.1f}" in text  # type: ignore[operator]
 
 
@@ -96,7 +99,7 @@ def test_ids_are_unique_and_every_link_and_reference_has_its_target(html: str, t
 
 def test_every_column_has_a_glossary_entry_and_every_figure_a_text(board: Board, tree: Tree) -> None:
     ids = {a["id"] for _, a, _ in tree.elements if "id" in a}
-    shown = [c for c in board.columns if c.name not in view.APART]
+    shown = [c for c in board.columns if c.name not in ranking_table.APART]
     assert {f"glossary-{c.name}" for c in shown} <= ids
     drawings = [a for _, a, _ in tree.elements if a.get("role") == "img"]
     assert len(drawings) >= 5
@@ -208,7 +211,7 @@ def test_a_board_without_any_attack_still_has_a_page(make_board: Callable[..., B
 
 @pytest.mark.parametrize(("n", "text"), [(10_000, "61.06"), (1000, "61.1"), (100, "61"), (64, "61"), (200, "61.1")])
 def test_percent_shows_no_more_digits_than_the_images_give(n: int, text: str) -> None:
-    assert words.percent(0.6106, n) == text
+    assert formatting.percent(0.6106, n) == text
 
 
 @pytest.mark.parametrize(
@@ -217,17 +220,17 @@ def test_percent_shows_no_more_digits_than_the_images_give(n: int, text: str) ->
      (float("nan"), "–"), (float("inf"), "∞"), (99_999.6, "1.00e5"), (0.0009996, "0.00100")],
 )  # fmt: skip
 def test_numbers_have_three_digits(value: float | None, text: str) -> None:
-    assert words.number(value) == text
+    assert formatting.number(value) == text
 
 
 def test_durations_and_counts() -> None:
-    assert [words.duration(s) for s in (6.2, 61.0, 204.0, 7300.0)] == ["6.2 s", "61 s", "3.4 min", "2.0 h"]
-    assert [words.count(k) for k in (0, 412, 410_000, 1_950_000)] == ["0", "412", "410 k", "1.95 M"]
+    assert [formatting.duration(s) for s in (6.2, 61.0, 204.0, 7300.0)] == ["6.2 s", "61 s", "3.4 min", "2.0 h"]
+    assert [formatting.count(k) for k in (0, 412, 410_000, 1_950_000)] == ["0", "412", "410 k", "1.95 M"]
 
 
 def test_tooltips_say_unit_direction_formula_and_source(board: Board, tree: Tree) -> None:
     tips = [a["data-tip"] for a, _ in tree.find("button", **{"class": "sort"})]
-    assert len(tips) == 2 + len([c for c in board.columns if c.name not in view.APART])
+    assert len(tips) == 2 + len([c for c in board.columns if c.name not in ranking_table.APART])
     (curvature,) = [t for t in tips if t.startswith("Normalised curvature.")]
     assert curvature == (
         "Normalised curvature. Unit: 1/pixel. Lower is better. Formula: ‖∇²f‖₂/‖∇f‖₂. Source: Srinivas et al. 2022."
@@ -241,9 +244,9 @@ def test_downloads_hold_every_form(board: Board, html: str) -> None:
         "model_info.zip", "manifest.json", "leaderboard.bib",
     ]  # fmt: skip
     table = pd.read_parquet(io.BytesIO(base64.b64decode(json.loads(held["leaderboard.parquet"]))))
-    pd.testing.assert_frame_equal(table, exports.leaderboard_frame(board), check_dtype=False)
+    pd.testing.assert_frame_equal(table, leaderboard.leaderboard_frame(board), check_dtype=False)
     assert base64.b64decode(json.loads(held["model_info.zip"])) == robustbench.archive(board)
-    assert json.loads(json.loads(held["manifest.json"])) == exports.manifest(board)
+    assert json.loads(json.loads(held["manifest.json"])) == manifest.manifest(board)
 
 
 # Sections
@@ -251,8 +254,8 @@ def test_downloads_hold_every_form(board: Board, html: str) -> None:
 
 def test_section_holds_the_manifest_of_its_row_and_says_what_to_believe(board: Board) -> None:
     row = board.rows[0]
-    part = sections.section(board, row, series.tables(board)[row.defense])
-    assert json.loads(part.manifest) == [m for m in exports.manifest(board)["rows"] if m["defense"] == row.defense]
+    part = defense_section.section(board, row, plot_data.tables(board)[row.defense])
+    assert json.loads(part.manifest) == [m for m in manifest.manifest(board)["rows"] if m["defense"] == row.defense]
     assert part.belief[0].startswith("Trust B. ")
     low, high = sorted(row.cells[board.ranking].by_seed.values())
     assert part.belief[-1] == f"Its 2 trained models range from {100 * low:.1f} to {100 * high:.1f}\u00a0%."
@@ -261,12 +264,12 @@ def test_section_holds_the_manifest_of_its_row_and_says_what_to_believe(board: B
 def test_command_of_a_row_replaces_defenses_and_seeds(board: Board) -> None:
     plan = {**board.plan, "command": "bench run --suite s --defense a --defense=b --seeds 0,1,2 --out 'my results'"}
     row = next(r for r in board.rows if r.defense == "lcnn")
-    assert sections.row_command(plan, row) == "bench run --suite s --out 'my results' --defense lcnn --seeds 0,1"
+    assert defense_section.row_command(plan, row) == "bench run --suite s --out 'my results' --defense lcnn --seeds 0,1"
 
 
 def test_stages_count_every_image_of_every_seed(board: Board) -> None:
     row = board.rows[0]
-    stages = sections.section(board, row, series.tables(board)[row.defense]).stages
+    stages = defense_section.section(board, row, plot_data.tables(board)[row.defense]).stages
     assert sum(int(k.replace(",", "")) for _, k, _ in stages) == 2 * row.n
     held = next(float(share) for stage, _, share in stages if stage == "not broken")
     assert held == pytest.approx(100 * (row.cells[board.ranking].value or 0), abs=0.05)
@@ -276,8 +279,10 @@ def test_tightness_is_measured_over_bound(board: Board) -> None:
     row = board.rows[0]
     table = board.examples[board.examples["defense"] == row.defense]
     ratio = (table["stability_0.1_worst"] / table["stability_0.1_bound"]).median()
-    shown = {line[0]: line[1] for line in sections.section(board, row, series.tables(board)[row.defense]).against}
-    assert shown["stability_0.1_worst"] == words.number(float(ratio))
+    shown = {
+        line[0]: line[1] for line in defense_section.section(board, row, plot_data.tables(board)[row.defense]).against
+    }
+    assert shown["stability_0.1_worst"] == formatting.number(float(ratio))
 
 
 def with_columns(board: Board, **columns: object) -> tuple[Board, pd.DataFrame]:
@@ -285,7 +290,7 @@ def with_columns(board: Board, **columns: object) -> tuple[Board, pd.DataFrame]:
     declared = {name: {"description": f"Words of {name}: more", "formula": "", "unit": ""} for name in columns}
     evaluations = {**board.plan["evaluations"]}
     evaluations["accuracy"] = {**evaluations["accuracy"], "columns": declared}
-    table = series.tables(board)[board.rows[0].defense].copy()
+    table = plot_data.tables(board)[board.rows[0].defense].copy()
     return replace(board, plan={**board.plan, "evaluations": evaluations}), table
 
 
@@ -296,7 +301,7 @@ def test_bounds_are_told_by_statement_radius_and_direction(board: Board) -> None
     table["tightness_a_0.1_worst"] = np.nan
     table["tightness_a_0.5_worst"] = 0.9
     table["ratio_b"] = np.where(np.arange(len(table)) % 4 == 0, 2.0, 0.5)
-    part = sections.section(board, board.rows[0], table)
+    part = defense_section.section(board, board.rows[0], table)
     assert part.tightness == (
         ("Statement", "0.1, random", "0.5, worst"),
         (
@@ -315,7 +320,7 @@ def test_shares_violations_and_remarks(board: Board) -> None:
     table["bounds_not_applicable"] = "max_pool2d"
     table["bounds_undecided"] = 0.0
     table["certified_radius"], table["lipschitz_constant"], table["local_slope"] = 0.001, 1000.0, 4.0
-    part = sections.section(board, board.rows[0], table)
+    part = defense_section.section(board, board.rows[0], table)
     assert part.shares == (("activation 1", "25.0", "25.0"), ("loss", "75.0", "75.0"))
     assert part.violations == tuple(f"Proposition 1 at radius 0.1: 3 > 2 (image 5, seed {s})" for s in (0, 1))
     assert part.notes == (
@@ -326,7 +331,7 @@ def test_shares_violations_and_remarks(board: Board) -> None:
 
 
 def test_docstrings_lose_their_line_breaks_but_keep_formulas_and_arguments() -> None:
-    found = prose.blocks("""Train it.
+    found = docstrings.blocks("""Train it.
 
         One sentence over
         two lines:
@@ -339,34 +344,34 @@ def test_docstrings_lose_their_line_breaks_but_keep_formulas_and_arguments() -> 
             gamma: third.
         """)
     assert found == [
-        prose.Block("text", "Train it."),
-        prose.Block("text", "One sentence over two lines:"),
-        prose.Block("typed", "loss = a + b"),
-        prose.Block("text", "and more."),
-        prose.Block("list", "Args", (("alpha, beta", "weights of `both` terms."), ("gamma", "third."))),
+        docstrings.Block("text", "Train it."),
+        docstrings.Block("text", "One sentence over two lines:"),
+        docstrings.Block("typed", "loss = a + b"),
+        docstrings.Block("text", "and more."),
+        docstrings.Block("list", "Args", (("alpha, beta", "weights of `both` terms."), ("gamma", "third."))),
     ]
-    listed = prose.blocks("""Two variants:
+    listed = docstrings.blocks("""Two variants:
         * first, over
           two lines
         * second.
         Then this.""")
     assert [b.text for b in listed] == ["Two variants:", "• first, over two lines", "• second.", "Then this."]
     assert {b.kind for b in listed} == {"text"}
-    assert prose.code("a `<b>` & c") == "a <code>&lt;b&gt;</code> &amp; c"
+    assert docstrings.code("a `<b>` & c") == "a <code>&lt;b&gt;</code> &amp; c"
 
 
 def test_png_decodes_to_the_pixels() -> None:
     rng = np.random.default_rng(0)
     for channels in (1, 3):
         image = rng.random((channels, 5, 7))
-        decoded = np.asarray(Image.open(io.BytesIO(pictures.png(image)))).reshape(5, 7, channels)
+        decoded = np.asarray(Image.open(io.BytesIO(adversarial_examples.png(image)))).reshape(5, 7, channels)
         np.testing.assert_array_equal(decoded, np.rint(255 * image).astype("uint8").transpose(1, 2, 0))
 
 
 def test_large_pictures_are_shrunk_by_averaging() -> None:
     image = np.zeros((1, 130, 130))
     image[:, :3, :3] = 0.9
-    data = base64.b64decode(pictures.data_uri(image).partition(",")[2])
+    data = base64.b64decode(adversarial_examples.data_uri(image).partition(",")[2])
     decoded = np.asarray(Image.open(io.BytesIO(data)))
     assert decoded.shape == (43, 43)
     assert decoded[0, 0] == round(255 * 0.9)
@@ -374,7 +379,7 @@ def test_large_pictures_are_shrunk_by_averaging() -> None:
 
 def test_gallery_shows_the_stored_images_and_what_broke_them(board: Board) -> None:
     row = board.rows[0]
-    shown = pictures.gallery(board, row, series.tables(board)[row.defense])
+    shown = adversarial_examples.gallery(board, row, plot_data.tables(board)[row.defense])
     assert shown is not None
     stored = board.pictures[row.defense, shown.seed]
     assert [p.index for p in shown.first] == stored["index"][: len(shown.first)].tolist()

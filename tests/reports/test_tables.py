@@ -12,8 +12,8 @@ import pytest
 
 from bench.core.errors import StoreError
 from bench.core.stats.intervals import clopper_pearson, wilson
-from bench.reports.board import Board, Row
-from bench.reports.tables import build
+from bench.reports.board.build import build
+from bench.reports.board.model import Board, Row
 from bench.store.store import Store
 
 

@@ -27,7 +27,7 @@ except SystemExit as end:
     assert not end.code, end.code
 for module in modules:
     importlib.import_module(module)
-from bench.reports.compare import compare
+from bench.reports.board.compare import compare
 print("compared", len(compare(folder, "lcnn", "gradreg").comparisons))
 """
 
@@ -36,7 +36,7 @@ def test_report_and_compare_need_no_torch(tmp_path: Path, fabricate: ModuleType)
     folder = tmp_path / "no torch, ünïcode"
     fabricate.make_store(folder, fabricate.make_plan())
     modules = [f"bench.reports.{m.name}" for m in pkgutil.iter_modules(bench.reports.__path__)]
-    assert {"bench.reports.tables", "bench.reports.page", "bench.reports.claims"} <= set(modules)
+    assert {"bench.reports.board.build", "bench.reports.html.page", "bench.reports.claims"} <= set(modules)
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(folder), " ".join(modules)],
         capture_output=True, text=True, check=False, cwd=Path(bench.__file__).parent.parent,

@@ -55,7 +55,7 @@ def test_a_wrong_split_is_caught(kind, planted, request, images, monkeypatch):
     elif planted == "shifted":  # an index too far: the second layer's curvature for the third's
         weights[2] = weights[1].repeat(1, math.ceil(weights[2].shape[1] / weights[1].shape[1]), 1, 1)
     else:
-        monkeypatch.setattr("bench.evaluations._layers.softmax_product", lambda logits, y, w: 0 * w)
+        monkeypatch.setattr("bench.numerics.layer_bounds.softmax_product", lambda logits, y, w: 0 * w)
     wrong = dataclasses.replace(layers, weights=weights)
     assert ((form - wrong.shares(u).sum(1)).abs() > 1e-3 * form.abs()).any()
     if planted in ("half", "dropped"):
@@ -68,7 +68,7 @@ def test_a_majorant_without_the_loss_is_caught_by_a_linear_model(images, monkeyp
     u = vectors(6, 36)
     form = (u * layers.at.hvp(u)).sum(1)
     torch.testing.assert_close((u * layers.majorant()(u)).sum(1), form, rtol=1e-9, atol=0)
-    monkeypatch.setattr("bench.evaluations._layers.softmax_product", lambda logits, y, w: 0 * w)
+    monkeypatch.setattr("bench.numerics.layer_bounds.softmax_product", lambda logits, y, w: 0 * w)
     assert (form > (u * layers.majorant()(u)).sum(1) * 1.001).all()
 
 

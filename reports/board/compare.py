@@ -14,8 +14,8 @@ import pandas as pd
 from bench.core.errors import UsageError, nearest
 from bench.core.stats.intervals import ALPHA
 from bench.core.stats.paired import Paired, compare_flags, compare_values, holm
-from bench.reports.board import Board, BoardColumn
-from bench.reports.tables import build
+from bench.reports.board.build import build
+from bench.reports.board.model import Board, BoardColumn
 from bench.store.store import NAME, Store
 
 Verdict = Literal["better", "worse", "no difference shown"]
@@ -78,7 +78,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ComparisonReport:
     """All comparisons of one command, and what could not be compared, with the reason."""
 
     comparisons: tuple[Comparison, ...]
@@ -90,7 +90,7 @@ class Report:
         return tuple(c for c in self.comparisons if c.regression)
 
 
-def compare(out: str | Path, a: str, b: str) -> Report:
+def compare(out: str | Path, a: str, b: str) -> ComparisonReport:
     """Compare two defenses of the folder `out`, or two result folders defense by defense.
 
     With several seeds the verdict is about these trained models (see `bench.core.stats.seeds`).
@@ -116,7 +116,7 @@ def compare(out: str | Path, a: str, b: str) -> Report:
     return _report(*_pair((board, first, first), (board, second, second), ""))
 
 
-def _folders(a: Path, b: Path) -> Report:
+def _folders(a: Path, b: Path) -> ComparisonReport:
     """Compare two folders on the defenses that both have."""
     old, new = _board(a), _board(b)
     prints = [board.plan["data"]["test"]["fingerprint"] for board in (old, new)]
@@ -238,7 +238,7 @@ def _discordant(x: np.ndarray, y: np.ndarray, index: pd.Index, board: Board) -> 
         yield Discordant(image, int(labels.get(image, -1)), float(a[place]), float(b[place]))
 
 
-def _report(found: list[Comparison], skipped: list[str]) -> Report:
+def _report(found: list[Comparison], skipped: list[str]) -> ComparisonReport:
     """Adjust the p-values, fractions and other numbers apart, and give the verdicts.
 
     Raises:
@@ -251,7 +251,7 @@ def _report(found: list[Comparison], skipped: list[str]) -> Report:
     for family in (True, False):
         members = [i for i, c in enumerate(found) if c.gates == family]
         adjusted[members] = holm([found[i].p for i in members])
-    return Report(tuple(_judged(c, float(p)) for c, p in zip(found, adjusted, strict=True)), tuple(skipped))
+    return ComparisonReport(tuple(_judged(c, float(p)) for c, p in zip(found, adjusted, strict=True)), tuple(skipped))
 
 
 def _judged(c: Comparison, p_holm: float) -> Comparison:

@@ -18,9 +18,9 @@ from bench.core.records import Column
 from bench.core.stats.intervals import fraction_interval
 from bench.core.stats.ranks import ranks, smallest_resolvable_gap
 from bench.core.stats.seeds import variance_components
-from bench.reports import claims
-from bench.reports.board import OWN, Board, BoardColumn, Cell, Pair, Row
-from bench.reports.examples import Run, columns_of, load, numbers, pictures, renamed, stack
+from bench.reports.board.examples import RunTables, columns_of, load, numbers, pictures, renamed, stack
+from bench.reports.board.model import OWN, Board, BoardColumn, Cell, Pair, Row
+from bench.reports.claims import verdicts
 from bench.store.store import Store
 
 RANKED_BY = ("autoattack_l2", "pgd_l2")  # at the suite's primary_eps; the first that was run
@@ -42,7 +42,7 @@ def build(store: Store, plan: dict[str, Any] | None = None) -> Board:
     runs = renamed(plan, [load(store, plan, entry) for entry in plan["rows"]])
     columns = _columns(plan, runs)
     ranking = _ranking(plan, columns)
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[RunTables]] = {}
     for run in runs:
         groups.setdefault(run.entry["defense"], []).append(run)
     rows = _with_cost([_row(name, group, columns, ranking) for name, group in groups.items()])
@@ -59,10 +59,10 @@ def build(store: Store, plan: dict[str, Any] | None = None) -> Board:
         pairs=tuple(pairs),
         pictures=pictures(store, groups, ranking.evaluation if ranking else ""),
     )
-    return replace(board, claims=claims.check(board))
+    return replace(board, claims=verdicts.check(board))
 
 
-def _columns(plan: dict[str, Any], runs: list[Run]) -> list[BoardColumn]:
+def _columns(plan: dict[str, Any], runs: list[RunTables]) -> list[BoardColumn]:
     """Return the measured columns: fractions before other numbers, otherwise in the plan's order."""
     found: dict[str, tuple[tuple[Any, ...], BoardColumn]] = {}
     for place, (key, facts) in enumerate(plan["evaluations"].items()):
@@ -119,7 +119,7 @@ def _ranking(plan: dict[str, Any], columns: list[BoardColumn]) -> BoardColumn | 
 # Rows
 
 
-def _cell(runs: list[Run], column: BoardColumn) -> Cell | None:
+def _cell(runs: list[RunTables], column: BoardColumn) -> Cell | None:
     """Return the number of one column for one defense, None if no model of it has the column."""
     by_seed: dict[int, float] = {}
     nulls, measured, images = 0, 0, []
@@ -150,7 +150,7 @@ def _cell(runs: list[Run], column: BoardColumn) -> Cell | None:
     return Cell(value, low, high, by_seed, n, nulls)
 
 
-def _row(name: str, runs: list[Run], columns: list[BoardColumn], ranking: BoardColumn | None) -> Row:
+def _row(name: str, runs: list[RunTables], columns: list[BoardColumn], ranking: BoardColumn | None) -> Row:
     """Return the row of one defense, not yet ranked."""
     cells = {column.name: cell for column in columns if (cell := _cell(runs, column)) is not None}
     violations = cells["bound_violations"].value if "bound_violations" in cells else None
@@ -197,7 +197,7 @@ def _count(values: Iterable[float]) -> int | None:
     return None if mean is None else round(mean)
 
 
-def _facts(run: Run) -> dict[str, Any]:
+def _facts(run: RunTables) -> dict[str, Any]:
     """Return the plan's entry of a model with what the store knows of its cells."""
     records = {key: r for key, r in run.records.items() if r}
     return {
@@ -208,13 +208,13 @@ def _facts(run: Run) -> dict[str, Any]:
     }
 
 
-def _failures(run: Run) -> list[str]:
+def _failures(run: RunTables) -> list[str]:
     seed = run.entry["seed"]
     cells = [("training", run.trained), *run.records.items()]
     return [f"{what}, seed {seed}: {r.error or 'no cause stored'}" for what, r in cells if r and r.status == "failed"]
 
 
-def _missing(run: Run) -> list[str]:
+def _missing(run: RunTables) -> list[str]:
     seed = run.entry["seed"]
     lines = []
     if run.entry.get("train_cell") and (run.trained is None or run.trained.status in ("pending", "running")):
@@ -225,7 +225,7 @@ def _missing(run: Run) -> list[str]:
     return lines
 
 
-def _trust(runs: list[Run]) -> tuple[str, tuple[str, ...]]:
+def _trust(runs: list[RunTables]) -> tuple[str, tuple[str, ...]]:
     """Return the worst grade over the models and all failed checks; evaluations store them as info["trust"]."""
     found = [i for run in runs for r in run.records.values() if r and (i := r.info.get("trust"))]
     if not found:
@@ -248,7 +248,7 @@ def _with_cost(rows: list[Row]) -> list[Row]:
 
 
 def _rank(
-    rows: list[Row], groups: dict[str, list[Run]], ranking: BoardColumn | None
+    rows: list[Row], groups: dict[str, list[RunTables]], ranking: BoardColumn | None
 ) -> tuple[list[Row], list[Pair], float | None]:
     """Return the rows with their places, ranked ones first, the pairs, and the smallest gap that n resolves."""
     if ranking is None:
@@ -288,7 +288,7 @@ def _failed(row: Row, ranking: BoardColumn) -> Row:
 _NOT_RUN = "the ranking column was not run"
 
 
-def _outcomes(runs: list[Run], ranking: BoardColumn) -> tuple[np.ndarray, np.ndarray | None]:
+def _outcomes(runs: list[RunTables], ranking: BoardColumn) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the flags of the ranking column, shape (S, n), and their images (n,); None if the models' differ."""
     tables = [run.tables[ranking.evaluation] for run in runs if ranking.evaluation in run.tables]
     tables = [table for table in tables if ranking.example_column in table.columns]

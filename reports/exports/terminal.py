@@ -5,10 +5,10 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from bench.reports import words
-from bench.reports.board import Board, Row
-from bench.reports.compare import Comparison, Report
-from bench.reports.exports import printable
+from bench.reports import formatting
+from bench.reports.board.compare import Comparison, ComparisonReport
+from bench.reports.board.model import Board, Row
+from bench.reports.exports.csv import printable
 
 
 def board_table(board: Board) -> Table:
@@ -33,8 +33,8 @@ def board_table(board: Board) -> Table:
 
 def _rank(row: Row) -> Text:
     if row.rank is None:
-        return Text("invalid" if row.trust == "INVALID" else words.MISSING)
-    span = words.rank_range(row.rank_low, row.rank_high)
+        return Text("invalid" if row.trust == "INVALID" else formatting.MISSING)
+    span = formatting.rank_range(row.rank_low, row.rank_high)
     return Text(str(row.rank) if span == str(row.rank) else f"{row.rank} ({span})")
 
 
@@ -48,20 +48,20 @@ def _numbers(board: Board, row: Row) -> list[str]:
     """Return clean accuracy, robust accuracy with its interval, and curvature as text."""
     clean, robust = row.cells.get("clean_accuracy"), row.cells.get(board.ranking)
     curvature = row.cells.get("curvature")
-    shown = words.percent(robust.value, robust.n) if robust else words.MISSING
+    shown = formatting.percent(robust.value, robust.n) if robust else formatting.MISSING
     if robust and robust.low is not None and robust.high is not None:
-        shown += f" [{words.percent(robust.low, robust.n)}, {words.percent(robust.high, robust.n)}]"
+        shown += f" [{formatting.percent(robust.low, robust.n)}, {formatting.percent(robust.high, robust.n)}]"
     return [
-        words.percent(clean.value, clean.n) if clean else words.MISSING,
+        formatting.percent(clean.value, clean.n) if clean else formatting.MISSING,
         shown,
-        words.number(curvature.value) if curvature else words.MISSING,
+        formatting.number(curvature.value) if curvature else formatting.MISSING,
     ]
 
 
 LISTED = 10  # discordant images named per comparison
 
 
-def comparison_table(report: Report) -> Table:
+def comparison_table(report: ComparisonReport) -> Table:
     """Return a comparison as a table: both values, difference with its interval, p, verdict, images that differ."""
     first = report.comparisons[0]
     table = Table(title=Text(f"a = {printable(first.a)}\nb = {printable(first.b)}"), title_justify="left")
@@ -87,7 +87,7 @@ def comparison_table(report: Report) -> Table:
 def _compared(c: Comparison) -> list[str]:
     unit = 100 if c.gates else 1
     name = f"{c.column} %" if c.gates else c.column
-    shown = [words.number(unit * v) for v in (c.a_value, c.b_value, c.difference, c.low, c.high)]
+    shown = [formatting.number(unit * v) for v in (c.a_value, c.b_value, c.difference, c.low, c.high)]
     p = f"{c.p_holm:.2g}" if c.p_holm >= 1e-4 else "< 1e-4"
     verdict = f"{c.verdict}{' (regression)' if c.regression else ''}"
     return [printable(name), *shown[:3], f"[{shown[3]}, {shown[4]}]", p, f"{c.n:,}", verdict]
@@ -101,4 +101,4 @@ def _differing(c: Comparison) -> str:
     lost = sum(d.b < d.a for d in c.discordant)
     won = len(c.discordant) - lost
     more = f" and {len(c.discordant) - LISTED} more" if len(c.discordant) > LISTED else ""
-    return f"{c.defense} {c.column}: b loses {words.plural(lost, 'image')}, wins {won}: {names}{more}".strip()
+    return f"{c.defense} {c.column}: b loses {formatting.plural(lost, 'image')}, wins {won}: {names}{more}".strip()

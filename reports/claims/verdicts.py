@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench.reports import words
-from bench.reports.board import Board
-from bench.reports.measured import Measured
+from bench.reports import formatting
+from bench.reports.board.estimates import Estimates
+from bench.reports.board.model import Board
 
-Verdict = Literal["reproduced", "not reproduced", "undecided"]
+ClaimVerdict = Literal["reproduced", "not reproduced", "undecided"]
 COST_NOISE = 0.05  # of a ratio of training times
 
 
@@ -87,7 +87,7 @@ class Claim:
     title: str
     source: str
     conditions: tuple[Condition, ...]
-    verdict: Verdict
+    verdict: ClaimVerdict
     explanation: str
     footnotes: tuple[str, ...]
 
@@ -113,14 +113,14 @@ class Claims:
 
 def check(board: Board) -> Claims | None:
     """Return the paper's claims checked on a board; None where the paper says nothing about its data."""
-    facts = tomllib.loads(resources.files("bench.reports").joinpath("claims.toml").read_text(encoding="utf-8"))
+    facts = tomllib.loads(resources.files("bench.reports.claims").joinpath("claims.toml").read_text(encoding="utf-8"))
     name = board.plan["suite"].get("dataset") or board.plan["data"]["name"]
     tables = [t for t in facts["table"] if t["dataset"] == name]
     claims = [c for c in facts["claim"] if name in c["datasets"]]
     if not tables and not claims:
         return None
     notes = [(note["about"], note["text"]) for note in facts["footnote"]]
-    measured = Measured(board)
+    measured = Estimates(board)
     return Claims(
         paper=facts["paper"],
         deviations=_deviations(board, facts["paper"]),
@@ -147,7 +147,7 @@ def _deviations(board: Board, paper: dict[str, Any]) -> tuple[str, ...]:
 # Published tables
 
 
-def _table(measured: Measured, table: dict[str, Any]) -> PublishedTable:
+def _table(measured: Estimates, table: dict[str, Any]) -> PublishedTable:
     """Return a published table beside ours."""
     compare = {"discrepancy": _discrepancies, "cost": _costs}.get(table.get("kind", ""), _means)
     numbers = []
@@ -179,11 +179,11 @@ def _published(
 _Ours = tuple[dict[int, float], tuple[float, float] | None]
 
 
-def _means(measured: Measured, defense: str, column: str) -> _Ours:
+def _means(measured: Estimates, defense: str, column: str) -> _Ours:
     return measured.mean(defense, column)
 
 
-def _discrepancies(measured: Measured, defense: str, column: str) -> _Ours:
+def _discrepancies(measured: Estimates, defense: str, column: str) -> _Ours:
     """Return (test − train)/train of a column per seed, and the hull of the seeds' intervals."""
     found = {s: d for s in measured.seeds(defense) if (d := measured.discrepancy(defense, s, column))}
     if not found:
@@ -192,7 +192,7 @@ def _discrepancies(measured: Measured, defense: str, column: str) -> _Ours:
     return {seed: value for seed, (value, _, _) in found.items()}, ends
 
 
-def _costs(measured: Measured, defense: str, column: str) -> _Ours:
+def _costs(measured: Estimates, defense: str, column: str) -> _Ours:
     """Return the time of an epoch relative to Standard's, per seed; it has no interval over images."""
     seeds = measured.seeds(defense)
     return {s: r for s in seeds if (r := measured.cost(defense, "standard", s))}, None
@@ -201,7 +201,7 @@ def _costs(measured: Measured, defense: str, column: str) -> _Ours:
 # Claims
 
 
-def _claim(measured: Measured, claim: dict[str, Any], notes: list[tuple[str, str]]) -> Claim:
+def _claim(measured: Estimates, claim: dict[str, Any], notes: list[tuple[str, str]]) -> Claim:
     """Check a claim."""
     conditions = tuple(c for facts in claim["conditions"] for c in _conditions(measured, facts))
     verdict, explanation = judge(conditions)
@@ -209,7 +209,7 @@ def _claim(measured: Measured, claim: dict[str, Any], notes: list[tuple[str, str
     return Claim(claim["id"], claim["title"], claim["source"], conditions, verdict, explanation, footnotes)
 
 
-def judge(conditions: tuple[Condition, ...]) -> tuple[Verdict, str]:
+def judge(conditions: tuple[Condition, ...]) -> tuple[ClaimVerdict, str]:
     """Return the verdict on a claim and its reason, e.g. ("reproduced", "reproduced on 2 of 2 seeds").
 
     On a seed the claim holds if all conditions do and fails if one does. It is reproduced if it holds on all
@@ -229,7 +229,7 @@ def judge(conditions: tuple[Condition, ...]) -> tuple[Verdict, str]:
     return "undecided", f"holds on {held}, fails on {failed}, undecided on {rest} of {len(seeds)} seeds"
 
 
-def _conditions(measured: Measured, facts: dict[str, Any]) -> Iterator[Condition]:
+def _conditions(measured: Estimates, facts: dict[str, Any]) -> Iterator[Condition]:
     """Check a condition; one with a {placeholder} in its column becomes one per matching column."""
     column = facts.get("column", "")
     if "{" not in column:
@@ -241,11 +241,11 @@ def _conditions(measured: Measured, facts: dict[str, Any]) -> Iterator[Condition
         yield _condition(measured, {**facts, "column": name})
 
 
-def _condition(measured: Measured, facts: dict[str, Any]) -> Condition:
+def _condition(measured: Estimates, facts: dict[str, Any]) -> Condition:
     decide = _cheaper if facts["kind"] == "cheaper" else _in_range
     defenses = [facts[side] for side in ("left", "right") if side in facts]
     decided = {s: d for s in measured.seeds(*defenses) if (d := decide(measured, facts, s)) is not None}
-    missing = "" if decided else f"{facts.get('column', 'training time')} of {words.listing(defenses)}"
+    missing = "" if decided else f"{facts.get('column', 'training time')} of {formatting.listing(defenses)}"
     return Condition(
         _WORDS[facts["kind"]].format(**facts),
         {seed: verdict for seed, (verdict, _) in decided.items()},
@@ -273,7 +273,7 @@ _RANGES: dict[str, Callable[[dict[str, Any]], tuple[float, float]]] = {
 }
 
 
-def _in_range(measured: Measured, facts: dict[str, Any], seed: int) -> tuple[bool | None, str] | None:
+def _in_range(measured: Estimates, facts: dict[str, Any], seed: int) -> tuple[bool | None, str] | None:
     """Decide one seed: True if the quantity's whole interval lies in the range, False if all of it lies outside."""
     if "right" in facts:
         found = measured.difference(facts["left"], facts["right"], seed, facts["column"])
@@ -284,11 +284,11 @@ def _in_range(measured: Measured, facts: dict[str, Any], seed: int) -> tuple[boo
     value, low, high = found
     lowest, highest = _RANGES[facts["kind"]](facts)
     inside, outside = lowest <= low and high <= highest, high < lowest or low > highest
-    numbers = f"{words.number(value)} [{words.number(low)}, {words.number(high)}]"
+    numbers = f"{formatting.number(value)} [{formatting.number(low)}, {formatting.number(high)}]"
     return (True if inside else False if outside else None), numbers
 
 
-def _cheaper(measured: Measured, facts: dict[str, Any], seed: int) -> tuple[bool | None, str] | None:
+def _cheaper(measured: Estimates, facts: dict[str, Any], seed: int) -> tuple[bool | None, str] | None:
     """Decide a ratio of training times; what exceeds the claimed one by the noise of a clock still holds."""
     ratio = measured.cost(facts["left"], facts["right"], seed)
-    return None if ratio is None else (ratio <= facts["ratio"] * (1 + COST_NOISE), words.number(ratio))
+    return None if ratio is None else (ratio <= facts["ratio"] * (1 + COST_NOISE), formatting.number(ratio))

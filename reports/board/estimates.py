@@ -7,12 +7,12 @@ import pandas as pd
 
 from bench.core.stats.intervals import fraction_interval
 from bench.core.stats.paired import bootstrap_difference, bootstrap_mean
-from bench.reports.board import Board
+from bench.reports.board.model import Board
 
 Estimate = tuple[float, float, float]  # value and the ends of its 95 % interval over images
 
 
-class Measured:
+class Estimates:
     """The per-example columns of a board by defense and seed, and the time of their training."""
 
     def __init__(self, board: Board) -> None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.core.records import Column
-from bench.reports import series, words
-from bench.reports.board import Board, BoardColumn, Cell, Row
-from bench.reports.palette import SHAPES, Style
+from bench.reports import formatting
+from bench.reports.board.model import Board, BoardColumn, Cell, Row
+from bench.reports.figures import plot_data
+from bench.reports.figures.palette import SHAPES, Style
 
 # The board's own columns: name → (heading, second line, form of the number, shown before the reader chooses).
 OWN: dict[str, tuple[str, str, str, bool]] = {
@@ -26,10 +27,10 @@ OWN: dict[str, tuple[str, str, str, bool]] = {
     "eval_backwards": ("Backward passes", "", "count", False),
 }
 FORMS: dict[str, Callable[[Any], str]] = {
-    "count": words.count,
-    "seconds": words.duration,
+    "count": formatting.count,
+    "seconds": formatting.duration,
     "ratio": lambda v: f"{v:.2f}×",
-    "value": words.number,
+    "value": formatting.number,
     "text": str,
 }
 APART = ("rank", "rank_low", "rank_high", "defense")  # the template's own first two columns
@@ -98,7 +99,7 @@ def view_columns(board: Board) -> list[ViewColumn]:
 
 
 def _own(board: Board, column: BoardColumn) -> ViewColumn:
-    heading, detail, form, shown = OWN.get(column.name, (words.label(column.name), "", "value", False))
+    heading, detail, form, shown = OWN.get(column.name, (formatting.label(column.name), "", "value", False))
     filled = any(row.own(column.name) not in (None, "") for row in board.rows)
     return ViewColumn(column.name, heading, detail, column.facts, form, shown and filled, tip(column.facts))
 
@@ -109,7 +110,7 @@ def _measured(board: Board, column: BoardColumn) -> ViewColumn:
     cells = [row.cells[column.name] for row in board.rows if column.name in row.cells]
     return ViewColumn(
         name=column.name,
-        heading=words.label(series.stem(column)).replace(" ℓ", "\u00a0ℓ"),
+        heading=formatting.label(plot_data.stem(column)).replace(" ℓ", "\u00a0ℓ"),
         detail=", ".join(filter(None, [at, "%" if fraction else ""])),
         facts=column.facts,
         form="fraction" if fraction else "value",
@@ -128,7 +129,7 @@ def _shown(board: Board, column: BoardColumn) -> bool:
         return any(_differs(row, column.name, board.ranking) for row in board.rows)
     if column.number is None or column.name == board.ranking:
         return not column.name.startswith(("hessian", "train_"))
-    family = series.families(board, fractions=False).get(series.stem(column), [column])
+    family = plot_data.families(board, fractions=False).get(plot_data.stem(column), [column])
     return column.facts.aggregate != "fraction" and column is family[-1]
 
 
@@ -157,7 +158,7 @@ def unit(facts: Column, fraction: bool = False) -> str:
 
 def _domain(cells: list[Cell]) -> tuple[float, float] | None:
     """Return the column's range rounded outwards to 5 points, so that small gaps can be seen."""
-    ends = [v for c in cells for v in (c.low, c.high, c.value) if v is not None and not words.missing(v)]
+    ends = [v for c in cells for v in (c.low, c.high, c.value) if v is not None and not formatting.missing(v)]
     if not ends:
         return None
     low, high = math.floor(min(ends) * 20) / 20, math.ceil(max(ends) * 20) / 20
@@ -169,12 +170,14 @@ def view_cell(row: Row, column: ViewColumn) -> ViewCell:
     if column.name in OWN:
         return _own_cell(row, column)
     cell = row.cells.get(column.name)
-    if cell is None or words.missing(cell.value):
-        return ViewCell(column, words.MISSING, "", title="not measured")
+    if cell is None or formatting.missing(cell.value):
+        return ViewCell(column, formatting.MISSING, "", title="not measured")
     show = shower(column, cell)
-    title = f"{words.plural(cell.n, 'image')}; " + ", ".join(f"seed {s}: {show(v)}" for s, v in cell.by_seed.items())
+    title = f"{formatting.plural(cell.n, 'image')}; " + ", ".join(
+        f"seed {s}: {show(v)}" for s, v in cell.by_seed.items()
+    )
     if cell.nulls:
-        title += f"; {words.plural(cell.nulls, 'value')} missing"
+        title += f"; {formatting.plural(cell.nulls, 'value')} missing"
     text, sort = show(cell.value), repr(float(cell.value or 0.0))
     if cell.low is None or cell.high is None:
         return ViewCell(column, text, sort, title=title)
@@ -185,7 +188,7 @@ def view_cell(row: Row, column: ViewColumn) -> ViewCell:
 
 def shower(column: ViewColumn, cell: Cell) -> Callable[[float | None], str]:
     """Return how the numbers of a cell are written: per cent as n allows, else three digits."""
-    return (lambda v: words.percent(v, cell.n)) if column.form == "fraction" else words.number
+    return (lambda v: formatting.percent(v, cell.n)) if column.form == "fraction" else formatting.number
 
 
 def _place(value: float, domain: tuple[float, float] | None) -> float:
@@ -198,8 +201,8 @@ def _own_cell(row: Row, column: ViewColumn) -> ViewCell:
     if column.name == "trust":
         failed = f"failed: {', '.join(row.trust_failed)}" if row.trust_failed else ""
         return ViewCell(column, value or "not assessed", {"INVALID": "Z"}.get(value, value or ""), title=failed)
-    if value == "" or words.missing(value):
-        return ViewCell(column, words.MISSING, "")
+    if value == "" or formatting.missing(value):
+        return ViewCell(column, formatting.MISSING, "")
     return ViewCell(column, FORMS[column.form](value), value if column.form == "text" else repr(float(value)))
 
 
@@ -210,7 +213,7 @@ def view_rows(columns: list[ViewColumn], looks: dict[str, Style], rows: list[Row
             row=row,
             slot=looks[row.defense].slot,
             shape=SHAPES[looks[row.defense].marker],
-            rank=words.rank_range(row.rank_low, row.rank_high),
+            rank=formatting.rank_range(row.rank_low, row.rank_high),
             cells=tuple(view_cell(row, c) for c in columns),
             fact=next(iter(row.facts.values()), {}),
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.core.stats.intervals import ALPHA
-from bench.reports import series, words
-from bench.reports.board import Board, Cell, Pair, Row
+from bench.reports import formatting
+from bench.reports.board.model import Board, Cell, Pair, Row
+from bench.reports.figures import plot_data
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ def headline(board: Board) -> str:
         return " ".join(["Nothing is ranked.", *_nothing(board).sentences])
     top, cell = rows[0], rows[0].cells[board.ranking]
     if _all_level(board, rows):
-        every = words.spelled(len(rows))
-        return f"None of {every} leads by {series.title(board)}: all stand at {_share(cell, interval=True)}."
-    first = f"{top.defense} ranks first by {series.title(board)}: {_share(cell, interval=True)}"
+        every = formatting.spelled(len(rows))
+        return f"None of {every} leads by {plot_data.title(board)}: all stand at {_share(cell, interval=True)}."
+    first = f"{top.defense} ranks first by {plot_data.title(board)}: {_share(cell, interval=True)}"
     if len(rows) == 1:
         return f"{first}. Nothing else is ranked."
     following, pair = rows[1], _pair(board, rows[0], rows[1])
@@ -71,15 +72,15 @@ def _nothing(board: Board) -> Answer:
         sentences.append(f"Without an attack the best is {name}: {_share(cell, interval=True)}.")
     failed = sum(len(r.failures) for r in board.rows)
     if failed:
-        sentences.append(f"{words.plural(failed, 'cell')} failed; the causes stand below.")
+        sentences.append(f"{formatting.plural(failed, 'cell')} failed; the causes stand below.")
     return Answer("Which is best?", "Nothing is ranked", tuple(sentences))
 
 
 def _share(cell: Cell, interval: bool = False) -> str:
     """Return a cell as "70 %", with its interval as "70 % [57, 79]"."""
-    text = f"{words.percent(cell.value, cell.n)}\u00a0%"
+    text = f"{formatting.percent(cell.value, cell.n)}\u00a0%"
     if interval and cell.low is not None and cell.high is not None:
-        text += f" [{words.percent(cell.low, cell.n)},\u00a0{words.percent(cell.high, cell.n)}]"
+        text += f" [{formatting.percent(cell.low, cell.n)},\u00a0{formatting.percent(cell.high, cell.n)}]"
     return text
 
 
@@ -90,7 +91,7 @@ def _pair(board: Board, a: Row, b: Row) -> Pair | None:
 def _gap(board: Board, a: Row, b: Row) -> str:
     """Return the difference of two rows in points, e.g. "11 points"."""
     gap = 100 * ((a.cells[board.ranking].value or 0.0) - (b.cells[board.ranking].value or 0.0))
-    return f"{gap:.{words.decimals(a.cells[board.ranking].n)}f} points"
+    return f"{gap:.{formatting.decimals(a.cells[board.ranking].n)}f} points"
 
 
 def _evidence(pair: Pair) -> str:
@@ -99,7 +100,7 @@ def _evidence(pair: Pair) -> str:
 
 def _p(pair: Pair) -> str:
     """Return "p = 0.14" or "p < 0.0001"."""
-    return f"p\u00a0=\u00a0{words.p_value(pair.p_holm)}".replace("=\u00a0<", "<")
+    return f"p\u00a0=\u00a0{formatting.p_value(pair.p_holm)}".replace("=\u00a0<", "<")
 
 
 def _best(board: Board, rows: list[Row]) -> Answer:
@@ -107,19 +108,19 @@ def _best(board: Board, rows: list[Row]) -> Answer:
     tied = [r.defense for r in rows[1:] if r.rank_low == 1]
     level = _all_level(board, rows)
     subject = "Each" if level else "It"
-    sentence = f"{subject} still classifies {_share(cell)} of the test images right under {series.title(board)}"
+    sentence = f"{subject} still classifies {_share(cell)} of the test images right under {plot_data.title(board)}"
     if cell.low is not None and cell.high is not None:
-        low, high = words.percent(cell.low, cell.n), words.percent(cell.high, cell.n)
-        sentence += f" (95 % interval {low}–{high}\u00a0%, {words.plural(cell.n, 'image')})"
+        low, high = formatting.percent(cell.low, cell.n), formatting.percent(cell.high, cell.n)
+        sentence += f" (95 % interval {low}–{high}\u00a0%, {formatting.plural(cell.n, 'image')})"
     sentences = [sentence + "."]
     clean = top.cells.get("clean_accuracy")
-    if clean is not None and not words.missing(clean.value):
+    if clean is not None and not formatting.missing(clean.value):
         who = top.defense if level else "it"
         sentences.append(f"Without an attack {who} is right on {_share(clean)}.")
     if level:
         return Answer("Which is best?", "None: all are level", tuple(sentences))
     if tied:
-        sentences.append(f"{words.listing(tied)} could hold first place as well.")
+        sentences.append(f"{formatting.listing(tied)} could hold first place as well.")
     return Answer("Which is best?", top.defense if not tied else f"{top.defense}, in a tie", tuple(sentences))
 
 
@@ -132,12 +133,13 @@ def _better(board: Board, rows: list[Row]) -> Answer:
     behind = "reaches the same" if level else f"is {_gap(board, top, following)} behind"
     sentences = [f"The next, {following.defense}, {behind}."]
     if _all_level(board, rows):
-        return Answer(question, "No: all are level", (f"{words.spelled(len(rows)).capitalize()} reach the same.",))
+        return Answer(question, "No: all are level", (f"{formatting.spelled(len(rows)).capitalize()} reach the same.",))
     tied = following.rank_low == 1
     if pair is not None:
         sentences.append(
-            f"On the same {words.plural(pair.n, 'image')} it wins {pair.only_a} and loses {pair.only_b}: {_p(pair)} "
-            f"after correction for {words.plural(len(board.pairs), 'pair')}, "
+            f"On the same {formatting.plural(pair.n, 'image')} it wins {pair.only_a} and loses {pair.only_b}: "
+            f"{_p(pair)} "
+            f"after correction for {formatting.plural(len(board.pairs), 'pair')}, "
             f"{'too weak to tell them apart' if tied else 'so they differ'}."
         )
     if pair is not None and min(len(top.seeds), len(following.seeds)) > 1:
@@ -145,14 +147,14 @@ def _better(board: Board, rows: list[Row]) -> Answer:
     beaten = [r.defense for r in rows[1:] if (p := _pair(board, top, r)) and p.p_holm < ALPHA]
     if tied and beaten:
         rest = len(beaten) == len(rows) - 2 > 2
-        others = f"each of the other {words.spelled(len(beaten))}" if rest else words.listing(beaten)
+        others = f"each of the other {formatting.spelled(len(beaten))}" if rest else formatting.listing(beaten)
         sentences.append(f"It is shown to be better than {others}.")
     elif tied:
         sentences.append("It is not shown to be better than any other either.")
     if board.resolvable is not None:
         least = f"{100 * board.resolvable:.1f}"
         sentences.append(
-            f"On {words.plural(top.n, 'image')} a typical pair must differ by {least} points to be told apart"
+            f"On {formatting.plural(top.n, 'image')} a typical pair must differ by {least} points to be told apart"
             f"{', and by more after that correction' if len(board.pairs) > 1 else ''}."
         )
     return Answer(question, "No, not shown" if tied else "Yes", tuple(sentences))
@@ -163,17 +165,19 @@ def _believe(board: Board, rows: list[Row]) -> Answer:
     sentences = []
     if {r.trust for r in rows} == {""}:
         short = "With care: trust was not assessed"
-        sentences.append(words.GRADES[""][1])
+        sentences.append(formatting.GRADES[""][1])
     else:
-        short = f"{top.defense}: {words.GRADES[top.trust][0]}"
-        sentences.append(words.GRADES[top.trust][1])
+        short = f"{top.defense}: {formatting.GRADES[top.trust][0]}"
+        sentences.append(formatting.GRADES[top.trust][1])
         if top.trust_failed:
             sentences.append(f"Failed checks: {', '.join(top.trust_failed)}.")
     sentences += _transferred(board, top)
     violations = [r.bound_violations for r in board.rows if r.bound_violations is not None]
     if violations:
         k = sum(violations)
-        sentences.append("No proved bound was violated." if k == 0 else f"{words.plural(k, 'bound violation')} found.")
+        sentences.append(
+            "No proved bound was violated." if k == 0 else f"{formatting.plural(k, 'bound violation')} found."
+        )
     sentences += _audit(board)
     counts = {len(r.seeds) for r in rows}
     sentences.append(_seeds(min(counts)) if len(counts) == 1 else "Not every defense has all of its seeds yet.")
@@ -182,15 +186,17 @@ def _believe(board: Board, rows: list[Row]) -> Answer:
         sentences.append(f"The data is {data['name']}, not the original set. {data.get('note', '')}".strip())
     apart = [r.defense for r in board.rows if r.rank is None]
     if apart and len(apart) < len(board.rows):
-        sentences.append(f"Not ranked: {words.listing(apart)}.")
+        sentences.append(f"Not ranked: {formatting.listing(apart)}.")
     return Answer("Can I believe it?", short, tuple(sentences))
 
 
 def unfinished(board: Board) -> list[str]:
     """Say how much of the run failed or is still missing; nothing where all is done."""
     failed, missing = (sum(len(getattr(r, kind)) for r in board.rows) for kind in ("failures", "missing"))
-    told = [f"{words.plural(failed, 'cell')} failed"] * bool(failed) + [f"{missing:,} not finished"] * bool(missing)
-    return [f"This run is incomplete: {words.listing(told)}."] if told else []
+    told = [f"{formatting.plural(failed, 'cell')} failed"] * bool(failed) + [f"{missing:,} not finished"] * bool(
+        missing
+    )
+    return [f"This run is incomplete: {formatting.listing(told)}."] if told else []
 
 
 def _transferred(board: Board, top: Row) -> list[str]:
@@ -213,7 +219,7 @@ def _audit(board: Board) -> list[str]:
         return []
     k = round(sum(c.value or 0 for c in cells))
     n = max(c.n for c in cells)
-    images, times = words.plural(n, "image"), words.plural(k, "time")
+    images, times = formatting.plural(n, "image"), formatting.plural(k, "time")
     return [f"The official AutoAttack, run on {images} per model, disagreed {times}."]
 
 
@@ -231,14 +237,15 @@ def _cost(rows: list[Row]) -> Answer:
     if top.train_cost is not None:
         short = f"{top.train_cost:.1f}× standard training"
     elif top.train_seconds is not None:
-        short = f"{words.duration(top.train_seconds)} of training"
+        short = f"{formatting.duration(top.train_seconds)} of training"
     sentences = []
     if top.train_seconds is not None:
-        sentences.append(f"Training {top.defense} took {words.duration(top.train_seconds)} per seed.")
+        sentences.append(f"Training {top.defense} took {formatting.duration(top.train_seconds)} per seed.")
     if top.eval_seconds is not None:
-        text = f"Measuring it took {words.duration(top.eval_seconds)}"
+        text = f"Measuring it took {formatting.duration(top.eval_seconds)}"
         if top.eval_forwards is not None:
-            text += f": {words.count(top.eval_forwards)} forward and {words.count(top.eval_backwards)} backward passes"
+            forwards, backwards = formatting.count(top.eval_forwards), formatting.count(top.eval_backwards)
+            text += f": {forwards} forward and {backwards} backward passes"
         sentences.append(text + ".")
     cheapest = min((r for r in rows if r.train_cost is not None), key=lambda r: r.train_cost or 0, default=None)
     if cheapest is not None and cheapest is not top:
@@ -256,5 +263,5 @@ def repeat(board: Board) -> str:
     commit = (where.get("commit") or "")[:10]
     state = f"bench {where.get('bench', '')}" + (f" at commit {commit}" if commit else "")
     changed = " with local changes" if where.get("dirty") else ""
-    took = f"It took {words.duration(seconds)} of computing" if seconds else "It ran"
+    took = f"It took {formatting.duration(seconds)} of computing" if seconds else "It ran"
     return f"{took} on {device or 'an unnamed device'}, with {state}{changed}; finished parts are not computed again."

@@ -19,9 +19,10 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from bench.reports import series, svg, words
-from bench.reports.board import Board, Row
-from bench.reports.palette import styles
+from bench.reports import formatting
+from bench.reports.board.model import Board, Row
+from bench.reports.figures import plot_data, svg
+from bench.reports.figures.palette import styles
 
 RC: dict[str, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "bench", "text.parse_math": False, "font.size": 11,
@@ -89,7 +90,7 @@ class Sheet:
     def __init__(
         self, board: Board, width: float, height: float, margins: tuple[float, float, float, float] = (46, 10, 42, 8)
     ) -> None:
-        self.looks = styles(series.names(board))
+        self.looks = styles(plot_data.names(board))
         self.canvas = plt.figure(figsize=(width / 72, height / 72))
         left, right, bottom, top = margins
         box = (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
@@ -116,7 +117,7 @@ class Sheet:
         for row, y in zip(order, places, strict=True):
             look = self.looks[row.defense]
             text = self.axes.annotate(
-                words.short(row.defense), (x, y), xytext=(8, 0), textcoords="offset points", va="center",
+                formatting.short(row.defense), (x, y), xytext=(8, 0), textcoords="offset points", va="center",
                 color=look.colour, fontsize=10.5, annotation_clip=False,
             )  # fmt: skip
             self.mark(text, row)
@@ -217,7 +218,7 @@ def within(places: list[float], gap: float, low: float, high: float) -> list[flo
 
 def room(rows: list[Row]) -> float:
     """Return the pixels that the longest name of the rows needs beside the axes."""
-    return 14 + 6.3 * max(len(words.short(row.defense)) for row in rows)
+    return 14 + 6.3 * max(len(formatting.short(row.defense)) for row in rows)
 
 
 def slug(text: str) -> str:

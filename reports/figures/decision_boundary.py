@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.reports import series, svg, words
-from bench.reports.board import Board
-from bench.reports.drawing import Figure, Panel, Sheet, slug
+from bench.reports import formatting
+from bench.reports.board.model import Board
+from bench.reports.figures import plot_data, svg
+from bench.reports.figures.sheet import Figure, Panel, Sheet, slug
 
 
-def decision_boundaries(board: Board, tables: series.Tables) -> Figure | None:
+def decision_boundaries(board: Board, tables: plot_data.Tables) -> Figure | None:
     """Draw the maps of the plane that an evaluation stored, and centered softplus (the paper's Figure 1)."""
-    maps = series.grids(board)
+    maps = plot_data.grids(board)
     if not maps:
         return None
     panels = []
@@ -25,7 +26,7 @@ def decision_boundaries(board: Board, tables: series.Tables) -> Figure | None:
         sheet.axes.contour(*plane, levels=[0.1, 0.25, 0.75, 0.9], colors=[svg.STRONG], linewidths=0.9)
         sheet.axes.contour(*plane, levels=[0.5], colors=[colour], linewidths=2.2)
         for label, marker in enumerate("ox"):
-            points = series.points(tables[row.defense], seed, label)
+            points = plot_data.points(tables[row.defense], seed, label)
             sheet.axes.scatter(points[:, 0], points[:, 1], s=7, marker=marker, color=svg.FAINT, alpha=0.6, lw=0.7)
         sheet.axes.set(xlim=(left, right), ylim=(bottom, top))
         sheet.axes.grid(visible=False)
@@ -36,7 +37,7 @@ def decision_boundaries(board: Board, tables: series.Tables) -> Figure | None:
         caption="The paper's Figure 1 (a, b): the heavy line is the decision boundary (probability one half), the fine "
         "ones are 10, 25, 75 and 90 %. Last, its Figure 1 (c): softplus grows without limit as its β falls, while "
         "centered softplus tends to x/2.",
-        alt=f"Decision boundaries of {words.listing(list(dict.fromkeys(r.defense for r, _, _ in maps)))}.",
+        alt=f"Decision boundaries of {formatting.listing(list(dict.fromkeys(r.defense for r, _, _ in maps)))}.",
         panels=(*panels, *(_softplus(board, centered) for centered in (False, True))),
         legend="never",
     )

@@ -10,7 +10,7 @@ import pandas as pd
 from bench.core.records import Column
 
 if TYPE_CHECKING:
-    from bench.reports.claims import Claims
+    from bench.reports.claims.verdicts import Claims
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.reports import exports, words
-from bench.reports.board import Board, Row
-from bench.reports.pictures import Gallery, gallery
-from bench.reports.series import numbers
+from bench.reports import formatting
+from bench.reports.board.model import Board, Row
+from bench.reports.exports import manifest
+from bench.reports.figures.plot_data import numbers
+from bench.reports.html.adversarial_examples import Gallery, gallery
 
 Lines = tuple[tuple[str, ...], ...]
 
@@ -63,7 +64,7 @@ def section(board: Board, row: Row, table: pd.DataFrame) -> Section:
     return Section(
         command=row_command(board.plan, row),
         belief=tuple(_belief(board, row)),
-        manifest=exports.row_manifest(row),
+        manifest=manifest.row_manifest(row),
         stages=tuple(_stages(board, table)),
         tightness=_ratios(board, table, "tightness_"),
         rates=_ratios(board, table, "ratio_"),
@@ -102,7 +103,7 @@ def row_command(plan: dict[str, Any], row: Row) -> str:
 
 def _belief(board: Board, row: Row) -> Iterator[str]:
     """Yield what speaks for and against the row's numbers, in words."""
-    short, sentence = words.GRADES[row.trust]
+    short, sentence = formatting.GRADES[row.trust]
     yield f"{short[:1].upper()}{short[1:]}. {sentence}"
     if row.trust_failed:
         yield f"Failed checks: {', '.join(row.trust_failed)}."
@@ -110,7 +111,7 @@ def _belief(board: Board, row: Row) -> Iterator[str]:
         yield "No proved bound was checked on it."
     else:
         k = row.bound_violations
-        yield "No proved bound was violated." if k == 0 else f"{words.plural(k, 'proved bound')} violated."
+        yield "No proved bound was violated." if k == 0 else f"{formatting.plural(k, 'proved bound')} violated."
     known = row.cells.get(board.ranking.replace("autoattack", "best_known", 1))
     own = row.cells.get(board.ranking)
     if known and own and known is not own and known.value is not None and own.value is not None:
@@ -118,11 +119,11 @@ def _belief(board: Board, row: Row) -> Iterator[str]:
         yield (
             "Adversarial examples made for the other defenses broke nothing more."
             if lost == 0
-            else f"Adversarial examples made for the other defenses broke {words.plural(lost, 'image')} more."
+            else f"Adversarial examples made for the other defenses broke {formatting.plural(lost, 'image')} more."
         )
     if own and len(own.by_seed) > 1:
         values = sorted(own.by_seed.values())
-        ends = " to ".join(words.percent(v, own.n) for v in (values[0], values[-1]))
+        ends = " to ".join(formatting.percent(v, own.n) for v in (values[0], values[-1]))
         yield f"Its {len(values)} trained models range from {ends}\u00a0%."
     elif own:
         yield "It was trained once: nothing is known of how far another training would differ."
@@ -150,8 +151,10 @@ def _ratios(board: Board, table: pd.DataFrame, prefix: str) -> tuple[tuple[str, 
         v = v[~np.isnan(v)]
         if len(v):
             statement, where = _statement(board, name)
-            extreme = words.number(float(v.max())) if prefix == "tightness_" else f"{100 * float((v > 1).mean()):.0f} %"
-            cells.setdefault(statement, {})[where] = f"{words.number(float(np.median(v)))} / {extreme}"
+            extreme = (
+                formatting.number(float(v.max())) if prefix == "tightness_" else f"{100 * float((v > 1).mean()):.0f} %"
+            )
+            cells.setdefault(statement, {})[where] = f"{formatting.number(float(np.median(v)))} / {extreme}"
     places = list(dict.fromkeys(where for line in cells.values() for where in line))
     lines = tuple((statement, *(line.get(p, "") for p in places)) for statement, line in cells.items())
     return ("Statement", *places), lines
@@ -180,7 +183,12 @@ def _against_bounds(table: pd.DataFrame) -> Iterator[tuple[str, ...]]:
         ratio = a[b > 0] / b[b > 0]
         ratio = ratio[~np.isnan(ratio)]
         if len(ratio):
-            yield measured, words.number(float(np.median(ratio))), words.number(float(ratio.max())), f"{len(ratio):,}"
+            yield (
+                measured,
+                formatting.number(float(np.median(ratio))),
+                formatting.number(float(ratio.max())),
+                f"{len(ratio):,}",
+            )
 
 
 def _shares(table: pd.DataFrame) -> Iterator[tuple[str, ...]]:
@@ -191,7 +199,7 @@ def _shares(table: pd.DataFrame) -> Iterator[tuple[str, ...]]:
         if not np.isnan(v).all():
             share, what = 100 * float(np.nanmean(v)), name.removeprefix(prefix)
             bar = min(100.0, max(0.0, share))
-            yield (f"activation {what}" if what.isdigit() else what), words.number(share), f"{bar:.1f}"
+            yield (f"activation {what}" if what.isdigit() else what), formatting.number(share), f"{bar:.1f}"
 
 
 def _violations(table: pd.DataFrame, most: int = 10) -> Iterator[str]:
@@ -209,15 +217,15 @@ def _notes(table: pd.DataFrame) -> Iterator[str]:
             for reason in dict.fromkeys(r for r in table[column].dropna().astype(str) if r):
                 yield f"{what}: not applicable ({reason}). Nothing is claimed, nothing passed."
     if "bounds_undecided" in table and (k := int(np.nansum(numbers(table, "bounds_undecided")))):
-        yield f"{words.plural(k, 'statement')} could not be decided: the grid was still moving at its finest."
+        yield f"{formatting.plural(k, 'statement')} could not be decided: the grid was still moving at its finest."
     if {"certified_radius", "lipschitz_constant", "local_slope"} <= set(table.columns):
         radius, constant, slope = (numbers(table, c) for c in ("certified_radius", "lipschitz_constant", "local_slope"))
         if not np.isnan(constant).all():
             loose = np.nanmedian(constant) / np.nanmax(slope)
             middle, limit = float(np.nanmedian(radius)), float(np.nanmedian(constant))
             yield (
-                f"Certified ℓ₂ radius: median {words.number(middle)}, from a Lipschitz constant of "
-                f"{words.number(limit)}, which is {words.number(float(loose))} times the largest slope met."
+                f"Certified ℓ₂ radius: median {formatting.number(middle)}, from a Lipschitz constant of "
+                f"{formatting.number(limit)}, which is {formatting.number(float(loose))} times the largest slope met."
             )
 
 
@@ -231,10 +239,10 @@ def _columns(table: pd.DataFrame) -> Iterator[tuple[str, ...]]:
         if not len(v):
             continue
         if pd.api.types.is_bool_dtype(table[name].dtype):
-            yield name, words.number(float(v.mean())), "", "", "", f"{missing:,}"
+            yield name, formatting.number(float(v.mean())), "", "", "", f"{missing:,}"
         else:
             points = np.quantile(v, (0.5, 0.05, 0.95), method="nearest")
-            yield name, *(words.number(float(p)) for p in (v.mean(), *points)), f"{missing:,}"
+            yield name, *(formatting.number(float(p)) for p in (v.mean(), *points)), f"{missing:,}"
 
 
 def _checks(row: Row) -> Iterator[tuple[str, ...]]:
@@ -247,7 +255,7 @@ def _checks(row: Row) -> Iterator[tuple[str, ...]]:
     ]
     for _, name, seed, check in sorted(found, key=lambda f: f[:3]):
         value = check.get("value")
-        text = words.number(float(value)) if isinstance(value, int | float) else words.MISSING
+        text = formatting.number(float(value)) if isinstance(value, int | float) else formatting.MISSING
         words_of = f"{name}: {check['description']}" if check.get("description") else name
         yield words_of, str(seed), str(check["verdict"]), text
 
@@ -262,7 +270,13 @@ def _cost(row: Row) -> Iterator[tuple[str, ...]]:
         seconds, forwards, backwards, images = (
             sum(float(p.get(k) or 0.0) for p in parts) for k in ("seconds", "forwards", "backwards", "images")
         )
-        yield key, words.duration(seconds), words.count(forwards), words.count(backwards), f"{images:,.0f}"
+        yield (
+            key,
+            formatting.duration(seconds),
+            formatting.count(forwards),
+            formatting.count(backwards),
+            f"{images:,.0f}",
+        )
 
 
 def _cells(row: Row) -> Iterator[tuple[str, ...]]:

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from bench.reports import words
-from bench.reports.board import Board, BoardColumn, Row
+from bench.reports import formatting
+from bench.reports.board.model import Board, BoardColumn, Row
 
 CLOUD = 120  # points drawn per defense, by a fixed stride through the images
 
@@ -66,15 +66,15 @@ def stem(column: BoardColumn) -> str:
 def value(row: Row, name: str) -> float | None:
     """Return the board's number, None where there is none."""
     cell = row.cells.get(name)
-    return None if cell is None or words.missing(cell.value) else cell.value
+    return None if cell is None or formatting.missing(cell.value) else cell.value
 
 
 def title(board: Board) -> str:
     """Return the ranking column in words: "AutoAttack ℓ₂ at ε = 0.5"."""
     column = next((c for c in board.columns if c.name == board.ranking), None)
     if column is None or column.number is None:
-        return words.label(board.ranking)
-    return f"{words.label(stem(column))} at ε\u00a0=\u00a0{column.number:g}"
+        return formatting.label(board.ranking)
+    return f"{formatting.label(stem(column))} at ε\u00a0=\u00a0{column.number:g}"
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,14 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from bench.reports import exports, figures, prose, robustbench, sections, series, view, words
-from bench.reports.board import OWN, Board
-from bench.reports.drawing import Figure
-from bench.reports.palette import styles
-from bench.reports.summary import headline, repeat, summary, unfinished
+from bench.reports import formatting
+from bench.reports.board.model import OWN, Board
+from bench.reports.exports import csv, json, latex, leaderboard, manifest, markdown, robustbench, writer
+from bench.reports.figures import index, plot_data, training_curves
+from bench.reports.figures.palette import styles
+from bench.reports.figures.sheet import Figure
+from bench.reports.html import defense_section, docstrings, ranking_table
+from bench.reports.html.answers import headline, repeat, summary, unfinished
 
 
 def render(board: Board) -> str:
@@ -51,29 +54,29 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     filters = (
-        words.number,
-        words.duration,
-        words.count,
-        words.label,
-        words.moment,
-        words.spelled,
-        words.points,
-        words.p_value,
+        formatting.number,
+        formatting.duration,
+        formatting.count,
+        formatting.label,
+        formatting.moment,
+        formatting.spelled,
+        formatting.points,
+        formatting.p_value,
     )
     environment.filters |= {f.__name__: f for f in filters} | {
         "href": href,
         "breakable": breakable,
-        "blocks": prose.blocks,
+        "blocks": docstrings.blocks,
         "kinds": kinds,
         "spoken": spoken,
-        "code": prose.code,
+        "code": docstrings.code,
     }
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "ensure_ascii": False}
     return environment
 
 
 def _text(name: str) -> str:
-    return resources.files("bench.reports").joinpath("templates", name).read_text("utf-8")
+    return resources.files("bench.reports.html").joinpath("templates", name).read_text("utf-8")
 
 
 def href(link: str) -> str:
@@ -103,8 +106,8 @@ def breakable(name: str) -> Markup:
 
 
 def _context(board: Board) -> dict[str, Any]:
-    columns, tables = view.view_columns(board), series.tables(board)
-    rows = view.view_rows(columns, styles(series.names(board)), list(board.rows))
+    columns, tables = ranking_table.view_columns(board), plot_data.tables(board)
+    rows = ranking_table.view_rows(columns, styles(plot_data.names(board)), list(board.rows))
     return {
         "board": board,
         "plan": board.plan,
@@ -115,18 +118,18 @@ def _context(board: Board) -> dict[str, Any]:
         "answers": summary(board),
         "repeat": repeat(board),
         "unfinished": " ".join(unfinished(board)),
-        "attack": series.title(board),
+        "attack": plot_data.title(board),
         "glossary": [list(group) for _, group in groupby(columns, key=lambda c: (c.heading, c.facts))],
-        "figures": [_safe(figure) for figure in figures.draw(board, tables)],
-        "sections": {row.defense: sections.section(board, row, tables[row.defense]) for row in board.rows},
-        "terms": {row.defense: _drawn(figures.loss_terms(board, row)) for row in board.rows},
+        "figures": [_safe(figure) for figure in index.draw(board, tables)],
+        "sections": {row.defense: defense_section.section(board, row, tables[row.defense]) for row in board.rows},
+        "terms": {row.defense: _drawn(training_curves.loss_terms(board, row)) for row in board.rows},
         "columns_of_examples": list(_example_columns(board)),
         "downloads": _downloads(board),
         "claims": board.claims,
-        "shower": view.shower,
-        "unit": view.unit,
+        "shower": ranking_table.shower,
+        "unit": ranking_table.unit,
         "own": {column.name: column.facts for column in OWN},
-        "tip": view.tip,
+        "tip": ranking_table.tip,
         "differs": ", ".join(f"{k} = {v}" for k, v in board.plan["overrides"].items() if not isinstance(v, list)),
     }
 
@@ -153,16 +156,16 @@ class Download:
 
 def _downloads(board: Board) -> list[Download]:
     """Return what the buttons save."""
-    table = exports.parquet_bytes(exports.leaderboard_frame(board))
+    table = writer.parquet_bytes(leaderboard.leaderboard_frame(board))
     infos = robustbench.archive(board)
     files = [
-        Download("leaderboard.csv", "text/csv", "CSV", exports.csv_text(board)),
-        Download("leaderboard.json", "application/json", "JSON", exports.json_text(board)),
-        Download("leaderboard.md", "text/markdown", "Markdown", exports.markdown_text(board)),
-        Download("leaderboard.tex", "application/x-tex", "LaTeX", exports.latex_text(board)),
+        Download("leaderboard.csv", "text/csv", "CSV", csv.csv_text(board)),
+        Download("leaderboard.json", "application/json", "JSON", json.json_text(board)),
+        Download("leaderboard.md", "text/markdown", "Markdown", markdown.markdown_text(board)),
+        Download("leaderboard.tex", "application/x-tex", "LaTeX", latex.latex_text(board)),
         Download("leaderboard.parquet", "application/vnd.apache.parquet", "Parquet", _base64(table), binary=True),
         Download("model_info.zip", "application/zip", "RobustBench model_info", _base64(infos), binary=True),
-        Download("manifest.json", "application/json", "Manifest", exports.manifest_text(board)),
+        Download("manifest.json", "application/json", "Manifest", manifest.manifest_text(board)),
     ]
     bibtex = dict.fromkeys(f["bibtex"].strip() for r in board.rows for f in r.facts.values() if f.get("bibtex"))
     return files + (

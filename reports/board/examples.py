@@ -18,7 +18,7 @@ from bench.store.records import CellRecord
 from bench.store.store import Store
 
 KEYS = ("defense", "seed", "index", "label")
-PICTURES = 6  # of the nearest and of the farthest broken images, per defense
+IMAGES_SHOWN = 6  # of the nearest and of the farthest broken images, per defense
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunTables:
     """One defense and seed: its plan entry, the records of its cells, its log, its tables by evaluation."""
 
     entry: dict[str, Any]
@@ -41,13 +41,13 @@ class Run:
     tables: dict[str, Table]
 
 
-def load(store: Store, plan: dict[str, Any], entry: dict[str, Any]) -> Run:
+def load(store: Store, plan: dict[str, Any], entry: dict[str, Any]) -> RunTables:
     """Read everything of one defense and seed."""
     cells = {key: entry["evaluations"].get(key) for key in plan["evaluations"]}
     records = {key: store.cell(cell) if cell else None for key, cell in cells.items()}
     tables = {key: store.arrow_table(cells[key]) for key, record in records.items() if record}
     trained = entry.get("train_cell")
-    return Run(
+    return RunTables(
         entry=entry,
         trained=store.cell(trained) if trained else None,
         log=store.log(trained) if trained else [],
@@ -72,7 +72,7 @@ def _array(values: pa.ChunkedArray) -> Any:
     return values.to_pandas().array if pa.types.is_string(values.type) else values.to_numpy()
 
 
-def renamed(plan: dict[str, Any], runs: list[Run]) -> list[Run]:
+def renamed(plan: dict[str, Any], runs: list[RunTables]) -> list[RunTables]:
     """Give columns of training images the prefix train_, and a name that is taken its evaluation's key."""
     taken: dict[str, str] = {}
     names: dict[str, dict[str, str]] = {}
@@ -93,7 +93,7 @@ def renamed(plan: dict[str, Any], runs: list[Run]) -> list[Run]:
     ]
 
 
-def columns_of(runs: list[Run], key: str) -> list[str]:
+def columns_of(runs: list[RunTables], key: str) -> list[str]:
     """Return the columns that an evaluation has in any model's table, in order."""
     return list(dict.fromkeys(name for run in runs if key in run.tables for name in run.tables[key].columns))
 
@@ -106,7 +106,7 @@ def numbers(table: Table, column: str) -> np.ndarray:
     return np.asarray(values.to_numpy(dtype="float64", na_value=np.nan))
 
 
-def stack(plan: dict[str, Any], runs: list[Run], split: str) -> pd.DataFrame:
+def stack(plan: dict[str, Any], runs: list[RunTables], split: str) -> pd.DataFrame:
     """Return all models' joined tables of one split below each other: defense, seed, index, label, then the rest."""
     keys = [key for key, facts in plan["evaluations"].items() if facts["split"] == split]
     runs = [run for run in runs if any(key in run.tables for key in keys)]
@@ -142,7 +142,7 @@ def _nullable(values: Any) -> Any:
     return pd.array(values, dtype="boolean") if pd.api.types.is_bool_dtype(values.dtype) else values
 
 
-def _join(run: Run, keys: list[str]) -> dict[str, Any]:
+def _join(run: RunTables, keys: list[str]) -> dict[str, Any]:
     """Join one model's tables on the image; return index, label and the columns, one entry per image.
 
     Raises:
@@ -175,7 +175,9 @@ def _spread(columns: dict[str, Any], at: np.ndarray, n: int) -> dict[str, Any]:
     return {k: pd.api.extensions.take(_nullable(v), places, allow_fill=True) for k, v in columns.items()}
 
 
-def pictures(store: Store, groups: dict[str, list[Run]], evaluation: str) -> dict[tuple[str, int], dict[str, Any]]:
+def pictures(
+    store: Store, groups: dict[str, list[RunTables]], evaluation: str
+) -> dict[tuple[str, int], dict[str, Any]]:
     """Return the nearest and the farthest broken images of each defense's first model that has stored ones.
 
     Args:
@@ -198,5 +200,5 @@ def _nearest_and_farthest(images: dict[str, np.ndarray]) -> dict[str, np.ndarray
     delta = (images["adversarial"] - images["clean"]).reshape(len(images["index"]), -1)
     distance = np.linalg.norm(delta.astype("float64"), axis=1)
     order = np.argsort(distance, kind="stable")
-    keep = order if len(order) <= 2 * PICTURES else np.concatenate([order[:PICTURES], order[-PICTURES:]])
+    keep = order if len(order) <= 2 * IMAGES_SHOWN else np.concatenate([order[:IMAGES_SHOWN], order[-IMAGES_SHOWN:]])
     return {key: values[keep] for key, values in images.items()} | {"distance": distance[keep]}

@@ -46,7 +46,7 @@ def styles(defenses: Iterable[str]) -> dict[str, Style]:
     The names in palette.toml keep their slot; the others take the free slots, then the used ones again with another
     marker and dash.
     """
-    facts = tomllib.loads(resources.files("bench.reports").joinpath("palette.toml").read_text("utf-8"))
+    facts = tomllib.loads(resources.files("bench.reports.figures").joinpath("palette.toml").read_text("utf-8"))
     colours, markers, slots = facts["light"], facts["markers"], facts["slots"]
     names = list(dict.fromkeys(defenses))
     places = {name: slots[name] for name in names if name in slots}

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.reports import words
-from bench.reports.board import Board, Row
+from bench.reports import formatting
+from bench.reports.board.model import Board, Row
 
 SIDE = 64  # larger images are shrunk to this many pixels
 BUDGET = 160  # pictures of one kind on the whole page
@@ -76,7 +76,7 @@ def _picture(board: Board, facts: pd.DataFrame, stored: dict[str, Any], i: int) 
         adversarial=data_uri(adversarial),
         label=_class(classes, facts.at[index, "label"]) if index in facts.index else "?",
         prediction="" if prediction is None else _class(classes, prediction[i]),
-        distance=words.number(float(distance)),
+        distance=formatting.number(float(distance)),
         broken_by=str(facts.at[index, by]) if by in facts and index in facts.index else "",
         gain=f"{gain:.3g}",
     )

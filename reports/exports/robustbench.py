@@ -9,8 +9,8 @@ import zipfile
 from typing import Any
 
 from bench.core import files
-from bench.reports import words
-from bench.reports.board import Board, Row
+from bench.reports import formatting
+from bench.reports.board.model import Board, Row
 
 
 def texts(board: Board) -> dict[str, str]:
@@ -35,7 +35,7 @@ def _row_info(board: Board, row: Row) -> tuple[str, str] | None:
         return None
     robust = row.cells.get(f"autoattack_l2_{eps:g}")
     facts = next(iter(row.facts.values()))
-    sizes = f"AutoAttack on {words.plural(robust.n, 'image')}" if robust else "AutoAttack not run"
+    sizes = f"AutoAttack on {formatting.plural(robust.n, 'image')}" if robust else "AutoAttack not run"
     info = model_info(
         board.plan["data"]["name"],
         row.defense,
@@ -44,8 +44,8 @@ def _row_info(board: Board, row: Row) -> tuple[str, str] | None:
         eps,
         **_paper(facts),
         architecture=facts.get("backbone", ""),
-        footnote=f"{words.plural(len(row.seeds), 'seed')}; {sizes}, clean accuracy on "
-        f"{words.plural(clean.n, 'image')}; {facts.get('provenance', '')}.",
+        footnote=f"{formatting.plural(len(row.seeds), 'seed')}; {sizes}, clean accuracy on "
+        f"{formatting.plural(clean.n, 'image')}; {facts.get('provenance', '')}.",
         unreliable={"": None, "A": False, "B": False}.get(row.trust, True),
     )
     return f"model_info/{place(board.plan['data']['name'], 'L2', row.defense)}", json.dumps(

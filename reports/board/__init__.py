@@ -1,0 +1,1 @@
+"""From stored tables to the board: rows, columns, ranks, comparisons."""

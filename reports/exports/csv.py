@@ -1,0 +1,32 @@
+"""leaderboard.csv: full precision, harmless in a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+from bench.reports.board.model import Board
+from bench.reports.exports.leaderboard import names_of, row_record
+
+
+def csv_text(board: Board) -> str:
+    """Return leaderboard.csv: full precision, empty where missing, no cell that a spreadsheet takes for a formula."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(name for column in board.columns for name in names_of(column))
+    for row in board.rows:
+        writer.writerow(_csv_cell(value) for value in row_record(row, board.columns).values())
+    return stream.getvalue()
+
+
+def _csv_cell(value: Any) -> str:
+    if isinstance(value, str):
+        plain = printable(value)
+        return f"'{plain}" if plain.startswith(("=", "+", "-", "@")) else plain
+    return "" if value is None else repr(value)
+
+
+def printable(text: str) -> str:
+    """Return a text without control characters."""
+    return "".join(c for c in text if c.isprintable())

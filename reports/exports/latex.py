@@ -1,0 +1,62 @@
+"""leaderboard.tex."""
+
+from __future__ import annotations
+
+from bench.core.stats.seeds import describe_seeds
+from bench.reports import formatting
+from bench.reports.board.model import Board, BoardColumn, Cell, Row
+from bench.reports.exports.csv import printable
+
+
+def latex_text(board: Board) -> str:
+    """Return leaderboard.tex: a booktabs table of the measured columns, fractions in per cent, for a paper."""
+    chosen = [c for c in board.columns if c.evaluation and not c.name.startswith("train_")]
+    heads = ["Rank", "Defense", *(_latex(formatting.label(c.name)) for c in chosen), r"Cost ($\times$)"]
+    body = []
+    for row in board.rows:
+        cost = formatting.number(row.train_cost) if row.train_cost is not None else "--"
+        numbers = [_latex_number(row.cells.get(c.name), c) for c in chosen]
+        body.append(" & ".join([_latex_rank(row), _latex(row.defense), *numbers, cost]) + r" \\")
+    suite, data = _latex(board.plan["suite"]["name"]), _latex(board.plan["data"]["name"])
+    ranked = f", ranked by {_latex(board.ranking)}; ranks are 95\\,\\% ranges" if board.ranking else ""
+    caption = f"Suite {suite} on {data}{ranked}. Fractions in \\%. Means over seeds, $\\pm$ sample sd from 3 seeds."
+    return "\n".join(
+        [
+            r"% Needs \usepackage{booktabs}.",
+            r"\begin{table}",
+            rf"\caption{{{caption}}}",
+            rf"\begin{{tabular}}{{rl{'r' * (len(chosen) + 1)}}}",
+            r"\toprule",
+            " & ".join(heads) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "ℓ": r"$\ell$", "₂": "$_2$", "∞": r"$_\infty$",
+}  # fmt: skip
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(c, c) for c in printable(text))
+
+
+def _latex_rank(row: Row) -> str:
+    return "--" if row.rank is None else formatting.rank_range(row.rank_low, row.rank_high).replace("–", "--")
+
+
+def _latex_number(cell: Cell | None, column: BoardColumn) -> str:
+    if cell is None or cell.value is None:
+        return "--"
+    sd = describe_seeds(list(cell.by_seed.values())).sd
+    fraction = column.facts.aggregate == "fraction"
+    show = (lambda v: formatting.percent(v, cell.n)) if fraction else formatting.number
+    text = show(cell.value) + ("" if sd is None else rf" $\pm$ {show(sd)}")
+    return text.replace("−", "$-$")
