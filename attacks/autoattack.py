@@ -14,6 +14,7 @@ from bench.attacks.fab import fab
 from bench.attacks.square import square
 
 SOURCE: Final = "Croce and Hein 2020, 'Reliable Evaluation of Adversarial Robustness', section 5"
+RANKS: Final = 2  # preference as the ranking column among the attacks on one threat
 VERSION: Final = 1
 CHUNK: Final = 200  # images per stored chunk: a robust image costs thousands of passes
 ADAPTIVE: Final = True  # the evaluation takes the worst case with the attack that the model's author declares

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bench.attacks.core import balls, folding, frozen, losses, randomness, search
 
 SOURCE: Final = "Madry et al. 2018, section 2.1; margin loss: Carlini and Wagner 2017, section V"
+RANKS: Final = 1  # preference as the ranking column among the attacks on one threat
 VERSION: Final = 1
 EXTRA: Final = {"zero_gradient": ("count", "Steps that had no gradient to follow.")}
 LOSSES: Final[dict[str, Callable[..., Tensor]]] = {

@@ -12,7 +12,7 @@ SOURCES = sorted(
     p for folder in ("bench", "models", "attacks", "reports", "benchmarks") for p in (ROOT / folder).rglob("*.py")
 )
 # What a part of the house may import of the house; everything may import records, errors, files and seeding.
-BASE = {"bench", "bench.core", "bench.data"}
+BASE = {"bench", "bench.core", "bench.data", "bench.numerics", "bench.measuring"}
 ALLOWED = {
     "attacks": {"bench.attacks"},
     "models": {"bench.attacks", "bench.models"},

@@ -6,12 +6,33 @@ Standard library only: every other module may import this one.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from string import Formatter
 from typing import Any, Literal
 
 LossFunction = Callable[..., "dict[str, Any]"]
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
+Role = Literal[
+    "clean",  # right without an attack
+    "robust",  # right under an attack at a threat
+    "best_known",  # right under everything that anyone has found
+    "certified",  # proved right at a threat
+    "distance",  # size of the perturbation that broke the image
+    "broken_by",  # the stage that broke it
+    "refused",  # a claim of the attack that did not hold
+    "adversarial",  # the images that an attack proposes
+    "transfer",  # right on images found against other rows
+    "margin",
+    "gradient_norm",
+    "hessian_norm",
+    "curvature",
+    "stability",  # change of the gradient at a radius
+    "bound",  # a side of an inequality, or how tight it is
+    "violations",  # theorems seen broken
+    "other",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +102,15 @@ class Column:
         direction: which way is better for the defense.
         formula: the formula in plain text.
         source: paper and section.
+        role: what the column is for; boards, figures and exports choose columns by it, never by name.
+        params: what the number was measured at, e.g. `{"norm": "l2", "eps": 0.5, "attack": "pgd"}`. The values of the
+            name's placeholders are added when the pattern is expanded.
+        shown: whether the page's table shows the column from the start.
+        interval: the board number's 95 % interval: "wilson" (of a fraction), "bootstrap" (of a mean), or "none".
+        companion_of: pattern of the column that this one is read beside, e.g. a bound beside what it bounds.
+        companion: what it is to that column, in one word: "worst", "bound", "approximation".
+        ranks: preference as the ranking column among the robust columns of one threat; 0 never ranks.
+        pattern: the pattern that a concrete column was expanded from; "" in a declaration.
     """
 
     description: str
@@ -91,6 +121,85 @@ class Column:
     direction: Literal["higher", "lower", "none"] = "none"
     formula: str = ""
     source: str = ""
+    role: Role = "other"
+    params: Mapping[str, float | str] = field(default_factory=dict)
+    shown: bool = True
+    interval: Literal["wilson", "bootstrap", "none"] = "none"
+    companion_of: str = ""
+    companion: str = ""
+    ranks: int = 0
+    pattern: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a reader of the stored table needs, prose left out: the plan has that, by pattern."""
+        return {k: v for k, v in asdict(self).items() if k not in ("description", "formula", "source")}
+
+
+@dataclass(frozen=True, slots=True)
+class ThreatModel:
+    """What an adversary may do: perturb pixels in [0, 1] by at most `eps` in a norm.
+
+    Attributes:
+        norm: "l2" or "linf".
+        eps: radius of the ball in that norm, > 0.
+    """
+
+    norm: str
+    eps: float
+
+    def __str__(self) -> str:
+        return f"{self.norm} {self.eps:g}"
+
+    def matches(self, column: Column) -> bool:
+        """Tell whether a column was measured under exactly this threat."""
+        return column.params.get("norm") == self.norm and column.params.get("eps") == self.eps
+
+
+def expand_columns(
+    columns: Mapping[str, Column], arguments: Mapping[str, Any], names: Iterable[str]
+) -> dict[str, Column]:
+    """Return the concrete column of every name that an evaluation returned, in the order of the names.
+
+    Args:
+        columns: the declared columns by pattern. A placeholder that is an argument stands for each of its values in
+            `:g` format; any other one counts 0, 1, 2, … as far as there are names.
+        arguments: the evaluation's arguments.
+        names: the names that it returned.
+
+    Returns:
+        Name to Column, with `params` and `pattern` filled in. Names that no pattern gives are left out.
+    """
+    wanted = list(names)
+    found: dict[str, Column] = {}
+    for pattern, column in columns.items():
+        fields = [name for _, name, _, _ in Formatter().parse(pattern) if name]
+        for values in _placeholder_values(pattern, fields, arguments, set(wanted)):
+            texts = {k: f"{v:g}" if isinstance(v, int | float) else str(v) for k, v in values.items()}
+            name = pattern.format(**texts)
+            if name in wanted:
+                board = column.board.format(**texts) if column.board else column.board
+                companion = column.companion_of.format(**texts)
+                params = {**column.params, **values}
+                found[name] = replace(column, board=board, companion_of=companion, params=params, pattern=pattern)
+    return {name: found[name] for name in wanted if name in found}
+
+
+def _placeholder_values(
+    pattern: str, fields: list[str], arguments: Mapping[str, Any], names: set[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield the values of a pattern's placeholders, one set per concrete name."""
+    counted = [name for name in fields if name not in arguments]
+    given = [list(v) if isinstance(v := arguments[name], list | tuple) else [v] for name in fields if name in arguments]
+    for chosen in itertools.product(*given):
+        values = dict(zip([name for name in fields if name in arguments], chosen, strict=True))
+        if not counted:
+            yield values
+            continue
+        for number in itertools.count():
+            numbered = values | dict.fromkeys(counted, number)
+            if pattern.format(**{k: f"{v:g}" if isinstance(v, float) else v for k, v in numbered.items()}) not in names:
+                break
+            yield numbered
 
 
 @dataclass(frozen=True, slots=True)

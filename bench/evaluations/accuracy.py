@@ -22,12 +22,15 @@ from bench.models.registry import evaluation
             aggregate="fraction",
             direction="higher",
             formula="argmax_k z_k(x) = y",
+            role="clean",
+            interval="wilson",
         ),
         "margin": Column(
             "Logit of the true class minus the largest other logit.",
             unit="logits",
             direction="higher",
             formula="z_y(x) − max_{k≠y} z_k(x)",
+            role="margin",
         ),
     },
 )

@@ -22,6 +22,7 @@ ROUNDING = 1 - 1e-9
 COLUMNS = {
     "certified_radius": Column(
         "No perturbation below this l2 norm changes the prediction; 0 where it is wrong already", direction="higher",
+        role="certified", params={"norm": "l2"},
         formula="min_k (z_y − z_k)/min(√2 L, ‖w_y − w_k‖·L_features)", source="docs/theory.md, section 6",
     ),
     "certified_radius_lipschitz": Column(

@@ -24,11 +24,11 @@ START, SECOND_START, SECOND_CHOICE = 0, 1, 2  # streams of an example's random n
 COLUMNS = {
     "gradient_norm": Column(
         "Norm of the loss's gradient with respect to the image", "1/pixel", board="gradient_norm",
-        direction="lower", formula="‖∇f(x)‖₂", source=PAPER,
+        direction="lower", formula="‖∇f(x)‖₂", source=PAPER, role="gradient_norm",
     ),
     "hessian_norm": Column(
         "Spectral norm of the loss's Hessian (largest Ritz value in size; a lower estimate)", "1/pixel²",
-        board="hessian_norm", direction="lower", formula="‖∇²f(x)‖₂", source=PAPER,
+        board="hessian_norm", direction="lower", formula="‖∇²f(x)‖₂", source=PAPER, role="hessian_norm", shown=False,
     ),
     "hessian_norm_residual": Column(
         "An eigenvalue of the Hessian lies this near hessian_norm (in size)", "1/pixel²",
@@ -36,7 +36,7 @@ COLUMNS = {
     ),
     "curvature": Column(
         "Normalised curvature; missing where the gradient is exactly 0", "1/pixel", board="curvature",
-        direction="lower", formula="‖∇²f(x)‖₂ / ‖∇f(x)‖₂", source=PAPER,
+        direction="lower", formula="‖∇²f(x)‖₂ / ‖∇f(x)‖₂", source=PAPER, role="curvature",
     ),
     "eigenvalue_min": Column("Smallest (signed) Ritz value of the Hessian", "1/pixel²", formula="λ_min(∇²f(x))"),
     "eigenvalue_max": Column("Largest (signed) Ritz value of the Hessian", "1/pixel²", formula="λ_max(∇²f(x))"),

@@ -28,9 +28,16 @@ def register_all() -> None:
 
 def _register(entry: Attack, norm: str) -> None:
     peers, prefix = _peers_of(entry.name), f"{entry.name}_{norm}"
-    columns = describe_columns(entry.name, norm, entry.source, prefix)
+    columns = describe_columns(entry.name, norm, entry.source, prefix, _constant(entry, "RANKS", 0))
     for fact, (kind, words) in _constant(entry, "EXTRA", {}).items():
-        columns[f"{prefix}_{{eps}}_{fact}"] = Column(words, kind=kind, aggregate="sum", source=entry.source)
+        columns[f"{prefix}_{{eps}}_{fact}"] = Column(
+            words,
+            kind=kind,
+            aggregate="sum",
+            source=entry.source,
+            params={"norm": norm, "attack": entry.name},
+            shown=False,
+        )
     for peer in peers:
         columns |= describe_columns(f"{peer}'s {entry.name}", norm, entry.source, f"{entry.name}_{norm}_{peer}")
     chunk = _constant(entry, "CHUNK", 500)

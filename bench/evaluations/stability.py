@@ -22,20 +22,23 @@ COLUMNS = {
     "stability_{radius}": Column(
         "Relative change of the loss's gradient in a random direction at this exact radius, mean over draws",
         board="stability_{radius}", direction="lower", formula="‖∇f(x+ε) − ∇f(x)‖ / ‖∇f(x)‖, ‖ε‖ = radius",
-        source=PAPER,
+        source=PAPER, role="stability",
     ),
     "stability_{radius}_worst": Column(
         "The same along the Hessian's top eigenvector, on the side where the loss rises",
         formula="ε = radius·w, ∇²f(x)w = θw, |θ| largest, wᵀ∇f ≥ 0",
+        role="stability", companion_of="stability_{radius}", companion="worst",
     ),
     "stability_{radius}_approximation": Column(
-        "First-order approximation of the worst change; not a bound", formula="‖ε‖·C_f(x)", source=PAPER
+        "First-order approximation of the worst change; not a bound", formula="‖ε‖·C_f(x)", source=PAPER,
+        companion_of="stability_{radius}", companion="approximation",
     ),
     "stability_{radius}_bound": Column(
         "Upper sum of Proposition 1 along the same eigenvector: bounds the worst change up to the grid of radii, and "
         "says nothing about other directions; missing for models with kinks (ReLU, max-pool)",
         formula="exp(Σ_j Δr_j·max(c_j, c_{j+1})) − 1, c = ‖∇²f w‖/‖∇f‖",
         source="Srinivas et al. 2022, Proposition 1, sharpened (docs/theory.md)",
+        companion_of="stability_{radius}", companion="bound",
     ),
 }  # fmt: skip
 

@@ -54,7 +54,8 @@ def describe_transfer(norm: str) -> dict[str, Column]:
     return {
         f"{name}_robust": Column(
             "Right on the image and on every adversarial example found against the other rows.",
-            kind="flag", aggregate="fraction", direction="higher", source=SOURCE,
+            kind="flag", aggregate="fraction", direction="higher", source=SOURCE, role="transfer",
+            params={"norm": norm},
         ),
         f"{name}_broken_by": Column("The row whose adversarial example breaks it first.", kind="text", source=SOURCE),
         f"{name}_distance": Column("Size of that perturbation.", unit=f"{norm} norm on [0, 1] pixels", source=SOURCE),

@@ -187,28 +187,33 @@ def _run(
         raise BenchError(str(error)) from error
 
 
-def describe_columns(attack: str, norm: str, source: str, prefix: str) -> dict[str, Column]:
-    """Return what `robust_columns` gives, by pattern of the name."""
+def describe_columns(attack: str, norm: str, source: str, prefix: str, ranks: int = 0) -> dict[str, Column]:
+    """Return what `robust_columns` gives, by pattern of the name; `ranks` is the attack's preference for ranking."""
+    params = {"norm": norm, "attack": attack}
     inside, name = f"{NORM_WORDS[norm]} ≤ eps, x' in [0, 1]", f"{prefix}_{{eps}}"
     return {
         f"{name}_robust": Column(
             f"Correctly classified, and {attack} finds no adversarial example within eps ({norm}).",
             kind="flag", board=name, aggregate="fraction", direction="higher",
             formula=f"argmax f(x') = y for the x' that {attack} returns, {inside}", source=source,
+            role="robust", params=params, interval="wilson", ranks=ranks,
         ),
         f"{name}_distance": Column(
             "Size of the perturbation that broke the example; 0 if it is misclassified without one, missing if robust.",
             unit=f"{norm} norm on [0, 1] pixels", direction="higher", formula=NORM_WORDS[norm], source=source,
+            role="distance", params=params,
         ),
         f"{name}_broken_by": Column(
             'The stage that broke the example first: "clean" without attack, empty if robust.',
-            kind="text", source=source,
+            kind="text", source=source, role="broken_by", params=params,
         ),
         f"{name}_refused": Column(
             "The attack returned a misclassified point that does not hold (outside the ball, or right again when "
             "asked anew in float32); counted as not broken.",
             kind="flag", aggregate="sum", direction="none", formula=f"misclassified, but not ({inside})",
-            source="docs: how we measure",
+            source="docs: how we measure", role="refused", params=params, shown=False,
         ),
-        f"{name}_adversarial": Column("The adversarial example; the image itself where robust.", source=source),
+        f"{name}_adversarial": Column(
+            "The adversarial example; the image itself where robust.", source=source, role="adversarial", params=params,
+        ),
     }  # fmt: skip

@@ -11,7 +11,7 @@ SIDES = {"": "a random direction", "_worst": "the Hessian's top eigenvector, on 
 VERDICTS = {
     "bound_violations": Column(
         "Statements that must hold and do not, in number; missing where none applies", kind="count",
-        board="bound_violations", aggregate="sum", direction="lower", source=OURS,
+        board="bound_violations", aggregate="sum", direction="lower", source=OURS, role="violations",
     ),
     "bounds_undecided": Column(
         "Statements that fail on a grid that still moved at the largest number of nodes, and segments whose gradient "
@@ -66,7 +66,7 @@ _SEGMENT = {
 }  # fmt: skip
 
 SEGMENTS = {
-    f"{name}_{{radius}}{side}": Column(f"{words}; along {where}", formula=formula, source=source)
+    f"{name}_{{radius}}{side}": Column(f"{words}; along {where}", formula=formula, source=source, role="bound")
     for name, (words, formula, source) in _SEGMENT.items()
     for side, where in SIDES.items()
 }
@@ -74,39 +74,39 @@ SEGMENTS = {
 AT_THE_IMAGE = {
     "tightness_softmax": Column(
         "The softmax's curvature against the loss's error: measured over bound",
-        formula="‖H_z‖ / (√2‖p − e_y‖)", source=OURS,
+        formula="‖H_z‖ / (√2‖p − e_y‖)", source=OURS, role="bound",
     ),
     "tightness_layer": Column(
         "The layer bound for the Hessian's top eigenvector u: measured over bound",
-        formula="|uᵀ∇²f u| / uᵀMu, M = JᵀH_zJ + Σ J_iᵀ diag|d_i| J_i", source=OURS,
+        formula="|uᵀ∇²f u| / uᵀMu, M = JᵀH_zJ + Σ J_iᵀ diag|d_i| J_i", source=OURS, role="bound",
     ),
     "tightness_layer_matrix": Column("The layer bound's matrix", formula="‖∇²f‖ / λ_max(M)", source=OURS),
     "tightness_layer_elementwise": Column(
-        "The layer bound term by term", formula="‖∇²f‖ / (‖J‖²‖H_z‖ + Σ‖d_i‖_∞‖J_i‖²)", source=OURS
+        "The layer bound term by term", formula="‖∇²f‖ / (‖J‖²‖H_z‖ + Σ‖d_i‖_∞‖J_i‖²)", source=OURS, role="bound",
     ),
     "tightness_layer_data_free": Column(
         "The layer bound from weights alone, the better of its two forms",
-        formula="‖∇²f‖ / min(L²/2 + √2B, (√2L² + B)‖p − e_y‖), B = Σ(β_i/4)P_iN_i²", source=OURS,
+        formula="‖∇²f‖ / min(L²/2 + √2B, (√2L² + B)‖p − e_y‖), B = Σ(β_i/4)P_iN_i²", source=OURS, role="bound",
     ),
     "curvature_share_loss": Column(
         "Share of the loss (softmax and cross-entropy) in uᵀ∇²f u, u the top eigenvector; shares add up to 1",
-        formula="uᵀJᵀH_zJu / uᵀ∇²f u", source=OURS,
+        formula="uᵀJᵀH_zJu / uᵀ∇²f u", source=OURS, role="bound",
     ),
     "curvature_share_{layer}": Column(
         "Share of this activation (in the order of the forward pass) in uᵀ∇²f u, u the top eigenvector",
-        formula="Σ_k d_ik(J_i u)_k² / uᵀ∇²f u", source=OURS,
+        formula="Σ_k d_ik(J_i u)_k² / uᵀ∇²f u", source=OURS, role="bound",
     ),
     "ratio_theorem_1_pointwise": Column(
         "Theorem 1 as printed, pointwise form (false): violated above 1",
-        formula="C_f / Σ n_i·C_{f_i}(x)·Π_{j≤i}‖J_j‖", source=f"{PAPER}, Theorem 1",
+        formula="C_f / Σ n_i·C_{f_i}(x)·Π_{j≤i}‖J_j‖", source=f"{PAPER}, Theorem 1", role="bound",
     ),
     "ratio_theorem_1_max": Column(
         "Theorem 1 as printed, max form (false): violated above 1",
-        formula="C_f / Σ n_i·max C_{f_i}·Π_{j≤i} max‖J_j‖", source=f"{PAPER}, Theorem 1",
+        formula="C_f / Σ n_i·max C_{f_i}·Π_{j≤i} max‖J_j‖", source=f"{PAPER}, Theorem 1", role="bound",
     ),
     "ratio_lemma_1": Column(
         "Lemma 1's form as printed, layer by layer (false): violated above 1",
-        formula="C_f / Σ C_{f_i}(x)·Π_{j≤i}‖J_j‖", source=f"{PAPER}, Lemma 1",
+        formula="C_f / Σ C_{f_i}(x)·Π_{j≤i}‖J_j‖", source=f"{PAPER}, Lemma 1", role="bound",
     ),
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.core.errors import BenchError
-from bench.core.records import Evaluation
+from bench.core.records import Column, Evaluation, expand_columns
 from bench.data.pixels import to_unit
 from bench.data.split import Split
 from bench.measuring.judge import full_precision
@@ -30,12 +30,13 @@ Columns = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What is stored of one chunk: its table, its pictures (or None), its counts."""
+    """What is stored of one chunk: its table, its pictures (or None), its counts, and what its columns are."""
 
     number: int
     table: pd.DataFrame
     images: dict[str, np.ndarray] | None
     info: dict[str, Any]
+    columns: dict[str, Column]
 
 
 def evaluate_chunks(
@@ -95,7 +96,7 @@ def evaluate_chunks(
             "images": len(rows),
             "seconds": time.monotonic() - started,
         }
-        yield Chunk(number, table, images, info)
+        yield Chunk(number, table, images, info, expand_columns(entry.columns, arguments, table.columns))
 
 
 def _halved(entry: Evaluation, failed: int) -> int:

@@ -62,6 +62,9 @@ def describe(plan: Plan) -> dict[str, Any]:
             direction="higher",
             formula="autoattack robust ∧ transfer robust",
             source=SOURCE,
+            role="best_known",
+            params={"norm": "l2", "eps": plan.suite.primary_eps},
+            interval="wilson",
         )
     }
     entry = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import pandas as pd
 import pyarrow as pa
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
+
+from bench.core.records import Column
 
 
 def pack_arrays(arrays: dict[str, np.ndarray]) -> bytes:
@@ -24,13 +27,39 @@ def unpack_arrays(data: bytes) -> dict[str, np.ndarray]:
     return load_safetensors(zlib.decompress(data))
 
 
-def pack_table(table: pd.DataFrame) -> bytes:
-    """Serialise a table as a compressed Arrow IPC stream."""
-    arrow = pa.Table.from_pandas(table, preserve_index=False)
+_COLUMN_FACTS = b"bench.column"
+
+
+def pack_table(table: pd.DataFrame, columns: Mapping[str, Column] | None = None) -> bytes:
+    """Serialise a table as a compressed Arrow IPC stream; what a column is goes into its field's metadata.
+
+    Args:
+        table: one row per image.
+        columns: name to the concrete `Column`.
+    """
+    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
+    for number, name in enumerate(arrow.column_names):
+        if columns and name in columns:
+            facts = {_COLUMN_FACTS: dump_json(columns[name].facts()).encode()}
+            arrow = arrow.set_column(number, arrow.schema.field(number).with_metadata(facts), arrow.column(number))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, arrow.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
         writer.write_table(arrow)
     return sink.getvalue().to_pybytes()
+
+
+def column_facts(table: pa.Table) -> dict[str, Column]:
+    """Return what the columns of a stored table are, by name; prose is left empty. Columns without facts are left out.
+
+    Args:
+        table: as read back from the store.
+    """
+    found = {}
+    for column in table.schema:
+        facts = (column.metadata or {}).get(_COLUMN_FACTS)
+        if facts is not None:
+            found[column.name] = Column(description="", **json.loads(facts))
+    return found
 
 
 def dump_json(value: Any, sort: bool = True) -> str:

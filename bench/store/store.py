@@ -12,7 +12,7 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from bench.core import files
 from bench.core.errors import EnvironmentProblem, IntegrityError, StoreError
+from bench.core.records import Column
 from bench.store import serialise
 from bench.store.leases import is_alive, process_id
 from bench.store.records import CellRecord, Lease, LeaseLost, cell_record
@@ -191,9 +192,10 @@ class Store:
         table: pd.DataFrame,
         images: dict[str, np.ndarray] | None,
         info: dict[str, Any],
+        columns: Mapping[str, Column] | None = None,
     ) -> None:
-        """Store one chunk of an evaluation cell; when this returns it is on disk."""
-        data = serialise.pack_table(table)
+        """Store one chunk of an evaluation cell, with what its columns are; when this returns it is on disk."""
+        data = serialise.pack_table(table, columns)
         pictures = serialise.pack_arrays(images) if images else None
         with self._transaction() as db:
             self._require(db, lease)

@@ -287,7 +287,7 @@ def _evaluate(
         images = chunk.images
         if images:
             images = {**images, "prediction": predictions(model, images["adversarial"], context.plan.device)}
-        context.store.put_chunk(lease, chunk.number, chunk.table, images, chunk.info)
+        context.store.put_chunk(lease, chunk.number, chunk.table, images, chunk.info, chunk.columns)
         stored[chunk.number] = chunk.info
         context.reporter.advance()
         if context.stop() and len(stored) * measurement.evaluation.chunk < n:

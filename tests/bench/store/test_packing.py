@@ -202,7 +202,7 @@ def big(tmp_path_factory):
 def _fabricate():
     import importlib.util
 
-    path = Path(__file__).resolve().parents[1] / "reports" / "fabricate.py"
+    path = Path(__file__).resolve().parents[2] / "reports" / "fabricate.py"
     spec = importlib.util.spec_from_file_location("packing_fabricate", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -14,7 +14,7 @@ from bench.data.info import DATASETS, class_names
 from bench.data.reading import copy_name
 from bench.data.split import Split, fingerprint, hold_out
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 real_data = pytest.mark.skipif(not SHARED.is_dir(), reason="no real pictures beside the checkout")
 
 

@@ -16,7 +16,7 @@ import torch
 import bench
 from bench.store.store import Store
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 EVALUATIONS = """
 [evaluations.accuracy]
 limit = 20

@@ -13,7 +13,7 @@ from bench.store.status import TRANSFER, run_status
 from bench.store.unpack import unpack
 from benchmarks.campaign import Piece, command_of, pack_what_fits, parser, summary
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DEFENSES = ["standard", "lcnn", "softplus_wd"]
 EVALUATIONS = """
 [evaluations.accuracy]

@@ -354,7 +354,7 @@ class TestList:
             "print(len(suites())); assert 'torch' not in sys.modules"
         )
         found = subprocess.run(
-            [sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2], capture_output=True, text=True
+            [sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3], capture_output=True, text=True
         )
         assert int(found.stdout) == len(suites()) == 9
 

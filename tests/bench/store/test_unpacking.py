@@ -18,7 +18,7 @@ from bench.store.unpack import unpack
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
     """Pack a fabricated store whose tables do not compress, in several parts."""
-    path = Path(__file__).resolve().parents[1] / "reports" / "fabricate.py"
+    path = Path(__file__).resolve().parents[2] / "reports" / "fabricate.py"
     spec = importlib.util.spec_from_file_location("unpacking_fabricate", path)
     fabricate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fabricate)

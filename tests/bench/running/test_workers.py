@@ -10,7 +10,7 @@ import pytest
 
 from bench.running import machine, workers
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_workers_times_threads_never_exceed_the_cores(monkeypatch):
