@@ -264,7 +264,7 @@ def load_results(out: str | Path) -> Results:
     """Load a finished or half-finished result folder, straight from its store.
 
     Raises:
-        EnvironmentProblem: there is no store in that folder.
+        MachineError: there is no store in that folder.
     """
     from bench.reports.board.build import build
     from bench.reports.exports.leaderboard import leaderboard_frame

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from bench.core.errors import UsageError, nearest
+from bench.core.errors import UsageError, did_you_mean
 from bench.core.records import Adaptive, Attack, Column, Defense, Evaluation, Recipe, Registered
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -62,7 +62,7 @@ class Registry(Generic[T]):
         """
         discover()
         if name not in self._entries:
-            hint = nearest(name, self._entries)
+            hint = did_you_mean(name, self._entries)
             raise UsageError(f"{self.kind}: expected a registered {self.kind}, got {name!r}. {hint}")
         return self._entries[name]
 

@@ -14,7 +14,7 @@ def write(out: str | Path) -> Board:
     """Rebuild every report of a result folder from its store, and return the board.
 
     Raises:
-        EnvironmentProblem: no store there, or the folder cannot be written.
+        MachineError: no store there, or the folder cannot be written.
         IntegrityError: a stored chunk does not match its SHA-256.
     """
     from bench.core import files

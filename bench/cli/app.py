@@ -14,7 +14,7 @@ from rich.console import Console
 
 from bench import __version__
 from bench.cli import results
-from bench.core.errors import BenchError, UsageError, nearest
+from bench.core.errors import BenchError, UsageError, did_you_mean
 from bench.running import machine
 
 app = typer.Typer(
@@ -182,7 +182,9 @@ def list_(
     for path in include or ():
         registry.include(path)
     if what not in listing.KINDS:
-        raise UsageError(f"list: expected {', '.join(listing.KINDS)}, got {what!r}. {nearest(what, listing.KINDS)}")
+        raise UsageError(
+            f"list: expected {', '.join(listing.KINDS)}, got {what!r}. {did_you_mean(what, listing.KINDS)}"
+        )
     entries = listing.entries(what, data)
     if as_json:
         print(json.dumps(entries, indent=2, ensure_ascii=False))

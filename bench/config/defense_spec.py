@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from bench.config.recipe_table import recipe_fields, recipe_from
 from bench.config.validation import check, read, settable, shorten
-from bench.core.errors import UsageError, nearest
+from bench.core.errors import UsageError, did_you_mean
 from bench.core.records import Recipe
 
 
@@ -71,7 +71,7 @@ def parse_defense(spelling: str) -> DefenseSpec:
             recipe[key] = read(where, text, fields[key])
         else:
             known = [*parameters, *fields, "backbone"]
-            raise UsageError(f"{base}: expected one of its settings, got {key!r}. {nearest(key, known)}")
+            raise UsageError(f"{base}: expected one of its settings, got {key!r}. {did_you_mean(key, known)}")
     return DefenseSpec(base, hyperparameters, recipe_from(base, recipe), backbone)
 
 
@@ -84,7 +84,7 @@ def known_backbone(where: str, name: str) -> str:
     from bench.models.backbones import BACKBONES
 
     if re.sub(r"-w[1-9]\d*$", "", name) not in BACKBONES:
-        raise UsageError(f"{where}: expected a backbone or NAME-wWIDTH, got {name!r}. {nearest(name, BACKBONES)}")
+        raise UsageError(f"{where}: expected a backbone or NAME-wWIDTH, got {name!r}. {did_you_mean(name, BACKBONES)}")
     return name
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.config.validation import check, explain, settable
-from bench.core.errors import UsageError, nearest
+from bench.core.errors import UsageError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def parse_evaluation(where: str, key: str, table: dict[str, Any], shape: tuple[i
     arguments = dict(entry.hyperparameters)
     for argument, value in (head.model_extra or {}).items():
         if argument not in known:
-            hint = nearest(argument, [*known, *_EntryTable.model_fields])
+            hint = did_you_mean(argument, [*known, *_EntryTable.model_fields])
             raise UsageError(f"{where}: expected an argument of {name}, got {argument!r}. {hint}")
         arguments[argument] = check(f"{where}.{argument}", value, known[argument])
     for argument, value in arguments.items():

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from bench.config.defense_spec import canonical_spec, known_backbone, parse_defense
 from bench.config.evaluation_config import EvaluationConfig, parse_evaluation
 from bench.config.recipe_table import recipe_from
-from bench.core.errors import UsageError, nearest
+from bench.core.errors import UsageError, did_you_mean
 from bench.core.records import Recipe
 from bench.data.info import DATASETS
 
@@ -130,7 +130,7 @@ class Suite:
             return own[name]
         if name not in registry.evaluations:
             known = {*own, *(e.name for e in registry.evaluations)}
-            raise UsageError(f"--evaluation: expected a known evaluation, got {name!r}. {nearest(name, known)}")
+            raise UsageError(f"--evaluation: expected a known evaluation, got {name!r}. {did_you_mean(name, known)}")
         return parse_evaluation("--evaluation", name, {}, DATASETS[self.dataset].shape)
 
 

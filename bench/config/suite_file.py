@@ -17,7 +17,7 @@ from bench.config.evaluation_config import check_radii, parse_evaluation
 from bench.config.recipe_table import RecipeTable
 from bench.config.suite import Suite, check_defenses, check_seeds
 from bench.config.validation import explain
-from bench.core.errors import UsageError, nearest
+from bench.core.errors import UsageError, did_you_mean
 from bench.core.records import PAPER, Recipe
 from bench.data.info import DATASETS
 
@@ -55,7 +55,7 @@ def load_suite(name_or_path: str | Path) -> Suite:
     where = path.name
     file = _parse(path)
     if file.dataset not in DATASETS:
-        hint = nearest(file.dataset, DATASETS)
+        hint = did_you_mean(file.dataset, DATASETS)
         raise UsageError(f"{where}: dataset: expected a known data set, got {file.dataset!r}. {hint}")
     shape = DATASETS[file.dataset].shape
     suite = Suite(
@@ -109,7 +109,7 @@ def _locate(name_or_path: str | Path) -> Path:
         raise UsageError(
             f"--suite: expected a suite's name or a TOML file, got {text!r}, which is none. Check the path."
         )
-    raise UsageError(f"--suite: expected a suite's name or a TOML file, got {text!r}. {nearest(text, _shipped())}")
+    raise UsageError(f"--suite: expected a suite's name or a TOML file, got {text!r}. {did_you_mean(text, _shipped())}")
 
 
 def _parse(path: Path) -> _File:

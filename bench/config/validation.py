@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from bench.core.errors import UsageError, nearest
+from bench.core.errors import UsageError, did_you_mean
 from bench.core.records import RESERVED
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a word"}
@@ -22,7 +22,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     *path, last = [str(p) for p in first["loc"]] or ["file"]
     where = ".".join([*path, last])
     if first["type"] == "extra_forbidden":
-        return f"{where}: expected a known key, got {last!r}. {nearest(last, model.model_fields)}"
+        return f"{where}: expected a known key, got {last!r}. {did_you_mean(last, model.model_fields)}"
     if first["type"] == "missing":
         return f"{where}: expected a value, got nothing. Add the key {last!r}."
     wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
@@ -119,7 +119,7 @@ def check(where: str, value: Any, setting: Setting) -> Any:
         raise UsageError(f"{where}: expected {setting}, got {value!r}. Write it so.")
     if setting.choices and value not in setting.choices:
         raise UsageError(
-            f"{where}: expected {setting}, got {value!r}. {nearest(str(value), map(str, setting.choices))}"
+            f"{where}: expected {setting}, got {value!r}. {did_you_mean(str(value), map(str, setting.choices))}"
         )
     return value
 

@@ -28,13 +28,13 @@ class IntegrityError(BenchError):
     exit_code = 3
 
 
-class EnvironmentProblem(BenchError):
+class MachineError(BenchError):
     """The machine lacks something: disk, memory, device, permission, network."""
 
     exit_code = 4
 
 
-class SecurityRefusal(BenchError):
+class SecurityError(BenchError):
     """The request would run or trust something unsafe."""
 
     exit_code = 5
@@ -52,13 +52,13 @@ class LockedError(BenchError):
     exit_code = 7
 
 
-class TimeLimitReached(BenchError):
+class TimeLimitError(BenchError):
     """`--time-limit` passed; everything finished so far is stored."""
 
     exit_code = 75
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the closest known name, or the list of names when none is close."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.core.errors import EnvironmentProblem, UsageError
+from bench.core.errors import MachineError, UsageError
 
 _NETWORK = {
     "nfs",
@@ -35,7 +35,7 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path` durably, on failure it is removed.
 
     Raises:
-        EnvironmentProblem: the folder cannot be written, or the disk is full.
+        MachineError: the folder cannot be written, or the disk is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,8 +70,8 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def _cannot_write(path: Path, error: OSError) -> EnvironmentProblem:
-    return EnvironmentProblem(
+def _cannot_write(path: Path, error: OSError) -> MachineError:
+    return MachineError(
         f"{path}: expected to write here, got {error.strerror or error}. "
         "Check free space and permissions, or choose another --out."
     )
@@ -81,7 +81,7 @@ def make_folder(path: Path) -> None:
     """Create a folder and its parents.
 
     Raises:
-        EnvironmentProblem: a file of that name exists, or there is no right to create it.
+        MachineError: a file of that name exists, or there is no right to create it.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def require_local(path: Path) -> None:
     """Refuse network file systems, on which SQLite's locks are not reliable.
 
     Raises:
-        EnvironmentProblem: `path` lies on one.
+        MachineError: `path` lies on one.
     """
     mounts = Path("/proc/mounts")
     if not mounts.is_file():
@@ -106,7 +106,7 @@ def require_local(path: Path) -> None:
         if (target == point or target.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
             best, kind = point, filesystem
     if kind in _NETWORK:
-        raise EnvironmentProblem(
+        raise MachineError(
             f"{path}: expected a local disk, got a network file system ({kind} at {best}), on which locks are not "
             "reliable. Choose a local --out and copy the folder when the run is done."
         )

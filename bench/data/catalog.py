@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.core.errors import BenchError, EnvironmentProblem, UsageError, nearest
+from bench.core.errors import BenchError, MachineError, UsageError, did_you_mean
 from bench.data.download import fetch
 from bench.data.embedded import load_embedded
 from bench.data.image_folder import image_folder
@@ -47,7 +47,7 @@ def load(
     Raises:
         UsageError: unknown name, a limit below 1, or `data_dir` is no folder.
         IntegrityError: a file under the expected name is not what its name says.
-        EnvironmentProblem: no such data here and none can be fetched.
+        MachineError: no such data here and none can be fetched.
     """
     facts = _facts(name)
     for key, value in (("train-limit", train_limit), ("limit", limit)):
@@ -68,7 +68,7 @@ def load(
 
 def _facts(name: str) -> DatasetInfo:
     if name not in DATASETS:
-        raise UsageError(f"dataset: expected a known data set, got {name!r}. {nearest(name, DATASETS)}")
+        raise UsageError(f"dataset: expected a known data set, got {name!r}. {did_you_mean(name, DATASETS)}")
     return DATASETS[name]
 
 
@@ -78,7 +78,7 @@ def _read(found: Found, facts: DatasetInfo, split: str, n: int | None) -> Split:
     try:
         return Split.of(*found.read(split, n))
     except OSError as error:
-        raise EnvironmentProblem(f"{error.filename}: expected a readable file, got {error.strerror}.") from error
+        raise MachineError(f"{error.filename}: expected a readable file, got {error.strerror}.") from error
 
 
 _PROBES: tuple[Callable[[Path, DatasetInfo], Found | str | None], ...] = (original, parquet, npz, image_folder)
@@ -101,7 +101,7 @@ def _find(facts: DatasetInfo, data_dir: Path | str | None, download: bool) -> Fo
     fetch(facts, cache, allowed=download, looked=looked)
     found = _look(facts, cache, reasons)
     if found is None:
-        raise EnvironmentProblem(f"{facts.name}: expected the original in {cache} after the download, got nothing.")
+        raise MachineError(f"{facts.name}: expected the original in {cache} after the download, got nothing.")
     return found
 
 
@@ -112,7 +112,7 @@ def _look(facts: DatasetInfo, place: Path, reasons: list[str]) -> Found | None:
             try:
                 found = probe(folder, facts)
             except OSError as error:
-                raise EnvironmentProblem(f"{folder}: expected readable files, got {error}. Check its modes.") from error
+                raise MachineError(f"{folder}: expected readable files, got {error}. Check its modes.") from error
             if isinstance(found, Found):
                 return found
             if found:
@@ -126,7 +126,7 @@ def _candidates(place: Path, name: str) -> Iterator[Path]:
     try:
         folders = sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith("."))
     except OSError as error:
-        raise EnvironmentProblem(f"{place}: expected a readable folder, got {error.strerror}.") from error
+        raise MachineError(f"{place}: expected a readable folder, got {error.strerror}.") from error
     digitless = re.compile(rf"{name}(?!\d)")
     yield from sorted(folders, key=lambda p: not digitless.search(re.sub(r"[^a-z0-9]", "", p.name.lower())))
 
@@ -149,7 +149,7 @@ def _state(facts: DatasetInfo, data_dir: Path | str | None) -> dict[str, Any]:
         where = f" in {data.location}" if data.location else ""
         found = f"{data.name} ({data.layout}{where}): {data.train_total} train, {data.test_total} test images"
         description = found
-    except EnvironmentProblem as error:
+    except MachineError as error:
         status, reason, description = "missing", str(error), "not found here; a run that needs it downloads it"
     except BenchError as error:
         status, reason, description = "damaged", str(error), f"damaged: {error}"

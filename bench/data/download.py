@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from bench.core.errors import EnvironmentProblem, IntegrityError
+from bench.core.errors import IntegrityError, MachineError
 from bench.data.info import DatasetInfo
 from bench.data.reading import SPLITS, looks_like_html
 from bench.data.torchvision_files import known_files, md5_of
@@ -37,7 +37,7 @@ def fetch(facts: DatasetInfo, folder: Path, *, allowed: bool, looked: str) -> No
         looked: what was looked at before, for the message.
 
     Raises:
-        EnvironmentProblem: no network, no space, no permission, or not allowed.
+        MachineError: no network, no space, no permission, or not allowed.
         IntegrityError: what came is not the original.
     """
     for name, address, md5 in needed(facts):
@@ -53,7 +53,7 @@ def fetch(facts: DatasetInfo, folder: Path, *, allowed: bool, looked: str) -> No
                 if isinstance(error, urllib.error.HTTPError):
                     error.close()
         why = f"failed ({' '.join(str(cause).split())[:120]})" if cause else "was not allowed"
-        raise EnvironmentProblem(
+        raise MachineError(
             f"{facts.name}: expected {name} in {folder}, got no such file, and the download from {address} {why}. "
             f"Put {name} (MD5 {md5}) into that folder, or name a folder that holds a copy with --data.{looked}"
         ) from cause

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from bench.core.errors import EnvironmentProblem, IntegrityError
+from bench.core.errors import IntegrityError, MachineError
 from bench.data.info import DATASETS, DatasetInfo
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -56,10 +56,10 @@ def damaged(path: Path, expected: str, got: object) -> NoReturn:
     """Raise the error for a file that is not what its name says; an HTML page is called one.
 
     Raises:
-        IntegrityError: always (EnvironmentProblem if the file may not be read at all).
+        IntegrityError: always (MachineError if the file may not be read at all).
     """
     if isinstance(got, PermissionError):
-        raise EnvironmentProblem(f"{path}: expected a readable file, got no permission. Change its mode.") from got
+        raise MachineError(f"{path}: expected a readable file, got no permission. Change its mode.") from got
     cause = got if isinstance(got, BaseException) else None
     text = " ".join(str(got).split())[:160] or type(got).__name__
     if path.is_file() and looks_like_html(path):

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from bench.attacks.core.adaptive import worst_case_with
-from bench.core.errors import UsageError, nearest
+from bench.core.errors import UsageError, did_you_mean
 from bench.core.records import RESERVED, Attack, Column
 from bench.measuring.attack_columns import DEFAULT_EPS, Search, describe_columns, robust_columns
 from bench.models import registry
@@ -106,7 +106,7 @@ def peer_attack(attack: str, peer: str) -> Callable[..., Tensor]:
     """
     if peer not in _peers_of(attack):
         known = _peers_of(attack)
-        raise UsageError(f"{attack}: expected peer among {list(known)}, got {peer!r}. {nearest(peer, known)}")
+        raise UsageError(f"{attack}: expected peer among {list(known)}, got {peer!r}. {did_you_mean(peer, known)}")
     return getattr(importlib.import_module(f"bench.attacks.peers.{peer}"), attack)
 
 

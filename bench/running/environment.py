@@ -15,7 +15,7 @@ import torch
 
 import bench
 from bench.core import hashing
-from bench.core.errors import EnvironmentProblem, UsageError
+from bench.core.errors import MachineError, UsageError
 
 _PACKAGES = (
     "torch",
@@ -78,7 +78,7 @@ def choose_device(name: str) -> torch.device:
 
     Raises:
         UsageError: another word.
-        EnvironmentProblem: a GPU was asked for and is not there. Never a silent fall-back to the CPU.
+        MachineError: a GPU was asked for and is not there. Never a silent fall-back to the CPU.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -86,7 +86,7 @@ def choose_device(name: str) -> torch.device:
     if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or (kind == "cpu" and index):
         raise UsageError(f"--device: expected auto, cpu, cuda or cuda:i, got {name!r}. Choose one of them.")
     if kind == "cuda" and (not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count()):
-        raise EnvironmentProblem(
+        raise MachineError(
             f"--device {name}: expected a GPU, found {torch.cuda.device_count()}. Use --device cpu here."
         )
     return torch.device(name)

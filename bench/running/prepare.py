@@ -10,7 +10,7 @@ from typing import Any
 from bench.config.evaluation_config import EvaluationConfig
 from bench.config.suite import Suite
 from bench.config.suite_file import load_suite
-from bench.core.errors import UsageError, nearest
+from bench.core.errors import UsageError, did_you_mean
 from bench.core.files import safe_name
 from bench.data import catalog
 from bench.models import registry
@@ -61,7 +61,7 @@ def prepare(options: Options) -> Plan:
 
     Raises:
         UsageError: a name, key or value is wrong.
-        IntegrityError, EnvironmentProblem: the data are damaged, or not there.
+        IntegrityError, MachineError: the data are damaged, or not there.
     """
     for path in options.included:
         registry.include(path)
@@ -106,7 +106,7 @@ def with_peer(suite: Suite, peer: str) -> Suite:
             extra.append(replace(entry, key=f"{entry.key}_{peer}", arguments=arguments))
     if not extra:
         known = {p for entry in suite.evaluations for p in _peers(entry)}
-        raise UsageError(f"--attack-peer: expected a library that we wrap, got {peer!r}. {nearest(peer, known)}")
+        raise UsageError(f"--attack-peer: expected a library that we wrap, got {peer!r}. {did_you_mean(peer, known)}")
     return replace(suite, evaluations=(*suite.evaluations, *extra))
 
 

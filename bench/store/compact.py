@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bench.core import hashing
-from bench.core.errors import IntegrityError, SecurityRefusal, StoreError
+from bench.core.errors import IntegrityError, SecurityError, StoreError
 from bench.reports.board.examples import IMAGES_SHOWN
 from bench.store import serialise
 from bench.store.sqlite import translated
@@ -38,7 +38,7 @@ def compact(out: Path, target: Path, *, pictures: bool = False, latest: bool = F
 
     Raises:
         StoreError: no command has been planned in the folder, or the store is damaged.
-        EnvironmentProblem: no store there, or the target cannot be written.
+        MachineError: no store there, or the target cannot be written.
     """
     with Store.open(out) as store:
         store.latest_plan()
@@ -126,7 +126,7 @@ def check_foreign(folder: Path) -> None:
     """Refuse a store from elsewhere that holds more than tables, before anything else is done with it.
 
     Raises:
-        SecurityRefusal: it holds a trigger, a view or an unknown table, which could act when it is used.
+        SecurityError: it holds a trigger, a view or an unknown table, which could act when it is used.
         StoreError: it is damaged.
     """
     path = folder / NAME
@@ -135,7 +135,7 @@ def check_foreign(folder: Path) -> None:
         for kind, name, table in db.execute("SELECT type, name, tbl_name FROM sqlite_master"):
             known = (kind == "table" and name in _TABLES) or (kind == "index" and table in _TABLES)
             if not known:
-                raise SecurityRefusal(
+                raise SecurityError(
                     f"{NAME}: expected nothing but the tables of a result store, got a {kind} named {name!r}. "
                     "Do not use this pack."
                 )

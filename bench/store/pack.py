@@ -89,7 +89,7 @@ def pack(
 
     Raises:
         TooLarge: it does not fit; says how large what is and what to leave out.
-        EnvironmentProblem, StoreError, IntegrityError: there is no sound store, or no place to write to.
+        MachineError, StoreError, IntegrityError: there is no sound store, or no place to write to.
     """
     out, limits = Path(out), limits or Limits()
     to = Path(to) if to is not None else out.with_name(f"{out.name}-pack")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.core.errors import EnvironmentProblem, LockedError, StoreError
+from bench.core.errors import LockedError, MachineError, StoreError
 
 WAIT_SECONDS = 60.0
 
@@ -54,7 +54,7 @@ def translated(path: Path) -> Iterator[None]:
             raise StoreError(
                 f"{path}: expected a sound database, got {text!r}. Restore it or choose another --out."
             ) from error
-        raise EnvironmentProblem(
+        raise MachineError(
             f"{path}: expected to read and write here, got {text!r}. Check free space and permissions, "
             "or choose another --out."
         ) from error

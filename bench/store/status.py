@@ -65,7 +65,7 @@ def run_status(out: str | Path) -> RunStatus:
     """Read how far the last plan of a result folder has come.
 
     Raises:
-        EnvironmentProblem: there is no store.
+        MachineError: there is no store.
         StoreError: nothing has been planned there, or the store is damaged.
     """
     with Store.open(out) as store:

@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow as pa
 
 from bench.core import files
-from bench.core.errors import EnvironmentProblem, IntegrityError, StoreError
+from bench.core.errors import IntegrityError, MachineError, StoreError
 from bench.core.records import Column
 from bench.store import serialise
 from bench.store.leases import is_alive, process_id
@@ -65,7 +65,7 @@ class Store:
             create: make folder and store when they do not exist.
 
         Raises:
-            EnvironmentProblem: no store there (and not `create`), no right to write, network file system.
+            MachineError: no store there (and not `create`), no right to write, network file system.
             StoreError: the file is damaged or was written by a newer bench.
         """
         out = Path(out)
@@ -74,7 +74,7 @@ class Store:
             files.require_local(out)
             files.make_folder(out)
         elif not path.is_file():
-            raise EnvironmentProblem(
+            raise MachineError(
                 f"{out}: expected a result folder with {NAME}, found none. Run `python -m bench run --out {out}` first."
             )
         with translated(path):

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench import reports
 from bench.core import files, hashing
-from bench.core.errors import EnvironmentProblem, IntegrityError, SecurityRefusal, UsageError
+from bench.core.errors import IntegrityError, MachineError, SecurityError, UsageError
 from bench.store.compact import check_foreign, mark_left_out
 from bench.store.pack import ARCHIVES, EXPORTS, FORMAT, LISTING, is_part
 from bench.store.status import RunStatus, run_status
@@ -74,9 +74,9 @@ def unpack(folder: str | Path, out: str | Path, *, board: bool = True) -> Unpack
 
     Raises:
         UsageError: `out` holds something already.
-        EnvironmentProblem: `folder` is none, or `out` cannot be written.
+        MachineError: `folder` is none, or `out` cannot be written.
         IntegrityError: a file is missing, damaged or not as listed.
-        SecurityRefusal: a name that no pack of ours has, e.g. one that leads outside; a store that holds code.
+        SecurityError: a name that no pack of ours has, e.g. one that leads outside; a store that holds code.
     """
     folder, out = Path(folder), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -102,7 +102,7 @@ def unpack(folder: str | Path, out: str | Path, *, board: bool = True) -> Unpack
 
 def _read_listing(folder: Path) -> _Listing:
     if not folder.is_dir():
-        raise EnvironmentProblem(f"{folder}: expected a folder with a pack, found none. Check the path.")
+        raise MachineError(f"{folder}: expected a folder with a pack, found none. Check the path.")
     path = folder / LISTING
     if not path.is_file():
         raise IntegrityError(f"{path}: expected the list of the pack's files, found none. Fetch the pack again.")
@@ -151,8 +151,8 @@ def _is_member(archive: str, name: str) -> bool:
     return name == NAME if archive == "store.zip" else bool(_WEIGHTS.fullmatch(name))
 
 
-def _refused(what: str) -> SecurityRefusal:
-    return SecurityRefusal(f"{LISTING}: {what}. Do not use this pack.")
+def _refused(what: str) -> SecurityError:
+    return SecurityError(f"{LISTING}: {what}. Do not use this pack.")
 
 
 def _check_file(folder: Path, name: str, piece: _Piece) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from bench.core.errors import UsageError, nearest
+from bench.core.errors import UsageError, did_you_mean
 
 StepMode = Literal["auto", "eager", "graph", "compile"]
 STEP_MODES: tuple[str, ...] = get_args(StepMode)
@@ -26,7 +26,7 @@ def parse_step_mode(text: str) -> StepMode:
     for route in get_args(StepMode):
         if text == route:
             return route
-    raise UsageError(f"--step: expected {', '.join(STEP_MODES)}, got {text!r}. {nearest(text, STEP_MODES)}")
+    raise UsageError(f"--step: expected {', '.join(STEP_MODES)}, got {text!r}. {did_you_mean(text, STEP_MODES)}")
 
 
 @dataclass(frozen=True, slots=True)

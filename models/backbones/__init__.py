@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from bench.core.errors import UsageError, nearest
+from bench.core.errors import UsageError, did_you_mean
 from bench.models.backbones.parts import Layers, plain_conv
 from bench.models.backbones.resnet import ResNet
 from bench.models.backbones.small import MLP, ConvNet
@@ -42,7 +42,7 @@ def build(backbone: str, num_classes: int, in_shape: tuple[int, int, int], layer
     match = re.fullmatch(r"(.+?)(?:-w(\d+))?", backbone)
     name, width = match.groups() if match else (backbone, None)
     if name not in BACKBONES:
-        hint = nearest(name, BACKBONES)
+        hint = did_you_mean(name, BACKBONES)
         raise UsageError(f"backbone: expected a known name or NAME-wWIDTH, got {backbone!r}. {hint}")
     default, constructor = BACKBONES[name]
     if width is not None and int(width) < 1:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from bench.core.errors import UsageError, nearest
+from bench.core.errors import UsageError, did_you_mean
 from bench.core.stats.intervals import ALPHA
 from bench.core.stats.paired import Paired, compare_flags, compare_values, holm
 from bench.reports.board.build import build
@@ -102,7 +102,7 @@ def compare(out: str | Path, a: str, b: str) -> ComparisonReport:
 
     Raises:
         UsageError: no such defense, nothing in common, or the folders hold other images.
-        EnvironmentProblem: there is no store in the folder.
+        MachineError: there is no store in the folder.
     """
     folders = [(Path(name) / NAME).is_file() for name in (a, b)]
     if all(folders):
@@ -146,7 +146,7 @@ def _defense(board: Board, name: str, out: str | Path) -> str:
     """Return the board's spelling of a defense."""
     known = {_normal(row.defense): row.defense for row in board.rows}
     if _normal(name) not in known:
-        hint = nearest(name, known.values())
+        hint = did_you_mean(name, known.values())
         raise UsageError(f"compare: expected a defense of {out}, got {name!r}. {hint}")
     return known[_normal(name)]
 

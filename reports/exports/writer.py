@@ -24,7 +24,7 @@ def write_exports(board: Board, out: Path) -> None:
     """Write every export of a board under `out`, each file whole or not at all.
 
     Raises:
-        EnvironmentProblem: the folder cannot be written, or the disk is full.
+        MachineError: the folder cannot be written, or the disk is full.
     """
     files.write_text(out / "leaderboard.csv", csv_text(board))
     files.write_text(out / "leaderboard.json", json_text(board))

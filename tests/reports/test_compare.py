@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bench.core.errors import EnvironmentProblem, UsageError
+from bench.core.errors import MachineError, UsageError
 from bench.core.stats.paired import mcnemar
 from bench.reports.board.compare import Comparison, ComparisonReport, compare
 from bench.reports.exports.terminal import comparison_table
@@ -114,7 +114,7 @@ def test_bad_requests(tmp_path: Path, folders: tuple[Path, Path], fabricate: Mod
         compare(folders[0], "lcnn", "lcnn")
     with pytest.raises(UsageError, match="expected two defenses or two result folders"):
         compare(folders[0], "lcnn", str(folders[1]))
-    with pytest.raises(EnvironmentProblem, match="expected a result folder"):
+    with pytest.raises(MachineError, match="expected a result folder"):
         compare(tmp_path / "nowhere", "lcnn", "standard")
     plan = fabricate.make_plan(seeds=(0,))
     plan["data"]["test"]["fingerprint"] = "d" * 64

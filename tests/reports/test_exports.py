@@ -136,7 +136,7 @@ def test_nothing_temporary_is_left_and_a_failed_write_keeps_the_old_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", fail)
-    with pytest.raises(files.EnvironmentProblem, match="No space left"):
+    with pytest.raises(files.MachineError, match="No space left"):
         writer.write_exports(board_of(folder), folder)
     assert contents(folder) == before
 

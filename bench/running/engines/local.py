@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from bench.core import files, hashing
-from bench.core.errors import BenchError, EnvironmentProblem, IntegrityError, LockedError, SecurityRefusal, StoreError
+from bench.core.errors import BenchError, IntegrityError, LockedError, MachineError, SecurityError, StoreError
 from bench.data.pixels import to_unit
 from bench.measuring.model_contract import as_found, check_model
 from bench.measuring.runner import evaluate_chunks, predictions
@@ -35,7 +35,7 @@ from bench.store.weights import load_weights, weights_path
 from bench.training.loop import Stopped, train
 
 HEARTBEAT_SECONDS = 30.0
-_FATAL = (EnvironmentProblem, IntegrityError, SecurityRefusal, StoreError)
+_FATAL = (MachineError, IntegrityError, SecurityError, StoreError)
 
 
 @dataclass
@@ -81,7 +81,7 @@ def run_cells(context: RunContext) -> Outcome:
     Raises:
         Stopped: the run was asked to stop.
         LockedError: `no_wait`, and another process holds a cell.
-        EnvironmentProblem, IntegrityError, StoreError, SecurityRefusal: nothing more can be done here.
+        MachineError, IntegrityError, StoreError, SecurityError: nothing more can be done here.
     """
     waiting = list(enumerate(context.plan.rows))
     while waiting:

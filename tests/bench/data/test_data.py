@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.core.errors import EnvironmentProblem, IntegrityError, UsageError
+from bench.core.errors import IntegrityError, MachineError, UsageError
 from bench.data.catalog import available, load
 from bench.data.info import DATASETS, class_names
 from bench.data.reading import copy_name
@@ -209,7 +209,7 @@ class TestSearch:
     def test_does_not_take_cifar100_for_cifar10(self, tmp_path: Path) -> None:
         write_npz(tmp_path / "cifar100", classes=DATASETS["cifar100"].classes)
         with pytest.raises(
-            EnvironmentProblem, match=r"cifar100, where the class names in pictures.npz are not those of cifar10"
+            MachineError, match=r"cifar100, where the class names in pictures.npz are not those of cifar10"
         ):
             load("cifar10", data_dir=tmp_path, download=False)
 
@@ -219,7 +219,7 @@ class TestSearch:
         assert load("cifar10", data_dir=tmp_path / "nothing", download=False).name == "kept-here"
 
     def test_says_which_file_from_where_goes_where(self, tmp_path: Path) -> None:
-        with pytest.raises(EnvironmentProblem) as caught:
+        with pytest.raises(MachineError) as caught:
             load("cifar10", data_dir=tmp_path, download=False)
         text = str(caught.value)
         assert caught.value.exit_code == 4
@@ -282,7 +282,7 @@ class TestAvailable:
             if status == "ready":
                 assert len(load(name, data_dir=tmp_path, download=False).test) > 0
             else:
-                with pytest.raises((EnvironmentProblem, IntegrityError)):
+                with pytest.raises((MachineError, IntegrityError)):
                     load(name, data_dir=tmp_path, download=False)
 
     def test_entries_have_the_keys_of_a_list(self) -> None:
@@ -319,5 +319,5 @@ class TestRealPictures:
         assert time.process_time() - start < 1.5  # all 60,000 take several seconds
 
     def test_neither_serves_svhn(self) -> None:
-        with pytest.raises(EnvironmentProblem, match=r"cifar10-jpeg, where its class names are not those of svhn"):
+        with pytest.raises(MachineError, match=r"cifar10-jpeg, where its class names are not those of svhn"):
             load("svhn", data_dir=SHARED, download=False)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from bench.core.errors import EnvironmentProblem, IntegrityError
+from bench.core.errors import IntegrityError, MachineError
 from bench.data.catalog import load
 from bench.data.info import DATASETS
 
@@ -141,13 +141,13 @@ class TestParquet:
         ],
     )
     def test_says_why_a_folder_does_not_serve(self, tmp_path: Path, options: dict[str, Any], reason: str) -> None:
-        with pytest.raises(EnvironmentProblem) as caught:
+        with pytest.raises(MachineError) as caught:
             read(write_parquet(tmp_path / "copy", **options))
         assert f"copy, where {reason}" in str(caught.value)
 
     def test_needs_both_splits(self, tmp_path: Path) -> None:
         (write_parquet(tmp_path) / "test-00000-of-00001.parquet").unlink()
-        with pytest.raises(EnvironmentProblem, match=r"it has no test-\*\.parquet"):
+        with pytest.raises(MachineError, match=r"it has no test-\*\.parquet"):
             read(tmp_path)
 
 
@@ -285,7 +285,7 @@ class TestNpz:
         ],
     )
     def test_says_why_it_does_not_serve(self, tmp_path: Path, replaced: dict[str, Any], reason: str) -> None:
-        with pytest.raises(EnvironmentProblem) as caught:
+        with pytest.raises(MachineError) as caught:
             read(write_npz(tmp_path, **replaced))
         assert reason in str(caught.value)
 
@@ -360,7 +360,7 @@ class TestImageFolder:
     def test_says_why_it_does_not_serve(self, tmp_path: Path) -> None:
         write_folder(tmp_path / "few", classes=CLASSES[:3])
         write_folder(tmp_path / "other", classes=("bird", "okapi"))
-        with pytest.raises(EnvironmentProblem) as caught:
+        with pytest.raises(MachineError) as caught:
             read(tmp_path)
         assert "few, where the folder of class cat is missing" in str(caught.value)
         assert "other, where train/okapi is no class of cifar10" in str(caught.value)

@@ -22,7 +22,7 @@ import pytest
 import scipy.io
 from torchvision.datasets import CIFAR10, CIFAR100, SVHN
 
-from bench.core.errors import EnvironmentProblem, IntegrityError
+from bench.core.errors import IntegrityError, MachineError
 from bench.data.catalog import available, load
 from bench.data.info import DATASETS
 
@@ -251,7 +251,7 @@ class TestFetching:
     ) -> None:
         self.offer(server, monkeypatch)
         (server[0] / CIFAR10.filename).unlink()
-        with pytest.raises(EnvironmentProblem) as caught:
+        with pytest.raises(MachineError) as caught:
             load("cifar10")
         for part in (f"expected {CIFAR10.filename} in {cache}", server[1], "404", CIFAR10.tgz_md5, "--data"):
             assert part in str(caught.value)
@@ -261,7 +261,7 @@ class TestFetching:
     def test_no_network(self, monkeypatch: pytest.MonkeyPatch) -> None:
         tell_cifar10(monkeypatch)
         monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/none.tar.gz")
-        with pytest.raises(EnvironmentProblem, match=r"the download from http://127\.0\.0\.1:9/none\.tar\.gz failed"):
+        with pytest.raises(MachineError, match=r"the download from http://127\.0\.0\.1:9/none\.tar\.gz failed"):
             load("cifar10")
 
     def test_a_cache_that_cannot_be_written(
@@ -269,7 +269,7 @@ class TestFetching:
     ) -> None:
         self.offer(server, monkeypatch)
         cache.write_text("a file where the folder should be")
-        with pytest.raises(EnvironmentProblem, match=r"failed \(.*File exists"):
+        with pytest.raises(MachineError, match=r"failed \(.*File exists"):
             load("cifar10")
 
     def test_fetches_only_the_missing_file_of_svhn(

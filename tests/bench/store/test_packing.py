@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.core.errors import EnvironmentProblem, StoreError
+from bench.core.errors import MachineError, StoreError
 from bench.store.compact import LEFT_OUT
 from bench.store.pack import Limits, TooLarge, pack
 from bench.store.status import TRANSFER, run_status
@@ -242,7 +242,7 @@ def test_an_older_pack_is_replaced_and_foreign_files_stay(finished, tmp_path):
 
 
 def test_a_folder_without_results_is_said(tmp_path):
-    with pytest.raises(EnvironmentProblem, match=r"expected a result folder with bench\.db"):
+    with pytest.raises(MachineError, match=r"expected a result folder with bench\.db"):
         pack(tmp_path / "nowhere", tmp_path / "pack")
     with Store.open(tmp_path / "empty", create=True):
         pass

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.core.errors import EnvironmentProblem, IntegrityError, StoreError
+from bench.core.errors import IntegrityError, MachineError, StoreError
 from bench.store.records import LeaseLost
 from bench.store.store import Store
 
@@ -160,10 +160,10 @@ def test_a_changed_chunk_is_named(store):
 
 
 def test_no_store_no_folder(tmp_path):
-    with pytest.raises(EnvironmentProblem, match=r"expected a result folder with bench\.db"):
+    with pytest.raises(MachineError, match=r"expected a result folder with bench\.db"):
         Store.open(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(EnvironmentProblem, match="expected to write here"):
+    with pytest.raises(MachineError, match="expected to write here"):
         Store.open(tmp_path / "file", create=True)
 
 
@@ -224,5 +224,5 @@ def test_a_network_file_system_is_refused(monkeypatch, tmp_path):
     real = Path.read_text
     mounts = f"server:/x {tmp_path} nfs4 rw 0 0\n/dev/sda / ext4 rw 0 0\n"
     monkeypatch.setattr(Path, "read_text", lambda p, *a, **k: mounts if str(p) == "/proc/mounts" else real(p, *a, **k))
-    with pytest.raises(EnvironmentProblem, match="network file system"):
+    with pytest.raises(MachineError, match="network file system"):
         Store.open(tmp_path / "out", create=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.core.errors import IntegrityError, SecurityRefusal, UsageError
+from bench.core.errors import IntegrityError, SecurityError, UsageError
 from bench.store.pack import LISTING, Limits, pack
 from bench.store.unpack import unpack
 
@@ -189,7 +189,7 @@ def test_a_store_that_holds_code_is_5(copy, tmp_path):
         listing["archives"]["store.zip"] = {**piece, "parts": ["store.zip"], "members": {"bench.db": member}}
 
     relist(copy, change)
-    with pytest.raises(SecurityRefusal, match="a trigger named 'evil'"):
+    with pytest.raises(SecurityError, match="a trigger named 'evil'"):
         unpack(copy, tmp_path / "back")
 
 
