@@ -9,6 +9,7 @@ from bench.config.recipe_table import recipe_fields, recipe_from
 from bench.config.validation import check, read, settable, shorten
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.records import Recipe
+from bench.models import registry
 
 
 class DefenseSpec(NamedTuple):
@@ -44,11 +45,9 @@ def parse_defense(spelling: str) -> DefenseSpec:
     Raises:
         UsageError: unknown defense or key (the nearest is suggested), or a value of the wrong kind.
     """
-    from bench.models.registry import defenses
-
     base, colon, rest = spelling.partition(":")
     base = base.strip()
-    entry = defenses.get(base)
+    entry = registry.defenses.get(base)
     parameters = settable(entry.function)
     fields = recipe_fields()
     hyperparameters: dict[str, Any] = {}

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.config.validation import check, explain, settable
 from bench.core.errors import UsageError, did_you_mean
+from bench.core.records import Evaluation
+from bench.models import registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,16 @@ class EvaluationConfig:
     split: Literal["test", "train"] = "test"
     seed: int = 0
 
+    def settings(self) -> dict[str, object]:
+        """Return all but the key as plain data."""
+        return {
+            "evaluation": self.evaluation,
+            "arguments": self.arguments,
+            "limit": self.limit,
+            "split": self.split,
+            "seed": self.seed,
+        }
+
 
 class _EntryTable(BaseModel):
     """The keys of `[evaluations.<key>]` that are not the evaluation's own arguments."""
@@ -45,15 +57,13 @@ class _EntryTable(BaseModel):
 
 def parse_evaluation(where: str, key: str, table: dict[str, Any], shape: tuple[int, int, int]) -> EvaluationConfig:
     """Check one `[evaluations.<key>]` against its evaluation's signature and fill in the defaults."""
-    from bench.models.registry import evaluations
-
     try:
         head = _EntryTable.model_validate(table)
     except ValidationError as error:
         raise UsageError(f"{where}.{explain(error, _EntryTable)}") from error
     name = head.evaluation or key
     try:
-        entry = evaluations.get(name)
+        entry = registry.evaluations.get(name)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
     known = settable(entry.function)
@@ -67,11 +77,17 @@ def parse_evaluation(where: str, key: str, table: dict[str, Any], shape: tuple[i
         if value is ...:
             raise UsageError(f"{where}: expected {argument}, which {name} needs, got nothing. Add it.")
         if argument in ("eps", "radius"):
-            norm = "linf" if name.endswith("_linf") else "l2"
+            norm = _norm_of(entry, argument)
             arguments[argument] = check_radii(f"{where}.{argument}", value, norm, shape)
         elif isinstance(value, tuple):
             arguments[argument] = list(value)
     return EvaluationConfig(key, name, arguments, head.limit, head.split, head.seed)
+
+
+def _norm_of(evaluation: Evaluation, argument: str) -> str:
+    """Return the norm that the columns named after a radius are measured in; l2 where they declare none."""
+    columns = evaluation.columns.items()
+    return next((str(c.params["norm"]) for n, c in columns if f"{{{argument}}}" in n and "norm" in c.params), "l2")
 
 
 def check_radii(where: str, values: Any, norm: str, shape: tuple[int, int, int]) -> list[float]:

@@ -10,8 +10,9 @@ from bench.config.defense_spec import canonical_spec, known_backbone, parse_defe
 from bench.config.evaluation_config import EvaluationConfig, parse_evaluation
 from bench.config.recipe_table import recipe_from
 from bench.core.errors import UsageError, did_you_mean
-from bench.core.records import Recipe
+from bench.core.records import Recipe, ThreatModel
 from bench.data.info import DATASETS
+from bench.models import registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Suite:
         dataset: "digits", "two-moons", "cifar10", "cifar100" or "svhn".
         backbone: of every defense whose spelling does not name another.
         seeds: one training per defense and seed.
-        primary_eps: the l2 radius on [0, 1] pixels that ranks the board.
+        threat: norm and radius, on [0, 1] pixels, of the attack that ranks the board.
         audit: images on which the official AutoAttack repeats ours.
         holdout: training images kept apart for choosing hyper-parameters.
         store_adversarial: whose adversarial examples are kept: of the primary radius, of all, of none.
@@ -41,7 +42,7 @@ class Suite:
     dataset: str
     backbone: str
     seeds: tuple[int, ...]
-    primary_eps: float
+    threat: ThreatModel
     audit: int
     holdout: int
     store_adversarial: Literal["primary", "all", "none"]
@@ -50,12 +51,15 @@ class Suite:
     evaluations: tuple[EvaluationConfig, ...]
     forced: Recipe = field(default_factory=Recipe)
 
+    @property
+    def primary_eps(self) -> float:
+        """The radius of the threat that ranks the board."""
+        return self.threat.eps
+
     def recipe_of(self, spelling: str) -> Recipe:
         """Return a defense's complete recipe: its spelling over the command line over its own over the suite's."""
-        from bench.models.registry import defenses
-
         spelled = parse_defense(spelling)
-        own = defenses.get(spelled.base).recipe
+        own = registry.defenses.get(spelled.base).recipe
         return spelled.recipe.over(self.forced.over(own.over(self.recipe)))
 
     def backbone_of(self, spelling: str) -> str:
@@ -65,18 +69,21 @@ class Suite:
     def settings(self) -> dict[str, Any]:
         """Return the suite as plain data, for the plan and the manifest."""
         return {
-            "name": self.name, "description": self.description, "source": self.source, "dataset": self.dataset,
-            "backbone": self.backbone, "seeds": list(self.seeds), "primary_eps": self.primary_eps,
-            "audit": self.audit, "holdout": self.holdout, "store_adversarial": self.store_adversarial,
-            "defenses": list(self.defenses), "recipe": self.recipe.settings(),
-            "evaluations": {
-                e.key: {
-                    "evaluation": e.evaluation, "arguments": e.arguments, "limit": e.limit, "split": e.split,
-                    "seed": e.seed,
-                }
-                for e in self.evaluations
-            },
-        }  # fmt: skip
+            "name": self.name,
+            "description": self.description,
+            "source": self.source,
+            "dataset": self.dataset,
+            "backbone": self.backbone,
+            "seeds": list(self.seeds),
+            "threat": self.threat.settings(),
+            "primary_eps": self.threat.eps,
+            "audit": self.audit,
+            "holdout": self.holdout,
+            "store_adversarial": self.store_adversarial,
+            "defenses": list(self.defenses),
+            "recipe": self.recipe.settings(),
+            "evaluations": {e.key: e.settings() for e in self.evaluations},
+        }
 
     def narrowed(
         self,
@@ -123,8 +130,6 @@ class Suite:
         return replace(self, **changes, forced=forced, evaluations=chosen)
 
     def _chosen(self, name: str) -> EvaluationConfig:
-        from bench.models import registry
-
         own = {e.key: e for e in self.evaluations}
         if name in own:
             return own[name]

@@ -18,10 +18,20 @@ from bench.config.recipe_table import RecipeTable
 from bench.config.suite import Suite, check_defenses, check_seeds
 from bench.config.validation import explain
 from bench.core.errors import UsageError, did_you_mean
-from bench.core.records import PAPER, Recipe
+from bench.core.records import PAPER, Recipe, ThreatModel, expand_columns
 from bench.data.info import DATASETS
+from bench.models import registry
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
+class _Threat(BaseModel):
+    """The table `[threat]`: what ranks the board."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    norm: Literal["l2", "linf"]
+    eps: float = Field(gt=0, allow_inf_nan=False)
 
 
 class _File(BaseModel):
@@ -35,7 +45,8 @@ class _File(BaseModel):
     dataset: str
     backbone: str = Field(pattern=_NAME)
     seeds: list[int] = Field(min_length=1)
-    primary_eps: float = Field(gt=0, allow_inf_nan=False)
+    threat: _Threat | None = None
+    primary_eps: float | None = Field(None, gt=0, allow_inf_nan=False)
     audit: int = Field(0, ge=0)
     holdout: int = Field(0, ge=0)
     store_adversarial: Literal["primary", "all", "none"] = "primary"
@@ -57,7 +68,8 @@ def load_suite(name_or_path: str | Path) -> Suite:
     if file.dataset not in DATASETS:
         hint = did_you_mean(file.dataset, DATASETS)
         raise UsageError(f"{where}: dataset: expected a known data set, got {file.dataset!r}. {hint}")
-    shape = DATASETS[file.dataset].shape
+    shape, threat = DATASETS[file.dataset].shape, _threat(where, file)
+    check_radii(f"{where}: {'threat.eps' if file.threat else 'primary_eps'}", [threat.eps], threat.norm, shape)
     suite = Suite(
         name=file.name,
         description=" ".join(file.description.split()),
@@ -65,7 +77,7 @@ def load_suite(name_or_path: str | Path) -> Suite:
         dataset=file.dataset,
         backbone=known_backbone(f"{where}: backbone", file.backbone),
         seeds=check_seeds(f"{where}: seeds", file.seeds),
-        primary_eps=check_radii(f"{where}: primary_eps", [file.primary_eps], "l2", shape)[0],
+        threat=threat,
         audit=file.audit,
         holdout=file.holdout,
         store_adversarial=file.store_adversarial,
@@ -76,7 +88,7 @@ def load_suite(name_or_path: str | Path) -> Suite:
             for key, table in file.evaluations.items()
         ),
     )
-    _check_primary(where, suite)
+    _check_measured(where, suite)
     return suite
 
 
@@ -85,10 +97,11 @@ def suites() -> list[dict[str, Any]]:
     found = []
     for name, path in sorted(_shipped().items()):
         file = _parse(path)
+        threat = _threat(path.name, file)
         found.append({
             "name": name, "source": file.source or "ours", "version": 1, "hyperparameters": {},
             "description": " ".join(file.description.split()), "dataset": file.dataset, "backbone": file.backbone,
-            "seeds": file.seeds, "primary_eps": file.primary_eps, "defenses": file.defenses,
+            "seeds": file.seeds, "threat": threat.settings(), "primary_eps": threat.eps, "defenses": file.defenses,
             "evaluations": list(file.evaluations),
         })  # fmt: skip
     return found
@@ -133,12 +146,27 @@ def _recipe(where: str, table: RecipeTable) -> Recipe:
         raise UsageError(f"{where}: recipe.milestones: {error}. Mend it.") from error
 
 
-def _check_primary(where: str, suite: Suite) -> None:
-    """Refuse a suite whose board could not be ranked because no attack uses the ranking radius."""
-    used = [e for e in suite.evaluations if "eps" in e.arguments]
-    if used and not any(suite.primary_eps in e.arguments["eps"] for e in used):
-        tried = ", ".join(f"{e.key} {e.arguments['eps']}" for e in used)
+def _threat(where: str, file: _File) -> ThreatModel:
+    """Return the threat that ranks the board: the table `[threat]`, or `primary_eps` in the l2 norm."""
+    if (file.threat is None) == (file.primary_eps is None):
+        got = "neither" if file.threat is None else "both"
+        raise UsageError(f"{where}: expected either [threat] or primary_eps, got {got}. Write primary_eps = 0.5.")
+    if file.primary_eps is not None:
+        return ThreatModel("l2", file.primary_eps)
+    assert file.threat is not None  # narrows the type
+    return ThreatModel(file.threat.norm, file.threat.eps)
+
+
+def _check_measured(where: str, suite: Suite) -> None:
+    """Refuse a suite whose attacks all have another norm or radius than the threat, so that nothing ranks its board."""
+    tried: list[ThreatModel] = []
+    for entry in suite.evaluations:
+        for column in expand_columns(registry.evaluations.get(entry.evaluation).columns, entry.arguments).values():
+            if column.role == "robust" and {"norm", "eps"} <= column.params.keys():
+                tried.append(ThreatModel(str(column.params["norm"]), float(column.params["eps"])))
+    if tried and suite.threat not in tried:
+        known = ", ".join(map(str, dict.fromkeys(tried)))
         raise UsageError(
-            f"{where}: primary_eps: expected a radius that an attack of the suite uses ({tried}), got "
-            f"{suite.primary_eps:g}. Add it to one of them."
+            f"{where}: threat: expected one that an attack of the suite measures ({known}), got {suite.threat}. "
+            "Add its eps to one of them."
         )

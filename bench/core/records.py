@@ -154,34 +154,38 @@ class ThreatModel:
         """Tell whether a column was measured under exactly this threat."""
         return column.params.get("norm") == self.norm and column.params.get("eps") == self.eps
 
+    def settings(self) -> dict[str, str | float]:
+        """Return the threat as plain data: `{"norm": …, "eps": …}`."""
+        return {"norm": self.norm, "eps": self.eps}
+
 
 def expand_columns(
-    columns: Mapping[str, Column], arguments: Mapping[str, Any], names: Iterable[str]
+    columns: Mapping[str, Column], arguments: Mapping[str, Any], names: Iterable[str] | None = None
 ) -> dict[str, Column]:
-    """Return the concrete column of every name that an evaluation returned, in the order of the names.
+    """Return the concrete columns of an evaluation, in the order of the names that it returned.
 
     Args:
         columns: the declared columns by pattern. A placeholder that is an argument stands for each of its values in
             `:g` format; any other one counts 0, 1, 2, … as far as there are names.
         arguments: the evaluation's arguments.
-        names: the names that it returned.
+        names: the names that it returned. None: it has not run yet; the columns whose names the arguments determine.
 
     Returns:
         Name to Column, with `params` and `pattern` filled in. Names that no pattern gives are left out.
     """
-    wanted = list(names)
+    wanted = None if names is None else list(names)
     found: dict[str, Column] = {}
     for pattern, column in columns.items():
         fields = [name for _, name, _, _ in Formatter().parse(pattern) if name]
-        for values in _placeholder_values(pattern, fields, arguments, set(wanted)):
+        for values in _placeholder_values(pattern, fields, arguments, set(wanted or ())):
             texts = {k: f"{v:g}" if isinstance(v, int | float) else str(v) for k, v in values.items()}
             name = pattern.format(**texts)
-            if name in wanted:
+            if wanted is None or name in wanted:
                 board = column.board.format(**texts) if column.board else column.board
                 companion = column.companion_of.format(**texts)
                 params = {**column.params, **values}
                 found[name] = replace(column, board=board, companion_of=companion, params=params, pattern=pattern)
-    return {name: found[name] for name in wanted if name in found}
+    return found if wanted is None else {name: found[name] for name in wanted if name in found}
 
 
 def _placeholder_values(

@@ -13,7 +13,8 @@ from bench.config.defense_spec import canonical_spec, parse_defense
 from bench.config.suite_file import load_suite, suites
 from bench.config.validation import Setting, check, read, settable
 from bench.core.errors import UsageError
-from bench.core.records import PAPER
+from bench.core.records import PAPER, Column, Role, ThreatModel
+from bench.models import registry
 from bench.models.registry import defenses
 
 GOOD = """
@@ -59,6 +60,35 @@ def complaint(folder: Path, old: str, new: str) -> str:
 
 
 class TestReading:
+    def test_a_threat_may_have_another_norm(self, tmp_path: Path) -> None:
+        text = GOOD.replace("primary_eps = 0.5\n", "threat = {norm = 'linf', eps = 0.1}\n").replace(
+            "pgd_l2", "pgd_linf"
+        )
+        suite = load_suite(write(tmp_path, text))
+        assert suite.threat == ThreatModel("linf", 0.1)
+        assert suite.primary_eps == 0.1
+        assert suite.settings()["threat"] == {"norm": "linf", "eps": 0.1}
+
+    def test_the_attack_that_ranks_is_known_by_its_columns_and_not_by_its_name(self, tmp_path: Path) -> None:
+        def unusual(model: Any, x: Any, y: Any, *, seed: int = 0, radius: tuple[float, ...] = (0.25,)) -> None:
+            """Measure."""
+
+        def columns(role: Role) -> dict[str, Column]:
+            params = {"norm": "linf", "eps": 0.25}
+            return {"unusual_{radius}": Column("x", kind="flag", role=role, params=params)}
+
+        text = GOOD.replace("primary_eps = 0.5\n", "threat = {norm = 'linf', eps = 0.25}\n")
+        text += "[evaluations.unusual]\nradius = [0.5]\n"
+        add = registry.evaluation(source="test", columns=columns("robust"))
+        try:
+            add(unusual)
+            assert load_suite(write(tmp_path, text)).threat.eps == 0.25
+            registry.evaluation(source="test", columns=columns("certified"))(unusual)
+            with pytest.raises(UsageError, match="threat: expected one that an attack of the suite measures"):
+                load_suite(write(tmp_path, text))
+        finally:
+            registry.evaluations._entries.pop("unusual")
+
     def test_every_key_arrives(self, tmp_path: Path) -> None:
         suite = load_suite(write(tmp_path))
         assert suite.name == "mine"
@@ -114,7 +144,37 @@ class TestComplaints:
             ('name = "mine"\n', "", "name: expected a value, got nothing. Add the key 'name'."),
             ('name = "mine"', "name = 3", "name: expected a valid string, got 3. Mend it."),
             ('name = "mine"', 'name = "../up"', "name: "),
-            ("primary_eps", "primary_epz", "primary_eps: expected a value, got nothing."),
+            ("primary_eps", "primary_epz", "primary_epz: expected a known key, got 'primary_epz'. Did you mean 'pr"),
+            (
+                "primary_eps = 0.5\n",
+                "",
+                "expected either [threat] or primary_eps, got neither. Write primary_eps = 0.5.",
+            ),
+            (
+                "[recipe]",
+                "[threat]\nnorm = 'l2'\neps = 0.5\n[recipe]",
+                "expected either [threat] or primary_eps, got both.",
+            ),
+            (
+                "primary_eps = 0.5\n",
+                "threat = {norm = 'l1', eps = 0.5}\n",
+                "threat.norm: expected 'l2' or 'linf', got 'l1'.",
+            ),
+            (
+                "primary_eps = 0.5\n",
+                "threat = {norm = 'l2', eps = 0.0}\n",
+                "threat.eps: expected greater than 0, got 0",
+            ),
+            (
+                "primary_eps = 0.5\n",
+                "threat = {norm = 'linf', eps = 2.0}\n",
+                "threat.eps: expected every eps between 0 and 1 (pixels",
+            ),
+            (
+                "primary_eps = 0.5\n",
+                "threat = {norm = 'linf', eps = 0.5}\n",
+                "threat: expected one that an attack of the suite measures (l2 0.1, l2 0.5), got linf 0.5. Add its eps",
+            ),
             (
                 "seeds = [3, 1]",
                 "seeds = [3]\nsedes = 2",
@@ -136,7 +196,7 @@ class TestComplaints:
             (
                 "= 0.5\n",
                 "= 0.3\n",
-                "primary_eps: expected a radius that an attack of the suite uses (pgd_l2 [0.1, 0.5])",
+                "threat: expected one that an attack of the suite measures (l2 0.1, l2 0.5), got l2 0.3. Add its eps",
             ),
             ("epochs = 2", "epochs = 0", "recipe.epochs: expected greater than or equal to 1, got 0"),
             ("epochs = 2", "epoch = 2", "recipe.epoch: expected a known key, got 'epoch'. Did you mean 'epochs'?"),
