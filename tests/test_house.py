@@ -7,64 +7,48 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import house
+
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = sorted(
-    p for folder in ("bench", "models", "attacks", "reports", "benchmarks") for p in (ROOT / folder).rglob("*.py")
-)
-# What a part of the house may import of the house; everything may import records, errors, files and seeding.
-BASE = {"bench", "bench.core", "bench.data", "bench.numerics", "bench.measuring"}
-ALLOWED = {
-    "attacks": {"bench.attacks"},
-    "models": {"bench.attacks", "bench.models"},
-    "bench.evaluations": {"bench.attacks", "bench.models", "bench.evaluations"},
-    "reports": {"bench.reports", "bench.store", "bench.core"},
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+MODULES = {m.name: m for m in house.modules()}
+
+# Figures that are not reached yet, each to be removed as soon as it holds. Nothing may be added.
+OPEN = {
+    "positional parameters, max",
+    "public definitions with a docstring",
+    f"uses of {house.UNTYPED_RECORD}",
+    "lines kept from the formatter",
+    "private names used by other modules",
+    "imports of a higher level",
+    "import cycles",
 }
 
 
-def name_of(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts if parts[0] == "bench" else ("bench", *parts)).removesuffix(".__init__")
+@pytest.mark.parametrize("figure", list(house.figures()), ids=lambda f: f.name)
+def test_a_figure_is_within_its_limit(figure):
+    if figure.name in OPEN and not figure.holds:
+        pytest.xfail(f"{figure.value}: {', '.join(figure.where[:5])}")
+    assert figure.holds, figure.where
 
 
-def imports(path: Path) -> set[str]:
-    """Return the absolute names of all imported modules, wherever in the file."""
-    name = name_of(path)
-    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {a.name for a in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
-            module = ".".join(p for p in (base, node.module) if p)
-            known = {f"{module}.{a.name}" for a in node.names} & {name_of(p) for p in SOURCES}
-            found |= known or {module}
-    return found
+def test_every_module_has_a_level():
+    known = set(range(len(house.LEVELS)))
+    assert not [name for name in MODULES if house.level(name) not in known]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_imports_point_down(path):
-    name = name_of(path)
-    part = next((p for p in ALLOWED if name.startswith(p if p.startswith("bench.") else f"bench.{p}")), None)
-    if part is None:
-        return
-    allowed = ALLOWED[part] | BASE
-    ours = {i for i in imports(path) if i == "bench" or i.startswith("bench.")}
-    wrong = {i for i in ours if i not in allowed and not any(i.startswith(f"{a}.") for a in allowed - {"bench"})}
-    if name == "bench.models.registry":  # discovery imports what it registers
-        wrong = {i for i in wrong if not i.startswith("bench.evaluations")}
-    assert not wrong
-
-
-@pytest.mark.parametrize("path", [p for p in SOURCES if name_of(p).startswith("bench.attacks")], ids=name_of)
-def test_attacks_import_only_torch(path):
-    others = {
-        i for i in imports(path) if i.split(".")[0] not in sys.stdlib_module_names and i not in ("torch", "bench")
-    }
-    others = {i for i in others if not i.startswith(("torch.", "bench.attacks"))}
-    if "peers" in path.parts:
-        others = {i.split(".")[0] for i in others}
-        assert len(others - {"numpy"}) <= 1
+@pytest.mark.parametrize("name", [n for n in MODULES if n.startswith("bench.attacks")])
+def test_attacks_import_only_torch_numpy_and_the_core(name):
+    """A peer may also import the one library that it wraps, inside its function."""
+    found = {origin for origin, _ in house.imports(MODULES[name])}
+    others = {i for i in found if i.split(".")[0] not in sys.stdlib_module_names | {"torch", "numpy"}}
+    others = {i for i in others if not i.startswith(("bench.attacks", "bench.core"))}
+    if name.startswith("bench.attacks.peers."):
+        assert len({i.split(".")[0] for i in others}) <= 1
+        assert not {i for i in others if i.startswith("bench")}
+        top = {a.name for n in MODULES[name].tree.body if isinstance(n, ast.Import) for a in n.names}
+        top |= {n.module for n in MODULES[name].tree.body if isinstance(n, ast.ImportFrom)}
+        assert not others & top
     else:
         assert not others
 
@@ -75,30 +59,27 @@ def test_reports_need_no_torch():
         "assert 'torch' not in sys.modules, 'torch was imported'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    imported = {n: {o for o, _ in house.imports(m)} for n, m in MODULES.items() if n.startswith("bench.reports")}
+    assert not {n for n, found in imported.items() if any(o.split(".")[0] == "torch" for o in found)}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_a_file_says_what_it_is_for_and_stays_readable(path):
-    text = path.read_text()
-    assert ast.get_docstring(ast.parse(text)), "first line: what the file is for"
-    assert len(text.splitlines()) <= 400
+@pytest.mark.parametrize("name", MODULES)
+def test_a_file_says_what_it_is_for(name):
+    assert ast.get_docstring(MODULES[name].tree), "first line: what the file is for"
 
 
-@pytest.mark.parametrize("path", [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))], ids=name_of)
-def test_a_function_fits_on_a_screen(path):
-    """Sixty lines besides its docstring; a hundred for an attack's loop and a benchmark's printing."""
-    limit = 100 if path.relative_to(ROOT).parts[0] in ("attacks", "benchmarks") else 60
+@pytest.mark.parametrize("path", TESTS, ids=house.import_name)
+def test_a_test_fits_on_a_screen(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef):
-            first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node
-            assert (node.end_lineno or 0) - first.lineno < limit, node.name
+            assert house.function_lines(node) <= house.MAX_FUNCTION_LINES, node.name
 
 
 def test_nothing_is_left_over():
     words = [
-        f"{p.name}:{i}: {line.strip()}"
-        for p in SOURCES
-        for i, line in enumerate(p.read_text().splitlines(), 1)
+        f"{m.name}:{i}: {line.strip()}"
+        for m in MODULES.values()
+        for i, line in enumerate(m.text.splitlines(), 1)
         if any(w in line for w in ("TODO", "FIXME", "XXX", "HACK"))
     ]
     assert not words
@@ -108,3 +89,52 @@ def test_no_public_name_is_hidden_by_a_module_of_the_same_name():
     import bench
 
     assert not {p.stem for p in (ROOT / "bench").iterdir()} & set(bench.__all__)
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Measure a tree of given files instead of the project's."""
+
+    def write(**files: str) -> None:
+        for name, text in files.items():
+            path = tmp_path / f"{name.replace('__', '/')}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        monkeypatch.setattr(house, "ROOT", tmp_path)
+        house.modules.cache_clear()
+        house.import_graph.cache_clear()
+
+    yield write
+    house.modules.cache_clear()
+    house.import_graph.cache_clear()
+
+
+def test_lazy_and_type_checking_imports_count_as_imports(written):
+    written(
+        bench__store__a="from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from bench.store.b import B\n",
+        bench__store__b="def f():\n    from bench.store import c\n",
+        bench__store__c="from bench.store.a import A\n",
+        bench__core__d="def f():\n    import bench.running.e\n",
+        bench__running__e="from bench.core.d import f\n",
+    )
+    assert house.cycles() == [("bench.core.d", "bench.running.e"), ("bench.store.a", "bench.store.b", "bench.store.c")]
+    assert house.upward_imports() == ["bench.core.d imports bench.running.e"]
+
+
+def test_private_names_are_found_however_they_are_imported(written):
+    written(
+        bench__core__a="def _f(): ...\n",
+        bench__core__b="from bench.core.a import _f\n",
+        bench__core__c="from bench.core import a\n\na._f()\n",
+        bench__core__d="from bench.core.a import f\n\nself._f()\n",
+    )
+    assert house.private_imports() == ["bench.core.b imports _f of bench.core.a", "bench.core.c uses a._f"]
+
+
+def test_numbers_of_a_function(written):
+    written(
+        bench__core__a='def f(self, a, b, *, c):\n    """Say.\n\n    More.\n    """\n    if a:\n        return 1\n'
+        "    for b in a:\n        pass\n    return 2\n"
+    )
+    (node,) = house.functions(house.modules()[0])
+    assert (house.function_lines(node), house.positional_parameters(node), house.complexity(node)) == (6, 2, 3)
