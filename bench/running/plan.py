@@ -69,7 +69,8 @@ class PlannedEvaluation:
 
     def cell(self, weights: str, row: Run) -> cells.EvaluationCell:
         """Return the cell of this evaluation for a row's weights, named by their SHA-256."""
-        return cells.EvaluationCell({"weights": weights, **self.spec, **_adaptive_spec(row.job.defense)})
+        model = {**row.cell.spec, "weights": weights}  # the same weights can be two models: test-time defenses
+        return cells.EvaluationCell({"model": model, **self.spec, **_adaptive_spec(row.job.defense)})
 
     def keeps(self, column: str) -> bool:
         """Tell whether an image column is to be stored (None: all are)."""

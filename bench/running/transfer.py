@@ -109,7 +109,7 @@ def cell_of(plan: Plan, target: TransferTarget) -> cells.EvaluationCell:
     assert source is not None  # a target exists only with one
     return cells.EvaluationCell(
         {
-            "weights": target.weights,
+            "model": {**target.row.cell.spec, "weights": target.weights},
             "evaluation": KEY,
             "version": 1,
             "arguments": {"eps": plan.suite.primary_eps},

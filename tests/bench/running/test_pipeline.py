@@ -283,6 +283,41 @@ def test_an_edited_defense_is_computed_anew_and_an_unedited_one_is_not(suite, tm
     assert "cells: 2, cached: 0" in dry
 
 
+ROUNDED = """
+import torch
+from torch import nn
+from bench import Recipe, defense
+
+class Rounded(nn.Module):
+    def __init__(self, inner, levels):
+        super().__init__()
+        self.inner, self.levels = inner, levels
+
+    def forward(self, x):
+        return self.inner(x if self.training else (x * self.levels).round() / self.levels)
+
+@defense(source="here", recipe=Recipe(epochs=3, batch_size=30, lr=0.1))
+def rounded(num_classes, in_shape, backbone, *, levels: int = 255):
+    n = in_shape[0] * in_shape[1] * in_shape[2]
+    return Rounded(nn.Sequential(nn.Flatten(), nn.Linear(n, num_classes)), levels)
+"""
+
+
+def test_two_test_time_defenses_on_the_same_weights_are_two_rows(suite, tmp_path, cli):
+    path, out = tmp_path / "rounding.py", tmp_path / "rounded"
+    path.write_text(ROUNDED)
+    arguments = ("run", "--suite", suite, "--out", out, "--train-limit", 150, "--include", path, "--evaluation",
+                 "accuracy", "--seeds", "0")  # fmt: skip
+    done = cli(*arguments, "--defense", "rounded:levels=255", "--defense", "rounded:levels=1")
+    assert done.code == 0, done.err
+    with Store.open(out) as store:
+        assert len({c.info["weights"] for c in store.cells("train")}) == 1  # rounding changes no weight
+        assert len(store.cells("evaluation")) == 2
+    clean = pd.read_csv(out / "leaderboard.csv").set_index("defense")["clean_accuracy"]
+    assert clean["rounded:levels=1"] != clean["rounded:levels=255"]
+    assert clean["rounded:levels=255"] > 0.5
+
+
 def test_a_failed_cell_leaves_the_others_alone(suite, tmp_path, cli):
     path = write_include(tmp_path, "    raise RuntimeError('no such layer')\n", name="broken_defense")
     out = tmp_path / "failed"
