@@ -13,6 +13,7 @@ from bench.attacks.core import balls, folding, frozen, losses, randomness, searc
 
 SOURCE: Final = "Madry et al. 2018, section 2.1; margin loss: Carlini and Wagner 2017, section V"
 RANKS: Final = 1  # preference as the ranking column among the attacks on one threat
+CSV_INTERVAL: Final = False  # leaderboard.csv has one number per budget; the page and the JSON have the intervals
 VERSION: Final = 1
 EXTRA: Final = {"zero_gradient": ("count", "Steps that had no gradient to follow.")}
 LOSSES: Final[dict[str, Callable[..., Tensor]]] = {

@@ -9,6 +9,7 @@ import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from enum import IntEnum
 from string import Formatter
 from typing import Any, Literal
 
@@ -29,8 +30,18 @@ Role = Literal[
     "hessian_norm",
     "curvature",
     "stability",  # change of the gradient at a radius
-    "bound",  # a side of an inequality, or how tight it is
+    "bound",  # a side of an inequality
+    "tightness",  # measured over what must hold
+    "rate",  # measured over what may fail
+    "share",  # part of a quantity that comes from one place
     "violations",  # theorems seen broken
+    "violation",  # the first of them, in words
+    "undecided",  # statements that could not be decided
+    "not_applicable",  # why nothing is claimed, in words
+    "lipschitz",  # Lipschitz constant of the network
+    "local_slope",  # slope met at the image
+    "coordinate",  # where a point lies
+    "audit",  # verdicts on which two implementations differ
     "other",
 ]
 
@@ -110,6 +121,8 @@ class Column:
         companion_of: pattern of the column that this one is read beside, e.g. a bound beside what it bounds.
         companion: what it is to that column, in one word: "worst", "bound", "approximation".
         ranks: preference as the ranking column among the robust columns of one threat; 0 never ranks.
+        heading: name for readers, e.g. "Proposition 1, sharp form"; "": made from the column's name.
+        csv_interval: whether leaderboard.csv holds the ends of the interval beside the number.
         pattern: the pattern that a concrete column was expanded from; "" in a declaration.
     """
 
@@ -129,10 +142,37 @@ class Column:
     companion: str = ""
     ranks: int = 0
     pattern: str = ""
+    heading: str = ""
+    csv_interval: bool = True
+
+    @property
+    def level(self) -> tuple[str, float] | None:
+        """The parameter that a family of columns differs in, with its value here: `("eps", 0.5)`; None without one.
+
+        It is the first placeholder of the pattern that is a number, else the budget or radius among `params`.
+        """
+        fields = [name for _, name, _, _ in Formatter().parse(self.pattern) if name]
+        for name in (*fields, "eps", "radius"):
+            value = self.params.get(name)
+            if isinstance(value, int | float):
+                return name, float(value)
+        return None
 
     def facts(self) -> dict[str, Any]:
         """Return what a reader of the stored table needs, prose left out: the plan has that, by pattern."""
-        return {k: v for k, v in asdict(self).items() if k not in ("description", "formula", "source")}
+        return {k: v for k, v in asdict(self).items() if k not in ("description", "formula", "source", "heading")}
+
+
+class Grade(IntEnum):
+    """Grade of the trust checks, the better the smaller."""
+
+    A = 0
+    B = 1
+    C = 2
+    INVALID = 3
+
+
+NORM_SYMBOLS: Mapping[str, str] = {"l2": "ℓ₂", "linf": "ℓ∞"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,13 @@ def _columns(norm: str) -> dict[str, Column]:
         f"{name}_official": Column(f"The official AutoAttack finds none {words}.", kind="flag", source=SOURCE),
         f"{name}_missed": Column(
             "The official AutoAttack broke the example and ours did not.",
-            kind="flag", board=f"{name}_missed", aggregate="sum", source=SOURCE,
+            kind="flag", board=f"{name}_missed", aggregate="sum", source=SOURCE, role="audit",
+            params={"norm": norm},
         ),
         f"{name}_gained": Column(
             "Our AutoAttack broke the example and the official one did not.",
-            kind="flag", board=f"{name}_gained", aggregate="sum", source=SOURCE,
+            kind="flag", board=f"{name}_gained", aggregate="sum", source=SOURCE, role="audit",
+            params={"norm": norm},
         ),
         f"{name}_official_broken_by": Column("The official stage that broke it.", kind="text", source=SOURCE),
     }  # fmt: skip

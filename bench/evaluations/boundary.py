@@ -42,8 +42,12 @@ def decision_map(model: nn.Module, device: torch.device) -> dict[str, Any]:
             formula="softmax(z(x))_y",
             source="Srinivas et al. 2022, Figure 1",
         ),
-        "point_x": Column("Horizontal place of the point.", unit="of the unit square"),
-        "point_y": Column("Vertical place of the point.", unit="of the unit square"),
+        "point_x": Column(
+            "Horizontal place of the point.", unit="of the unit square", role="coordinate", params={"axis": "x"}
+        ),
+        "point_y": Column(
+            "Vertical place of the point.", unit="of the unit square", role="coordinate", params={"axis": "y"}
+        ),
     },
     summary=decision_map,
 )

@@ -31,12 +31,16 @@ COLUMNS = {
     ),
     "lipschitz_constant": Column(
         "Data-free Lipschitz constant L of image → logits, from true convolution norms; the same for every image",
-        direction="lower", formula="L ≥ sup ‖∂z/∂x‖₂", source="docs/theory.md, section 6",
+        direction="lower", formula="L ≥ sup ‖∂z/∂x‖₂", source="docs/theory.md, section 6", role="lipschitz",
     ),
     "local_slope": Column(
-        "Largest slope of the logits at the image; L over this is how loose the certificate is", formula="‖∂z/∂x‖₂"
+        "Largest slope of the logits at the image; L over this is how loose the certificate is", formula="‖∂z/∂x‖₂",
+        role="local_slope",
     ),
-    "certificate_not_applicable": Column("The operation whose Lipschitz constant is not known", kind="text"),
+    "certificate_not_applicable": Column(
+        "The operation whose Lipschitz constant is not known", kind="text", role="not_applicable",
+        heading="The certificate",
+    ),
 }  # fmt: skip
 
 

@@ -28,7 +28,9 @@ def register_all() -> None:
 
 def _register(entry: Attack, norm: str) -> None:
     peers, prefix = _peers_of(entry.name), f"{entry.name}_{norm}"
-    columns = describe_columns(entry.name, norm, entry.source, prefix, _constant(entry, "RANKS", 0))
+    columns = describe_columns(
+        entry.name, norm, entry.source, prefix, _constant(entry, "RANKS", 0), _constant(entry, "CSV_INTERVAL", True)
+    )
     for fact, (kind, words) in _constant(entry, "EXTRA", {}).items():
         columns[f"{prefix}_{{eps}}_{fact}"] = Column(
             words,

@@ -187,8 +187,19 @@ def _run(
         raise BenchError(str(error)) from error
 
 
-def describe_columns(attack: str, norm: str, source: str, prefix: str, ranks: int = 0) -> dict[str, Column]:
-    """Return what `robust_columns` gives, by pattern of the name; `ranks` is the attack's preference for ranking."""
+def describe_columns(
+    attack: str, norm: str, source: str, prefix: str, ranks: int = 0, csv_interval: bool = True
+) -> dict[str, Column]:
+    """Return what `robust_columns` gives, by pattern of the name.
+
+    Args:
+        attack: the attack's name.
+        norm: "l2" or "linf".
+        source: paper and place.
+        prefix: what the columns' names begin with, e.g. "pgd_l2".
+        ranks: the attack's preference for ranking.
+        csv_interval: whether leaderboard.csv holds the ends of the interval beside the number.
+    """
     params = {"norm": norm, "attack": attack}
     inside, name = f"{NORM_WORDS[norm]} ≤ eps, x' in [0, 1]", f"{prefix}_{{eps}}"
     return {
@@ -196,7 +207,7 @@ def describe_columns(attack: str, norm: str, source: str, prefix: str, ranks: in
             f"Correctly classified, and {attack} finds no adversarial example within eps ({norm}).",
             kind="flag", board=name, aggregate="fraction", direction="higher",
             formula=f"argmax f(x') = y for the x' that {attack} returns, {inside}", source=source,
-            role="robust", params=params, interval="wilson", ranks=ranks,
+            role="robust", params=params, interval="wilson", ranks=ranks, csv_interval=csv_interval,
         ),
         f"{name}_distance": Column(
             "Size of the perturbation that broke the example; 0 if it is misclassified without one, missing if robust.",

@@ -7,7 +7,7 @@ is folded with AutoAttack's own verdict into the best known robust accuracy.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -52,8 +52,25 @@ def describe(plan: Plan) -> dict[str, Any]:
     source = measurement(plan)
     if source is None:
         return {}
+    entry = {
+        "evaluation": KEY,
+        "arguments": {"eps": [plan.suite.primary_eps]},
+        "limit": source.entry.limit,
+        "split": "test",
+        "seed": 0,
+        "n": len(source.split),
+        "source": SOURCE,
+        "version": 1,
+        "description": transfer_columns.__doc__ or "",
+        "columns": {pattern: asdict(column) for pattern, column in declared_columns(plan).items()},
+    }
+    return {KEY: entry}
+
+
+def declared_columns(plan: Plan) -> Mapping[str, Column]:
+    """Return what the columns of a row's transfer are, by pattern of the name."""
     name = f"best_known_l2_{plan.suite.primary_eps:g}"
-    columns = describe_transfer("l2") | {
+    return describe_transfer("l2") | {
         f"{name}_robust": Column(
             "Right on the image, under AutoAttack, and on every adversarial example found against the other rows.",
             kind="flag",
@@ -67,19 +84,6 @@ def describe(plan: Plan) -> dict[str, Any]:
             interval="wilson",
         )
     }
-    entry = {
-        "evaluation": KEY,
-        "arguments": {"eps": [plan.suite.primary_eps]},
-        "limit": source.entry.limit,
-        "split": "test",
-        "seed": 0,
-        "n": len(source.split),
-        "source": SOURCE,
-        "version": 1,
-        "description": transfer_columns.__doc__ or "",
-        "columns": {pattern: asdict(column) for pattern, column in columns.items()},
-    }
-    return {KEY: entry}
 
 
 def targets(plan: Plan, store: Store) -> Iterator[TransferTarget]:

@@ -20,6 +20,7 @@ from torch import nn
 
 from bench.core import files, hashing
 from bench.core.errors import BenchError, IntegrityError, LockedError, MachineError, SecurityError, StoreError
+from bench.core.records import expand_columns
 from bench.data.pixels import to_unit
 from bench.measuring.model_contract import as_found, check_model
 from bench.measuring.runner import evaluate_chunks, predictions
@@ -123,7 +124,9 @@ def _transfer(context: RunContext) -> None:
             with contextlib.suppress(_Busy), _leased(context, lease, name):
                 model = _load(context, target.row, target.weights)
                 table, info = transfer.evaluate(context.plan, context.store, target, model)
-                context.store.put_chunk(lease, 0, table, None, info)
+                arguments = {"eps": [context.plan.suite.primary_eps]}
+                columns = expand_columns(transfer.declared_columns(context.plan), arguments, table.columns)
+                context.store.put_chunk(lease, 0, table, None, info, columns)
                 context.store.finish(lease, info)
                 context.outcome.computed += 1
                 context.reporter.done(name, float(info["seconds"]))
