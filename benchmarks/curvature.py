@@ -34,8 +34,10 @@ from bench.data.catalog import load
 from bench.data.pixels import to_unit
 from bench.data.split import Dataset
 from bench.models import registry
-from bench.numerics.derivatives import expand, prepared, unit
+from bench.numerics.derivatives import expand
 from bench.numerics.lanczos import Spectrum, lanczos
+from bench.numerics.model_precision import differentiable_eval
+from bench.numerics.vectors import unit
 from bench.training.loop import TrainJob, train
 
 GOALS = (0.01, 0.001)
@@ -97,7 +99,7 @@ def trained(defense: str, data: Dataset, backbone: str, epochs: int, kept: Path 
 
 def lanczos_run(model: nn.Module, x: Tensor, y: Tensor, start: Tensor, products: int) -> Tensor:
     """Return Lanczos' estimate after so many products, (B,)."""
-    with prepared(model) as ready:
+    with differentiable_eval(model) as ready:
         at = expand(ready, x, y)
         return lanczos(at.hvp, start, products).norm * at.scale
 
@@ -106,7 +108,7 @@ def power_run(
     model: nn.Module, x: Tensor, y: Tensor, start: Tensor, products: int, *, quadratic: bool = True
 ) -> Tensor:
     """Return power iteration's estimate after so many products of our engine, |uᵀHu| or ‖Hu‖, (B,)."""
-    with prepared(model) as ready:
+    with differentiable_eval(model) as ready:
         at = expand(ready, x, y)
         u = unit(start)
         for _ in range(products - 1):
@@ -179,7 +181,7 @@ def measure(model: nn.Module, x: Tensor, y: Tensor, longest: int) -> Measured:
     """Follow all methods in float64 over their products, against Lanczos run to the end."""
     found: list[list[Tensor]] = [[], [], []]
     truths, residuals = [], []
-    with prepared(model, "float64") as ready:
+    with differentiable_eval(model, "float64") as ready:
         for a, b, start in micro_batches(x.double(), y):
             at = expand(ready, a, b)
             spectrum = lanczos(at.hvp, start, TRUTH)
@@ -241,7 +243,7 @@ def costs(model: nn.Module, x: Tensor, y: Tensor, repeats: int = 5) -> dict[str,
     a, b, start = micro_batches(x, y)[0]
     leaf, v = a.clone().requires_grad_(True), start.view_as(a)
     slope = _released_slope(model, leaf, b)
-    with prepared(model) as ready:
+    with differentiable_eval(model) as ready:
         at = expand(ready, a, b)
     jobs: dict[str, Callable[[], object]] = {
         "forward": torch.no_grad()(lambda: model(a)),

@@ -12,24 +12,19 @@ from torch import Tensor, nn
 
 from bench.attacks.core.randomness import example_keys, normal
 from bench.core.errors import UsageError
-from bench.measuring.bound_columns import COLUMNS
 from bench.models.registry import evaluation
-from bench.numerics.autograd_graph import Calls, nonsmooth_ops, recorded
-from bench.numerics.derivatives import (
-    Expansion,
-    demand_finite,
-    error_vector,
-    expand,
-    micro_batch,
-    norms,
-    prepared,
-    unit,
-)
+from bench.numerics.autograd_graph import RecordedCalls, nonsmooth_ops, record_activations
+from bench.numerics.bounds.columns import COLUMNS
+from bench.numerics.derivatives import Expansion, expand
+from bench.numerics.hessian_terms import error_vector
 from bench.numerics.inequalities import Inequality, approximations, segment_inequalities
 from bench.numerics.lanczos import Spectrum, lanczos
-from bench.numerics.layer_bounds import Layers
-from bench.numerics.lipschitz import gains, nonaffine_ops
-from bench.numerics.segments import Paths, trace
+from bench.numerics.layer_bounds import LayerwiseHessian
+from bench.numerics.lipschitz import lipschitz_graph
+from bench.numerics.model_precision import differentiable_eval, micro_batch
+from bench.numerics.op_norms import nonaffine_ops
+from bench.numerics.segments import SegmentGrids, trace_segments
+from bench.numerics.vectors import norms, require_finite, unit
 
 SOURCE = "Srinivas et al. 2022, Propositions 1 and 2, corrected and sharpened (docs/theory.md)"
 EPS0 = (0.0, 1e-6)  # without, and with the constant of the authors' code
@@ -108,7 +103,7 @@ def bounds(
         raise UsageError(f"bounds radius: expected positive numbers, got {list(radius)}. Give radii like 0.1.")
     each = 2 * len(radii) * max_nodes * 2 * x[0].numel()
     size = max(1, min(16, MEMORY // each))
-    with prepared(model, "float64") as ready:
+    with differentiable_eval(model, "float64") as ready:
         parts = [
             _group(ready, a.double(), b, example_keys(a, seed), radii, max_nodes)
             for a, b in zip(x.split(size), y.split(size), strict=True)
@@ -121,7 +116,7 @@ def _join(parts: list[Any]) -> Any:
 
 
 def _group(model: nn.Module, x: Tensor, y: Tensor, keys: Tensor, radii: list[float], max_nodes: int) -> dict[str, Any]:
-    with recorded(model) as calls:
+    with record_activations(model) as calls:
         at = expand(model, x, y)
     reasons = nonsmooth_ops(at.logits, calls) if at.logits.requires_grad else ["no gradient"]
     if reasons:
@@ -173,7 +168,7 @@ def _segments(
     def oracle(points: Tensor, segment: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return _second_order(model, points.view(-1, *at.x.shape[1:]), y[image[segment]], direction[segment])
 
-    paths = trace(oracle, start, direction, length, max_nodes=max_nodes, demand=_any_fails)
+    paths = trace_segments(oracle, start, direction, length, max_nodes=max_nodes, demand=_any_fails)
     settled = paths.settled()
     names = [f"{r:g}{side}" for r in radii for side in SIDES]
     for eps0 in EPS0:
@@ -203,18 +198,18 @@ def _second_order(model: nn.Module, points: Tensor, y: Tensor, direction: Tensor
         at = expand(model, p, label)
         scale = at.scale[:, None]
         product = at.hvp(v) * scale
-        demand_finite("product of the loss's Hessian", product)
+        require_finite("product of the loss's Hessian", product)
         parts.append((at.loss, at.gradient * scale, product))
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))  # type: ignore[return-value]
 
 
-def _any_fails(paths: Paths) -> Tensor:
+def _any_fails(paths: SegmentGrids) -> Tensor:
     """Return the segments on which an inequality fails, (S,): more nodes may mend it."""
     claims = [c.violated for eps0 in EPS0 for c in segment_inequalities(paths, eps0).values()]
     return torch.stack(claims).any(0)
 
 
-def _tightness(paths: Paths) -> dict[str, Tensor]:
+def _tightness(paths: SegmentGrids) -> dict[str, Tensor]:
     """Return measured/bound of the inequalities on the page, ε0 = 0, (S,) each."""
     claims = segment_inequalities(paths, 0.0)
     shown = {
@@ -231,10 +226,10 @@ def _tightness(paths: Paths) -> dict[str, Tensor]:
 
 
 def _layer_columns(
-    at: Expansion, y: Tensor, keys: Tensor, spectrum: Spectrum, calls: Calls, verdict: BoundCheck
+    at: Expansion, y: Tensor, keys: Tensor, spectrum: Spectrum, calls: RecordedCalls, verdict: BoundCheck
 ) -> dict[str, Tensor]:
     """Check and measure what holds at the image itself; empty but for the softmax where a layer is unknown."""
-    layers = Layers.of(at, y, calls.activations)
+    layers = LayerwiseHessian.of(at, y, calls.activations)
     image = torch.arange(len(y), device=y.device)
     softmax = layers.softmax_norm()
     _judge_softmax(softmax, at, y, image, verdict)
@@ -277,9 +272,9 @@ def _judge_softmax(norm: Tensor, at: Expansion, y: Tensor, image: Tensor, verdic
         verdict.judge(name, image, Inequality(norm, right, 1e-9 * right))
 
 
-def _judge_activations(layers: Layers, image: Tensor, verdict: BoundCheck) -> None:
+def _judge_activations(layers: LayerwiseHessian, image: Tensor, verdict: BoundCheck) -> None:
     """0 ≤ s' ≤ 1, 0 ≤ s'' ≤ β/4, s'' = β(1 − s')s', and ReLU − log 2/β ≤ s0 ≤ ReLU, at every unit."""
-    for a, first, second in zip(layers.activations, layers.slopes, layers.curvatures, strict=True):
+    for a, first, second in zip(layers.activations, layers.first_derivatives, layers.second_derivatives, strict=True):
         if a.beta is None:
             continue
         z, beta = a.before.detach(), a.beta
@@ -300,11 +295,11 @@ def _judge_activations(layers: Layers, image: Tensor, verdict: BoundCheck) -> No
 
 
 def _data_free(
-    layers: Layers, spectrum: Spectrum, gain: list[Tensor], image: Tensor, verdict: BoundCheck
+    layers: LayerwiseHessian, spectrum: Spectrum, gain: list[Tensor], image: Tensor, verdict: BoundCheck
 ) -> dict[str, Tensor]:
     """Check ‖J‖ ≤ L, ‖∇²f‖ ≤ L²/2 + √2B and ‖∇²f‖ ≤ (√2L² + B)‖p − e_y‖; measure those and the printed ones."""
     try:
-        constants = gains(layers.at.logits, layers.activations)
+        constants = lipschitz_graph(layers.at.logits, layers.activations)
     except NotImplementedError:
         return {}
     lipschitz, curvature = layers.data_free(constants)

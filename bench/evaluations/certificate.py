@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from bench.attacks.core.randomness import example_keys, normal
 from bench.core.records import Column
 from bench.models.registry import evaluation
-from bench.numerics.autograd_graph import recorded
-from bench.numerics.derivatives import differentiate, logits_of, micro_batch, prepared, pushforward
+from bench.numerics.autograd_graph import record_activations
+from bench.numerics.derivatives import differentiate
+from bench.numerics.hessian_terms import pushforward
 from bench.numerics.lanczos import lanczos
-from bench.numerics.lipschitz import Gains, gains
+from bench.numerics.lipschitz import LipschitzGraph, lipschitz_graph
+from bench.numerics.model_precision import differentiable_eval, logits_of, micro_batch
 
 SOURCE = "Tsuzuku et al. 2018, Proposition 1, with sound norms (docs/theory.md, section 6)"
 SLOPE_STEPS = 10
@@ -62,14 +64,14 @@ def certificate(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> dic
         BenchError: the model computes in another dtype than its inputs'.
     """
     size = micro_batch(x)
-    with prepared(model, "float64") as ready:
+    with differentiable_eval(model, "float64") as ready:
         probe = x[:1].double().requires_grad_(True)
-        with recorded(ready) as calls:
+        with record_activations(ready) as calls:
             logits = logits_of(ready, probe)
         if not logits.requires_grad:
             return _not_applicable(y, "no gradient")
         try:
-            constants = gains(logits, calls.activations)
+            constants = lipschitz_graph(logits, calls.activations)
         except NotImplementedError as unknown:
             return _not_applicable(y, str(unknown))
         parts = [
@@ -86,10 +88,10 @@ def _not_applicable(y: Tensor, reason: str) -> dict[str, Any]:
     return {**numbers, "certificate_not_applicable": [reason] * len(y)}
 
 
-def _certify(model: nn.Module, constants: Gains, x: Tensor, y: Tensor, keys: Tensor) -> dict[str, Tensor]:
+def _certify(model: nn.Module, constants: LipschitzGraph, x: Tensor, y: Tensor, keys: Tensor) -> dict[str, Tensor]:
     x = x.requires_grad_(True)
     logits = logits_of(model, x)
-    into = constants.into()
+    into = constants.from_input()
     lipschitz = into[constants.order[-1]]
     z = logits.detach()
     margins = (z.gather(1, y[:, None]) - z).scatter(1, y[:, None], torch.inf)

@@ -9,8 +9,11 @@ from bench.attacks.core.randomness import example_keys, normal, uniform
 from bench.core.errors import UsageError
 from bench.core.records import Column
 from bench.models.registry import evaluation
-from bench.numerics.derivatives import DTYPES, expand, logit_term, micro_batch, network_term, norms, prepared
+from bench.numerics.derivatives import expand
+from bench.numerics.hessian_terms import logit_term, network_term
 from bench.numerics.lanczos import Spectrum, lanczos, power_iteration
+from bench.numerics.model_precision import DTYPES, differentiable_eval, micro_batch
+from bench.numerics.vectors import norms
 
 PAPER = "Srinivas et al. 2022, section 3.1"
 PAPER_ITERATIONS = 10  # the authors' estimate_curvature script
@@ -100,7 +103,7 @@ def curvature(
     if steps < 1:
         raise UsageError(f"curvature steps: expected at least 1, got {steps}. The protocol's is 10.")
     size = micro_batch(x)
-    with prepared(model, precision) as ready:
+    with differentiable_eval(model, precision) as ready:
         parts = [
             _measure(ready, a.to(DTYPES[precision]), b, seed, steps, terms)
             for a, b in zip(x.split(size), y.split(size), strict=True)

@@ -11,9 +11,11 @@ from bench.attacks.core.randomness import example_keys, normal
 from bench.core.errors import UsageError
 from bench.core.records import Column
 from bench.models.registry import evaluation
-from bench.numerics.autograd_graph import nonsmooth_ops, recorded
-from bench.numerics.derivatives import DTYPES, Expansion, expand, micro_batch, norms, prepared, unit
+from bench.numerics.autograd_graph import nonsmooth_ops, record_activations
+from bench.numerics.derivatives import Expansion, expand
 from bench.numerics.lanczos import lanczos
+from bench.numerics.model_precision import DTYPES, differentiable_eval, micro_batch
+from bench.numerics.vectors import norms, unit
 
 PAPER = "Srinivas et al. 2022, section 5.2 and Figure 2"
 FIRST_DRAW = 16  # stream of the first random direction; stream 0 is the Lanczos start vector
@@ -84,7 +86,7 @@ def stability(
     if draws < 1:
         raise UsageError(f"stability draws: expected at least 1, got {draws}. Raise it.")
     size = micro_batch(x)
-    with prepared(model, precision) as ready:
+    with differentiable_eval(model, precision) as ready:
         parts = [
             _measure(ready, a.to(DTYPES[precision]), b, seed, radii, draws, steps)
             for a, b in zip(x.split(size), y.split(size), strict=True)
@@ -96,12 +98,12 @@ def _measure(
     model: nn.Module, x: Tensor, y: Tensor, seed: int, radii: list[float], draws: int, steps: int
 ) -> dict[str, Tensor]:
     keys = example_keys(x, seed)
-    with recorded(model) as calls:
+    with record_activations(model) as calls:
         here = expand(model, x, y)
     smooth = not nonsmooth_ops(here.logits, calls)
     worst, curvature, at_zero = _worst_direction(here, keys, steps)
     missing = norms(here.gradient) == 0
-    here = Expansion(here.x.detach(), here.logits.detach(), here.loss, here.scale, here.slope.detach())
+    here = Expansion(here.x.detach(), here.logits.detach(), here.loss, here.scale, here.grad.detach())
     random = [unit(normal(keys, FIRST_DRAW + i, tuple(x.shape[1:]), x.dtype)) for i in range(draws)]
     columns: dict[str, Tensor] = {}
     exponent, before, inner = torch.zeros_like(curvature), at_zero, 0.0

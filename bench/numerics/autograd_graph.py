@@ -66,23 +66,23 @@ def derivatives(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor
 
 
 @dataclass(frozen=True)
-class Calls:
+class RecordedCalls:
     """What was called during one forward pass, in order."""
 
     activations: list[Activation] = field(default_factory=list)
-    kinked: list[str] = field(default_factory=list)
+    nonsmooth: list[str] = field(default_factory=list)
 
 
 @contextmanager
-def recorded(model: nn.Module) -> Iterator[Calls]:
-    """Record the activations and kinked modules that a forward pass calls inside the block."""
-    calls, handles = Calls(), []
+def record_activations(model: nn.Module) -> Iterator[RecordedCalls]:
+    """Record the activations and nonsmooth modules that a forward pass calls inside the block."""
+    calls, handles = RecordedCalls(), []
 
     def note(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         if isinstance(module, SMOOTH):
             calls.activations.append(Activation(module, inputs[0], output))
         else:
-            calls.kinked.append(type(module).__name__)
+            calls.nonsmooth.append(type(module).__name__)
 
     for module in model.modules():
         if isinstance(module, SMOOTH + NONSMOOTH_MODULES):
@@ -131,11 +131,11 @@ def activation_nodes(activations: list[Activation]) -> dict[Node, Activation]:
     return owned
 
 
-def nonsmooth_ops(logits: Tensor, calls: Calls) -> list[str]:
+def nonsmooth_ops(logits: Tensor, calls: RecordedCalls) -> list[str]:
     """Return the operations that are not twice differentiable, sorted; a model with any is not assessable.
 
     Operations are recognised by name in the graph, modules by class. A kink inside an opaque custom function
     is not seen; the fundamental-theorem check of the `bounds` evaluation is there for that.
     """
     names = {operation(node) for node in topological_order(logits)}
-    return sorted((names & NONSMOOTH_OPS) or set(calls.kinked))
+    return sorted((names & NONSMOOTH_OPS) or set(calls.nonsmooth))

@@ -20,11 +20,11 @@ from torch.nn.grad import conv2d_input
 from torch.overrides import TorchFunctionMode
 
 from bench.models.layers import CenteredSoftplus, Softplus
-from bench.models.layers.dispatch import under_torch_func
+from bench.models.layers.torch_state import functorch_active
 from bench.numerics.autograd_graph import SMOOTH, SOFTPLUS, derivatives
 
 
-class Convolution(torch.autograd.Function):
+class ConstantConv2d(torch.autograd.Function):
     """x ↦ W ∗ x + b with constant W and b; its derivative is the transposed map and has no other."""
 
     @staticmethod
@@ -40,10 +40,10 @@ class Convolution(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return Transposed.apply(grad, ctx._saved_weight, *ctx.settings), None, None, None, None, None, None
+        return ConstantConvTranspose2d.apply(grad, ctx._saved_weight, *ctx.settings), None, None, None, None, None, None
 
 
-class Transposed(torch.autograd.Function):
+class ConstantConvTranspose2d(torch.autograd.Function):
     """The transpose of the convolution without bias, and as its own derivative the convolution again."""
 
     @staticmethod
@@ -53,10 +53,10 @@ class Transposed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, h: Tensor) -> tuple[Tensor | None, ...]:
-        return Convolution.apply(h, ctx.weight, None, *ctx.settings), None, None, None, None, None, None
+        return ConstantConv2d.apply(h, ctx.weight, None, *ctx.settings), None, None, None, None, None, None
 
 
-class Bend(torch.autograd.Function):
+class ActivationFunction(torch.autograd.Function):
     """a = s(z) of an elementwise module whose value is known already; s' and s'' are computed once."""
 
     @staticmethod
@@ -72,7 +72,7 @@ class Bend(torch.autograd.Function):
             ctx.known = _derivatives(ctx.module, z)
         if not torch.is_grad_enabled():
             return grad * ctx.known[0], None, None
-        return Slope.apply(grad, z, ctx.module, *ctx.known), None, None
+        return ActivationBackward.apply(grad, z, ctx.module, *ctx.known), None, None
 
 
 def _derivatives(module: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,7 +90,7 @@ def _derivatives(module: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
     return first, second
 
 
-class Slope(torch.autograd.Function):
+class ActivationBackward(torch.autograd.Function):
     """(g, z) ↦ g·s'(z), with the derivatives s'(z) in g and g·s''(z) in z."""
 
     @staticmethod
@@ -115,7 +115,7 @@ class _Interception(TorchFunctionMode):
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if under_torch_func():
+        if functorch_active():
             return function(*args, **kwargs)
         if function is torch.conv2d:
             return _convolve(*args, **kwargs)
@@ -132,7 +132,7 @@ def _convolve(
     constant = not (weight.requires_grad or (bias is not None and bias.requires_grad))
     if isinstance(padding, str) or input.ndim != 4 or not constant:
         return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
-    return Convolution.apply(input, weight, bias, _pair(stride), _pair(padding), _pair(dilation), groups)
+    return ConstantConv2d.apply(input, weight, bias, _pair(stride), _pair(padding), _pair(dilation), groups)
 
 
 def _normalise(
@@ -155,7 +155,7 @@ def _pair(values: Any) -> tuple[int, int]:
 
 
 @contextmanager
-def twice_differentiable(model: nn.Module) -> Iterator[None]:
+def hvp_optimized(model: nn.Module) -> Iterator[None]:
     """Let forward passes inside the block build graphs that are cheap to differentiate twice in the image.
 
     Values and derivatives (of any order) are the model's, up to rounding. What requires gradients in its parameters,
@@ -164,9 +164,9 @@ def twice_differentiable(model: nn.Module) -> Iterator[None]:
 
     def bend(module: nn.Module, inputs: tuple[Any, ...], value: Tensor) -> Tensor | None:
         constant = not any(p.requires_grad for p in module.parameters())
-        if len(inputs) != 1 or not inputs[0].requires_grad or not constant or under_torch_func():
+        if len(inputs) != 1 or not inputs[0].requires_grad or not constant or functorch_active():
             return None
-        return Bend.apply(inputs[0], value.detach(), module)
+        return ActivationFunction.apply(inputs[0], value.detach(), module)
 
     with ExitStack() as stack:
         for module in model.modules():

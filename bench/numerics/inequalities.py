@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.numerics.segments import Paths
+from bench.numerics.segments import SegmentGrids
 
 RELATIVE, ABSOLUTE = 1e-6, 1e-11
 
@@ -47,7 +47,7 @@ def phi_minus_one(z: Tensor) -> Tensor:
     return torch.where(z < 1e-2, series, phi(z) - 1)
 
 
-def growth_integral(paths: Paths, eps0: float) -> Tensor:
+def growth_integral(paths: SegmentGrids, eps0: float) -> Tensor:
     """Return ∫₀¹(e^{D(s)} − 1)ds for the piecewise linear upper sum D(s), (S,).
 
     On an interval that starts at D_k and rises by z the integrand's mean is E(D_k) + e^{D_k}(φ(z) − 1).
@@ -61,7 +61,7 @@ def growth_integral(paths: Paths, eps0: float) -> Tensor:
     return paths.total(share * (before.expm1() + before.exp() * phi_minus_one(z)))
 
 
-def segment_inequalities(paths: Paths, eps0: float) -> dict[str, Inequality]:
+def segment_inequalities(paths: SegmentGrids, eps0: float) -> dict[str, Inequality]:
     """Return every inequality that must hold on a segment, by name.
 
     `*_integral` is the sharpest form, `*_supremum` has t for D, `*_printed` the paper's own constants (with
@@ -97,7 +97,7 @@ def segment_inequalities(paths: Paths, eps0: float) -> dict[str, Inequality]:
     return result
 
 
-def approximations(paths: Paths, curvature: Tensor) -> dict[str, Tensor]:
+def approximations(paths: SegmentGrids, curvature: Tensor) -> dict[str, Tensor]:
     """Return measured/claimed for what the paper states as approximations or prints wrongly, (S,) each.
 
     Args:
@@ -122,7 +122,7 @@ def approximations(paths: Paths, curvature: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _largest(paths: Paths, values: Tensor) -> Tensor:
+def _largest(paths: SegmentGrids, values: Tensor) -> Tensor:
     """Return the largest of the nodes' values on every segment, (S,)."""
     start = torch.full_like(paths.radius, -torch.inf)
     return start.scatter_reduce(0, paths.segment, values, "amax")

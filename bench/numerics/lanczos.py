@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.numerics.derivatives import Product, demand_finite, unit
+from bench.numerics.hessian_terms import Product
+from bench.numerics.vectors import require_finite, unit
 
 
 @dataclass(frozen=True)
@@ -78,23 +79,23 @@ def lanczos(product: Product, start: Tensor, steps: int) -> Spectrum:
         basis[:, j] = v
         w = product(v)
         projection[:, j, j] = (w * v).sum(1)
-        w = _outside(w, basis[:, : j + 1])
+        w = _orthogonalized(w, basis[:, : j + 1])
         beta = torch.linalg.vector_norm(w, dim=1)
         magnitude = torch.maximum(magnitude, torch.maximum(beta, (projection[:, j, j].abs()).to(beta.dtype)))
         # An invariant subspace is exhausted: go on with a fresh direction, uncoupled (β = 0).
         exhausted = beta <= torch.finfo(start.dtype).eps * magnitude
         beta = torch.where(exhausted, 0.0, beta)
         if j + 1 < steps:
-            fresh = unit(_outside(unit(start.roll(j + 1, 1)), basis[:, : j + 1]))
+            fresh = unit(_orthogonalized(unit(start.roll(j + 1, 1)), basis[:, : j + 1]))
             v = torch.where(exhausted[:, None], fresh, w / torch.where(exhausted, 1.0, beta)[:, None])
             projection[:, j, j + 1] = projection[:, j + 1, j] = beta.double()
     last = beta.double() if steps < size else torch.zeros_like(beta, dtype=torch.float64)
-    demand_finite("product of the loss's Hessian", projection)
+    require_finite("product of the loss's Hessian", projection)
     ritz, vectors = torch.linalg.eigh(projection)
     return Spectrum(projection, basis, last, ritz, vectors)
 
 
-def _outside(w: Tensor, basis: Tensor) -> Tensor:
+def _orthogonalized(w: Tensor, basis: Tensor) -> Tensor:
     """Return the part of w (B, d) orthogonal to the basis's rows (B, j, d); twice is enough (Kahan)."""
     for _ in range(2):
         w = w - torch.einsum("bj,bjd->bd", torch.einsum("bjd,bd->bj", basis, w), basis)

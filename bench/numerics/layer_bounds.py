@@ -18,33 +18,34 @@ import torch
 from torch import Tensor
 
 from bench.numerics.autograd_graph import Activation, Node
-from bench.numerics.derivatives import Expansion, differentiate, error_vector, pushforward, softmax_product
+from bench.numerics.derivatives import Expansion, differentiate
+from bench.numerics.hessian_terms import error_vector, pushforward, softmax_product
 from bench.numerics.lanczos import lanczos
-from bench.numerics.lipschitz import Gains
+from bench.numerics.lipschitz import LipschitzGraph
 
 
 @dataclass(frozen=True)
-class Layers:
+class LayerwiseHessian:
     """The parts of ∇²f/scale at a batch.
 
     Attributes:
         at: the expansion, with its graph.
         y: labels (B,).
         activations: in the order of their calls.
-        slopes: s'(z_i), like z_i.
-        curvatures: s''(z_i), like z_i.
+        first_derivatives: s'(z_i), like z_i.
+        second_derivatives: s''(z_i), like z_i.
         weights: d_i = s''(z_i)∘∂(f/scale)/∂a_i, like z_i.
     """
 
     at: Expansion
     y: Tensor
     activations: list[Activation]
-    slopes: list[Tensor]
-    curvatures: list[Tensor]
+    first_derivatives: list[Tensor]
+    second_derivatives: list[Tensor]
     weights: list[Tensor]
 
     @classmethod
-    def of(cls, at: Expansion, y: Tensor, activations: list[Activation]) -> Layers:
+    def of(cls, at: Expansion, y: Tensor, activations: list[Activation]) -> LayerwiseHessian:
         """Take the loss apart at an expansion whose forward pass recorded the activations."""
         error = error_vector(at.logits, y)
         slopes, curvatures, weights = [], [], []
@@ -111,44 +112,44 @@ class Layers:
         matrix = torch.stack([softmax_product(logits, self.y, c.expand_as(logits)) for c in columns], 1)
         return torch.linalg.eigvalsh((matrix + matrix.mT) / 2)[:, -1]
 
-    def data_free(self, gains: Gains) -> tuple[float, float]:
+    def data_free(self, gains: LipschitzGraph) -> tuple[float, float]:
         """Return L, the network's Lipschitz constant, and B = Σ_i (β_i/4)P_iN_i², the bound of its curvature.
 
         Then ‖∇²f‖ ≤ L²/2 + √2·B and ‖∇²f‖/‖p − e_y‖ ≤ √2·L² + B, whatever the image.
         """
-        into, onward, total = gains.into(), gains.onward(), 0.0
+        into, onward, total = gains.from_input(), gains.to_logits(), 0.0
         for activation in self.activations:
-            inner, outer = before(activation, into), onward[activation.after.grad_fn]
+            inner, outer = input_lipschitz(activation, into), onward[activation.after.grad_fn]
             total += math.inf if activation.beta is None else activation.beta / 4 * outer * inner**2
         return into[gains.order[-1]], total
 
-    def printed(self, gains: Gains) -> dict[str, Tensor]:
+    def printed(self, gains: LipschitzGraph) -> dict[str, Tensor]:
         """Return the right sides of Theorem 1 and Lemma 1 as printed, (B,) each; all of them are false.
 
         Theorem 1: Σ_i n_i·C_{f_i}·Π_{j≤i}‖J_j‖, "pointwise" with each activation's curvature and slope at the
         image, "max" with their suprema β_i and 1. "lemma" is the pointwise sum without n_i. Products run along
         the graph (residual branches add); the loss is the last layer, with n = 1, C ≤ √2 and slope ≤ √2.
         """
-        into = gains.into()
+        into = gains.from_input()
         largest = 2.0 * into[gains.order[-1]]
         for a in self.activations:
-            largest += a.before[0].numel() * (math.inf if a.beta is None else a.beta) * before(a, into)
+            largest += a.before[0].numel() * (math.inf if a.beta is None else a.beta) * input_lipschitz(a, into)
         rows = [self._printed_here(gains, i) for i in range(len(self.y))]
         pointwise = torch.tensor(rows, dtype=torch.float64, device=self.y.device).T
         return {"pointwise": pointwise[0], "lemma": pointwise[1], "max": torch.full_like(pointwise[0], largest)}
 
-    def _printed_here(self, gains: Gains, image: int) -> tuple[float, float]:
+    def _printed_here(self, gains: LipschitzGraph, image: int) -> tuple[float, float]:
         """Return the pointwise right sides of Theorem 1 and Lemma 1 for one image of the batch."""
-        slopes = [float(s[image].abs().max()) for s in self.slopes]
-        into = gains.into({a.after.grad_fn: s for a, s in zip(self.activations, slopes, strict=True)})
+        slopes = [float(s[image].abs().max()) for s in self.first_derivatives]
+        into = gains.from_input({a.after.grad_fn: s for a, s in zip(self.activations, slopes, strict=True)})
         theorem = lemma = 2.0 * into[gains.order[-1]]
-        for a, second in zip(self.activations, self.curvatures, strict=True):
-            term = float(second[image].abs().max()) * before(a, into)  # C_{f_i}·‖J_i‖ = max s''
+        for a, second in zip(self.activations, self.second_derivatives, strict=True):
+            term = float(second[image].abs().max()) * input_lipschitz(a, into)  # C_{f_i}·‖J_i‖ = max s''
             theorem += a.before[0].numel() * term
             lemma += term
         return theorem, lemma
 
 
-def before(activation: Activation, into: dict[Node, float]) -> float:
+def input_lipschitz(activation: Activation, into: dict[Node, float]) -> float:
     """Return the gain from the image to an activation's input."""
     return 1.0 if activation.before.grad_fn is None else into[activation.before.grad_fn]

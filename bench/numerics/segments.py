@@ -22,7 +22,7 @@ FLOOR = 1e-9
 
 
 @dataclass(frozen=True)
-class Paths:
+class SegmentGrids:
     """Nodes of S segments, sorted by segment and position.
 
     Attributes:
@@ -121,10 +121,10 @@ class Paths:
         return jump * self.length() / 2, self.quadrature_error()
 
 
-def trace(
+def trace_segments(
     oracle: Oracle, x: Tensor, direction: Tensor, radius: Tensor, *, max_nodes: int = 257,
-    demand: Callable[[Paths], Tensor] | None = None,
-) -> Paths:  # fmt: skip
+    demand: Callable[[SegmentGrids], Tensor] | None = None,
+) -> SegmentGrids:  # fmt: skip
     """Evaluate the loss along segments, bisecting the intervals that matter until every segment is settled.
 
     Args:
@@ -138,16 +138,16 @@ def trace(
     count = len(x)
     grid = torch.linspace(0, 1, FIRST_INTERVALS + 1, dtype=x.dtype, device=x.device)
     segment = torch.arange(count, device=x.device).repeat_interleave(len(grid))
-    paths = _visit(oracle, None, x, direction, radius, segment, grid.repeat(count))
+    paths = _add_nodes(oracle, None, x, direction, radius, segment, grid.repeat(count))
     while True:
-        doubtful = _doubtful_intervals(paths, max_nodes, demand(paths) if demand else None)
+        doubtful = _intervals_to_bisect(paths, max_nodes, demand(paths) if demand else None)
         if not len(doubtful):
             return paths
         middle = (paths.s[doubtful] + paths.s[doubtful + 1]) / 2
-        paths = _visit(oracle, paths, x, direction, radius, paths.segment[doubtful], middle)
+        paths = _add_nodes(oracle, paths, x, direction, radius, paths.segment[doubtful], middle)
 
 
-def _doubtful_intervals(paths: Paths, max_nodes: int, demanded: Tensor | None) -> Tensor:
+def _intervals_to_bisect(paths: SegmentGrids, max_nodes: int, demanded: Tensor | None) -> Tensor:
     """Return the first nodes of the intervals to bisect, the worst first where the budget of nodes runs out."""
     k, inside = paths.inner, paths.segment[paths.inner]
     allowed = [a[inside] for a in paths._allowed()]
@@ -169,9 +169,9 @@ def _doubtful_intervals(paths: Paths, max_nodes: int, demanded: Tensor | None) -
     return k[picked]
 
 
-def _visit(
-    oracle: Oracle, paths: Paths | None, x: Tensor, direction: Tensor, radius: Tensor, segment: Tensor, s: Tensor
-) -> Paths:
+def _add_nodes(
+    oracle: Oracle, paths: SegmentGrids | None, x: Tensor, direction: Tensor, radius: Tensor, segment: Tensor, s: Tensor
+) -> SegmentGrids:
     """Return the paths with nodes added at positions s of the given segments."""
     points = x[segment] + (s * radius[segment])[:, None] * direction[segment]
     values: list[Tensor] = [segment, s, *oracle(points, segment)]
@@ -180,4 +180,4 @@ def _visit(
         values = [torch.cat(pair) for pair in zip(old, values, strict=True)]
     order = torch.argsort(values[0] + values[1] / 2, stable=True)  # s ≤ 1, halved: segments stay apart
     segment, s, loss, gradient, product = (v[order] for v in values)
-    return Paths(radius, segment, s, loss, gradient, product, direction)
+    return SegmentGrids(radius, segment, s, loss, gradient, product, direction)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import nn
 
 from bench.core.errors import UsageError, did_you_mean
-from bench.models.backbones.parts import Layers, plain_conv
+from bench.models.backbones.blocks import Layers, plain_conv
 from bench.models.backbones.resnet import ResNet
 from bench.models.backbones.small import MLP, ConvNet
 from bench.models.backbones.vgg import VGG11

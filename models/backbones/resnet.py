@@ -6,8 +6,8 @@ import math
 
 from torch import Tensor, nn
 
-from bench.models.backbones.parts import Layers, after
-from bench.models.layers import made_ahead
+from bench.models.backbones.blocks import Layers, conv_out_size
+from bench.models.layers import precomputed
 
 
 class Block(nn.Module):
@@ -27,7 +27,7 @@ class Block(nn.Module):
         self.scale = (1 / math.sqrt(2), 0.5) if layers.scaled_residual else None
         self.conv1 = layers.conv_norm(in_channels, out_channels, 3, stride, size)
         self.act1 = layers.activation()
-        self.conv2 = layers.conv_norm(out_channels, out_channels, 3, 1, after(size, stride))
+        self.conv2 = layers.conv_norm(out_channels, out_channels, 3, 1, conv_out_size(size, stride))
         same = stride == 1 and in_channels == out_channels
         self.shortcut = nn.Identity() if same else layers.conv_norm(in_channels, out_channels, 1, stride, size)
         self.act2 = layers.activation()
@@ -60,10 +60,10 @@ class ResNet(nn.Module):
             for i in range(depth):
                 stride = 2 if stage > 0 and i == 0 else 1
                 blocks.append(Block(channels, width << stage, stride, size, layers))
-                channels, size = width << stage, after(size, stride)
+                channels, size = width << stage, conv_out_size(size, stride)
         self.blocks = nn.Sequential(*blocks)
         self.fc = layers.linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        with made_ahead(self):
+        with precomputed(self):
             return self.fc(self.blocks(self.act(self.stem(x))).mean((2, 3)))

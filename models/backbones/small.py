@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bench.models.backbones.parts import Layers, after
-from bench.models.layers import made_ahead
+from bench.models.backbones.blocks import Layers, conv_out_size
+from bench.models.layers import precomputed
 
 
 class ConvNet(nn.Module):
@@ -23,12 +23,12 @@ class ConvNet(nn.Module):
         channels, size, parts = in_shape[0], in_shape[1:], []
         for out, stride in ((width, 1), (2 * width, 2), (2 * width, 1)):
             parts += [layers.conv_norm(channels, out, 3, stride, size), layers.activation()]
-            channels, size = out, after(size, stride)
+            channels, size = out, conv_out_size(size, stride)
         self.features = nn.Sequential(*parts)
         self.fc = layers.linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        with made_ahead(self):
+        with precomputed(self):
             return self.fc(self.features(x).mean((2, 3)))
 
 
@@ -51,5 +51,5 @@ class MLP(nn.Module):
         self.fc = layers.linear(units, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        with made_ahead(self):
+        with precomputed(self):
             return self.fc(self.features(x.reshape(len(x), -1, 1, 1)).flatten(1))

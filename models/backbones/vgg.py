@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bench.models.backbones.parts import Layers
-from bench.models.layers import made_ahead
+from bench.models.backbones.blocks import Layers
+from bench.models.layers import precomputed
 
 # Channels as multiples of the width, 0 for a 2×2 max-pool: torchvision's configuration A.
 CONFIGURATION = (1, 0, 2, 0, 4, 4, 0, 8, 8, 0, 8, 8, 0)
@@ -38,5 +38,5 @@ class VGG11(nn.Module):
         self.fc = layers.linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        with made_ahead(self):
+        with precomputed(self):
             return self.fc(self.features(x).mean((2, 3)))

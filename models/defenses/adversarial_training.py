@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from bench.core.records import Recipe
 from bench.models.backbones import build
-from bench.models.backbones.parts import folded_norms
+from bench.models.backbones.blocks import folded_norms
 from bench.models.defenses._modes import eval_mode
 from bench.models.registry import defense
 

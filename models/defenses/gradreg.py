@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from bench.core.records import Recipe
 from bench.models.backbones import build
 from bench.models.defenses.standard import BIBTEX
-from bench.models.layers import TwiceDifferentiable
+from bench.models.layers import DoubleBackwardConv2d
 from bench.models.registry import defense
 
 # 100/128²: the authors' 1e-3 · 1e5/B · Σ‖∇(mean loss)‖² at their batch of 128, as a factor of the mean squared norm.
@@ -23,7 +23,7 @@ def summed_loss_and_gradient(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Te
     authors' code).
     """
     x = x.detach().requires_grad_()
-    with TwiceDifferentiable():
+    with DoubleBackwardConv2d():
         total = F.cross_entropy(model(x), y, reduction="sum")
     (gradient,) = torch.autograd.grad(total, x, create_graph=True)
     return total, gradient

@@ -4,32 +4,34 @@ from __future__ import annotations
 
 from torch import nn
 
-from bench.models.layers.ahead import Ahead, made_ahead
 from bench.models.layers.batch_norm import BatchNorm2d
 from bench.models.layers.centered_softplus import CenteredSoftplus, Softplus, centered_softplus
+from bench.models.layers.conv_fourier_bound import conv_norm_bound
+from bench.models.layers.conv_geometry import ConvGeometry
+from bench.models.layers.conv_lanczos import top_singular
 from bench.models.layers.conv_spectral_norm import SpectralNormConv2d
-from bench.models.layers.convolution import TwiceDifferentiable
+from bench.models.layers.double_backward_conv import DoubleBackwardConv2d
 from bench.models.layers.lipschitz_batch_norm import LipschitzBatchNorm2d
 from bench.models.layers.penalty import beta_sum, gamma_sum
-from bench.models.layers.spectra import ConvGeometry, conv_norm_bound, top_singular
+from bench.models.layers.precompute import PrecomputedWeight, precomputed
 from bench.models.layers.spectral_linear import SpectralNormLinear
 
 __all__ = [
-    "Ahead",
     "BatchNorm2d",
     "CenteredSoftplus",
     "ConvGeometry",
+    "DoubleBackwardConv2d",
     "LipschitzBatchNorm2d",
+    "PrecomputedWeight",
     "Softplus",
     "SpectralNormConv2d",
     "SpectralNormLinear",
-    "TwiceDifferentiable",
     "beta_sum",
     "centered_softplus",
     "conv_norm_bound",
     "gamma_sum",
     "layer_statistics",
-    "made_ahead",
+    "precomputed",
     "top_singular",
 ]
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.models.layers.dispatch import under_torch_func
+from bench.models.layers.torch_state import functorch_active
 
 _forward = torch.ops.aten.native_batch_norm
 _backward = torch.ops.aten.native_batch_norm_backward
 
 
-class _Normalise(torch.autograd.Function):
+class _BatchNorm(torch.autograd.Function):
     """y = w·x̂, x̂ = (x − μ)·s, s = 1/√(var + eps), with the batch's statistics, by the library's kernels."""
 
     @staticmethod
@@ -33,14 +33,14 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, scale = ctx.saved_tensors
-        if under_torch_func():  # a batch of gradients at once
-            return *_plain_slope(grad, x, weight, ctx.eps), None, None, None, None
-        grad_x, grad_weight, _ = _Slope.apply(grad, x, weight, mean, scale, ctx.eps)
+        if functorch_active():  # a batch of gradients at once
+            return *_composed_backward(grad, x, weight, ctx.eps), None, None, None, None
+        grad_x, grad_weight, _ = _BatchNormBackward.apply(grad, x, weight, mean, scale, ctx.eps)
         return grad_x, grad_weight, None, None, None, None
 
 
-class _Slope(torch.autograd.Function):
-    """The gradient of `_Normalise`, a function with a gradient of its own: (g, x, w) → (g_x, g_w, Σ g).
+class _BatchNormBackward(torch.autograd.Function):
+    """The gradient of `_BatchNorm`, a function with a gradient of its own: (g, x, w) → (g_x, g_w, Σ g).
 
     Per channel, with m the mean over the batch: g_x = w·s·(g − m(g) − x̂·m(g·x̂)), g_w = Σ g·x̂.
     """
@@ -60,46 +60,46 @@ class _Slope(torch.autograd.Function):
     def backward(ctx: Any, h: Tensor | None, h_weight: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         grad, x, weight, mean, scale, moment, total = ctx.saved_tensors
         h = torch.zeros_like(x) if h is None else h
-        if torch.is_grad_enabled() or under_torch_func():
+        if torch.is_grad_enabled() or functorch_active():
             # A third derivative is wanted, for which μ and s are functions of x, or a batch of vectors at once.
-            pull: Any = torch.func.vjp(lambda g, x, w: _plain_slope(g, x, w, ctx.eps), grad, x, weight)[1]
+            pull: Any = torch.func.vjp(lambda g, x, w: _composed_backward(g, x, w, ctx.eps), grad, x, weight)[1]
             return *pull((h, torch.zeros_like(weight) if h_weight is None else h_weight)), None, None, None
         # Means: a of h·g, b of h, c of g, d of h·x̂, e of g·x̂. The slope is self-adjoint in g.
         n = x.numel() // x.shape[1]
         out_grad, d, b = _backward(h, x, weight, None, None, mean, scale, True, ctx.eps, [True, True, True])
         b, c, d, e = b / n, total / n, d / n, moment / n
-        a = (h * grad).sum(_others(x)) / n
+        a = (h * grad).sum(_batch_dims(x)) / n
         ws = weight * scale
         on_h, on_grad, rest = -ws * e, -ws * d if h_weight is None else h_weight - ws * d, ws * (a - b * c - d * e)
         on_unit = -scale * (on_h * d + on_grad * e + rest)  # of x̂
         constant = -scale * (on_h * b + on_grad * c) - on_unit * scale * mean
-        out_x = h * _spread(scale * on_h, x)
-        out_x.addcmul_(grad, _spread(scale * on_grad, x)).addcmul_(x, _spread(on_unit * scale, x))
-        out_x.add_(_spread(constant, x))
+        out_x = h * _per_channel(scale * on_h, x)
+        out_x.addcmul_(grad, _per_channel(scale * on_grad, x)).addcmul_(x, _per_channel(on_unit * scale, x))
+        out_x.add_(_per_channel(constant, x))
         if h_weight is not None:
-            out_grad.add_((x - _spread(mean, x)) * _spread(scale * h_weight, x))
+            out_grad.add_((x - _per_channel(mean, x)) * _per_channel(scale * h_weight, x))
         return out_grad, out_x, scale * n * (a - b * c - d * e), None, None, None
 
 
-def _plain_slope(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Return what `_Slope` does, (g_x, g_w), as a composition that autograd follows to any order."""
-    var, mean = torch.var_mean(x, _others(x), correction=0)
-    scale = _spread((var + eps).rsqrt(), x)
-    unit = (x - _spread(mean, x)) * scale
-    moment = (grad * unit).mean(_others(x), keepdim=True)
-    slope = grad - grad.mean(_others(x), keepdim=True) - unit * moment
-    return _spread(weight, x) * scale * slope, moment.flatten() * (x.numel() // x.shape[1])
+def _composed_backward(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return what `_BatchNormBackward` does, (g_x, g_w), as a composition that autograd follows to any order."""
+    var, mean = torch.var_mean(x, _batch_dims(x), correction=0)
+    scale = _per_channel((var + eps).rsqrt(), x)
+    unit = (x - _per_channel(mean, x)) * scale
+    moment = (grad * unit).mean(_batch_dims(x), keepdim=True)
+    slope = grad - grad.mean(_batch_dims(x), keepdim=True) - unit * moment
+    return _per_channel(weight, x) * scale * slope, moment.flatten() * (x.numel() // x.shape[1])
 
 
-def _others(x: Tensor) -> list[int]:
+def _batch_dims(x: Tensor) -> list[int]:
     return [d for d in range(x.dim()) if d != 1]
 
 
-def _spread(values: Tensor, x: Tensor) -> Tensor:
+def _per_channel(values: Tensor, x: Tensor) -> Tensor:
     return values.view(1, -1, *[1] * (x.dim() - 2))
 
 
-def normalise(layer: nn.BatchNorm2d, x: Tensor, weight: Tensor | None) -> Tensor:
+def scaled_batch_norm(layer: nn.BatchNorm2d, x: Tensor, weight: Tensor | None) -> Tensor:
     """Return batch norm of x (B, C, H, W) times weight (C,), as nn.BatchNorm2d would with that weight and no bias.
 
     Args:
@@ -111,10 +111,10 @@ def normalise(layer: nn.BatchNorm2d, x: Tensor, weight: Tensor | None) -> Tensor
     mean, var, momentum = layer.running_mean, layer.running_var, layer.momentum
     if mean is None or var is None or momentum is None:
         raise ValueError(f"batch norm: expected running statistics with a fixed momentum, got {layer}. Set both.")
-    if not layer.training or torch.compiler.is_compiling() or under_torch_func():
+    if not layer.training or torch.compiler.is_compiling() or functorch_active():
         return F.batch_norm(x, mean, var, weight, None, layer.training, momentum, layer.eps)
     weight = torch.ones_like(mean) if weight is None else weight
-    return _Normalise.apply(x, weight, mean, var, momentum, layer.eps)
+    return _BatchNorm.apply(x, weight, mean, var, momentum, layer.eps)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -136,4 +136,4 @@ class BatchNorm2d(nn.BatchNorm2d):
         self._check_input_dim(x)
         if self.training:
             self.num_batches_tracked.add_(1)
-        return normalise(self, x, None)
+        return scaled_batch_norm(self, x, None)

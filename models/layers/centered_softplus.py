@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.models.layers.ahead import Ahead
-from bench.models.layers.dispatch import under_torch_func
+from bench.models.layers.precompute import PrecomputedWeight
+from bench.models.layers.torch_state import functorch_active
 
 # Floor of β, from the authors' code (exp(log β) + 1e-3): 1/β stays finite while the penalty drives β down.
 BETA_FLOOR = 1e-3
 
 
-def _value(x: Tensor, beta: Tensor) -> Tensor:
+def _stable_value(x: Tensor, beta: Tensor) -> Tensor:
     """Return max(x, 0) + log((1 + e^{−β|x|})/2)/β: nothing cancels for small β, nothing overflows for large.
 
     Few passes over memory, in place, because they and not the arithmetic are what an activation costs.
@@ -27,7 +27,7 @@ def _value(x: Tensor, beta: Tensor) -> Tensor:
     return excess.mul_(1 / beta).add_(torch.relu(x))
 
 
-class _Plain(torch.autograd.Function):
+class _CenteredSoftplus(torch.autograd.Function):
     """s0(x; β) with explicit first derivatives, differentiable again any number of times.
 
     Autograd through |x| and max(x, 0) of the stable form would give s0''(0) = 0 instead of β/4.
@@ -35,7 +35,7 @@ class _Plain(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, beta: Tensor) -> Tensor:
-        y = _value(x, beta)
+        y = _stable_value(x, beta)
         ctx.save_for_backward(x, beta, y)
         return y
 
@@ -46,17 +46,17 @@ class _Plain(torch.autograd.Function):
         if not ctx.needs_input_grad[1]:
             return grad_x, None
         # Σ grad·∂s0/∂β over everything that shares this β, with ∂s0/∂β = (x·s0' − s0)/β
-        return grad_x, (_inner(grad_x, x) - _inner(grad, y)) / beta
+        return grad_x, (_dot(grad_x, x) - _dot(grad, y)) / beta
 
 
-class _Transformed(_Plain):
+class _FunctorchCenteredSoftplus(_CenteredSoftplus):
     """The same for torch.func: batched, and with a forward-mode rule (which torch.compile does not accept)."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, beta: Tensor) -> Tensor:  # type: ignore[override]
-        return _value(x, beta)
+        return _stable_value(x, beta)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -73,7 +73,7 @@ class _Transformed(_Plain):
         return tangent + (x * slope - y) * (beta_tangent / beta)
 
 
-def _inner(a: Tensor, b: Tensor) -> Tensor:
+def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Return Σ a·b, shape (), without a temporary where the layouts allow; half precision is summed in float32."""
     if a.dtype in (torch.bfloat16, torch.float16):
         return (a.float() * b.float()).sum()
@@ -92,12 +92,12 @@ def centered_softplus(x: Tensor, beta: Tensor) -> Tensor:
     error of a few units in the last place for every β, slopes and curvatures an absolute one relative to 1 and
     to β/4. Any number of derivatives in x and β, backward or forward mode.
     """
-    if not torch.compiler.is_compiling() and under_torch_func():
-        return _Transformed.apply(x, beta)
-    return _Plain.apply(x, beta)
+    if not torch.compiler.is_compiling() and functorch_active():
+        return _FunctorchCenteredSoftplus.apply(x, beta)
+    return _CenteredSoftplus.apply(x, beta)
 
 
-class CenteredSoftplus(Ahead):
+class CenteredSoftplus(PrecomputedWeight):
     """Activation s0(x; β) with one learnable scalar β = exp(log β) + 1e-3 for the whole module.
 
     Srinivas et al. 2022, section 3.3 and eq. (5). The floor 1e-3 and β0 = 5 are the authors' code's; the paper
@@ -111,7 +111,7 @@ class CenteredSoftplus(Ahead):
     """
 
     no_weight_decay: ClassVar[frozenset[str]] = frozenset({"log_beta"})
-    source: ClassVar[str] = "log_beta"
+    precomputed_from: ClassVar[str] = "log_beta"
 
     def __init__(self, beta0: float = 5.0, *, learn_beta: bool = True, centered: bool = True) -> None:
         super().__init__()
@@ -127,15 +127,15 @@ class CenteredSoftplus(Ahead):
     @property
     def beta(self) -> Tensor:
         """The β in force, floor included; shape ()."""
-        return self.prepare(self.log_beta)
+        return self.precompute(self.log_beta)
 
-    def prepare(self, source: Tensor) -> Tensor:
+    def precompute(self, source: Tensor) -> Tensor:
         """Return β for a log β, shape ()."""
         return source.exp() + BETA_FLOOR
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation, same shape as x."""
-        beta = self.prepared() if self.training else self.beta
+        beta = self.take_precomputed() if self.training else self.beta
         y = centered_softplus(x, beta)
         return y if self.centered else y + math.log(2.0) / beta
 

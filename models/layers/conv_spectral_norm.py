@@ -7,16 +7,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bench.models.layers.ahead import Ahead
-from bench.models.layers.dispatch import without_autocast
-from bench.models.layers.spectra import ConvGeometry, top_singular
+from bench.models.layers.conv_geometry import ConvGeometry
+from bench.models.layers.conv_lanczos import top_singular
+from bench.models.layers.precompute import PrecomputedWeight
+from bench.models.layers.torch_state import without_autocast
 
 # Iterations at construction, from the authors' code.
-WARM_UP = 15
+INITIAL_POWER_ITERATIONS = 15
 TINY = 1e-18  # added to norms, below the last digit of any that matters: a weight of 0 stays 0
 
 
-class SpectralNormConv2d(Ahead, nn.Conv2d):
+class SpectralNormConv2d(PrecomputedWeight, nn.Conv2d):
     """Convolution with weight W/σ, σ = ‖x ↦ conv(x, W)‖₂ on inputs of the given size.
 
     Srinivas et al. 2022, section 3.4.1, after Ryu et al. 2019. One power iteration per training-mode forward
@@ -35,7 +36,7 @@ class SpectralNormConv2d(Ahead, nn.Conv2d):
     call `finalize` before eval mode there, as training does.
 
     With activation checkpointing the recomputed forward iterates once more and sees a slightly different σ, as
-    batch norm's running statistics are then also updated twice. Parts of a network that uses `made_ahead` need the
+    batch norm's running statistics are then also updated twice. Parts of a network that uses `precomputed` need the
     reentrant kind of checkpoint: the other compares the two passes' operations, and the first has σ already.
 
     Args:
@@ -47,7 +48,7 @@ class SpectralNormConv2d(Ahead, nn.Conv2d):
         ValueError: padding other than zeros, or given as a string.
     """
 
-    source: ClassVar[str] = "raw_weight"
+    precomputed_from: ClassVar[str] = "raw_weight"
     raw_weight: nn.Parameter
     u: Tensor
     sigma: Tensor
@@ -65,8 +66,8 @@ class SpectralNormConv2d(Ahead, nn.Conv2d):
         self.register_buffer("u", u / u.norm())
         self.register_buffer("sigma", torch.ones(()))
         with torch.no_grad():
-            for _ in range(WARM_UP):
-                self.prepare(self.raw_weight)
+            for _ in range(INITIAL_POWER_ITERATIONS):
+                self.precompute(self.raw_weight)
 
     def __getattr__(self, name: str) -> Tensor | nn.Module:
         # `weight` is no stored attribute here; whoever reads it (exports, bounds) gets what the layer applies.
@@ -74,7 +75,7 @@ class SpectralNormConv2d(Ahead, nn.Conv2d):
             return self.raw_weight / self.sigma
         return super().__getattr__(name)
 
-    def prepare(self, source: Tensor) -> Tensor:
+    def precompute(self, source: Tensor) -> Tensor:
         """Do one power iteration with the weight W, store u and σ, and return W/σ with its gradient in W."""
         with without_autocast(source.device):
             return source * self._iterate(source).reciprocal()
@@ -95,7 +96,7 @@ class SpectralNormConv2d(Ahead, nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x (B, C, H, W) with W/σ."""
-        weight = self.prepared() if self.training else self.raw_weight / self.sigma
+        weight = self.take_precomputed() if self.training else self.raw_weight / self.sigma
         return self._conv_forward(x, weight, self.bias)
 
     @torch.no_grad()

@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bench.models.layers.ahead import Ahead
-from bench.models.layers.batch_norm import normalise
+from bench.models.layers.batch_norm import scaled_batch_norm
+from bench.models.layers.precompute import PrecomputedWeight
 
 
-class LipschitzBatchNorm2d(Ahead, nn.BatchNorm2d):
+class LipschitzBatchNorm2d(PrecomputedWeight, nn.BatchNorm2d):
     """Batch norm without affine part, all channels scaled by one factor min(1, γ·σmin).
 
     Srinivas et al. 2022, section 3.4.2: with ‖BN‖ = 1/σmin and σmin = min_c √(running variance_c + eps),
@@ -32,7 +32,7 @@ class LipschitzBatchNorm2d(Ahead, nn.BatchNorm2d):
     """
 
     no_weight_decay: ClassVar[frozenset[str]] = frozenset({"log_gamma"})
-    source: ClassVar[str] = "log_gamma"
+    precomputed_from: ClassVar[str] = "log_gamma"
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
@@ -59,7 +59,7 @@ class LipschitzBatchNorm2d(Ahead, nn.BatchNorm2d):
         """Return the layer's Lipschitz constant in eval mode, min(γ, 1/σmin), shape ()."""
         return self.factor() / (self.running_var.min() + self.eps).sqrt()
 
-    def prepare(self, source: Tensor) -> Tensor:
+    def precompute(self, source: Tensor) -> Tensor:
         """Return the factor for every channel, (C,): it rides in batch norm's own weight, at no pass over images."""
         return self._factor(source).expand(self.num_features).contiguous()
 
@@ -67,10 +67,10 @@ class LipschitzBatchNorm2d(Ahead, nn.BatchNorm2d):
         """Normalise x (B, C, H, W), same shape."""
         self._check_input_dim(x)
         if not self.training:
-            return normalise(self, x, self.prepare(self.log_gamma))
-        weight = self.prepared()
+            return scaled_batch_norm(self, x, self.precompute(self.log_gamma))
+        weight = self.take_precomputed()
         self.num_batches_tracked.add_(1)
-        return normalise(self, x, weight)
+        return scaled_batch_norm(self, x, weight)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, gamma={self.gamma.item():.4g}"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from bench.models.layers.dispatch import without_autocast
+from bench.models.layers.torch_state import without_autocast
 
 
 class SpectralNormLinear(nn.Linear):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.models.backbones.parts import ConvNorm, folded_norms
+from bench.models.backbones.blocks import ConvNorm, folded_norms
 from bench.models.registry import defenses
 
 

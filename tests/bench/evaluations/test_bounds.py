@@ -51,30 +51,30 @@ def test_planted_errors_are_counted(lcnn, images, monkeypatch, planted):
         monkeypatch.setattr("bench.numerics.segments.QUADRATURE", 10.0)
         word = "gradient_integral"
     elif planted == "layer":
-        whole = module.Layers.of
+        whole = module.LayerwiseHessian.of
 
         def dropped(*arguments):
             layers = whole(*arguments)
             layers.weights[1].mul_(0.0)
             return layers
 
-        monkeypatch.setattr(module.Layers, "of", dropped)
+        monkeypatch.setattr(module.LayerwiseHessian, "of", dropped)
         word = "split by layer"
     elif planted == "softmax":
-        monkeypatch.setattr(module.Layers, "softmax_norm", lambda self: torch.full_like(self.at.scale, 10.0))
+        monkeypatch.setattr(module.LayerwiseHessian, "softmax_norm", lambda self: torch.full_like(self.at.scale, 10.0))
         word = "‖H_z‖ ≤"
     elif planted == "activation":
-        whole = module.Layers.of
+        whole = module.LayerwiseHessian.of
 
         def bent(*arguments):
             layers = whole(*arguments)
-            layers.curvatures[0].add_(0.1)
+            layers.second_derivatives[0].add_(0.1)
             return layers
 
-        monkeypatch.setattr(module.Layers, "of", bent)
+        monkeypatch.setattr(module.LayerwiseHessian, "of", bent)
         word = "activation: s''"
     else:
-        monkeypatch.setattr(module.Layers, "data_free", lambda self, constants: (1e-6, 1e-6))
+        monkeypatch.setattr(module.LayerwiseHessian, "data_free", lambda self, constants: (1e-6, 1e-6))
         word = "‖J‖ ≤ L"
     table = bounds(lcnn, *images, **SETTINGS)
     assert (table["bound_violations"] >= 1).any()

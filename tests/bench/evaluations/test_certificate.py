@@ -6,7 +6,7 @@ from torch import nn
 
 from bench.attacks.pgd import pgd
 from bench.evaluations.certificate import certificate
-from bench.numerics.derivatives import prepared
+from bench.numerics.model_precision import differentiable_eval
 
 
 def test_a_linear_model_gets_its_exact_distance():
@@ -45,7 +45,7 @@ def test_the_constant_exceeds_every_slope(model):
     x = torch.rand(30, 1, 6, 6, generator=torch.Generator().manual_seed(5))
     table = certificate(model, x, torch.zeros(30, dtype=torch.long))
     assert (table["local_slope"] <= table["lipschitz_constant"]).all()
-    with prepared(model, "float64") as ready:
+    with differentiable_eval(model, "float64") as ready:
         jacobian = torch.autograd.functional.jacobian(lambda v: ready(v.view(1, 1, 6, 6))[0], x[0].double().flatten())
     assert float(table["local_slope"][0]) == pytest.approx(float(torch.linalg.matrix_norm(jacobian, 2)), rel=1e-3)
 

@@ -9,7 +9,8 @@ from torch import nn
 from bench.attacks.core.randomness import example_keys, uniform
 from bench.core.errors import BenchError, UsageError
 from bench.evaluations.curvature import SECOND_CHOICE, SECOND_SEED_SHARE, curvature
-from bench.numerics.derivatives import expand, prepared
+from bench.numerics.derivatives import expand
+from bench.numerics.model_precision import differentiable_eval
 
 
 class Quadratic(nn.Module):
@@ -88,7 +89,7 @@ def test_the_paper_style_estimate_is_ten_power_iterations_from_the_same_start(st
 
     x, y = images
     table = curvature(standard, x, y, precision="float64")
-    with prepared(standard, "float64") as ready:
+    with differentiable_eval(standard, "float64") as ready:
         at = expand(ready, x.double(), y)
         u = normal(example_keys(x, 0), 0, (36,), torch.float64)
         u = u / u.norm(dim=1, keepdim=True)

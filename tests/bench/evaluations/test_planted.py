@@ -12,11 +12,12 @@ from bench.evaluations import bounds as module
 from bench.evaluations.bounds import BoundCheck, bounds
 from bench.evaluations.certificate import certificate
 from bench.models.layers import CenteredSoftplus
-from bench.numerics.autograd_graph import recorded
-from bench.numerics.derivatives import expand, prepared
-from bench.numerics.layer_bounds import Layers
-from bench.numerics.lipschitz import Gains
-from bench.numerics.segments import Paths
+from bench.numerics.autograd_graph import record_activations
+from bench.numerics.derivatives import expand
+from bench.numerics.layer_bounds import LayerwiseHessian
+from bench.numerics.lipschitz import LipschitzGraph
+from bench.numerics.model_precision import differentiable_eval
+from bench.numerics.segments import SegmentGrids
 
 SHARP = {"gradient_integral", "gradient_supremum", "growth", "loss_integral", "loss_supremum", "remainder_integral",
          "remainder_supremum"}  # fmt: skip
@@ -100,17 +101,17 @@ def test_the_smaller_end_of_every_interval(monkeypatch):
         return value, 1 + u**2, 2 * u
 
     start, direction = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
-    paths = module.trace(oracle, start, direction, torch.tensor([0.9], dtype=torch.float64))
+    paths = module.trace_segments(oracle, start, direction, torch.tensor([0.9], dtype=torch.float64))
     names = ("gradient_integral", "growth", "loss_integral", "remainder_integral")
     honest = module.segment_inequalities(paths, 0.0)
     assert not any(bool(honest[n].violated) for n in names)
-    upper = Paths.upper
+    upper = SegmentGrids.upper
 
     def lower(self, eps0):
         c, k = self.curvature(eps0), self.inner
         return torch.minimum(c[k], c[k + 1]) * self.length()
 
-    monkeypatch.setattr(Paths, "upper", lower)
+    monkeypatch.setattr(SegmentGrids, "upper", lower)
     assert (lower(paths, 0.0) < upper(paths, 0.0)).all()
     assert all(bool(module.segment_inequalities(paths, 0.0)[n].violated) for n in names)
 
@@ -130,17 +131,23 @@ def test_a_hessian_half_as_large_again_passes_the_bounds_and_fails_the_self_chec
 
 @pytest.mark.parametrize("planted", ["nothing", "d", "L", "B"])
 def test_constants_of_the_layer_bounds(planted, monkeypatch, judged):
-    of, data_free = Layers.of, Layers.data_free
+    of, data_free = LayerwiseHessian.of, LayerwiseHessian.data_free
     if planted == "d":
         monkeypatch.setattr(
-            Layers, "of", lambda *a: dataclasses.replace(whole := of(*a), weights=[0.9 * d for d in whole.weights])
+            LayerwiseHessian,
+            "of",
+            lambda *a: dataclasses.replace(whole := of(*a), weights=[0.9 * d for d in whole.weights]),
         )
         expected = LAYERS
     elif planted == "L":
-        monkeypatch.setattr(Layers, "data_free", lambda self, g: (0.9 * data_free(self, g)[0], data_free(self, g)[1]))
+        monkeypatch.setattr(
+            LayerwiseHessian, "data_free", lambda self, g: (0.9 * data_free(self, g)[0], data_free(self, g)[1])
+        )
         expected = DATA_FREE
     elif planted == "B":
-        monkeypatch.setattr(Layers, "data_free", lambda self, g: (data_free(self, g)[0], 0.9 * data_free(self, g)[1]))
+        monkeypatch.setattr(
+            LayerwiseHessian, "data_free", lambda self, g: (data_free(self, g)[0], 0.9 * data_free(self, g)[1])
+        )
         expected = DATA_FREE - {"‖J‖ ≤ L"}
     else:
         expected = set()
@@ -155,7 +162,7 @@ def test_constants_of_the_softmax(factor, judged):
     logits = torch.tensor([[12.0, 0.0, -40.0], [0.0, 0.0, -40.0]])[..., None, None]
     model, y = nn.Flatten(), torch.zeros(2, dtype=torch.long)
     at = expand(model, logits.double(), y)
-    norm = factor * Layers.of(at, y, []).softmax_norm()
+    norm = factor * LayerwiseHessian.of(at, y, []).softmax_norm()
     module._judge_softmax(norm, at, y, torch.arange(2), BoundCheck.clean(y))
     assert set(judged) == SOFTMAX
     assert violated(judged) == (SOFTMAX if factor > 1 else set())
@@ -171,11 +178,11 @@ class Scaled(CenteredSoftplus):
 
 
 PLANTED = {
-    "s' ≥ 0": lambda layers: [s.sub_(0.1) for s in layers.slopes],
-    "s' ≤ 1": lambda layers: [s.add_(0.1) for s in layers.slopes],
-    "s'' ≥ 0": lambda layers: [c.sub_(0.1) for c in layers.curvatures],
-    "s'' ≤ β/4": lambda layers: [c.mul_(1.1) for c in layers.curvatures],
-    "s'' = β(1 − s')s'": lambda layers: [c.mul_(0.99) for c in layers.curvatures],
+    "s' ≥ 0": lambda layers: [s.sub_(0.1) for s in layers.first_derivatives],
+    "s' ≤ 1": lambda layers: [s.add_(0.1) for s in layers.first_derivatives],
+    "s'' ≥ 0": lambda layers: [c.sub_(0.1) for c in layers.second_derivatives],
+    "s'' ≤ β/4": lambda layers: [c.mul_(1.1) for c in layers.second_derivatives],
+    "s'' = β(1 − s')s'": lambda layers: [c.mul_(0.99) for c in layers.second_derivatives],
     "s0 ≤ ReLU": lambda layers: setattr(layers.activations[0].module, "factor", 1.1),
     "s0 ≥ ReLU − log 2/β": lambda layers: setattr(layers.activations[0].module, "factor", 0.9),
 }
@@ -185,8 +192,11 @@ PLANTED = {
 def test_facts_of_the_activations(fact, judged):
     assert set(PLANTED) == ACTIVATION
     x, y = torch.linspace(-3, 3, 61, dtype=torch.float64).view(1, 61, 1, 1), LABEL
-    with prepared(nn.Sequential(Scaled(4.0), nn.Flatten()), "float64") as ready, recorded(ready) as calls:
-        layers = Layers.of(expand(ready, x, y), y, calls.activations)
+    with (
+        differentiable_eval(nn.Sequential(Scaled(4.0), nn.Flatten()), "float64") as ready,
+        record_activations(ready) as calls,
+    ):
+        layers = LayerwiseHessian.of(expand(ready, x, y), y, calls.activations)
         module._judge_activations(layers, torch.arange(1), BoundCheck.clean(y))
         assert len(judged) == 7
         assert not violated(judged)
@@ -204,8 +214,8 @@ def test_the_certificate_is_attained_so_that_one_percent_more_is_broken(column, 
     for share, label in ((0.99, 0), (1.01, 1)):
         adversarial = pgd(model, x, y, eps=share * radius)
         assert int(model(adversarial).argmax()) == label
-    into = Gains.into
-    monkeypatch.setattr(Gains, "into", lambda *a: {node: v / 2 for node, v in into(*a).items()})
+    into = LipschitzGraph.from_input
+    monkeypatch.setattr(LipschitzGraph, "from_input", lambda *a: {node: v / 2 for node, v in into(*a).items()})
     wrong = float(certificate(model, x, y)[column][0])
     assert wrong == pytest.approx(2 * radius, rel=1e-6)
     assert int(model(pgd(model, x, y, eps=0.99 * wrong)).argmax()) == 1

@@ -8,16 +8,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from bench.models.layers import CenteredSoftplus, LipschitzBatchNorm2d
-from bench.numerics.autograd_graph import nonsmooth_ops, operation, recorded, topological_order
-from bench.numerics.derivatives import prepared
-from bench.numerics.lipschitz import gain, gains, nonaffine_ops
+from bench.numerics.autograd_graph import nonsmooth_ops, operation, record_activations, topological_order
+from bench.numerics.lipschitz import lipschitz_graph
+from bench.numerics.model_precision import differentiable_eval
+from bench.numerics.op_norms import nonaffine_ops, op_lipschitz
 
 
 def seen(model, shape=(1, 6, 6)):
     """Return (logits, calls) of a float64 copy on two random images."""
-    with prepared(model.eval(), "float64") as ready:
+    with differentiable_eval(model.eval(), "float64") as ready:
         x = torch.rand(2, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
-        with recorded(ready) as calls:
+        with record_activations(ready) as calls:
             logits = ready(x)
     return logits, calls
 
@@ -137,11 +138,11 @@ def test_gains_of_affine_maps_bound_their_dense_norm(name):
             module.running_var.copy_(torch.tensor([0.1, 2.0, 0.5]))
             nn.init.uniform_(module.weight)
     logits, calls = seen(model)
-    with prepared(model, "float64") as ready:
+    with differentiable_eval(model, "float64") as ready:
         jacobian = torch.autograd.functional.jacobian(ready, torch.rand(1, 1, 6, 6, dtype=torch.float64))
     truth = float(torch.linalg.matrix_norm(jacobian.reshape(-1, 36), 2))
-    constants = gains(logits, calls.activations)
-    bound = constants.into()[constants.order[-1]]
+    constants = lipschitz_graph(logits, calls.activations)
+    bound = constants.from_input()[constants.order[-1]]
     assert truth <= bound * (1 + 1e-9)
     exact = {"scaled", "channelwise", "average", "overlap", "valid_counts", "adaptive", "adaptive_one", "mean", "sum",
              "concatenated"}  # fmt: skip
@@ -154,8 +155,8 @@ def test_the_lipschitz_batch_norm_has_the_gain_it_claims():
         norm = LipschitzBatchNorm2d(3, gamma)
         norm.running_var.copy_(torch.tensor([0.1, 2.0, 0.5]))
         logits, calls = seen(nn.Sequential(norm, nn.Flatten()), (3, 4, 4))
-        constants = gains(logits, calls.activations)
-        bound = constants.into()[constants.order[-1]]
+        constants = lipschitz_graph(logits, calls.activations)
+        bound = constants.from_input()[constants.order[-1]]
         assert bound == pytest.approx(min(gamma, 1 / math.sqrt(0.1 + 1e-5)), rel=1e-6)
         assert bound == pytest.approx(float(norm.gain().detach()), rel=1e-6)
 
@@ -166,21 +167,21 @@ def test_a_residual_block_has_the_sum_of_its_branches_over_two_root_two():
         return ((3 * x + 5 * x) * 0.5).flatten(1)
 
     logits, calls = seen(Function(block))
-    constants = gains(logits, calls.activations)
-    assert constants.into()[constants.order[-1]] == pytest.approx((3 + 5) / (2 * math.sqrt(2)))
+    constants = lipschitz_graph(logits, calls.activations)
+    assert constants.from_input()[constants.order[-1]] == pytest.approx((3 + 5) / (2 * math.sqrt(2)))
 
 
 @pytest.mark.parametrize(("kernel", "stride", "factor"), [(2, 2, 1.0), (3, 1, 3.0), (3, 2, 2.0)])
 def test_max_pools_that_overlap_count_pixels_several_times(kernel, stride, factor):
     logits, _ = seen(Function(lambda x: F.max_pool2d(x, kernel, stride).flatten(1)))
     node = next(n for n in topological_order(logits) if operation(n).startswith("MaxPool"))
-    assert gain(node) == pytest.approx(factor)
+    assert op_lipschitz(node) == pytest.approx(factor)
 
 
 def test_onward_and_inward_gains_meet_in_the_whole(model):
     logits, calls = seen(model)
-    constants = gains(logits, calls.activations)
-    into, onward = constants.into(), constants.onward()
+    constants = lipschitz_graph(logits, calls.activations)
+    into, onward = constants.from_input(), constants.to_logits()
     first = constants.order[0]
     assert onward[first] == pytest.approx(into[constants.order[-1]], rel=1e-9)
     for activation in calls.activations:  # through any activation goes at most the whole
@@ -190,18 +191,18 @@ def test_onward_and_inward_gains_meet_in_the_whole(model):
 
 def test_an_uncentered_softplus_is_one_map_of_slope_one():
     logits, calls = seen(nn.Sequential(CenteredSoftplus(2.0, centered=False), nn.Flatten()))
-    constants = gains(logits, calls.activations)
-    assert constants.into()[constants.order[-1]] == pytest.approx(1.0)
+    constants = lipschitz_graph(logits, calls.activations)
+    assert constants.from_input()[constants.order[-1]] == pytest.approx(1.0)
 
 
 def test_local_slopes_replace_the_supremum():
     logits, calls = seen(nn.Sequential(nn.Flatten(), CenteredSoftplus(2.0), nn.Linear(36, 2)))
-    constants = gains(logits, calls.activations)
-    halved = constants.into({calls.activations[0].after.grad_fn: 0.5})
-    assert halved[constants.order[-1]] == pytest.approx(0.5 * constants.into()[constants.order[-1]])
+    constants = lipschitz_graph(logits, calls.activations)
+    halved = constants.from_input({calls.activations[0].after.grad_fn: 0.5})
+    assert halved[constants.order[-1]] == pytest.approx(0.5 * constants.from_input()[constants.order[-1]])
 
 
 def test_unknown_operations_have_no_gain():
     logits, calls = seen(Function(lambda x: x.exp().flatten(1)))
     with pytest.raises(NotImplementedError, match="Exp"):
-        gains(logits, calls.activations)
+        lipschitz_graph(logits, calls.activations)

@@ -8,18 +8,19 @@ import torch
 from torch import nn
 
 from bench.models.layers import CenteredSoftplus, Softplus
-from bench.numerics.autograd_graph import recorded
-from bench.numerics.derivatives import expand, prepared
+from bench.numerics.autograd_graph import record_activations
+from bench.numerics.derivatives import expand
 from bench.numerics.lanczos import lanczos
-from bench.numerics.layer_bounds import Layers
-from bench.numerics.lipschitz import gains
+from bench.numerics.layer_bounds import LayerwiseHessian
+from bench.numerics.lipschitz import lipschitz_graph
+from bench.numerics.model_precision import differentiable_eval
 
 
 def take_apart(model, x, y):
     """Return the layers of a float64 copy; it stays alive through its graph."""
-    with prepared(model, "float64") as ready, recorded(ready) as calls:
+    with differentiable_eval(model, "float64") as ready, record_activations(ready) as calls:
         at = expand(ready, x.double(), y)
-    return Layers.of(at, y, calls.activations)
+    return LayerwiseHessian.of(at, y, calls.activations)
 
 
 def vectors(count, size, seed=0):
@@ -103,7 +104,7 @@ def test_the_data_free_bounds_hold_and_use_the_floor_of_beta(images):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), CenteredSoftplus(3.0), nn.Linear(8, 5))
     layers = take_apart(model, *images)
-    lipschitz, curvature = layers.data_free(gains(layers.at.logits, layers.activations))
+    lipschitz, curvature = layers.data_free(lipschitz_graph(layers.at.logits, layers.activations))
     first, last = (float(torch.linalg.matrix_norm(model[i].weight.detach().double(), 2)) for i in (1, 3))
     assert lipschitz == pytest.approx(first * last)
     assert curvature == pytest.approx(3.001 / 4 * last * first**2)
@@ -113,7 +114,7 @@ def test_the_data_free_bounds_hold_and_use_the_floor_of_beta(images):
 
 def test_data_free_bounds_of_every_network(model, images):
     layers = take_apart(model, *images)
-    lipschitz, curvature = layers.data_free(gains(layers.at.logits, layers.activations))
+    lipschitz, curvature = layers.data_free(lipschitz_graph(layers.at.logits, layers.activations))
     _, norms = layers.elementwise(vectors(6, 36), 20)
     assert (norms[-1] <= lipschitz).all()
     assert (
@@ -142,7 +143,7 @@ def test_printed_sums_of_a_chain_by_hand(images):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), Softplus(3.0), nn.Linear(8, 5))
     layers = take_apart(model, *images)
-    printed = layers.printed(gains(layers.at.logits, layers.activations))
+    printed = layers.printed(lipschitz_graph(layers.at.logits, layers.activations))
     first, last = (float(torch.linalg.matrix_norm(model[i].weight.detach().double(), 2)) for i in (1, 3))
     assert float(printed["max"][0]) == pytest.approx(8 * 3.0 * first + 2 * first * last)
     s = (3 * (images[0].flatten(1).double() @ model[1].weight.double().T + model[1].bias.double())).sigmoid()

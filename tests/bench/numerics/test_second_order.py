@@ -10,8 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.models.layers import CenteredSoftplus, Softplus
 from bench.numerics.autograd_graph import SMOOTH
-from bench.numerics.derivatives import expand, prepared
-from bench.numerics.hvp_ops import twice_differentiable
+from bench.numerics.derivatives import expand
+from bench.numerics.hvp_ops import hvp_optimized
+from bench.numerics.model_precision import differentiable_eval
 
 DOUBLE = torch.float64
 
@@ -31,10 +32,10 @@ def compare(model, shape=(1, 6, 6), **tolerance):
     """Hold the engine against torch on two random images in float64; parameters are constants."""
     generator = torch.Generator().manual_seed(0)
     x, v = torch.randn(2, 2, *shape, generator=generator, dtype=DOUBLE)
-    with prepared(model.eval(), "float64") as ready:
+    with differentiable_eval(model.eval(), "float64") as ready:
         weight = torch.randn(ready(x).shape, generator=generator, dtype=DOUBLE)
         expected = products(ready, x, weight, v)
-        with twice_differentiable(ready):
+        with hvp_optimized(ready):
             found = products(ready, x, weight, v)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11, **tolerance)
@@ -130,7 +131,7 @@ def test_parameters_that_require_gradients_keep_them():
     model = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), CenteredSoftplus(2.0), nn.Flatten(), nn.Linear(108, 2))
     x = torch.rand(2, 1, 6, 6)
     expected = torch.autograd.grad(model(x).sum(), list(model.parameters()))
-    with twice_differentiable(model):
+    with hvp_optimized(model):
         found = torch.autograd.grad(model(x.requires_grad_(True)).sum(), list(model.parameters()))
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b)
@@ -160,7 +161,7 @@ def test_a_model_that_differentiates_inside_its_forward_pass(how):
     for p in model.parameters():
         p.requires_grad_(False)
     expected = products(model, x, weight, v)
-    with twice_differentiable(model):
+    with hvp_optimized(model):
         found = products(model, x, weight, v)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
@@ -182,7 +183,7 @@ class Count(TorchDispatchMode):
 def test_a_product_is_two_convolutions_per_layer_and_no_activation(model, images):
     x, y = images
     layers = sum(isinstance(m, nn.Conv2d) for m in model.modules())
-    with prepared(model) as ready:
+    with differentiable_eval(model) as ready:
         at = expand(ready, x, y)
         with Count() as count:
             at.hvp(torch.ones(6, 36))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench.numerics.inequalities import approximations, growth_integral, phi, phi_minus_one, segment_inequalities
-from bench.numerics.segments import FIRST_INTERVALS, Paths, trace
+from bench.numerics.segments import FIRST_INTERVALS, SegmentGrids, trace_segments
 
 DOUBLE = torch.float64
 SHARP = ("gradient_integral", "gradient_supremum", "loss_integral", "loss_supremum", "remainder_integral",
@@ -31,7 +31,7 @@ def walk(oracle, start=0.0, radius=1.0, dimensions=3, **settings):
     x = torch.full((1, dimensions), start, dtype=DOUBLE)
     direction = torch.zeros_like(x)
     direction[:, 0] = 1.0
-    return trace(oracle, x, direction, torch.tensor([radius], dtype=DOUBLE), **settings)
+    return trace_segments(oracle, x, direction, torch.tensor([radius], dtype=DOUBLE), **settings)
 
 
 def exponential(delta):
@@ -140,10 +140,10 @@ def test_smooth_segments_need_no_more_than_nine_nodes_and_lines_do_not_influence
     start = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.3, 0.0]], dtype=DOUBLE)
     direction = torch.tensor([[1.0, 0.0]] * 3, dtype=DOUBLE)
     radius = torch.tensor([0.1, 0.2, 0.05], dtype=DOUBLE)
-    together = trace(exponential(1.3), start, direction, radius)
+    together = trace_segments(exponential(1.3), start, direction, radius)
     assert together.nodes.tolist() == [9, 9, 9]
     for i in range(3):
-        alone = trace(exponential(1.3), start[i : i + 1], direction[i : i + 1], radius[i : i + 1])
+        alone = trace_segments(exponential(1.3), start[i : i + 1], direction[i : i + 1], radius[i : i + 1])
         one, many = segment_inequalities(alone, 0.0), segment_inequalities(together, 0.0)
         for name in one:
             torch.testing.assert_close(many[name].right[i : i + 1], one[name].right, rtol=1e-12, atol=0)
@@ -160,7 +160,7 @@ def test_a_wrong_hessian_product_shows_in_the_self_check():
 def test_demanded_segments_are_refined_to_the_end():
     calls = []
 
-    def demand(paths: Paths):
+    def demand(paths: SegmentGrids):
         calls.append(int(paths.nodes))
         return torch.ones(1, dtype=torch.bool)
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from bench.core.errors import UsageError
 from bench.core.seeding import seed_everything
 from bench.models import registry
-from bench.models.layers import Softplus, convolution
+from bench.models.layers import Softplus, double_backward_conv
 from bench.training.compiled import CompiledGradients
 from bench.training.execution import ExecutionConfig
 from bench.training.gradients import eager_gradients
@@ -88,7 +88,7 @@ def agree(got: dict[str, Tensor], want: dict[str, Tensor], relative: float) -> N
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_is_that_of_plain_float64_layers(name, layout, monkeypatch):
     """In float64 to rounding. In float32 to 1e-4, with β = 10 where a kink 1/1000 wide would amplify rounding."""
-    monkeypatch.setattr(convolution, "WORTH", 0)
+    monkeypatch.setattr(double_backward_conv, "MIN_INPUT_NUMEL", 0)
     model, loss, _ = parts(name)
     for module in model.modules():
         if isinstance(module, Softplus):
@@ -178,7 +178,7 @@ def test_a_recording_that_fails_is_said_once_and_the_step_goes_on():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_traced_step_gives_the_bits_of_the_eager_one(name, monkeypatch):
     """The whole step with its double backward as one graph of plain operations, before any code is generated."""
-    monkeypatch.setattr(convolution, "WORTH", 0)
+    monkeypatch.setattr(double_backward_conv, "MIN_INPUT_NUMEL", 0)
     data = batches(3, (8, 8, 5))
     model, loss, optimizer = parts(name, "convnet-w4")
     gradients = CompiledGradients(model, loss, plain, size=8, say=pytest.fail, backend=None)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from bench.models.layers import BatchNorm2d, LipschitzBatchNorm2d
-from bench.models.layers.batch_norm import normalise
+from bench.models.layers.batch_norm import scaled_batch_norm
 
 
 def function(eps: float = 1e-2):
     """Return training-mode batch norm as a pure function of x (B, 3, H, W) and weight (3,)."""
     layer = nn.BatchNorm2d(3, affine=False, eps=eps).double()
-    return lambda x, weight: normalise(copy.deepcopy(layer), x, weight)
+    return lambda x, weight: scaled_batch_norm(copy.deepcopy(layer), x, weight)
 
 
 def arguments() -> tuple[Tensor, Tensor]:
@@ -46,7 +46,7 @@ def test_double_backward_equals_the_librarys(dtype, size, layout):
     for ours in (True, False):
         x, w = base.clone().contiguous(memory_format=layout).requires_grad_(), weight.clone().requires_grad_()
         layer = nn.BatchNorm2d(6, affine=False).to(dtype)
-        y = normalise(layer, x, w) if ours else nn.functional.batch_norm(x, None, None, w, training=True)
+        y = scaled_batch_norm(layer, x, w) if ours else nn.functional.batch_norm(x, None, None, w, training=True)
         first = torch.autograd.grad((torch.tanh(y) * target).sum(), (x, w), create_graph=True)
         second = torch.autograd.grad((first[0] * target).sum() + first[1].sum(), (x, w))
         results.append([y, *first, *second])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.models.layers import ConvGeometry, conv_norm_bound, spectra, top_singular
+from bench.models.layers import ConvGeometry, conv_fourier_bound, conv_norm_bound, top_singular
 
 CASES = {
     "plain": {},
@@ -92,7 +92,7 @@ def test_fourier_bound_shrinks_to_the_norm_as_the_image_grows():
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_fourier_bound_is_the_largest_over_all_frequencies_and_in_any_portions(case, monkeypatch):
     weight, geometry = layer(case)
-    period, (sh, sw) = spectra._circular_grid(geometry), geometry.stride
+    period, (sh, sw) = conv_fourier_bound._circular_grid(geometry), geometry.stride
     kernel = torch.zeros(*weight.shape[:2], *period, dtype=weight.dtype)
     for i in range(geometry.kernel[0]):
         for j in range(geometry.kernel[1]):
@@ -103,7 +103,7 @@ def test_fourier_bound_is_the_largest_over_all_frequencies_and_in_any_portions(c
     blocks = folded.permute(0, 4, 6, 1, 2, 3, 5).flatten(4)
     largest = torch.linalg.matrix_norm(blocks, 2).max().item() / (sh * sw) ** 0.5
     for portion in (1 << 22, 1):
-        monkeypatch.setattr(spectra, "_BLOCK", portion)
+        monkeypatch.setattr(conv_fourier_bound, "_BLOCK", portion)
         bound = conv_norm_bound(weight, geometry)
         assert largest <= bound <= largest * (1 + 1e-11)
 

@@ -14,9 +14,9 @@ from bench.models.layers import (
     CenteredSoftplus,
     LipschitzBatchNorm2d,
     SpectralNormConv2d,
-    ahead,
     layer_statistics,
-    made_ahead,
+    precompute,
+    precomputed,
 )
 
 LCNN = Layers(conv=SpectralNormConv2d, norm=LipschitzBatchNorm2d, activation=CenteredSoftplus)
@@ -26,7 +26,7 @@ class Chain(nn.Sequential):
     """Layers one after the other, whose image-independent work is made first."""
 
     def forward(self, x: Tensor) -> Tensor:
-        with made_ahead(self):
+        with precomputed(self):
             return super().forward(x)
 
 
@@ -55,7 +55,7 @@ def test_the_numbers_are_those_of_layers_left_to_themselves(backbone, penalised,
     together = build(f"{backbone}-w4", 10, (3, 32, 32), LCNN).train()
     apart, x = copy.deepcopy(together), torch.rand(4, 3, 32, 32)
     found = steps(together, x, penalised=penalised)
-    monkeypatch.setattr(ahead, "_make", lambda layers: [])
+    monkeypatch.setattr(precompute, "_precompute_all", lambda layers: [])
     want = steps(apart, x, penalised=penalised)
     for key, value in found.items():
         assert torch.equal(value, want[key]), key
@@ -65,7 +65,7 @@ def test_everything_comes_before_the_first_layer():
     seen = []
     network = Chain(conv(), LipschitzBatchNorm2d(4), CenteredSoftplus()).train()
     for layer in network:
-        layer.register_forward_pre_hook(lambda *_: seen.append([part._made is not None for part in network]))
+        layer.register_forward_pre_hook(lambda *_: seen.append([part._precomputed is not None for part in network]))
     network(torch.rand(2, 3, 8, 8))
     assert seen == [[True, True, True], [False, True, True], [False, False, True]], "each takes its own, once"
 
@@ -95,7 +95,7 @@ class Choosy(nn.Module):
         self.met, self.left = conv(), conv()
 
     def forward(self, x: Tensor) -> Tensor:
-        with made_ahead(self):
+        with precomputed(self):
             if x.shape[1] != 3:
                 raise ValueError("three channels")
             return self.met(x)
@@ -109,7 +109,7 @@ def test_nothing_is_kept_for_the_next_pass(channels):
     else:
         with pytest.raises(ValueError, match="three channels"):
             network(torch.rand(2, channels, 8, 8))
-    assert network.left._made is network.met._made is None
+    assert network.left._precomputed is network.met._precomputed is None
     before = network.met.u.clone()
     network.met(torch.rand(2, 3, 8, 8))
     assert not torch.equal(network.met.u, before), "used by itself it iterates by itself"

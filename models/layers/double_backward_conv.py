@@ -14,16 +14,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from bench.models.layers.dispatch import autocast_on, under_torch_func
+from bench.models.layers.torch_state import autocast_on, functorch_active
 
 # Values of an input from which the library's way costs more than ours, in Python, does: 0.06 of a step on the 8×8
 # digits would be lost below, 0.11 of one of ResNet-18 on 32×32 is won above.
-WORTH = 1 << 17
+MIN_INPUT_NUMEL = 1 << 17
 
 _backward = torch.ops.aten.convolution_backward
 
 
-class _Convolve(torch.autograd.Function):
+class _Conv2d(torch.autograd.Function):
     """y = x ∗ w, without bias."""
 
     @staticmethod
@@ -34,12 +34,12 @@ class _Convolve(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        wanted = [w and _reached(n) for w, (n, _) in zip(ctx.needs_input_grad, ctx.next_functions, strict=False)]
-        return *_Slope.apply(grad, *ctx.saved_tensors, ctx.geometry, wanted[0], wanted[1]), None
+        wanted = [w and _will_execute(n) for w, (n, _) in zip(ctx.needs_input_grad, ctx.next_functions, strict=False)]
+        return *_Conv2dBackward.apply(grad, *ctx.saved_tensors, ctx.geometry, wanted[0], wanted[1]), None
 
 
-class _Slope(torch.autograd.Function):
-    """The gradient of `_Convolve`, a function with a gradient of its own: (g, x, w) → (w ⋆ g, x ⋆ g).
+class _Conv2dBackward(torch.autograd.Function):
+    """The gradient of `_Conv2d`, a function with a gradient of its own: (g, x, w) → (w ⋆ g, x ⋆ g).
 
     It is linear in each of g, x and w, so that its gradient is made of a convolution, an input gradient and a weight
     gradient, each of which torch can differentiate again.
@@ -77,7 +77,7 @@ def _gradients(
     return found[0] if on_x else None, found[1] if on_weight else None
 
 
-def _reached(node: Any) -> bool:
+def _will_execute(node: Any) -> bool:
     """Return whether the backward pass that is running goes on to a node; True where torch does not tell.
 
     A gradient in the images alone needs no weight gradients; torch spares its own functions those, not Python's.
@@ -88,10 +88,10 @@ def _reached(node: Any) -> bool:
         return True
 
 
-class TwiceDifferentiable(TorchFunctionMode):
+class DoubleBackwardConv2d(TorchFunctionMode):
     """Inside the block, large forward convolutions are ones with the written-out double backward; same numbers.
 
-    For a loss that differentiates an input gradient: `with TwiceDifferentiable(): total = loss(model(x), y)`.
+    For a loss that differentiates an input gradient: `with DoubleBackwardConv2d(): total = loss(model(x), y)`.
     """
 
     def __torch_function__(
@@ -100,12 +100,12 @@ class TwiceDifferentiable(TorchFunctionMode):
         kwargs = kwargs or {}
         if function is torch.conv2d:
             x, weight, bias, *numbers = _arguments(*args, **kwargs)
-            if _suits(x, bias, numbers[1]):
+            if _is_eligible(x, bias, numbers[1]):
                 if autocast_on(x.device) and x.dtype != torch.float64:
                     half = torch.get_autocast_dtype(x.device.type)
                     x, weight = x.to(half), weight.to(half)
                 # a view of the weight, because torch does not tell whether a pass goes on to a leaf
-                return _Convolve.apply(x, weight.view_as(weight), (*map(_pair, numbers[:3]), numbers[3]))
+                return _Conv2d.apply(x, weight.view_as(weight), (*map(_pair, numbers[:3]), numbers[3]))
         return function(*args, **kwargs)
 
 
@@ -117,9 +117,9 @@ def _arguments(
     return input, weight, bias, stride, padding, dilation, groups
 
 
-def _suits(x: Tensor, bias: Tensor | None, padding: Any) -> bool:
-    plain = x.dim() == 4 and x.numel() >= WORTH and bias is None and not isinstance(padding, str)
-    return plain and x.requires_grad and torch.is_grad_enabled() and not under_torch_func()
+def _is_eligible(x: Tensor, bias: Tensor | None, padding: Any) -> bool:
+    plain = x.dim() == 4 and x.numel() >= MIN_INPUT_NUMEL and bias is None and not isinstance(padding, str)
+    return plain and x.requires_grad and torch.is_grad_enabled() and not functorch_active()
 
 
 def _pair(value: int | tuple[int, int] | list[int]) -> list[int]:

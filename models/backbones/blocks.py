@@ -74,13 +74,13 @@ class Layers:
     def conv_norm(
         self, in_channels: int, out_channels: int, kernel: int, stride: int, size: tuple[int, int]
     ) -> ConvNorm:
-        """Return convolution (odd kernel, "same" padding, no bias) and norm; output size is `after(size, stride)`."""
+        """Return convolution (odd kernel, "same" padding, no bias) and norm; outputs have `conv_out_size`."""
         conv = self.conv(
             in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False, in_size=size
         )
         return ConvNorm(conv, self.norm(out_channels))
 
 
-def after(size: tuple[int, int], stride: int) -> tuple[int, int]:
+def conv_out_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
     """Return the size of an image after a "same"-padded convolution of that stride."""
     return (size[0] - 1) // stride + 1, (size[1] - 1) // stride + 1

@@ -7,7 +7,7 @@ import contextlib
 import torch
 
 
-def under_torch_func() -> bool:
+def functorch_active() -> bool:
     """Return whether a torch.func transform (vmap, grad, jvp, …) is running; True where torch does not tell.
 
     An autograd.Function that torch.func accepts costs some 40 µs more per call (torch binds its signature each

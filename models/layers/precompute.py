@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 # Side streams that the layers of a network share while a CUDA graph is being captured.
-STREAMS = 8
+SIDE_STREAMS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class _Precomputed:
     """A tensor made ahead, and what says on another stream that it is ready; None: it is on the layer's own."""
 
     tensor: Tensor
@@ -30,30 +30,30 @@ class _Made:
         return self.tensor
 
 
-class Ahead(nn.Module):
+class PrecomputedWeight(nn.Module):
     """A layer part of whose work in training mode needs one of its own tensors and no images.
 
-    It defines `prepare`, and takes the result in its forward pass from `prepared`.
+    It defines `precompute`, and takes the result in its forward pass from `take_precomputed`.
     """
 
-    source: ClassVar[str]  # name of that tensor, a parameter or buffer
+    precomputed_from: ClassVar[str]  # name of that tensor, a parameter or buffer
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self._made: _Made | None = None
+        self._precomputed: _Precomputed | None = None
 
-    def prepare(self, source: Tensor) -> Tensor:
+    def precompute(self, source: Tensor) -> Tensor:
         """Return what a forward pass in training mode needs of the tensor, with its gradient in it."""
         raise NotImplementedError
 
-    def prepared(self) -> Tensor:
-        """Return what `made_ahead` has left for this pass, or else make it now."""
-        made, self._made = self._made, None
-        return self.prepare(getattr(self, self.source)) if made is None else made.take()
+    def take_precomputed(self) -> Tensor:
+        """Return what `precomputed` has left for this pass, or else make it now."""
+        made, self._precomputed = self._precomputed, None
+        return self.precompute(getattr(self, self.precomputed_from)) if made is None else made.take()
 
 
 @contextmanager
-def made_ahead(network: nn.Module) -> Iterator[None]:
+def precomputed(network: nn.Module) -> Iterator[None]:
     """Begin a training-mode forward pass with what the network's layers can make without images.
 
     Those are power iterations, normalised weights, scales and slopes: hundreds of operations too small to fill a
@@ -63,42 +63,44 @@ def made_ahead(network: nn.Module) -> Iterator[None]:
     nothing in eval mode, nor inside `torch.compile`, which orders operations itself.
 
         def forward(self, x):
-            with made_ahead(self):
+            with precomputed(self):
                 return self.head(self.body(x))
     """
     if not network.training or torch.compiler.is_compiling():
         yield
         return
     # Those that have theirs already belong to a network around this one.
-    layers = [m for m in network.modules() if isinstance(m, Ahead) and m.training and m._made is None]
+    layers = [
+        m for m in network.modules() if isinstance(m, PrecomputedWeight) and m.training and m._precomputed is None
+    ]
     try:
-        streams = _make(layers)
+        streams = _precompute_all(layers)
         yield
         for stream in streams:  # also those of layers that this pass did not come by: a capture leaves none open
             torch.cuda.current_stream(stream.device).wait_stream(stream)
     finally:
         for layer in layers:
-            layer._made = None
+            layer._precomputed = None
 
 
-def _make(layers: Sequence[Ahead]) -> list[Any]:
+def _precompute_all(layers: Sequence[PrecomputedWeight]) -> list[Any]:
     """Leave with every layer what it prepares; return the side streams in use."""
     # A view made here keeps the sum of each parameter's gradients on this stream, where the optimiser reads it.
-    sources = [(tensor := getattr(layer, layer.source)).view_as(tensor) for layer in layers]
-    if not layers or not _captured(sources[0]):
+    sources = [(tensor := getattr(layer, layer.precomputed_from)).view_as(tensor) for layer in layers]
+    if not layers or not _is_capturing(sources[0]):
         for layer, source in zip(layers, sources, strict=True):
-            layer._made = _Made(layer.prepare(source), None)
+            layer._precomputed = _Precomputed(layer.precompute(source), None)
         return []
     device = sources[0].device
-    here, streams = torch.cuda.current_stream(device), [torch.cuda.Stream(device) for _ in layers[:STREAMS]]
+    here, streams = torch.cuda.current_stream(device), [torch.cuda.Stream(device) for _ in layers[:SIDE_STREAMS]]
     for stream in streams:
         stream.wait_stream(here)
     for i, (layer, source) in enumerate(zip(layers, sources, strict=True)):
         stream = streams[i % len(streams)]
         with torch.cuda.stream(stream):
-            layer._made = _Made(layer.prepare(source), stream.record_event())
+            layer._precomputed = _Precomputed(layer.precompute(source), stream.record_event())
     return streams
 
 
-def _captured(tensor: Tensor) -> bool:
+def _is_capturing(tensor: Tensor) -> bool:
     return tensor.is_cuda and torch.cuda.is_current_stream_capturing()

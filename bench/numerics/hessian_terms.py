@@ -1,0 +1,57 @@
+"""The loss's Hessian as two terms: the softmax's curvature in the logits, and the network's own curvature.
+
+With J = ∂z/∂x, H_z = diag(p) − ppᵀ and q = p − e_y: ∇²f = JᵀH_zJ + Σ_k q_k∇²z_k (docs/theory.md, section 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bench.numerics.derivatives import Expansion, differentiate
+
+Product = Callable[[Tensor], Tensor]
+
+
+def wrong_class_probabilities(logits: Tensor, y: Tensor) -> Tensor:
+    """Return p_k/(1 − p_y) for k ≠ y and 0 at y: how the missing probability is spread, (B, K)."""
+    return logits.detach().scatter(1, y[:, None], -torch.inf).softmax(1)
+
+
+def error_vector(logits: Tensor, y: Tensor) -> Tensor:
+    """Return (p − e_y)/(1 − p_y), the loss's gradient in the logits over its scale, (B, K)."""
+    return wrong_class_probabilities(logits, y).scatter(1, y[:, None], -1.0)
+
+
+def softmax_product(logits: Tensor, y: Tensor, w: Tensor) -> Tensor:
+    """Return (diag(p) − ppᵀ)w/(1 − p_y) for w (B, K), without cancellation where p_y is near 1, (B, K)."""
+    z, r = logits.detach(), wrong_class_probabilities(logits, y)
+    p = z.softmax(1)
+    product = r * (w - (p * w).sum(1, keepdim=True))
+    at_label = p.gather(1, y[:, None]) * (w.gather(1, y[:, None]) - (r * w).sum(1, keepdim=True))
+    return product.scatter(1, y[:, None], at_label)
+
+
+def pushforward(output: Tensor, x: Tensor) -> Product:
+    """Return v (B, d) ↦ (∂output/∂x)v for an output (B, …): two reverse passes, no forward mode needed."""
+    dummy = torch.zeros_like(output, requires_grad=True)
+    pullback = differentiate(output, x, dummy, graph=True)
+    return lambda v: differentiate(pullback, dummy, v.view_as(x))
+
+
+def logit_term(at: Expansion, y: Tensor) -> Product:
+    """Return v ↦ JᵀH_zJv/scale with J = ∂logits/∂x: what the loss's own curvature contributes to ∇²f."""
+    push = pushforward(at.logits, at.x)
+
+    def product(v: Tensor) -> Tensor:
+        return differentiate(at.logits, at.x, softmax_product(at.logits, y, push(v))).flatten(1)
+
+    return product
+
+
+def network_term(at: Expansion, y: Tensor) -> Product:
+    """Return v ↦ Σ_k q_k∇²z_k v/scale with q = p − e_y: what the network's curvature contributes to ∇²f."""
+    slope = differentiate(at.logits, at.x, error_vector(at.logits, y), graph=True)
+    return lambda v: differentiate(slope, at.x, v.view_as(at.x)).flatten(1)
