@@ -11,15 +11,16 @@ from bench.attacks.core import balls, folding, frozen, randomness, search
 from bench.attacks.core.apgd_loop import ApgdState, apgd_loop
 from bench.attacks.core.lockstep import MAX_POINTS, lockstep
 from bench.attacks.core.losses import LOSSES
-
-EXTRA: Final = {"zero_gradient": ("count", "Steps that had no gradient to follow.")}
-SOURCE: Final = "Croce and Hein 2020, 'Reliable Evaluation of Adversarial Robustness', algorithm 1, eq. (6), (8)"
-VERSION: Final = 1
-
+from bench.attacks.core.trace_columns import ZERO_GRADIENT
+from bench.core.decorators import attack
 
 STREAMS: Final = {"ce": 1 << 20, "dlr": 2 << 20, "targeted": 3 << 20}  # of random starts, apart from PGD's
 
 
+@attack(
+    source="Croce and Hein 2020, 'Reliable Evaluation of Adversarial Robustness', algorithm 1, eq. (6), (8)",
+    extra={"zero_gradient": ZERO_GRADIENT},
+)
 def apgd(
     model: nn.Module,
     x: Tensor,

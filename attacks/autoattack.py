@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,14 +12,15 @@ from bench.attacks.apgd import apgd
 from bench.attacks.core import balls, folding, frozen, search
 from bench.attacks.fab import fab
 from bench.attacks.square import square
-
-SOURCE: Final = "Croce and Hein 2020, 'Reliable Evaluation of Adversarial Robustness', section 5"
-RANKS: Final = 2  # preference as the ranking column among the attacks on one threat
-VERSION: Final = 1
-CHUNK: Final = 200  # images per stored chunk: a robust image costs thousands of passes
-ADAPTIVE: Final = True  # the evaluation takes the worst case with the attack that the model's author declares
+from bench.core.decorators import attack
 
 
+@attack(
+    source="Croce and Hein 2020, 'Reliable Evaluation of Adversarial Robustness', section 5",
+    chunk=200,  # a robust image costs thousands of passes
+    adaptive=True,
+    ranks=2,
+)
 def autoattack(
     model: nn.Module,
     x: Tensor,
@@ -64,12 +65,12 @@ def autoattack(
         best, fast = search.Best("autoattack", model, x, y), folding.fold_constants(model, x, steps + queries)
         stages = _stages(version, best.logits.shape[1], steps, targets, queries, draws)
         by = ["clean" if wrong else "" for wrong in (best.margin > 0).tolist()]
-        for name, attack in stages.items():
+        for name, stage in stages.items():
             rows = best.open()
             if not len(rows):
                 break
             before = best.margin[rows]
-            point = attack(fast, x[rows], y[rows], eps=eps, norm=norm, seed=seed)
+            point = stage(fast, x[rows], y[rows], eps=eps, norm=norm, seed=seed)
             margin = best.see(rows, point, search.predict(model, point))
             for row, won in zip(rows.tolist(), ((margin > before) & (margin > 0)).tolist(), strict=True):
                 by[row] = name if won else by[row]

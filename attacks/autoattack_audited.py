@@ -10,18 +10,21 @@ from torch import Tensor, nn
 from bench.attacks.apgd import apgd
 from bench.attacks.core import balls, folding, frozen, randomness, search
 from bench.attacks.peers import pyautoattack
+from bench.core.decorators import attack
+from bench.core.records import Column
 
-SOURCE: Final = "Croce and Hein 2020 (both stages); the sampled audit is ours"
-VERSION: Final = 1
-CHUNK: Final = 500
-ADAPTIVE: Final = True  # as for AutoAttack
 STREAM: Final = 7 << 20
 EXTRA: Final = {
-    "sampled": ("flag", "Survived the cheap stage and was drawn for the full AutoAttack."),
-    "missed": ("flag", "Survived the cheap stage and was broken by the full AutoAttack."),
+    "sampled": Column(
+        "Survived the cheap stage and was drawn for the full AutoAttack.", kind="flag", aggregate="sum", shown=False
+    ),
+    "missed": Column(
+        "Survived the cheap stage and was broken by the full AutoAttack.", kind="flag", aggregate="sum", shown=False
+    ),
 }
 
 
+@attack(source="Croce and Hein 2020 (both stages); the sampled audit is ours", extra=EXTRA, adaptive=True)
 def autoattack_audited(
     model: nn.Module,
     x: Tensor,

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bench.attacks.core import balls, folding, frozen, losses, search
 from bench.attacks.core.lockstep import MAX_POINTS, lockstep
-
-SOURCE: Final = "Croce and Hein 2020, 'Minimally distorted Adversarial Examples with a Fast Adaptive Boundary Attack'"
-VERSION: Final = 1
+from bench.core.decorators import attack
 
 
+@attack(source="Croce and Hein 2020, 'Minimally distorted Adversarial Examples with a Fast Adaptive Boundary Attack'")
 def fab(
     model: nn.Module,
     x: Tensor,

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bench.attacks.core import balls, frozen, losses, search
-
-SOURCE: Final = "Goodfellow, Shlens, Szegedy 2015, section 4"
-VERSION: Final = 1
-EXTRA: Final = {"zero_gradient": ("count", "Steps that had no gradient to follow.")}
+from bench.attacks.core.trace_columns import ZERO_GRADIENT
+from bench.core.decorators import attack
 
 
+@attack(source="Goodfellow, Shlens, Szegedy 2015, section 4", extra={"zero_gradient": ZERO_GRADIENT})
 def fgsm(
     model: nn.Module,
     x: Tensor,

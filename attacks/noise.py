@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from torch import Tensor, nn
 
 from bench.attacks.core import balls, frozen, randomness, search
-
-SOURCE: Final = "Carlini et al. 2019, 'On Evaluating Adversarial Robustness', section 4.3 (brute-force check)"
-VERSION: Final = 1
+from bench.core.decorators import attack
 
 
+@attack(source="Carlini et al. 2019, 'On Evaluating Adversarial Robustness', section 4.3 (brute-force check)")
 def noise(
     model: nn.Module,
     x: Tensor,

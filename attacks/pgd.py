@@ -10,18 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.core import balls, folding, frozen, losses, randomness, search
+from bench.attacks.core.trace_columns import ZERO_GRADIENT
+from bench.core.decorators import attack
 
-SOURCE: Final = "Madry et al. 2018, section 2.1; margin loss: Carlini and Wagner 2017, section V"
-RANKS: Final = 1  # preference as the ranking column among the attacks on one threat
-CSV_INTERVAL: Final = False  # leaderboard.csv has one number per budget; the page and the JSON have the intervals
-VERSION: Final = 1
-EXTRA: Final = {"zero_gradient": ("count", "Steps that had no gradient to follow.")}
 LOSSES: Final[dict[str, Callable[..., Tensor]]] = {
     "ce": losses.log_odds_loss,
     "margin": losses.margin_loss,
 }
 
 
+@attack(
+    source="Madry et al. 2018, section 2.1; margin loss: Carlini and Wagner 2017, section V",
+    extra={"zero_gradient": ZERO_GRADIENT},
+    ranks=1,
+    csv_interval=False,  # leaderboard.csv has one number per budget; the page and the JSON have the intervals
+)
 def pgd(
     model: nn.Module,
     x: Tensor,

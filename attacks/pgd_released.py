@@ -8,14 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.core import balls, frozen, randomness, search
+from bench.attacks.core.trace_columns import ZERO_GRADIENT
+from bench.core.decorators import attack
 
-SOURCE: Final = "Srinivas et al. 2022, Table 2, as run by the authors' code through cleverhans 4"
-VERSION: Final = 1
-EXTRA: Final = {"zero_gradient": ("count", "Steps that had no gradient to follow.")}
 STREAM: Final = 5 << 20
 FLOOR: Final = 1e-12  # cleverhans' lower bound of the squared gradient norm
 
 
+@attack(
+    source="Srinivas et al. 2022, Table 2, as run by the authors' code through cleverhans 4",
+    extra={"zero_gradient": ZERO_GRADIENT},
+)
 def pgd_released(
     model: nn.Module,
     x: Tensor,

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.core import balls, folding, frozen, losses, randomness, search
+from bench.core.decorators import attack
 
-SOURCE: Final = "Andriushchenko et al. 2020, 'Square Attack', algorithms 1-3"
-VERSION: Final = 1
 STREAM: Final = 4 << 20
 HALVINGS: Final = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries after which p is halved, section 3.2
 PAGE: Final = 100  # queries whose random numbers are drawn at once
 BLOCK: Final = 1 << 21  # numbers per block of windows: bounds the memory
 
 
+@attack(source="Andriushchenko et al. 2020, 'Square Attack', algorithms 1-3")
 def square(
     model: nn.Module,
     x: Tensor,

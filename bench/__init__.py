@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bench.api import benchmark, evaluate, load_model, load_results
+    from bench.core.decorators import attack, defense, evaluation
     from bench.core.records import Adaptive, Column, Recipe
-    from bench.models.registry import attack, defense, evaluation
 
 __version__ = "0.1.0"
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
 # In a bare checkout `models/`, `attacks/` and `reports/` stand beside `bench/`; an installed wheel has them
 # inside it. Adding the checkout's root to the search path gives both the same import names.
 _root = Path(__file__).resolve().parent.parent
-if (_root / "pyproject.toml").is_file() and (_root / "models" / "registry.py").is_file():
+if (_root / "pyproject.toml").is_file() and (_root / "models" / "defenses").is_dir():
     __path__.append(str(_root))
 
 _HOME = {
@@ -40,9 +40,9 @@ _HOME = {
     "evaluate": "bench.api",
     "load_model": "bench.api",
     "load_results": "bench.api",
-    "attack": "bench.models.registry",
-    "defense": "bench.models.registry",
-    "evaluation": "bench.models.registry",
+    "attack": "bench.core.decorators",
+    "defense": "bench.core.decorators",
+    "evaluation": "bench.core.decorators",
     "Adaptive": "bench.core.records",
     "Column": "bench.core.records",
     "Recipe": "bench.core.records",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bench.config.defense_spec import canonical_spec, parse_defense
 from bench.config.evaluation_config import EvaluationConfig
 from bench.config.suite_file import load_suite
+from bench.core import registry
 from bench.core.errors import UsageError
 from bench.core.records import Evaluation, Recipe
 from bench.data import catalog as datasets
@@ -23,7 +24,6 @@ from bench.data.pixels import to_unit
 from bench.data.split import Split
 from bench.measuring.model_contract import check_model
 from bench.measuring.runner import evaluate_chunks
-from bench.models import registry
 from bench.store.store import Store
 
 _THREATS = {"L2": ("l2", 0.5), "Linf": ("linf", 8 / 255)}  # RobustBench's names and budgets

@@ -37,12 +37,12 @@ from torch import Tensor, nn
 from bench.attacks.autoattack import autoattack
 from bench.attacks.peers import cleverhans, foolbox, pyautoattack, torchattacks
 from bench.attacks.pgd import pgd
+from bench.core import registry
 from bench.core.records import PAPER, Recipe
 from bench.data.catalog import load
 from bench.data.pixels import to_unit
 from bench.measuring.judge import full_precision
 from bench.measuring.passes import counted
-from bench.models import registry
 from bench.running.machine import keep_memory
 from bench.training.loop import TrainJob, train
 

@@ -29,11 +29,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.attacks.core.randomness import example_keys, normal
+from bench.core import registry
 from bench.core.records import PAPER, Recipe
 from bench.data.catalog import load
 from bench.data.pixels import to_unit
 from bench.data.split import Dataset
-from bench.models import registry
 from bench.numerics.derivatives import expand
 from bench.numerics.lanczos import Spectrum, lanczos
 from bench.numerics.model_precision import differentiable_eval

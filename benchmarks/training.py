@@ -33,8 +33,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bench.core import registry
 from bench.core.seeding import seed_everything
-from bench.models import registry
 from bench.models.layers import Softplus
 from bench.running import machine
 from bench.training.execution import STEP_MODES, ExecutionConfig

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PROBE = (
-    "import bench, bench.models.registry as r, bench.attacks.pgd, bench.reports, bench.config.suite_file, pathlib\n"
+    "import bench, bench.core.registry as r, bench.attacks.pgd, bench.reports, bench.config.suite_file, pathlib\n"
     "print(pathlib.Path(bench.__file__).parent)\n"
     "print(pathlib.Path(bench.attacks.pgd.__file__).parent)\n"
     "assert {'standard', 'lcnn', 'vanilla'} <= {e.name for e in r.defenses}\n"

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from bench.attacks.core import balls, frozen, losses, randomness, search
 from bench.attacks.core.apgd_loop import ApgdState, apgd_loop
+from bench.core.records import Adaptive
 
 STREAM: Final = 6 << 20
 STEPS: Final = 100
 
 
-class Declaration(Protocol):
-    """What a model carries as `model.adaptive` (`bench.core.records.Adaptive`)."""
-
-    surrogate: Callable[[Any], Any] | None
-    eot: int
-    loss: Callable[[Any, Any], Any] | None
-
-
 def adaptive(
-    model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str, seed: int, declaration: Declaration
+    model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str, seed: int, declaration: Adaptive
 ) -> Tensor:
     """Run Auto-PGD with the declared gradients and loss, judged by the model itself; return the worst points.
 
@@ -54,7 +47,7 @@ def adaptive(
     return best.result()
 
 
-def worst_case_with(attack: Callable[..., Tensor], declaration: Declaration) -> Callable[..., Tensor]:
+def worst_case_with(attack: Callable[..., Tensor], declaration: Adaptive) -> Callable[..., Tensor]:
     """Return an attack that runs the declared one on what a standard attack leaves, and gives the worst case."""
 
     def both(

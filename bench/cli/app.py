@@ -177,10 +177,10 @@ def list_(
 ) -> None:
     """List what the registry holds."""
     from bench.cli import listing
-    from bench.models import registry
+    from bench.core import discovery
 
     for path in include or ():
-        registry.include(path)
+        discovery.include(path)
     if what not in listing.KINDS:
         raise UsageError(
             f"list: expected {', '.join(listing.KINDS)}, got {what!r}. {did_you_mean(what, listing.KINDS)}"

@@ -119,9 +119,9 @@ def _small_model() -> tuple[Any, Any, Any]:
     """Train the standard defense on 500 digits for 4 epochs, once; return it with 32 test images and labels."""
     import torch
 
+    from bench.core import registry
     from bench.core.records import PAPER, Recipe
     from bench.data import catalog
-    from bench.models import registry
     from bench.training.loop import TrainJob, train
 
     digits = catalog.load("digits", train_limit=500, limit=32)
@@ -145,7 +145,7 @@ def _smoke() -> tuple[bool, str]:
 
 
 def _audit() -> tuple[bool, str]:
-    from bench.models import registry
+    from bench.core import registry
 
     model, x, y = _small_model()
     entry = registry.evaluations.get("autoattack_l2")

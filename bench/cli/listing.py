@@ -9,9 +9,9 @@ from typing import Any
 from rich.table import Table
 
 from bench.config import suite_file
+from bench.core import registry
 from bench.core.records import Registered
 from bench.data import catalog as datasets
-from bench.models import registry
 
 KINDS = ("defenses", "attacks", "evaluations", "suites", "datasets")
 

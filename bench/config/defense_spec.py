@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from bench.config.recipe_table import recipe_fields, recipe_from
 from bench.config.validation import check, read, settable, shorten
+from bench.core import registry
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.records import Recipe
-from bench.models import registry
 
 
 class DefenseSpec(NamedTuple):
@@ -48,7 +48,7 @@ def parse_defense(spelling: str) -> DefenseSpec:
     base, colon, rest = spelling.partition(":")
     base = base.strip()
     entry = registry.defenses.get(base)
-    parameters = settable(entry.function)
+    parameters = settable(entry)
     fields = recipe_fields()
     hyperparameters: dict[str, Any] = {}
     recipe: dict[str, Any] = {}

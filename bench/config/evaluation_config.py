@@ -8,9 +8,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.config.validation import check, explain, settable
+from bench.core import registry
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.records import Evaluation
-from bench.models import registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def parse_evaluation(where: str, key: str, table: dict[str, Any], shape: tuple[i
         entry = registry.evaluations.get(name)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
-    known = settable(entry.function)
+    known = settable(entry)
     arguments = dict(entry.hyperparameters)
     for argument, value in (head.model_extra or {}).items():
         if argument not in known:

@@ -9,10 +9,10 @@ from typing import Any, Literal
 from bench.config.defense_spec import canonical_spec, known_backbone, parse_defense
 from bench.config.evaluation_config import EvaluationConfig, parse_evaluation
 from bench.config.recipe_table import recipe_from
+from bench.core import registry
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.records import Recipe, ThreatModel
 from bench.data.info import DATASETS
-from bench.models import registry
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ from bench.config.evaluation_config import check_radii, parse_evaluation
 from bench.config.recipe_table import RecipeTable
 from bench.config.suite import Suite, check_defenses, check_seeds
 from bench.config.validation import explain
+from bench.core import registry
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.records import PAPER, Recipe, ThreatModel, expand_columns
 from bench.data.info import DATASETS
-from bench.models import registry
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import math
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
 from bench.core.errors import UsageError, did_you_mean
-from bench.core.records import RESERVED
+from bench.core.records import Registered
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a word"}
 
@@ -44,18 +44,9 @@ class Setting(NamedTuple):
         return f"a list, each {_KINDS[self.kind]}" if self.many else _KINDS[self.kind]
 
 
-def settable(function: Callable[..., Any]) -> dict[str, Setting]:
-    """Return the keyword-only arguments that a user may set, and what each may hold."""
-    try:
-        hints = typing.get_type_hints(function)
-    except (NameError, TypeError):  # a type that is imported for type checkers only
-        hints = {}
-    parameters = inspect.signature(function).parameters.values()
-    return {
-        p.name: setting_of(p.default, hints.get(p.name, p.annotation))
-        for p in parameters
-        if p.kind is p.KEYWORD_ONLY and p.name not in RESERVED
-    }
+def settable(entry: Registered) -> dict[str, Setting]:
+    """Return the arguments of a registered function that a user may set, and what each may hold."""
+    return {name: setting_of(p.default, p.annotation) for name, p in entry.parameters.items()}
 
 
 def setting_of(default: Any, annotation: Any) -> Setting:

@@ -5,13 +5,14 @@ Standard library only: every other module may import this one.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import IntEnum
 from string import Formatter
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 LossFunction = Callable[..., "dict[str, Any]"]
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
@@ -270,12 +271,22 @@ class Registered:
         function: the function as written, unchanged.
         source: paper and place.
         version: raised by hand when the meaning changes; part of every cell's key.
+        parameters: the arguments that a user may set, by name, annotations resolved where they can be: the
+            keyword-only ones of the function's signature, without those that the pipeline fills in.
     """
+
+    reserved: ClassVar[frozenset[str]] = frozenset()  # arguments which the pipeline fills in
 
     name: str
     function: Callable[..., Any]
     source: str
     version: int
+    parameters: Mapping[str, inspect.Parameter] = field(default_factory=dict, kw_only=True, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Read the parameters from the function's signature where none were given."""
+        if not self.parameters:
+            object.__setattr__(self, "parameters", settable_parameters(self.function, self.reserved))
 
     @property
     def description(self) -> str:
@@ -284,22 +295,36 @@ class Registered:
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
-        """The keyword-only arguments and their defaults (`...` stands for a required one)."""
-        parameters = inspect.signature(self.function).parameters.values()
-        return {
-            p.name: ... if p.default is p.empty else p.default
-            for p in parameters
-            if p.kind is p.KEYWORD_ONLY and p.name not in RESERVED
-        }
+        """The parameters' defaults (`...` for a required one)."""
+        return {name: ... if p.default is p.empty else p.default for name, p in self.parameters.items()}
 
 
-# Arguments which the pipeline fills in; they are no hyper-parameters.
-RESERVED = frozenset({"seed", "norm", "trace"})
+def settable_parameters(function: Callable[..., Any], reserved: Collection[str] = ()) -> dict[str, inspect.Parameter]:
+    """Return the keyword-only arguments of a function by name, without the reserved ones.
+
+    An annotation that was written as a string is evaluated; one that cannot be (its type is imported for type
+    checkers only) stays a string.
+    """
+    found = {}
+    for p in inspect.signature(function).parameters.values():
+        if p.kind is p.KEYWORD_ONLY and p.name not in reserved:
+            annotation = p.annotation
+            if isinstance(annotation, str):
+                with contextlib.suppress(NameError, AttributeError, SyntaxError, TypeError):
+                    annotation = eval(annotation, getattr(inspect.unwrap(function), "__globals__", {}))
+            found[p.name] = p.replace(annotation=annotation)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
 class Defense(Registered):
-    """A registered defense: `function(num_classes, in_shape, backbone, *, <hyper-parameters>) -> nn.Module`."""
+    """A registered defense: `function(num_classes, in_shape, backbone, *, <hyper-parameters>) -> nn.Module`.
+
+    Attributes:
+        recipe: what differs from the suite's recipe.
+        adaptive: the author's own attack on the defense.
+        bibtex: how to cite it.
+    """
 
     recipe: Recipe = Recipe()
     adaptive: Adaptive | None = None
@@ -308,9 +333,25 @@ class Defense(Registered):
 
 @dataclass(frozen=True, slots=True)
 class Attack(Registered):
-    """A registered attack: `function(model, x, y, *, eps, norm, seed, …) -> x_adv (B, C, H, W)`."""
+    """A registered attack: `function(model, x, y, *, eps, norm, seed, …) -> x_adv (B, C, H, W)`.
+
+    Attributes:
+        norms: what `norm` may be, of "l2" and "linf".
+        chunk: images per stored chunk.
+        extra: further per-example numbers that it puts into its `trace`, by name.
+        adaptive: its evaluation takes the worst case with the attack that the defense's author declares.
+        ranks: preference as the ranking column among the attacks on one threat; 0 never ranks.
+        csv_interval: whether leaderboard.csv holds the ends of its robust accuracy's interval.
+    """
+
+    reserved: ClassVar[frozenset[str]] = frozenset({"seed", "norm", "trace"})
 
     norms: tuple[str, ...] = ("l2", "linf")
+    chunk: int = 500
+    extra: Mapping[str, Column] = field(default_factory=dict)
+    adaptive: bool = False
+    ranks: int = 0
+    csv_interval: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,8 +362,16 @@ class Evaluation(Registered):
         columns: pattern of the column's name (`{eps}`, `{radius}` stand for a number in `:g` format) to Column.
         chunk: images per chunk, the unit that is stored and resumed; fixed, so that results do not depend on it.
         summary: `summary(model, device) -> dict` of plain data about the model as a whole, kept in the cell's info.
+        attack: the attack that it runs, None if it runs none.
+        peers: reference implementations of that attack, by library, which the argument `peer` chooses.
+        adaptive: the function takes `adaptive: Adaptive | None`, the attack that the defense's author declares.
     """
+
+    reserved: ClassVar[frozenset[str]] = frozenset({"seed", "norm", "trace", "adaptive"})
 
     columns: Mapping[str, Column] = field(default_factory=dict)
     chunk: int = 500
     summary: Callable[[Any, Any], dict[str, Any]] | None = None
+    attack: Attack | None = None
+    peers: tuple[str, ...] = ()
+    adaptive: bool = False

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.core.decorators import evaluation
 from bench.core.errors import BenchError
 from bench.core.records import Column
-from bench.models.registry import evaluation
 
 
 @evaluation(

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from bench.attacks.autoattack import autoattack
 from bench.attacks.peers import pyautoattack
+from bench.core.decorators import evaluation
 from bench.core.records import Column
 from bench.measuring.attack_columns import robust_columns
-from bench.models.registry import evaluation
 
 SOURCE = "Croce and Hein 2020; package pyautoattack"
 

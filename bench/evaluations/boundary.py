@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.core.decorators import evaluation
 from bench.core.errors import UsageError
 from bench.core.records import Column
-from bench.models.registry import evaluation
 
 POINTS = 121  # per side of the map; finer than a contour drawn 280 pixels wide can show
 

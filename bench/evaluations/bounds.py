@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.core.randomness import example_keys, normal
+from bench.core.decorators import evaluation
 from bench.core.errors import UsageError
-from bench.models.registry import evaluation
 from bench.numerics.autograd_graph import RecordedCalls, nonsmooth_ops, record_activations
 from bench.numerics.bounds.columns import COLUMNS
 from bench.numerics.derivatives import Expansion, expand

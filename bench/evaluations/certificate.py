@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.core.randomness import example_keys, normal
+from bench.core.decorators import evaluation
 from bench.core.records import Column
-from bench.models.registry import evaluation
 from bench.numerics.autograd_graph import record_activations
 from bench.numerics.derivatives import differentiate
 from bench.numerics.hessian_terms import pushforward

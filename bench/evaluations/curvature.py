@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.core.randomness import example_keys, normal, uniform
+from bench.core.decorators import evaluation
 from bench.core.errors import UsageError
 from bench.core.records import Column
-from bench.models.registry import evaluation
 from bench.numerics.derivatives import expand
 from bench.numerics.hessian_terms import logit_term, network_term
 from bench.numerics.lanczos import Spectrum, lanczos, power_iteration

@@ -6,98 +6,116 @@ import functools
 import importlib
 import inspect
 import pkgutil
-import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
 
 from torch import Tensor, nn
 
 from bench.attacks.core.adaptive import worst_case_with
+from bench.core import registry
 from bench.core.errors import UsageError, did_you_mean
-from bench.core.records import RESERVED, Attack, Column
+from bench.core.records import Adaptive, Attack, Column, Evaluation
 from bench.measuring.attack_columns import DEFAULT_EPS, Search, describe_columns, robust_columns
-from bench.models import registry
+
+PEERS: Final = "bench.attacks.peers"
 
 
-def register_all() -> None:
-    """Register `<attack>_<norm>` for every registered attack and norm. May be called again at any time."""
-    for entry in registry.attacks:
-        for norm in entry.norms:
-            _register(entry, norm)
+def register(attack: Attack) -> None:
+    """Register `<attack>_<norm>` for every norm of an attack."""
+    for norm in attack.norms:
+        registry.evaluations.add(evaluation_of(attack, norm))
 
 
-def _register(entry: Attack, norm: str) -> None:
-    peers, prefix = _peers_of(entry.name), f"{entry.name}_{norm}"
-    columns = describe_columns(
-        entry.name, norm, entry.source, prefix, _constant(entry, "RANKS", 0), _constant(entry, "CSV_INTERVAL", True)
+def evaluation_of(attack: Attack, norm: str) -> Evaluation:
+    """Return the evaluation that measures robust accuracy under an attack in one norm."""
+    peers = peers_of(attack.name)
+    return Evaluation(
+        name=f"{attack.name}_{norm}",
+        function=_function(attack, norm),
+        source=attack.source,
+        version=attack.version,
+        parameters=_parameters(attack, norm, peers),
+        columns=_columns(attack, norm, peers),
+        chunk=attack.chunk,
+        attack=attack,
+        peers=peers,
+        adaptive=attack.adaptive,
     )
-    for fact, (kind, words) in _constant(entry, "EXTRA", {}).items():
-        columns[f"{prefix}_{{eps}}_{fact}"] = Column(
-            words,
-            kind=kind,
-            aggregate="sum",
-            source=entry.source,
-            params={"norm": norm, "attack": entry.name},
-            shown=False,
+
+
+def _columns(attack: Attack, norm: str, peers: Sequence[str]) -> dict[str, Column]:
+    """Return every column by pattern of its name: ours, the attack's extra ones, and those of its peers."""
+    prefix, params = f"{attack.name}_{norm}", {"norm": norm, "attack": attack.name}
+    columns = describe_columns(attack.name, norm, attack.source, prefix, attack.ranks, attack.csv_interval)
+    for name, column in attack.extra.items():
+        columns[f"{prefix}_{{eps}}_{name}"] = replace(
+            column, source=column.source or attack.source, params={**params, **column.params}
         )
     for peer in peers:
-        columns |= describe_columns(f"{peer}'s {entry.name}", norm, entry.source, f"{entry.name}_{norm}_{peer}")
-    chunk = _constant(entry, "CHUNK", 500)
-    registry.evaluation(source=entry.source, columns=columns, version=entry.version, chunk=chunk)(
-        _as_evaluation(entry, norm, peers)
-    )
+        columns |= describe_columns(f"{peer}'s {attack.name}", norm, attack.source, f"{prefix}_{peer}")
+    return columns
 
 
-def _constant(entry: Attack, name: str, default: Any) -> Any:
-    """Return a constant of the module that an attack is written in: CHUNK, EXTRA, ADAPTIVE."""
-    return getattr(sys.modules.get(entry.function.__module__), name, default)
+def _parameters(attack: Attack, norm: str, peers: Sequence[str]) -> dict[str, inspect.Parameter]:
+    """Return what a user may set: budgets, precision of the search, reference implementation, the attack's own."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    added = [
+        inspect.Parameter("eps", kind, default=DEFAULT_EPS[norm], annotation=Sequence[float]),
+        inspect.Parameter("search", kind, default="fp32", annotation=Search),
+    ]
+    if peers:
+        added.append(inspect.Parameter("peer", kind, default="", annotation=str))
+    return {p.name: p for p in added} | {name: p for name, p in attack.parameters.items() if name != "eps"}
 
 
-def _as_evaluation(entry: Attack, norm: str, peers: tuple[str, ...]) -> Callable[..., dict[str, Any]]:
-    """Return the evaluation function of one attack and norm; `__wrapped_attack__` is the attack itself."""
+def _function(entry: Attack, norm: str) -> Callable[..., dict[str, Any]]:
+    """Return the function of the evaluation of one attack and norm."""
     name = f"{entry.name}_{norm}"
 
-    def run(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0, **arguments: Any) -> dict[str, Any]:
-        eps = arguments.pop("eps", DEFAULT_EPS[norm])
-        search, peer = arguments.pop("search", "fp32"), arguments.pop("peer", "")
-        attack, prefix, extra = entry.function, name, _constant(entry, "EXTRA", {})
+    def run(
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        seed: int = 0,
+        adaptive: Adaptive | None = None,
+        eps: Sequence[float] = DEFAULT_EPS[norm],
+        search: Search = "fp32",
+        peer: str = "",
+        **arguments: Any,
+    ) -> dict[str, Any]:
+        attack, prefix, extra = entry.function, name, entry.extra
         if peer:
             attack, prefix, extra = peer_attack(entry.name, peer), f"{name}_{peer}", {}
             arguments = _shared(attack, entry, peer, arguments)
-        elif getattr(model, "adaptive", None) is not None and _constant(entry, "ADAPTIVE", False):
-            attack = worst_case_with(attack, model.adaptive)  # type: ignore[arg-type]
+        elif adaptive is not None and entry.adaptive:
+            attack = worst_case_with(attack, adaptive)
         return robust_columns(
-            model, x, y, attack=attack, prefix=prefix, eps=eps, norm=norm, seed=seed, arguments=arguments, extra=extra,
+            model,
+            x,
+            y,
+            attack=attack,
+            prefix=prefix,
+            eps=eps,
+            norm=norm,
+            seed=seed,
+            arguments=arguments,
+            extra=extra,
             search=search,
-        )  # fmt: skip
+        )
 
-    own = [
-        p
-        for p in inspect.signature(entry.function).parameters.values()
-        if p.kind is p.KEYWORD_ONLY and p.name not in RESERVED | {"eps"}
-    ]
-    kind = inspect.Parameter.KEYWORD_ONLY
-    added = [inspect.Parameter("eps", kind, default=DEFAULT_EPS[norm], annotation="Sequence[float]"),
-             inspect.Parameter("search", kind, default="fp32", annotation=Search)]  # fmt: skip
-    if peers:
-        added.append(inspect.Parameter("peer", kind, default="", annotation="str"))
-    fixed = [p for p in inspect.signature(run).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    run.__signature__ = inspect.Signature([*fixed, *added, *own])  # type: ignore[attr-defined]
     run.__name__ = run.__qualname__ = name
     run.__doc__ = f"Robust accuracy under {entry.name} ({norm}).\n\n{entry.description}"
-    run.__wrapped_attack__ = entry.function  # type: ignore[attr-defined]
-    run.__peers__ = peers  # type: ignore[attr-defined]
     return run
 
 
 @functools.cache
-def _peers_of(attack: str) -> tuple[str, ...]:
+def peers_of(attack: str) -> tuple[str, ...]:
     """Return the names of the modules in attacks/peers that offer an attack; importing them loads no library."""
-    package = importlib.import_module("bench.attacks.peers")
+    package = importlib.import_module(PEERS)
     names = [info.name for info in pkgutil.iter_modules(package.__path__) if not info.name.startswith("_")]
-    return tuple(
-        name for name in sorted(names) if hasattr(importlib.import_module(f"{package.__name__}.{name}"), attack)
-    )
+    return tuple(name for name in sorted(names) if hasattr(importlib.import_module(f"{PEERS}.{name}"), attack))
 
 
 def peer_attack(attack: str, peer: str) -> Callable[..., Tensor]:
@@ -106,13 +124,13 @@ def peer_attack(attack: str, peer: str) -> Callable[..., Tensor]:
     Raises:
         UsageError: we wrap no such attack of that library.
     """
-    if peer not in _peers_of(attack):
-        known = _peers_of(attack)
+    known = peers_of(attack)
+    if peer not in known:
         raise UsageError(f"{attack}: expected peer among {list(known)}, got {peer!r}. {did_you_mean(peer, known)}")
-    return getattr(importlib.import_module(f"bench.attacks.peers.{peer}"), attack)
+    return getattr(importlib.import_module(f"{PEERS}.{peer}"), attack)
 
 
-def _shared(attack: Callable[..., Any], entry: Attack, peer: str, arguments: dict[str, Any]) -> dict[str, Any]:
+def _shared(attack: Callable[..., Any], entry: Attack, peer: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments that the peer's function takes.
 
     Raises:
@@ -127,3 +145,6 @@ def _shared(attack: Callable[..., Any], entry: Attack, peer: str, arguments: dic
                 "Leave it out for this peer."
             )
     return {name: value for name, value in arguments.items() if name in taken}
+
+
+registry.attacks.subscribe(register)

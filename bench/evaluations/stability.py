@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.core.randomness import example_keys, normal
+from bench.core.decorators import evaluation
 from bench.core.errors import UsageError
 from bench.core.records import Column
-from bench.models.registry import evaluation
 from bench.numerics.autograd_graph import nonsmooth_ops, record_activations
 from bench.numerics.derivatives import Expansion, expand
 from bench.numerics.lanczos import lanczos

@@ -51,7 +51,7 @@ def robust_columns(
     norm: str,
     seed: int,
     arguments: dict[str, Any],
-    extra: Mapping[str, tuple[str, str]] | None = None,
+    extra: Mapping[str, Column] | None = None,
     search: Search = "fp32",
 ) -> dict[str, Any]:
     """Attack every correctly classified example at every budget, smallest first, and return the columns.
@@ -62,7 +62,7 @@ def robust_columns(
         attack: `attack(model, x, y, *, eps, norm, seed, [trace,] …) -> x_adv`.
         prefix: what the columns' names begin with, e.g. "pgd_l2".
         arguments: further keyword arguments of the attack.
-        extra: further per-example facts that the attack puts into its trace, name to (kind, description).
+        extra: further per-example numbers that the attack puts into its trace, by name.
         search: "fp32", or "tf32" for the attack's own passes on a GPU; fp32 judges its points. Examples that only
             tf32 takes for broken are attacked again in fp32, so that no rounding passes for robustness.
 
@@ -70,7 +70,7 @@ def robust_columns(
         For each budget `<prefix>_<eps>_` + `robust` (B,) bool, `distance` (B,), `refused` (B,) bool,
         `adversarial` (B, C, H, W; x itself where not broken), and `broken_by`, a list of B strings: "" robust,
         "clean" misclassified without attack, else the stage that the attack tells in trace["broken_by"], or prefix.
-        Of the extra facts, zero stands for examples that were not attacked at that budget.
+        An extra flag or count is zero, an extra value NaN, for examples that were not attacked at that budget.
 
     Raises:
         UsageError: a budget is out of range, or `search` is something else.
@@ -82,21 +82,27 @@ def robust_columns(
     known = _Known.of(model, x, y)
     columns: dict[str, Any] = {}
     for budget in budgets:
-        more = {
-            fact: torch.zeros(len(x), dtype=torch.bool if kind == "flag" else torch.long, device=x.device)
-            for fact, (kind, _) in (extra or {}).items()
-        }
+        more = {fact: _not_attacked(column, x) for fact, column in (extra or {}).items()}
         refused, rows = torch.zeros_like(known.robust), known.robust.nonzero()[:, 0]
         if len(rows) and budget > 0:
             verdict, trace = _attacked(attack, model, x[rows], y[rows], search, facts, eps=budget, **settings)
             refused[rows] = verdict.refused | (_claimed(trace, rows) & ~verdict.broken)
             for fact, values in more.items():
-                values[rows] = trace[fact]
+                if fact not in trace:
+                    raise BenchError(f"{prefix}: expected {fact!r} in the attack's trace, got {sorted(trace)}. Add it.")
+                values[rows] = torch.as_tensor(trace[fact], dtype=values.dtype, device=x.device)
             known.learn(rows, verdict, trace.get("broken_by"), prefix)
         name = f"{prefix}_{budget:g}"
         columns |= {f"{name}_{fact}": value for fact, value in known.columns().items()}
         columns |= {f"{name}_refused": refused} | {f"{name}_{fact}": values for fact, values in more.items()}
     return columns
+
+
+def _not_attacked(column: Column, x: Tensor) -> Tensor:
+    """Return the extra column (B,) of a batch of which no example has been attacked."""
+    if column.kind == "value":
+        return torch.full((len(x),), torch.nan, dtype=x.dtype, device=x.device)
+    return torch.zeros(len(x), dtype=torch.bool if column.kind == "flag" else torch.long, device=x.device)
 
 
 @dataclass

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.core.errors import BenchError
-from bench.core.records import Column, Evaluation, expand_columns
+from bench.core.records import Adaptive, Column, Evaluation, expand_columns
 from bench.data.pixels import to_unit
 from bench.data.split import Split
 from bench.measuring.judge import full_precision
@@ -47,6 +47,7 @@ def evaluate_chunks(
     *,
     arguments: dict[str, Any],
     seed: int,
+    adaptive: Adaptive | None = None,
     batch_size: int | None = None,
     done: Sequence[int] = (),
     keep_images: Callable[[str], bool] = lambda column: False,
@@ -61,6 +62,7 @@ def evaluate_chunks(
         device: where.
         arguments: the evaluation's keyword arguments.
         seed: of the evaluation's random draws.
+        adaptive: the attack that the defense's author declares, for evaluations that take it.
         batch_size: images per call; None: what memory should hold.
         done: numbers of the chunks that are stored already.
         keep_images: which image columns to keep, by name.
@@ -70,6 +72,7 @@ def evaluate_chunks(
         BenchError: a column is missing, has the wrong length or is not finite where it must be; out of memory
             at batch size 1.
     """
+    settings = {**arguments, "seed": seed} | ({"adaptive": adaptive} if entry.adaptive else {})
     n = len(split.labels)
     size = batch_size or automatic_batch_size(split.images.shape[1:], device)
     for number in range(math.ceil(n / entry.chunk)):
@@ -81,7 +84,7 @@ def evaluate_chunks(
             start = rows.start
             while start < rows.stop:
                 stop = min(rows.stop, start + size)
-                result = _call(entry, model, split, slice(start, stop), device, arguments, seed)
+                result = _call(entry, model, split, slice(start, stop), device, settings)
                 if result is None:  # out of memory
                     size = _halved(entry, stop - start)
                     continue
@@ -118,15 +121,14 @@ def _call(
     split: Split,
     part: slice,
     device: torch.device,
-    arguments: dict[str, Any],
-    seed: int,
+    settings: dict[str, Any],
 ) -> Columns | None:
     """Evaluate one batch; None if memory ran out."""
     x = to_unit(torch.tensor(split.images[part])).to(device)
     y = torch.tensor(split.labels[part]).to(device)
     try:
         with as_found(model), full_precision(device):
-            columns = entry.function(model, x, y, seed=seed, **arguments)
+            columns = entry.function(model, x, y, **settings)
     except (torch.OutOfMemoryError, MemoryError):
         torch.cuda.empty_cache()
         return None

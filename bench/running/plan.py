@@ -15,12 +15,12 @@ import torch
 from bench.config.defense_spec import canonical_spec, parse_defense
 from bench.config.evaluation_config import EvaluationConfig
 from bench.config.suite import Suite
+from bench.core import registry
 from bench.core.errors import UsageError
 from bench.core.records import Defense, Evaluation
 from bench.data import split
 from bench.data.split import Dataset, Split
 from bench.evaluations.robustness import peer_attack
-from bench.models import registry
 from bench.running import cells, sources
 from bench.running.environment import environment
 from bench.training.execution import ExecutionConfig
@@ -199,10 +199,10 @@ def _measurement(suite: Suite, dataset: Dataset, device: torch.device, entry: Ev
             f"evaluation {entry.key}: expected a value for {', '.join(missing)}, got none. Set it in the suite."
         )
     functions = [evaluation.function]
-    if attack := getattr(evaluation.function, "__wrapped_attack__", None):
-        functions.append(attack)
+    if evaluation.attack is not None:
+        functions.append(evaluation.attack.function)
         if peer := arguments.get("peer"):
-            functions.append(peer_attack(attack.__name__, peer))
+            functions.append(peer_attack(evaluation.attack.name, peer))
     kept = _kept(suite, entry.evaluation)
     spec = {
         "evaluation": evaluation.name,

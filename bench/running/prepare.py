@@ -10,10 +10,10 @@ from typing import Any
 from bench.config.evaluation_config import EvaluationConfig
 from bench.config.suite import Suite
 from bench.config.suite_file import load_suite
+from bench.core import discovery, registry
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.files import safe_name
 from bench.data import catalog
-from bench.models import registry
 from bench.running import machine
 from bench.running.environment import choose_device
 from bench.running.plan import Plan, make_plan
@@ -64,7 +64,7 @@ def prepare(options: Options) -> Plan:
         IntegrityError, MachineError: the data are damaged, or not there.
     """
     for path in options.included:
-        registry.include(path)
+        discovery.include(path)
     whole = load_suite(options.suite)
     suite = whole.narrowed(**{k: v for k, v in options.narrow.items() if k not in ("train_limit", "attack_peer")})
     if peer := options.narrow.get("attack_peer"):
@@ -111,7 +111,7 @@ def with_peer(suite: Suite, peer: str) -> Suite:
 
 
 def _peers(entry: EvaluationConfig) -> tuple[str, ...]:
-    return getattr(registry.evaluations.get(entry.evaluation).function, "__peers__", ())
+    return registry.evaluations.get(entry.evaluation).peers
 
 
 def _overrides(suite: Suite, narrow: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 # Packages whose source is part of a cell's key when a function of the cell reaches it.
 _TRACKED = ("bench.models", "bench.attacks", "bench.evaluations")
-_BOOKKEEPING = ("bench.models.registry",)
+_BOOKKEEPING = ("bench.core.discovery",)
 
 
 def sources(functions: Iterable[Callable[..., Any]]) -> dict[str, str]:

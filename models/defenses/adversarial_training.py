@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.core.decorators import defense
 from bench.core.records import Recipe
 from bench.models.backbones import build
 from bench.models.backbones.blocks import folded_norms
 from bench.models.defenses._modes import eval_mode
-from bench.models.registry import defense
 
 BIBTEX = """@inproceedings{madry2018towards,
   title     = {Towards Deep Learning Models Resistant to Adversarial Attacks},

@@ -7,11 +7,11 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.core.decorators import defense
 from bench.core.records import Recipe
 from bench.models.backbones import build
 from bench.models.defenses._modes import eval_mode
 from bench.models.defenses.gradreg import summed_loss_and_gradient
-from bench.models.registry import defense
 
 BIBTEX = """@inproceedings{moosavi2019robustness,
   title     = {Robustness via Curvature Regularization, and Vice Versa},

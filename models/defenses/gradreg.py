@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.core.decorators import defense
 from bench.core.records import Recipe
 from bench.models.backbones import build
 from bench.models.defenses.standard import BIBTEX
 from bench.models.layers import DoubleBackwardConv2d
-from bench.models.registry import defense
 
 # 100/128²: the authors' 1e-3 · 1e5/B · Σ‖∇(mean loss)‖² at their batch of 128, as a factor of the mean squared norm.
 AUTHORS_LAMBDA = 100 / 128**2

@@ -7,6 +7,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.core.decorators import defense
 from bench.core.records import Recipe
 from bench.models.backbones import Layers, build, plain_conv
 from bench.models.defenses.standard import BIBTEX
@@ -18,7 +19,6 @@ from bench.models.layers import (
     beta_sum,
     gamma_sum,
 )
-from bench.models.registry import defense
 
 
 def curvature_penalty(model: nn.Module, lambda_beta: float, lambda_gamma: float) -> dict[str, Tensor]:

@@ -6,9 +6,9 @@ from functools import partial
 
 from torch import nn
 
+from bench.core.decorators import defense
 from bench.models.backbones import Layers, build
 from bench.models.layers import Softplus
-from bench.models.registry import defense
 
 BIBTEX = """@article{dombrowski2022robust,
   title   = {Towards Robust Explanations for Deep Neural Networks},

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from bench.core.decorators import defense
 from bench.models.backbones import Layers, build
-from bench.models.registry import defense
 
 BIBTEX = """@inproceedings{srinivas2022lowcurvature,
   title     = {Efficient Training of Low-Curvature Neural Networks},

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from bench.core.decorators import defense
 from bench.models.backbones import Layers, build
-from bench.models.registry import defense
 
 BIBTEX = """@inproceedings{he2016deep,
   title     = {Deep Residual Learning for Image Recognition},

@@ -8,11 +8,11 @@ from torch.nn import functional as F
 from bench.attacks.autoattack import autoattack
 from bench.attacks.autoattack_audited import autoattack_audited
 from bench.attacks.peers import pyautoattack
+from bench.core import registry
 from bench.core.errors import BenchError
 from bench.core.records import Adaptive
 from bench.evaluations.audit import audit_l2
 from bench.evaluations.transfer import describe_transfer, transfer_columns
-from bench.models import registry
 from tests.attacks.known import Linear, flags
 from tests.attacks.test_closed_form import exact_distance, middle, problem
 
@@ -44,8 +44,7 @@ def test_the_authors_own_attack_is_run_beside_the_standard_ones(stairs):
     evaluate = registry.evaluations.get("autoattack_l2").function
     alone = evaluate(model, x, y, eps=[eps], **FEW)[f"autoattack_l2_{eps:g}_robust"]
     assert alone.sum() > 10, "masked gradients look robust"
-    model.adaptive = Adaptive(surrogate=lambda m: m.model)
-    columns = evaluate(model, x, y, eps=[eps], **FEW)
+    columns = evaluate(model, x, y, eps=[eps], adaptive=Adaptive(surrogate=lambda m: m.model), **FEW)
     robust = columns[f"autoattack_l2_{eps:g}_robust"]
     assert robust.sum() < 3
     assert not (robust & ~alone).any(), "the worst case of both"
@@ -62,17 +61,17 @@ def test_a_declared_loss_and_draws_are_used(stairs):
         calls.append(len(label))
         return -logits.gather(1, label[:, None])[:, 0]
 
-    model.adaptive = Adaptive(surrogate=lambda m: m.model, loss=loss, eot=3)
-    registry.evaluations.get("autoattack_l2").function(model, x, y, eps=[eps], **FEW)
+    declared = Adaptive(surrogate=lambda m: m.model, loss=loss, eot=3)
+    registry.evaluations.get("autoattack_l2").function(model, x, y, eps=[eps], adaptive=declared, **FEW)
     assert len(calls) % 3 == 0
     assert len(calls) > 0
 
 
 def test_a_peer_runs_without_the_declaration(stairs):
     model, x, y, eps = stairs
-    model.adaptive = Adaptive(surrogate=lambda m: pytest.fail("a library knows nothing of declarations"))
+    declared = Adaptive(surrogate=lambda m: pytest.fail("a library knows nothing of declarations"))
     evaluate = registry.evaluations.get("autoattack_l2").function
-    columns = evaluate(model, x[:4], y[:4], eps=[eps], peer="pyautoattack", queries=5)
+    columns = evaluate(model, x[:4], y[:4], eps=[eps], peer="pyautoattack", queries=5, adaptive=declared)
     assert f"autoattack_l2_pyautoattack_{eps:g}_robust" in columns
 
 

@@ -9,8 +9,8 @@ from bench.attacks.autoattack import autoattack
 from bench.attacks.core import frozen, search
 from bench.attacks.core.folding import fold_constants
 from bench.attacks.pgd import pgd
+from bench.core import registry
 from bench.measuring.passes import counted
-from bench.models import registry
 from tests.attacks.known import flags
 
 

@@ -1,17 +1,17 @@
 """The pipeline's judgement of attacks, and the evaluations made of them."""
 
-import inspect
 import math
 
 import pytest
 import torch
 from torch import nn
 
+from bench.core import discovery, registry
 from bench.core.errors import BenchError, UsageError
+from bench.core.records import Column
 from bench.evaluations import robustness
-from bench.measuring.attack_columns import robust_columns
+from bench.measuring.attack_columns import DEFAULT_EPS, robust_columns
 from bench.measuring.judge import full_precision, judge, predict
-from bench.models import registry
 from tests.attacks.known import Linear, flags, size
 from tests.attacks.test_closed_form import exact_distance, middle, problem
 
@@ -121,7 +121,7 @@ def test_tf32_searches_and_fp32_judges(search):
     with full_precision("cpu"):
         found = robust_columns(
             model, x, torch.zeros(3, dtype=torch.long), attack=to_grey, prefix="a_l2", eps=[2.0], norm="l2", seed=0,
-            arguments={}, extra={"tried": ("count", "")}, search=search,
+            arguments={}, extra={"tried": Column("", kind="count")}, search=search,
         )  # fmt: skip
     assert not found["a_l2_2_robust"].any()
     assert not found["a_l2_2_refused"].any()
@@ -216,7 +216,7 @@ def test_every_attack_is_an_evaluation_per_norm(name):
     attack, _, norm = name.partition("_")
     ours = registry.attacks.get(attack)
     assert entry.function.__name__ == name
-    assert entry.function.__wrapped_attack__ is ours.function
+    assert entry.attack is ours
     assert set(ours.hyperparameters) - {"eps"} <= set(entry.hyperparameters)
     assert entry.version == ours.version
     model, x, y = problem(4, 25, box=False, n=20)
@@ -235,10 +235,87 @@ def test_every_attack_is_an_evaluation_per_norm(name):
 
 def test_registering_again_changes_nothing():
     before = [e.name for e in registry.evaluations]
-    robustness.register_all()
+    for attack in registry.attacks:
+        robustness.register(attack)
     assert [e.name for e in registry.evaluations] == before
-    signature = inspect.signature(registry.evaluations.get("pgd_l2").function)
-    assert list(signature.parameters)[:5] == ["model", "x", "y", "seed", "eps"]
+    parameters = registry.evaluations.get("pgd_l2").parameters
+    assert list(parameters)[:3] == ["eps", "search", "peer"]
+    assert not {"seed", "norm", "trace", "adaptive"} & set(parameters)
+
+
+TWO_ATTACKS = """
+import torch, bench
+
+@bench.attack(source="x", extra={"steps_used": bench.Column("How many.", kind="count"),
+                                 "gain": bench.Column("How much.", kind="value")}, chunk=7, ranks=3)
+def first(model, x, y, *, eps, norm="l2", seed=0, trace=None):
+    trace.update(steps_used=torch.full((len(x),), 4), gain=torch.full((len(x),), 0.5))
+    return x
+
+@bench.attack(source="y", norms=("l2",))
+def second(model, x, y, *, eps, norm="l2", seed=0, power: int = 2):
+    return x
+"""
+
+
+@pytest.fixture
+def include(tmp_path):
+    """Include a file as `--include` does, and forget what it registered."""
+    before = {kind: dict(kind._entries) for kind in (registry.attacks, registry.evaluations)}
+
+    def included(text):
+        path = tmp_path / "attacks_of_a_user.py"
+        path.write_text(text)
+        return discovery.include(path)
+
+    yield included
+    for kind, entries in before.items():
+        kind._entries = entries
+
+
+def test_two_attacks_in_one_file_have_their_own_facts(include):
+    include(TWO_ATTACKS)
+    x, y = image([0.6, 0.0], [0.2, 0.0]), torch.tensor([0, 0])
+    first, second = (registry.evaluations.get(f"{name}_l2") for name in ("first", "second"))
+    assert (first.chunk, second.chunk) == (7, 500)
+    columns = first.function(MODEL, x, y, eps=[0.05])
+    assert columns["first_l2_0.05_steps_used"].tolist() == [4, 0], "the second is wrong without an attack"
+    assert columns["first_l2_0.05_gain"].tolist() == pytest.approx([0.5, math.nan], nan_ok=True)
+    assert set(columns) == {p.replace("{eps}", "0.05") for p in first.columns}
+    assert set(second.function(MODEL, x, y, eps=[0.05])) == {p.replace("{eps}", "0.05") for p in second.columns}
+    assert first.columns["first_l2_{eps}_robust"].ranks == 3
+    assert first.columns["first_l2_{eps}_gain"].params == {"norm": "l2", "attack": "first"}
+    assert second.hyperparameters == {"eps": DEFAULT_EPS["l2"], "search": "fp32", "power": 2}
+    assert "first_linf" in registry.evaluations
+    assert "second_linf" not in registry.evaluations
+
+
+def test_an_attack_that_does_not_return_what_it_declares_is_named(include):
+    include(TWO_ATTACKS.replace("steps_used=torch", "steps=torch"))
+    with pytest.raises(BenchError, match="first_l2: expected 'steps_used' in the attack's trace, got"):
+        registry.evaluations.get("first_l2").function(MODEL, image([0.6, 0.0]), torch.tensor([0]), eps=[0.05])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('kind="count"', 'kind="text"', "attack first: expected extra columns of kind flag, count or value, got text"),
+        ("seed=0, trace=None", "seed=0", "attack first: expected the argument `trace`"),
+        ("def second(model", "def second(self, model", "second in .*: expected arguments"),
+    ],
+)
+def test_a_bad_declaration_is_refused(include, old, new, message):
+    with pytest.raises(UsageError, match=message):
+        include(TWO_ATTACKS.replace(old, new))
+
+
+def test_a_listener_hears_of_every_entry_once():
+    heard = []
+    own = registry.Registry("attack")
+    own.add(registry.attacks.get("pgd"))
+    own.subscribe(lambda entry: heard.append(entry.name))
+    own.add(registry.attacks.get("fgsm"))
+    assert heard == ["pgd", "fgsm"]
 
 
 def test_an_unknown_peer_or_an_argument_that_a_peer_lacks_is_refused():

@@ -8,9 +8,9 @@ import pandas as pd
 import torch
 from torch import nn
 
+from bench.core import registry
 from bench.data.split import Split
 from bench.measuring.runner import evaluate_chunks
-from bench.models import registry
 
 # Cheap settings of costly arguments; an evaluation that has such an argument is run with it.
 CHEAP = {"steps": 10, "queries": 30, "draws": 2, "eps": [0.3], "radius": [0.01], "radii": [0.01], "iterations": 6}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from bench.core import registry
 from bench.core.records import PAPER, Recipe
-from bench.models import registry
 from bench.models.layers import layer_statistics
 from bench.training.loop import TrainJob, train
 from bench.training.optimization import parameter_groups

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
+from bench.core import registry
 from bench.core.records import PAPER, Recipe
 from bench.data.catalog import load
-from bench.models import registry
 from bench.training.loop import TrainJob, train
 from tests.contracts.tables import table
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from bench.core.registry import defenses
 from bench.models.backbones.blocks import ConvNorm, folded_norms
-from bench.models.registry import defenses
 
 
 @pytest.mark.parametrize("name", ["standard", "lcnn", "vanilla"])

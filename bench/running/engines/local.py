@@ -20,7 +20,7 @@ from torch import nn
 
 from bench.core import files, hashing
 from bench.core.errors import BenchError, IntegrityError, LockedError, MachineError, SecurityError, StoreError
-from bench.core.records import expand_columns
+from bench.core.records import Adaptive, expand_columns
 from bench.data.pixels import to_unit
 from bench.measuring.model_contract import as_found, check_model
 from bench.measuring.runner import evaluate_chunks, predictions
@@ -165,7 +165,7 @@ def _run_row(context: RunContext, number: int, row: Run) -> bool:
         try:
             with _leased(context, lease, name):
                 model = model or _load(context, row, weights)
-                _evaluate(context, lease, name, model, measurement, weights)
+                _evaluate(context, lease, name, model, measurement, weights, row.job.defense.adaptive)
         except _Busy:
             complete = False
     return complete
@@ -262,13 +262,17 @@ def _load(context: RunContext, row: Run, weights: str) -> nn.Module:
     model = model.to(context.plan.device)
     x = to_unit(torch.tensor(context.plan.dataset.test.images[:2])).to(context.plan.device)
     check_model(model, x, row.job.num_classes)
-    if row.job.defense.adaptive is not None:
-        model.adaptive = row.job.defense.adaptive  # type: ignore[assignment]  # the attacks look for it
     return model
 
 
 def _evaluate(
-    context: RunContext, lease: Lease, name: str, model: nn.Module, measurement: PlannedEvaluation, weights: str
+    context: RunContext,
+    lease: Lease,
+    name: str,
+    model: nn.Module,
+    measurement: PlannedEvaluation,
+    weights: str,
+    adaptive: Adaptive | None,
 ) -> None:
     started = time.monotonic()
     stored = context.store.chunk_info(lease.cell)
@@ -281,6 +285,7 @@ def _evaluate(
         context.plan.device,
         arguments=measurement.spec["arguments"],
         seed=measurement.entry.seed,
+        adaptive=adaptive,
         batch_size=context.batch_size,
         done=tuple(stored),
         keep_images=measurement.keeps,

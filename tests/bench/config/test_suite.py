@@ -12,10 +12,11 @@ import pytest
 from bench.config.defense_spec import canonical_spec, parse_defense
 from bench.config.suite_file import load_suite, suites
 from bench.config.validation import Setting, check, read, settable
+from bench.core import registry
+from bench.core.decorators import evaluation
 from bench.core.errors import UsageError
-from bench.core.records import PAPER, Column, Role, ThreatModel
-from bench.models import registry
-from bench.models.registry import defenses
+from bench.core.records import PAPER, Column, Evaluation, Role, ThreatModel
+from bench.core.registry import defenses
 
 GOOD = """
 name = "mine"
@@ -79,11 +80,11 @@ class TestReading:
 
         text = GOOD.replace("primary_eps = 0.5\n", "threat = {norm = 'linf', eps = 0.25}\n")
         text += "[evaluations.unusual]\nradius = [0.5]\n"
-        add = registry.evaluation(source="test", columns=columns("robust"))
+        add = evaluation(source="test", columns=columns("robust"))
         try:
             add(unusual)
             assert load_suite(write(tmp_path, text)).threat.eps == 0.25
-            registry.evaluation(source="test", columns=columns("certified"))(unusual)
+            evaluation(source="test", columns=columns("certified"))(unusual)
             with pytest.raises(UsageError, match="threat: expected one that an attack of the suite measures"):
                 load_suite(write(tmp_path, text))
         finally:
@@ -398,7 +399,7 @@ class TestSpelling:
             *, a: float = 1, b: list[int] | None = None, c: tuple[float, ...] = (), d: bool = True, seed: int = 0
         ) -> None: ...
 
-        found = settable(sample)
+        found = settable(Evaluation("sample", sample, "none", 1))
         assert found == {
             "a": Setting(int), "b": Setting(int, True, (), True), "c": Setting(float, True), "d": Setting(bool),
         }  # fmt: skip

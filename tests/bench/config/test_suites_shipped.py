@@ -7,7 +7,7 @@ import pytest
 from bench.config.suite import Suite
 from bench.config.suite_file import load_suite, suites
 from bench.core.records import PAPER
-from bench.models.registry import defenses
+from bench.core.registry import defenses
 
 NAMES = [entry["name"] for entry in suites()]
 SEVEN = ("standard", "lcnn", "gradreg", "lcnn_gradreg", "cure", "softplus_wd", "adversarial_training")

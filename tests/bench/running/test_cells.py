@@ -28,12 +28,12 @@ def test_a_number_that_is_not_finite_has_no_key():
 
 
 def test_sources_follow_imports_into_our_packages_only():
-    from bench.models import registry
+    from bench.core import registry
 
     found = sources.sources([registry.defenses.get("lcnn").function])
     assert "bench.models.defenses.lcnn" in found
     assert "bench.models.layers.centered_softplus" in found
-    assert not any(name.startswith(("torch", "bench.models.registry", "bench.store")) for name in found)
+    assert not any(name.startswith(("torch", "bench.core.discovery", "bench.store")) for name in found)
 
 
 def test_an_edited_file_and_an_edited_neighbour_change_the_sources(tmp_path):

@@ -220,9 +220,9 @@ def test_a_time_limit_ends_with_75_and_the_next_run_goes_on(suite, tmp_path, cli
 def test_a_training_that_was_stopped_goes_on_bit_equal(suite, tmp_path):
     import torch
 
+    from bench.core import registry
     from bench.core.records import PAPER, Recipe
     from bench.data import catalog
-    from bench.models import registry
     from bench.training.loop import Stopped, TrainJob, train
 
     digits = catalog.load("digits", train_limit=150, limit=4)

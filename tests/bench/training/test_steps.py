@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.core import registry
 from bench.core.errors import UsageError
 from bench.core.seeding import seed_everything
-from bench.models import registry
 from bench.models.layers import Softplus, double_backward_conv
 from bench.training.compiled import CompiledGradients
 from bench.training.execution import ExecutionConfig

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bench.models import registry
+from bench.core import registry
 from benchmarks import published, training
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from bench.core.registry import defenses
 from bench.models.defenses import cure
-from bench.models.registry import defenses
 from bench.training.loop import bound_loss, set_epoch
 
 

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from bench.core.registry import defenses
 from bench.models.backbones import BACKBONES
 from bench.models.layers import CenteredSoftplus, LipschitzBatchNorm2d, Softplus, SpectralNormConv2d, layer_statistics
-from bench.models.registry import defenses
 from bench.training.loop import bound_loss, finalize
 from bench.training.optimization import parameter_groups
 

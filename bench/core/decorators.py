@@ -1,0 +1,161 @@
+"""The decorators that register a defense, an attack or an evaluation.
+
+A decorated function is returned unchanged; its name is the key of the registry.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from bench.core.errors import UsageError
+from bench.core.records import Adaptive, Attack, Column, Defense, Evaluation, Recipe
+from bench.core.registry import attacks, defenses, evaluations, source_file
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def defense(
+    *,
+    source: str,
+    recipe: Recipe | None = None,
+    version: int = 1,
+    adaptive: Adaptive | None = None,
+    bibtex: str = "",
+) -> Callable[[F], F]:
+    """Register a defense: `f(num_classes, in_shape, backbone, *, <hyper-parameters>) -> nn.Module`.
+
+    Args:
+        source: paper and place, e.g. "Srinivas et al. 2022, eq. (5)".
+        recipe: what differs from the suite's recipe, usually the loss.
+        version: raise it by hand when the method changes; its cells are then computed anew.
+        adaptive: the author's own attack on the defense.
+        bibtex: how to cite it.
+
+    Raises:
+        UsageError: the function's signature is not the one above.
+    """
+
+    def register(function: F) -> F:
+        check_signature(function, 3, "num_classes, in_shape, backbone")
+        entry = Defense(function.__name__, function, source, version, recipe or Recipe(), adaptive, bibtex)
+        defenses.add(entry)
+        return function
+
+    return register
+
+
+def attack(
+    *,
+    source: str,
+    version: int = 1,
+    norms: tuple[str, ...] = ("l2", "linf"),
+    chunk: int = 500,
+    extra: Mapping[str, Column] | None = None,
+    adaptive: bool = False,
+    ranks: int = 0,
+    csv_interval: bool = True,
+) -> Callable[[F], F]:
+    """Register an attack: `f(model, x, y, *, eps, norm, seed, …) -> x_adv`, both (B, C, H, W) in [0, 1].
+
+    Every norm becomes an evaluation `<name>_<norm>`.
+
+    Args:
+        source: paper and place.
+        version: raise it by hand when the meaning changes; its cells are then computed anew.
+        norms: norms that the function accepts as `norm`, of "l2" and "linf".
+        chunk: images per stored chunk (at most 500); smaller for an attack of thousands of passes per image.
+        extra: further per-example numbers that the attack puts into its `trace`, one per example, by name; each is
+            a column `<name>_<norm>_<eps>_<key>` of kind "flag", "count" or "value".
+        adaptive: the evaluation takes the worst case with the attack that the defense's author declares.
+        ranks: preference as the ranking column among the attacks on one threat; 0 never ranks.
+        csv_interval: whether leaderboard.csv holds the ends of its robust accuracy's interval.
+
+    Raises:
+        UsageError: the function's signature is not the one above, an extra column holds text, or `trace` is missing.
+    """
+    columns = dict(extra or {})
+
+    def register(function: F) -> F:
+        check_signature(function, 3, "model, x, y")
+        if text := [name for name, column in columns.items() if column.kind == "text"]:
+            raise UsageError(
+                f"attack {function.__name__}: expected extra columns of kind flag, count or value, got text in "
+                f"{text[0]!r}. Return numbers."
+            )
+        if columns and "trace" not in inspect.signature(function).parameters:
+            raise UsageError(
+                f"attack {function.__name__}: expected the argument `trace`, a dict in which it returns "
+                f"{', '.join(columns)}, got none. Add `trace: dict | None = None`."
+            )
+        entry = Attack(
+            name=function.__name__,
+            function=function,
+            source=source,
+            version=version,
+            norms=norms,
+            chunk=min(chunk, 500),
+            extra=columns,
+            adaptive=adaptive,
+            ranks=ranks,
+            csv_interval=csv_interval,
+        )
+        attacks.add(entry)
+        return function
+
+    return register
+
+
+def evaluation(
+    *,
+    source: str,
+    columns: Mapping[str, Column],
+    version: int = 1,
+    chunk: int = 500,
+    summary: Callable[[Any, Any], dict[str, Any]] | None = None,
+) -> Callable[[F], F]:
+    """Register an evaluation: `f(model, x, y, *, seed, …) -> {column: one value per example}`.
+
+    Args:
+        source: paper and place, or the page of the protocol.
+        columns: every column that it returns, by pattern of its name.
+        version: raise it by hand when the meaning changes.
+        chunk: images per stored chunk (at most 500).
+        summary: `summary(model, device) -> dict` of plain data about the model as a whole, if there is any.
+
+    A function with the keyword argument `adaptive: Adaptive | None = None` is given what the defense's author declares.
+
+    Raises:
+        UsageError: the function's signature is not the one above.
+    """
+
+    def register(function: F) -> F:
+        check_signature(function, 3, "model, x, y")
+        entry = Evaluation(
+            name=function.__name__,
+            function=function,
+            source=source,
+            version=version,
+            columns=dict(columns),
+            chunk=min(chunk, 500),
+            summary=summary,
+            adaptive="adaptive" in inspect.signature(function).parameters,
+        )
+        evaluations.add(entry)
+        return function
+
+    return register
+
+
+def check_signature(function: Callable[..., Any], positional: int, expected: str) -> None:
+    """Refuse a function whose positional arguments are not the expected ones, or whose rest is not keyword-only."""
+    parameters = list(inspect.signature(function).parameters.values())
+    kinds = [p.kind for p in parameters]
+    positional_kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    found = sum(k in positional_kinds for k in kinds)
+    if found != positional or inspect.Parameter.VAR_POSITIONAL in kinds:
+        raise UsageError(
+            f"{function.__name__} in {source_file(function)}: expected arguments ({expected}, *, keyword-only …), "
+            f"got ({', '.join(p.name for p in parameters)}). Put a `*` before the hyper-parameters."
+        )
