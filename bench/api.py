@@ -24,6 +24,7 @@ from bench.data.pixels import to_unit
 from bench.data.split import Split
 from bench.measuring.model_contract import check_model
 from bench.measuring.runner import evaluate_chunks
+from bench.store.plan_record import PlanRecord
 from bench.store.store import Store
 
 _THREATS = {"L2": ("l2", 0.5), "Linf": ("linf", 8 / 255)}  # RobustBench's names and budgets
@@ -257,7 +258,7 @@ class Results:
     leaderboard: pd.DataFrame
     examples: pd.DataFrame
     logs: pd.DataFrame
-    plan: dict[str, Any]
+    plan: PlanRecord
 
 
 def load_results(out: str | Path) -> Results:
@@ -299,18 +300,17 @@ def load_model(
     with Store.open(Path(out)) as store:
         plan = store.latest_plan()
         spelled = canonical_spec(name)
-        rows = [r for r in plan["rows"] if r["defense"] == spelled and r["seed"] == seed]
-        record = store.cell(rows[0]["train_cell"]) if rows else None
-    if dataset is not None and dataset not in (plan["data"]["name"], plan["suite"]["dataset"]):
-        raise UsageError(f"load_model: expected data set {plan['data']['name']}, got {dataset!r}. Check out=.")
+        rows = [r for r in plan.rows if r.defense == spelled and r.seed == seed]
+        record = store.cell(rows[0].train_cell) if rows else None
+    if dataset is not None and dataset not in (plan.data.name, plan.suite.dataset):
+        raise UsageError(f"load_model: expected data set {plan.data.name}, got {dataset!r}. Check out=.")
     if record is None or record.status != "done":
-        there = sorted({f"{r['defense']} seed {r['seed']}" for r in plan["rows"]})
+        there = sorted({r.label for r in plan.rows})
         raise UsageError(f"load_model: expected a trained row, got {spelled} seed {seed}. Planned: {', '.join(there)}.")
     row = rows[0]
     entry = registry.defenses.get(parse_defense(spelled).base)
-    shape = tuple(plan["data"]["shape"])
     with torch.random.fork_rng(devices=[]):  # the factory draws weights which are replaced; the caller's draws stay
-        model = entry.function(len(plan["data"]["classes"]), shape, row["backbone"], **row["hyperparameters"])
+        model = entry.function(len(plan.data.classes), plan.data.shape, row.backbone, **row.hyperparameters)
     sha = record.info["weights"]
     return load_weights(model, weights_path(Path(out), sha), sha)
 

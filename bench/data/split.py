@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -74,19 +73,6 @@ class Dataset:
     test_total: int
     note: str
     location: str
-
-    def describe(self) -> dict[str, Any]:
-        """Return what the plan and the manifest say about the data."""
-        sides = {"train": (self.train, self.train_total), "test": (self.test, self.test_total)}
-        return {
-            "name": self.name,
-            "original": self.original,
-            "layout": self.layout,
-            "classes": list(self.classes),
-            "shape": list(self.shape),
-            **{k: {"n": len(s), "total": total, "fingerprint": s.fingerprint} for k, (s, total) in sides.items()},
-            "note": self.note,
-        }
 
 
 def fingerprint(images: np.ndarray, labels: np.ndarray) -> str:

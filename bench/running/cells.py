@@ -12,6 +12,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import JsonValue
+
 
 @dataclass(frozen=True, slots=True)
 class TrainCell:
@@ -60,6 +62,13 @@ def runtime(device: str, precision: str) -> dict[str, str]:
         "precision": precision,
         "torch": ".".join(torch.__version__.split(".")[:2]),
     }
+
+
+def plain(value: object) -> JsonValue:
+    """Return a hyper-parameter or an argument as JSON data."""
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return value if isinstance(value, str | int | float | bool | None) else repr(value)
 
 
 def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

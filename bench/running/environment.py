@@ -9,13 +9,14 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import bench
 from bench.core import hashing
 from bench.core.errors import MachineError, UsageError
+from bench.store.plan_record import EnvironmentRecord, IncludedFile
+from bench.training.execution import ExecutionConfig
 
 _PACKAGES = (
     "torch",
@@ -30,8 +31,14 @@ _PACKAGES = (
 )
 
 
-def environment(device: torch.device, included: Sequence[str] = ()) -> dict[str, Any]:
-    """Return what ran: versions, device, commit. No host name, no path."""
+def environment(device: torch.device, included: Sequence[str], execution: ExecutionConfig) -> EnvironmentRecord:
+    """Return what ran: versions, device, commit. No host name, no path.
+
+    Args:
+        device: where models are trained and evaluated.
+        included: paths of third-party files that were imported.
+        execution: how a training step is carried out.
+    """
     packages = {}
     for name in _PACKAGES:
         try:
@@ -39,19 +46,21 @@ def environment(device: torch.device, included: Sequence[str] = ()) -> dict[str,
         except metadata.PackageNotFoundError:
             packages[name] = "absent"
     commit, dirty = _commit()
-    return {
-        "bench": bench.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "platform": f"{platform.system()} {platform.machine()}",
-        "device": device.type,
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
-        "threads": torch.get_num_threads(),
-        "commit": commit,
-        "dirty": dirty,
-        "packages": packages,
-        "included": [{"file": Path(p).name, "sha256": hashing.sha256(Path(p))} for p in included],
-    }
+    return EnvironmentRecord(
+        bench=bench.__version__,
+        python=platform.python_version(),
+        torch=str(torch.__version__),
+        platform=f"{platform.system()} {platform.machine()}",
+        device=device.type,
+        device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        threads=torch.get_num_threads(),
+        commit=commit,
+        dirty=dirty,
+        packages=packages,
+        included=tuple(IncludedFile(file=Path(p).name, sha256=hashing.sha256(Path(p))) for p in included),
+        step=execution.route(device),
+        deterministic=execution.deterministic or device.type == "cpu",
+    )
 
 
 def _commit() -> tuple[str, bool | None]:

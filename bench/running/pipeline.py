@@ -10,6 +10,7 @@ from pathlib import Path
 from bench import reports
 from bench.reports.board.model import Board
 from bench.running import machine, workers
+from bench.running.describe import plan_record
 from bench.running.dry_run import cell_states
 from bench.running.engines import local
 from bench.running.plan import Plan
@@ -43,7 +44,7 @@ def run(options: Options) -> Result:
     if plan.dataset.note:
         reporter.say(plan.dataset.note)
     with Store.open(plan.out, create=True) as store, stop.signals():
-        number = store.put_plan(plan.record())
+        number = store.put_plan(plan_record(plan))
         local.bind_known(plan, number, store)
         context = local.RunContext(
             plan, number, store, reporter, stop, options.batch_size, options.no_wait, options.debug,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from bench.data import split
 from bench.data.split import Dataset, Split
 from bench.evaluations.robustness import peer_attack
 from bench.running import cells, sources
-from bench.running.environment import environment
 from bench.training.execution import ExecutionConfig
 from bench.training.loop import TrainJob
 from bench.training.precision import autocast, resolve_precision
@@ -91,22 +89,6 @@ class Plan:
     overrides: dict[str, Any] = field(default_factory=dict)
     included: tuple[str, ...] = ()
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
-
-    def record(self) -> dict[str, Any]:
-        """Return the plan as plain data, as the store keeps it and the reports read it."""
-        from bench.running import transfer  # it needs the plan's types
-
-        return {
-            "format": 1,
-            "command": self.command,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "suite": self.suite.settings(),
-            "overrides": self.overrides,
-            "data": self.dataset.describe(),
-            "environment": environment(self.device, self.included) | self.execution.describe(self.device),
-            "evaluations": {m.entry.key: _describe_measurement(m) for m in self.measurements} | transfer.describe(self),
-            "rows": [_describe_row(r) for r in self.rows],
-        }
 
 
 def make_plan(
@@ -177,7 +159,7 @@ def _train_spec(job: TrainJob, device: torch.device, execution: ExecutionConfig)
     return {
         "defense": job.defense.name,
         "version": job.defense.version,
-        "hyperparameters": {k: _plain(v) for k, v in job.hyperparameters.items()},
+        "hyperparameters": {k: cells.plain(v) for k, v in job.hyperparameters.items()},
         "backbone": job.backbone,
         "recipe": job.recipe.settings(),
         "data": job.train.fingerprint,
@@ -207,7 +189,7 @@ def _measurement(suite: Suite, dataset: Dataset, device: torch.device, entry: Ev
     spec = {
         "evaluation": evaluation.name,
         "version": evaluation.version,
-        "arguments": {k: _plain(v) for k, v in arguments.items()},
+        "arguments": {k: cells.plain(v) for k, v in arguments.items()},
         "data": split.fingerprint,
         "seed": entry.seed,
         "sources": sources.sources(functions),
@@ -245,44 +227,3 @@ def _kept(suite: Suite, evaluation: str) -> frozenset[str] | None:
 def _library(peer: str | None) -> dict[str, str]:
     """Return the version of the library that a peer's attack comes from: part of the key."""
     return {peer: metadata.version(peer)} if peer else {}
-
-
-def _plain(value: Any) -> Any:
-    """Return a hyper-parameter as JSON data."""
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value if isinstance(value, str | int | float | bool | type(None)) else repr(value)
-
-
-def _describe_row(row: Run) -> dict[str, Any]:
-    entry = row.job.defense
-    return {
-        "defense": row.defense,
-        "base": entry.name,
-        "seed": row.job.seed,
-        "provenance": "trained here",
-        "train_cell": row.cell.id,
-        "evaluations": {},
-        "description": entry.description,
-        "source": entry.source,
-        "version": entry.version,
-        "bibtex": entry.bibtex,
-        "hyperparameters": {k: _plain(v) for k, v in row.job.hyperparameters.items()},
-        "recipe": row.job.recipe.settings(),
-        "backbone": row.job.backbone,
-    }
-
-
-def _describe_measurement(m: PlannedEvaluation) -> dict[str, Any]:
-    return {
-        "evaluation": m.evaluation.name,
-        "arguments": m.spec["arguments"],
-        "limit": m.entry.limit,
-        "split": m.entry.split,
-        "seed": m.entry.seed,
-        "n": len(m.split.labels),
-        "source": m.evaluation.source,
-        "version": m.evaluation.version,
-        "description": m.evaluation.description,
-        "columns": {pattern: asdict(column) for pattern, column in m.evaluation.columns.items()},
-    }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from bench.measuring.passes import counted
 from bench.running import cells, sources
 from bench.running.plan import Plan, PlannedEvaluation, Run
 from bench.store.compact import LEFT_OUT
+from bench.store.plan_record import EvaluationRecord
 from bench.store.status import TRANSFER as KEY
 from bench.store.store import Store
 
@@ -47,23 +48,21 @@ def measurement(plan: Plan) -> PlannedEvaluation | None:
     return found[0] if found and len(defenses) > 1 else None
 
 
-def describe(plan: Plan) -> dict[str, Any]:
+def describe(plan: Plan) -> dict[str, EvaluationRecord]:
     """Return the plan's entry of the transfer, in the form of the other evaluations' entries; {} without one."""
     source = measurement(plan)
     if source is None:
         return {}
-    entry = {
-        "evaluation": KEY,
-        "arguments": {"eps": [plan.suite.primary_eps]},
-        "limit": source.entry.limit,
-        "split": "test",
-        "seed": 0,
-        "n": len(source.split),
-        "source": SOURCE,
-        "version": 1,
-        "description": transfer_columns.__doc__ or "",
-        "columns": {pattern: asdict(column) for pattern, column in declared_columns(plan).items()},
-    }
+    entry = EvaluationRecord(
+        evaluation=KEY,
+        arguments={"eps": [plan.suite.primary_eps]},
+        limit=source.entry.limit,
+        n=len(source.split),
+        source=SOURCE,
+        version=1,
+        description=transfer_columns.__doc__ or "",
+        columns=dict(declared_columns(plan)),
+    )
     return {KEY: entry}
 
 

@@ -9,7 +9,6 @@ import contextlib
 import json
 import sqlite3
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from bench.core import hashing
 from bench.core.errors import IntegrityError, SecurityError, StoreError
 from bench.reports.board.examples import IMAGES_SHOWN
 from bench.store import serialise
+from bench.store.plan_record import PlanRecord, parse_plan
 from bench.store.sqlite import translated
 from bench.store.store import NAME, Store
 
@@ -56,7 +56,7 @@ def compact(out: Path, target: Path, *, pictures: bool = False, latest: bool = F
         copy.execute("INSERT INTO plans VALUES (1, ?)", (plan,))
         sql = "SELECT 1, row, evaluation, cell FROM bindings WHERE plan=? ORDER BY row, evaluation"
         copy.executemany("INSERT INTO bindings VALUES (?, ?, ?, ?)", source.execute(sql, (number,)))
-        cells = _copy_cells(source, copy, json.loads(plan) if latest else None)
+        cells = _copy_cells(source, copy, parse_plan(plan, str(out / NAME)) if latest else None)
         for cell in cells:
             sql = "SELECT * FROM epochs WHERE cell=? ORDER BY epoch"
             copy.executemany("INSERT INTO epochs VALUES (?, ?, ?)", source.execute(sql, (cell,)))
@@ -65,11 +65,11 @@ def compact(out: Path, target: Path, *, pictures: bool = False, latest: bool = F
         copy.execute("VACUUM")
 
 
-def _copy_cells(source: sqlite3.Connection, copy: sqlite3.Connection, plan: dict[str, Any] | None) -> list[str]:
+def _copy_cells(source: sqlite3.Connection, copy: sqlite3.Connection, plan: PlanRecord | None) -> list[str]:
     """Copy the cells' records, without their holders, and return their ids; `plan` limits them to its own."""
     wanted = None
     if plan is not None:
-        wanted = {row["train_cell"] for row in plan["rows"]}
+        wanted = {run.train_cell for run in plan.rows}
         wanted |= {cell for (cell,) in copy.execute("SELECT cell FROM bindings")}
     kept = []
     sql = "SELECT id, kind, spec, status, seconds, error, info FROM cells ORDER BY rowid"

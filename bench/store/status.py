@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from bench.store.plan_record import PlanRecord, RunRecord
 from bench.store.records import CellRecord
 from bench.store.store import Store
 
@@ -70,21 +70,21 @@ def run_status(out: str | Path) -> RunStatus:
     """
     with Store.open(out) as store:
         plan = store.latest_plan()
-        rows = tuple(_row(store, plan, entry) for entry in plan["rows"])
+        rows = tuple(_row(store, plan, run) for run in plan.rows)
         chunks = sum(len(store.chunk_info(cell.id)) for cell in store.cells("evaluation"))
-    total = len(plan["rows"]) * (1 + len(plan["evaluations"]))
-    return RunStatus(plan["suite"]["name"], plan["data"]["name"], rows, total, chunks)
+    total = len(plan.rows) * (1 + len(plan.evaluations))
+    return RunStatus(plan.suite.name, plan.data.name, rows, total, chunks)
 
 
-def _row(store: Store, plan: dict[str, Any], entry: dict[str, Any]) -> RowStanding:
-    trained = store.cell(entry["train_cell"])
+def _row(store: Store, plan: PlanRecord, run: RunRecord) -> RowStanding:
+    trained = store.cell(run.train_cell)
     records: dict[str, CellRecord | None] = {TRAINING: trained}
-    for key in plan["evaluations"]:
-        cell = entry["evaluations"].get(key)
+    for key in plan.evaluations:
+        cell = run.evaluations.get(key)
         records[key] = store.cell(cell) if cell else None
     done = trained is not None and trained.status == "done"
     return RowStanding(
-        label=f"{entry['defense']} seed {entry['seed']}",
+        label=run.label,
         weights=trained.info["weights"] if trained and done else None,
         seconds=trained.seconds if trained and done else None,
         unfinished=tuple(k for k, r in records.items() if r is None or r.status != "done"),

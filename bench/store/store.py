@@ -25,10 +25,11 @@ from bench.core.errors import IntegrityError, MachineError, StoreError
 from bench.core.records import Column
 from bench.store import serialise
 from bench.store.leases import is_alive, process_id
+from bench.store.plan_record import PlanRecord, parse_plan
 from bench.store.records import CellRecord, Lease, LeaseLost, cell_record
 from bench.store.sqlite import connect, translated
 
-FORMAT = 1
+FORMAT = 2
 NAME = "bench.db"
 CREATION_SECONDS = 5.0  # how long a reader waits for another process that is just creating the store
 _SERIAL = pa.ipc.IpcReadOptions(use_threads=False)  # chunks are small: handing them to threads costs twice the reading
@@ -93,11 +94,7 @@ class Store:
             time.sleep(0.05)
         if "meta" in tables:
             row = self._db.execute("SELECT value FROM meta WHERE key='format'").fetchone()
-            if row is None or not str(row[0]).isdecimal() or int(row[0]) > FORMAT:
-                raise StoreError(
-                    f"{self.out / NAME}: expected store format {FORMAT} or older, got {row[0]}. "
-                    "It was written by a newer bench: upgrade bench, or choose another --out."
-                )
+            require_format(str(row[0]) if row else "none", f"{self.out / NAME}")
             return
         if tables or not create:
             raise StoreError(
@@ -239,10 +236,11 @@ class Store:
                 (status, error, serialise.dump_json(info), info.get("seconds"), lease.cell),
             )
 
-    def put_plan(self, plan: dict[str, Any]) -> int:
+    def put_plan(self, plan: PlanRecord) -> int:
         """Store the plan of a command and return its number; the board shows the last one."""
+        # Unsorted: the suite's order of evaluations and columns is the board's.
+        text = serialise.dump_json(plan.model_dump(mode="json"), sort=False)
         with self._transaction() as db:
-            text = serialise.dump_json(plan, sort=False)  # the suite's order of evaluations and columns is the board's
             return int(db.execute("INSERT INTO plans (plan) VALUES (?)", (text,)).lastrowid or 0)
 
     def bind(self, plan: int, row: int, evaluation: str, cell: str) -> None:
@@ -322,20 +320,43 @@ class Store:
         """Return the training log of a cell, one record per epoch."""
         return [json.loads(r) for (r,) in self._query("SELECT record FROM epochs WHERE cell=? ORDER BY epoch", cell)]
 
-    def latest_plan(self) -> dict[str, Any]:
+    def latest_plan(self) -> PlanRecord:
         """Return the last command's plan, with the cells of its evaluations filled in as far as known.
 
         Raises:
-            StoreError: no command has been planned in this folder yet.
+            StoreError: no command has been planned in this folder yet, or another version of bench planned it.
+            IntegrityError: the plan is damaged.
         """
         rows = self._query("SELECT id, plan FROM plans ORDER BY id DESC LIMIT 1")
         if not rows:
             raise StoreError(f"{self.out / NAME}: expected a planned run, found none. Run `python -m bench run` first.")
         number, text = rows[0]
-        plan: dict[str, Any] = json.loads(text)
-        for row, evaluation, cell in self._query("SELECT row, evaluation, cell FROM bindings WHERE plan=?", number):
-            plan["rows"][row]["evaluations"][evaluation] = cell
-        return plan
+        bindings = self._query("SELECT row, evaluation, cell FROM bindings WHERE plan=?", number)
+        cells = {(row, evaluation): cell for row, evaluation, cell in bindings}
+        return parse_plan(text, str(self.out / NAME)).bound(cells)
+
+
+def require_format(found: str, where: str) -> None:
+    """Refuse a store of another format.
+
+    Args:
+        found: the format as the store says it.
+        where: its file.
+
+    Raises:
+        StoreError: it is not `FORMAT`.
+    """
+    if found == str(FORMAT):
+        return
+    if found.isdecimal() and int(found) < FORMAT:
+        raise StoreError(
+            f"{where}: expected store format {FORMAT}, got {found}, written by an older bench. "
+            "Choose another --out, or use that version."
+        )
+    raise StoreError(
+        f"{where}: expected store format {FORMAT}, got {found}, written by a newer bench. "
+        "Upgrade bench, or choose another --out."
+    )
 
 
 def _sha(data: bytes) -> str:

@@ -58,10 +58,6 @@ class ExecutionConfig:
         compiled = {"step": "compile"} if self.step == "compile" else {}
         return compiled | ({"deterministic": True} if self.deterministic and device.type == "cuda" else {})
 
-    def describe(self, device: torch.device) -> dict[str, Any]:
-        """Return what a manifest says."""
-        return {"step": self.route(device), "deterministic": self.deterministic or device.type == "cpu"}
-
     def settle(self) -> None:
         """Prepare the process; before the first work on a GPU, because cuBLAS reads its setting only once."""
         if self.deterministic:

@@ -14,20 +14,20 @@ from typing import Any
 import numpy as np
 
 from bench.core.files import safe_name
-from bench.core.records import Column
 from bench.core.stats.intervals import fraction_interval
 from bench.core.stats.ranks import ranks, smallest_resolvable_gap
 from bench.core.stats.seeds import variance_components
 from bench.reports.board.examples import RunTables, columns_of, load, numbers, pictures, renamed, stack
 from bench.reports.board.model import OWN, Board, BoardColumn, Cell, Pair, Row
 from bench.reports.claims import verdicts
+from bench.store.plan_record import PlanRecord
 from bench.store.store import Store
 
 RANKED_BY = ("autoattack_l2", "pgd_l2")  # at the suite's primary_eps; the first that was run
 _NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
 
 
-def build(store: Store, plan: dict[str, Any] | None = None) -> Board:
+def build(store: Store, plan: PlanRecord | None = None) -> Board:
     """Return the board of a plan, by default of the last command's.
 
     Args:
@@ -39,12 +39,12 @@ def build(store: Store, plan: dict[str, Any] | None = None) -> Board:
         IntegrityError: a stored chunk does not match its SHA-256.
     """
     plan = plan or store.latest_plan()
-    runs = renamed(plan, [load(store, plan, entry) for entry in plan["rows"]])
+    runs = renamed(plan, [load(store, plan, entry) for entry in plan.rows])
     columns = _columns(plan, runs)
     ranking = _ranking(plan, columns)
     groups: dict[str, list[RunTables]] = {}
     for run in runs:
-        groups.setdefault(run.entry["defense"], []).append(run)
+        groups.setdefault(run.entry.defense, []).append(run)
     rows = _with_cost([_row(name, group, columns, ranking) for name, group in groups.items()])
     rows, pairs, gap = _rank(rows, groups, ranking)
     board = Board(
@@ -54,7 +54,7 @@ def build(store: Store, plan: dict[str, Any] | None = None) -> Board:
         examples=stack(plan, runs, "test"),
         ranking=ranking.name if ranking else "",
         resolvable=gap,
-        logs={(run.entry["defense"], run.entry["seed"]): run.log for run in runs if run.log},
+        logs={(run.entry.defense, run.entry.seed): run.log for run in runs if run.log},
         train_examples=stack(plan, runs, "train"),
         pairs=tuple(pairs),
         pictures=pictures(store, groups, ranking.evaluation if ranking else ""),
@@ -62,22 +62,22 @@ def build(store: Store, plan: dict[str, Any] | None = None) -> Board:
     return replace(board, claims=verdicts.check(board))
 
 
-def _columns(plan: dict[str, Any], runs: list[RunTables]) -> list[BoardColumn]:
+def _columns(plan: PlanRecord, runs: list[RunTables]) -> list[BoardColumn]:
     """Return the measured columns: fractions before other numbers, otherwise in the plan's order."""
     found: dict[str, tuple[tuple[Any, ...], BoardColumn]] = {}
-    for place, (key, facts) in enumerate(plan["evaluations"].items()):
-        split = "train_" if facts["split"] == "train" else ""
+    for place, (key, facts) in enumerate(plan.evaluations.items()):
+        split = "train_" if facts.split == "train" else ""
         present = columns_of(runs, key)
-        for order, (pattern, words) in enumerate(facts["columns"].items()):
-            if not words.get("board"):
+        for order, (pattern, words) in enumerate(facts.columns.items()):
+            if not words.board:
                 continue
             for name in present:
                 for prefix in (split, f"{split}{key}_"):
                     numbers = _match(pattern, name.removeprefix(prefix)) if name.startswith(prefix) else None
                     if numbers is not None:
-                        board = prefix + str(words["board"]).format(**numbers)
+                        board = prefix + words.board.format(**numbers)
                         number = _number(board, numbers)
-                        column = BoardColumn(board, Column(**words), key, name, number)
+                        column = BoardColumn(board, words, key, name, number)
                         sort = (column.facts.aggregate != "fraction", place, order, number or 0.0)
                         found.setdefault(board, (sort, column))
                         break
@@ -108,9 +108,9 @@ def _among_own(measured: list[BoardColumn], trust: bool) -> list[BoardColumn]:
     return [*head, *(c for c in measured if c.name != "bound_violations"), *grades, *violations, *costs]
 
 
-def _ranking(plan: dict[str, Any], columns: list[BoardColumn]) -> BoardColumn | None:
+def _ranking(plan: PlanRecord, columns: list[BoardColumn]) -> BoardColumn | None:
     """Return the column that ranks, None if neither was run."""
-    eps = plan["suite"].get("primary_eps")
+    eps = plan.suite.primary_eps
     names = [f"{name}_{eps:g}" for name in RANKED_BY] if eps is not None else []
     known = {column.name: column for column in columns}
     return next((known[name] for name in names if name in known), None)
@@ -132,7 +132,7 @@ def _cell(runs: list[RunTables], column: BoardColumn) -> Cell | None:
         nulls, measured = nulls + int((~valid).sum()), measured + 1
         if valid.any():
             values = values[valid]
-            by_seed[run.entry["seed"]] = float(values.sum() if column.facts.aggregate == "sum" else values.mean())
+            by_seed[run.entry.seed] = float(values.sum() if column.facts.aggregate == "sum" else values.mean())
             images.append(table.index[valid])
     if not measured:
         return None
@@ -164,7 +164,7 @@ def _row(name: str, runs: list[RunTables], columns: list[BoardColumn], ranking: 
         rank_high=None,
         defense=name,
         anchor=safe_name(name),
-        seeds=tuple(run.entry["seed"] for run in runs if run.tables),
+        seeds=tuple(run.entry.seed for run in runs if run.tables),
         n=_images(cells, ranking),
         cells=cells,
         trust=trust,
@@ -174,7 +174,7 @@ def _row(name: str, runs: list[RunTables], columns: list[BoardColumn], ranking: 
         eval_seconds=_mean(sum(i.get("seconds", 0.0) for i in infos) for infos in done if infos),
         eval_forwards=_count(sum(i.get("forwards", 0) for i in infos) for infos in done if infos),
         eval_backwards=_count(sum(i.get("backwards", 0) for i in infos) for infos in done if infos),
-        facts={run.entry["seed"]: _facts(run) for run in runs},
+        facts={run.entry.seed: _facts(run) for run in runs},
         failures=tuple(line for run in runs for line in _failures(run)),
         missing=tuple(line for run in runs for line in _missing(run)),
     )
@@ -201,7 +201,7 @@ def _facts(run: RunTables) -> dict[str, Any]:
     """Return the plan's entry of a model with what the store knows of its cells."""
     records = {key: r for key, r in run.records.items() if r}
     return {
-        **run.entry,
+        **run.entry.model_dump(mode="json"),
         "training": run.trained.info if run.trained else {},
         "status": {key: r.status for key, r in records.items()},
         "info": {key: r.info for key, r in records.items()},
@@ -209,15 +209,15 @@ def _facts(run: RunTables) -> dict[str, Any]:
 
 
 def _failures(run: RunTables) -> list[str]:
-    seed = run.entry["seed"]
+    seed = run.entry.seed
     cells = [("training", run.trained), *run.records.items()]
     return [f"{what}, seed {seed}: {r.error or 'no cause stored'}" for what, r in cells if r and r.status == "failed"]
 
 
 def _missing(run: RunTables) -> list[str]:
-    seed = run.entry["seed"]
+    seed = run.entry.seed
     lines = []
-    if run.entry.get("train_cell") and (run.trained is None or run.trained.status in ("pending", "running")):
+    if run.entry.train_cell and (run.trained is None or run.trained.status in ("pending", "running")):
         lines.append(f"training, seed {seed}: {len(run.log)} epochs so far")
     for key, record in run.records.items():
         if record is None or record.status in ("pending", "running"):

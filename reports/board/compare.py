@@ -119,7 +119,7 @@ def compare(out: str | Path, a: str, b: str) -> ComparisonReport:
 def _folders(a: Path, b: Path) -> ComparisonReport:
     """Compare two folders on the defenses that both have."""
     old, new = _board(a), _board(b)
-    prints = [board.plan["data"]["test"]["fingerprint"] for board in (old, new)]
+    prints = [board.plan.data.test.fingerprint for board in (old, new)]
     if prints[0] != prints[1]:
         raise UsageError(
             f"compare: expected the same test images, got fingerprints {prints[0][:12]} in {a} and {prints[1][:12]} "
@@ -188,8 +188,8 @@ def _pair(a: Side, b: Side, defense: str) -> tuple[list[Comparison], list[str]]:
 
 def _setting(board: Board, column: BoardColumn) -> tuple[Any, ...]:
     """Return what must agree for two numbers to be comparable."""
-    facts = board.plan["evaluations"].get(column.evaluation, {})
-    return tuple(repr(facts.get(key)) for key in ("evaluation", "version", "arguments", "seed", "split"))
+    planned = board.plan.evaluations.get(column.evaluation)
+    return tuple(repr(getattr(planned, key, None)) for key in ("evaluation", "version", "arguments", "seed", "split"))
 
 
 def _outcomes(board: Board, defense: str, column: BoardColumn) -> pd.DataFrame:

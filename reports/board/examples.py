@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from bench.core.errors import StoreError
+from bench.store.plan_record import PlanRecord, RunRecord
 from bench.store.records import CellRecord
 from bench.store.store import Store
 
@@ -34,19 +35,19 @@ class Table:
 class RunTables:
     """One defense and seed: its plan entry, the records of its cells, its log, its tables by evaluation."""
 
-    entry: dict[str, Any]
+    entry: RunRecord
     trained: CellRecord | None
     log: list[dict[str, Any]]
     records: dict[str, CellRecord | None]
     tables: dict[str, Table]
 
 
-def load(store: Store, plan: dict[str, Any], entry: dict[str, Any]) -> RunTables:
+def load(store: Store, plan: PlanRecord, entry: RunRecord) -> RunTables:
     """Read everything of one defense and seed."""
-    cells = {key: entry["evaluations"].get(key) for key in plan["evaluations"]}
+    cells = {key: entry.evaluations.get(key) for key in plan.evaluations}
     records = {key: store.cell(cell) if cell else None for key, cell in cells.items()}
     tables = {key: store.arrow_table(cells[key]) for key, record in records.items() if record}
-    trained = entry.get("train_cell")
+    trained = entry.train_cell
     return RunTables(
         entry=entry,
         trained=store.cell(trained) if trained else None,
@@ -72,12 +73,12 @@ def _array(values: pa.ChunkedArray) -> Any:
     return values.to_pandas().array if pa.types.is_string(values.type) else values.to_numpy()
 
 
-def renamed(plan: dict[str, Any], runs: list[RunTables]) -> list[RunTables]:
+def renamed(plan: PlanRecord, runs: list[RunTables]) -> list[RunTables]:
     """Give columns of training images the prefix train_, and a name that is taken its evaluation's key."""
     taken: dict[str, str] = {}
     names: dict[str, dict[str, str]] = {}
-    for key, facts in plan["evaluations"].items():
-        prefix = "train_" if facts["split"] == "train" else ""
+    for key, facts in plan.evaluations.items():
+        prefix = "train_" if facts.split == "train" else ""
         names[key] = {
             name: prefix + name if taken.setdefault(prefix + name, key) == key else f"{prefix}{key}_{name}"
             for name in columns_of(runs, key)
@@ -106,9 +107,9 @@ def numbers(table: Table, column: str) -> np.ndarray:
     return np.asarray(values.to_numpy(dtype="float64", na_value=np.nan))
 
 
-def stack(plan: dict[str, Any], runs: list[RunTables], split: str) -> pd.DataFrame:
+def stack(plan: PlanRecord, runs: list[RunTables], split: str) -> pd.DataFrame:
     """Return all models' joined tables of one split below each other: defense, seed, index, label, then the rest."""
-    keys = [key for key, facts in plan["evaluations"].items() if facts["split"] == split]
+    keys = [key for key, facts in plan.evaluations.items() if facts.split == split]
     runs = [run for run in runs if any(key in run.tables for key in keys)]
     if not runs:
         return pd.DataFrame({k: pd.Series(dtype="str" if k == "defense" else "int64") for k in KEYS})
@@ -117,8 +118,8 @@ def stack(plan: dict[str, Any], runs: list[RunTables], split: str) -> pd.DataFra
     names = dict.fromkeys(name for columns in joined for name in columns)
     return pd.DataFrame(
         {
-            "defense": pd.Series(np.repeat([run.entry["defense"] for run in runs], sizes), dtype="str"),
-            "seed": np.repeat([run.entry["seed"] for run in runs], sizes),
+            "defense": pd.Series(np.repeat([run.entry.defense for run in runs], sizes), dtype="str"),
+            "seed": np.repeat([run.entry.seed for run in runs], sizes),
             **{name: _concatenated([columns.get(name) for columns in joined], sizes) for name in names},
         },
         copy=False,
@@ -160,7 +161,7 @@ def _join(run: RunTables, keys: list[str]) -> dict[str, Any]:
         at = np.arange(len(index)) if whole else np.searchsorted(index, table.index)
         if ((label[at] >= 0) & (label[at] != table.label)).any():
             raise StoreError(
-                f"{run.entry['defense']}, seed {run.entry['seed']}: expected one label per image, got another one in "
+                f"{run.entry.defense}, seed {run.entry.seed}: expected one label per image, got another one in "
                 f"the table of {key!r}. The data changed between evaluations: choose another --out."
             )
         label[at] = table.label
@@ -191,7 +192,7 @@ def pictures(
             record = run.records[evaluation]
             images = store.images(record.id) if record else {}
             if len(images.get("index", ())):
-                chosen[name, run.entry["seed"]] = _nearest_and_farthest(images)
+                chosen[name, run.entry.seed] = _nearest_and_farthest(images)
                 break
     return chosen
 

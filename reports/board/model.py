@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from bench.core.records import Column
+from bench.store.plan_record import PlanRecord
 
 if TYPE_CHECKING:
     from bench.reports.claims.verdicts import Claims
@@ -197,7 +198,7 @@ class Board:
         claims: the paper's numbers and claims beside ours; None where the paper says nothing about these data.
     """
 
-    plan: dict[str, Any]
+    plan: PlanRecord
     rows: tuple[Row, ...]
     columns: tuple[BoardColumn, ...]
     examples: pd.DataFrame

@@ -114,7 +114,7 @@ class Claims:
 def check(board: Board) -> Claims | None:
     """Return the paper's claims checked on a board; None where the paper says nothing about its data."""
     facts = tomllib.loads(resources.files("bench.reports.claims").joinpath("claims.toml").read_text(encoding="utf-8"))
-    name = board.plan["suite"].get("dataset") or board.plan["data"]["name"]
+    name = board.plan.suite.dataset
     tables = [t for t in facts["table"] if t["dataset"] == name]
     claims = [c for c in facts["claim"] if name in c["datasets"]]
     if not tables and not claims:
@@ -132,15 +132,14 @@ def check(board: Board) -> Claims | None:
 
 def _deviations(board: Board, paper: dict[str, Any]) -> tuple[str, ...]:
     """Return what the run does otherwise than the paper."""
-    rows, data = board.plan["rows"], board.plan["data"]
-    wanted = board.plan["suite"].get("dataset") or data["name"]
-    other = [f"data {data['name']} instead of {wanted}"] if data["name"] != wanted else []
-    epochs = {r["recipe"].get("epochs") for r in rows} - {paper["epochs"]}
-    backbones = {r["backbone"] for r in rows} - {paper["backbone"]}
+    rows, data, wanted = board.plan.rows, board.plan.data, board.plan.suite.dataset
+    other = [f"data {data.name} instead of {wanted}"] if data.name != wanted else []
+    epochs = {r.recipe.get("epochs") for r in rows} - {paper["epochs"]}
+    backbones = {r.backbone for r in rows} - {paper["backbone"]}
     lines = [f"{e} epochs instead of {paper['epochs']}" for e in sorted(epochs, key=str)]
     lines += [f"backbone {b} instead of {paper['backbone']}" for b in sorted(backbones)]
     told = ("epochs", "backbone", "defenses", "evaluations", "seeds")
-    lines += [f"{key} = {value}" for key, value in sorted(board.plan["overrides"].items()) if key not in told]
+    lines += [f"{key} = {value}" for key, value in sorted(board.plan.overrides.items()) if key not in told]
     return (*other, *lines)
 
 

@@ -17,9 +17,9 @@ def json_text(board: Board) -> str:
     return dump(
         {
             "format": 1,
-            "suite": board.plan["suite"]["name"],
-            "dataset": board.plan["data"]["name"],
-            "overrides": board.plan["overrides"],
+            "suite": board.plan.suite.name,
+            "dataset": board.plan.data.name,
+            "overrides": board.plan.overrides,
             "ranking": board.ranking or None,
             "smallest_resolvable_gap": board.resolvable,
             "columns": [_describe(column) for column in board.columns],

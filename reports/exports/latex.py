@@ -17,7 +17,7 @@ def latex_text(board: Board) -> str:
         cost = formatting.number(row.train_cost) if row.train_cost is not None else "--"
         numbers = [_latex_number(row.cells.get(c.name), c) for c in chosen]
         body.append(" & ".join([_latex_rank(row), _latex(row.defense), *numbers, cost]) + r" \\")
-    suite, data = _latex(board.plan["suite"]["name"]), _latex(board.plan["data"]["name"])
+    suite, data = _latex(board.plan.suite.name), _latex(board.plan.data.name)
     ranked = f", ranked by {_latex(board.ranking)}; ranks are 95\\,\\% ranges" if board.ranking else ""
     caption = f"Suite {suite} on {data}{ranked}. Fractions in \\%. Means over seeds, $\\pm$ sample sd from 3 seeds."
     return "\n".join(

@@ -11,15 +11,15 @@ from bench.reports.exports.json import dump
 def manifest(board: Board) -> dict[str, Any]:
     """Return what made the board: command, suite, data, environment, and every cell with its key, state and time."""
     plan = board.plan
-    kept = ("command", "created", "suite", "overrides", "data", "environment")
+    kept = {"command", "created", "suite", "overrides", "data", "environment"}
     evaluations = {
-        key: {k: v for k, v in facts.items() if k not in ("columns", "description")}
-        for key, facts in plan["evaluations"].items()
+        key: planned.model_dump(mode="json", exclude={"columns", "description"})
+        for key, planned in plan.evaluations.items()
     }
     rows = [facts for row in board.rows for facts in row.facts.values()]
     return {
         "format": 1,
-        **{key: plan.get(key) for key in kept},
+        **plan.model_dump(mode="json", include=kept),
         "evaluations": evaluations,
         "rows": [_manifest_row(facts) for facts in rows],
         "seconds": {

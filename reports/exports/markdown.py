@@ -18,10 +18,7 @@ def markdown_text(board: Board) -> str:
     for row in board.rows:
         record = row_record(row, board.columns)
         lines.append(f"| {' | '.join(_markdown_cell(record[n], n in fractions) for n in names)} |")
-    return (
-        "\n".join([f"# {_plain(board.plan['suite']['name'])} on {_plain(board.plan['data']['name'])}", "", *lines])
-        + "\n"
-    )
+    return "\n".join([f"# {_plain(board.plan.suite.name)} on {_plain(board.plan.data.name)}", "", *lines]) + "\n"
 
 
 def _plain(text: str) -> str:

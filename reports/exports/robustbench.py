@@ -30,14 +30,14 @@ def archive(board: Board) -> bytes:
 def _row_info(board: Board, row: Row) -> tuple[str, str] | None:
     """Return path and text of the row's file in RobustBench's form, if its clean accuracy was measured."""
     clean = row.cells.get("clean_accuracy")
-    eps = board.plan["suite"].get("primary_eps")
+    eps = board.plan.suite.primary_eps
     if clean is None or clean.value is None or eps is None:
         return None
     robust = row.cells.get(f"autoattack_l2_{eps:g}")
     facts = next(iter(row.facts.values()))
     sizes = f"AutoAttack on {formatting.plural(robust.n, 'image')}" if robust else "AutoAttack not run"
     info = model_info(
-        board.plan["data"]["name"],
+        board.plan.data.name,
         row.defense,
         clean.value,
         robust.value if robust else None,
@@ -48,7 +48,7 @@ def _row_info(board: Board, row: Row) -> tuple[str, str] | None:
         f"{formatting.plural(clean.n, 'image')}; {facts.get('provenance', '')}.",
         unreliable={"": None, "A": False, "B": False}.get(row.trust, True),
     )
-    return f"model_info/{place(board.plan['data']['name'], 'L2', row.defense)}", json.dumps(
+    return f"model_info/{place(board.plan.data.name, 'L2', row.defense)}", json.dumps(
         info, indent=1, ensure_ascii=False, allow_nan=False
     ) + "\n"
 

@@ -13,8 +13,8 @@ from bench.reports.exports.csv import printable
 
 def board_table(board: Board) -> Table:
     """Return the board as a table: rank, defense, clean, robust at the primary budget, curvature."""
-    data = board.plan["data"]["name"]
-    title = f"{board.plan['suite']['name']} on {data}" + (f", ranked by {board.ranking}" if board.ranking else "")
+    data = board.plan.data.name
+    title = f"{board.plan.suite.name} on {data}" + (f", ranked by {board.ranking}" if board.ranking else "")
     table = Table(title=Text(printable(title)), title_justify="left")
     table.add_column("rank", justify="right")
     table.add_column("defense", overflow="fold")

@@ -19,7 +19,7 @@ CLOUD = 120  # points drawn per defense, by a fixed stride through the images
 
 def names(board: Board) -> list[str]:
     """Return the defenses in the plan's order, which does not change with the results."""
-    planned = [r["defense"] for r in board.plan.get("rows", ())]
+    planned = [run.defense for run in board.plan.rows]
     return list(dict.fromkeys([*planned, *(r.defense for r in board.rows)]))
 
 

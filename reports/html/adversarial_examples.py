@@ -65,7 +65,7 @@ def _picture(board: Board, facts: pd.DataFrame, stored: dict[str, Any], i: int) 
     delta = adversarial - clean
     size = float(np.abs(delta).max())
     gain = 0.5 / size if size > 0 else 1.0
-    classes = board.plan["data"]["classes"]
+    classes = board.plan.data.classes
     prediction = stored.get("prediction")
     by = f"{board.ranking}_broken_by"
     distance = np.asarray(stored.get("distance", np.full(len(stored["index"]), np.nan)))[i]

@@ -161,7 +161,7 @@ def _better(board: Board, rows: list[Row]) -> Answer:
 
 
 def _believe(board: Board, rows: list[Row]) -> Answer:
-    top, data = rows[0], board.plan["data"]
+    top, data = rows[0], board.plan.data
     sentences = []
     if {r.trust for r in rows} == {""}:
         short = "With care: trust was not assessed"
@@ -182,8 +182,8 @@ def _believe(board: Board, rows: list[Row]) -> Answer:
     counts = {len(r.seeds) for r in rows}
     sentences.append(_seeds(min(counts)) if len(counts) == 1 else "Not every defense has all of its seeds yet.")
     sentences += unfinished(board)
-    if not data.get("original", True):
-        sentences.append(f"The data is {data['name']}, not the original set. {data.get('note', '')}".strip())
+    if not data.original:
+        sentences.append(f"The data is {data.name}, not the original set. {data.note}".strip())
     apart = [r.defense for r in board.rows if r.rank is None]
     if apart and len(apart) < len(board.rows):
         sentences.append(f"Not ranked: {formatting.listing(apart)}.")
@@ -258,10 +258,10 @@ def repeat(board: Board) -> str:
     facts = [f for row in board.rows for f in row.facts.values()]
     seconds = sum(f.get("training", {}).get("seconds", 0.0) for f in facts)
     seconds += sum(i.get("seconds", 0.0) for f in facts for i in f.get("info", {}).values())
-    where = board.plan["environment"]
-    device = where.get("device_name") or where.get("device", "")
-    commit = (where.get("commit") or "")[:10]
-    state = f"bench {where.get('bench', '')}" + (f" at commit {commit}" if commit else "")
-    changed = " with local changes" if where.get("dirty") else ""
+    where = board.plan.environment
+    device = where.device_name or where.device
+    commit = where.commit[:10]
+    state = f"bench {where.bench}" + (f" at commit {commit}" if commit else "")
+    changed = " with local changes" if where.dirty else ""
     took = f"It took {formatting.duration(seconds)} of computing" if seconds else "It ran"
     return f"{took} on {device or 'an unnamed device'}, with {state}{changed}; finished parts are not computed again."

@@ -16,6 +16,7 @@ from bench.reports.board.model import Board, Row
 from bench.reports.exports import manifest
 from bench.reports.figures.plot_data import numbers
 from bench.reports.html.adversarial_examples import Gallery, gallery
+from bench.store.plan_record import PlanRecord
 
 Lines = tuple[tuple[str, ...], ...]
 
@@ -80,7 +81,7 @@ def section(board: Board, row: Row, table: pd.DataFrame) -> Section:
     )
 
 
-def row_command(plan: dict[str, Any], row: Row) -> str:
+def row_command(plan: PlanRecord, row: Row) -> str:
     """Return the command that makes this row alone: the board's, with its defense and seeds.
 
     A row that was handed over was made by another command (`evaluate`), which this board does not know: "".
@@ -88,7 +89,7 @@ def row_command(plan: dict[str, Any], row: Row) -> str:
     if any(facts.get("provenance") == "handed over" for facts in row.facts.values()):
         return ""
     try:
-        parts = shlex.split(plan.get("command", ""))
+        parts = shlex.split(plan.command)
     except ValueError:
         return ""
     kept, skip = [], False
@@ -162,13 +163,13 @@ def _ratios(board: Board, table: pd.DataFrame, prefix: str) -> tuple[tuple[str, 
 
 def _statement(board: Board, name: str) -> tuple[str, str]:
     """Return a column's description up to its colon, and its radius and direction."""
-    for facts in board.plan["evaluations"].values():
-        for pattern, column in facts["columns"].items():
+    for facts in board.plan.evaluations.values():
+        for pattern, column in facts.columns.items():
             expression = re.escape(pattern).replace(r"\{radius\}", r"([0-9.e+-]+)")
             if match := re.fullmatch(expression, name):
                 direction = "worst" if name.endswith("_worst") else "random"
                 where = f"{match[1]}, {direction}" if match.groups() else "at the image"
-                return column["description"].split(":")[0], where
+                return column.description.split(":")[0], where
     return name, ""
 
 

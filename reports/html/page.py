@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from bench.core.records import Column
 from bench.reports import formatting
 from bench.reports.board.model import OWN, Board
 from bench.reports.exports import csv, json, latex, leaderboard, manifest, markdown, robustbench, writer
@@ -130,7 +131,7 @@ def _context(board: Board) -> dict[str, Any]:
         "unit": ranking_table.unit,
         "own": {column.name: column.facts for column in OWN},
         "tip": ranking_table.tip,
-        "differs": ", ".join(f"{k} = {v}" for k, v in board.plan["overrides"].items() if not isinstance(v, list)),
+        "differs": ", ".join(f"{k} = {v}" for k, v in board.plan.overrides.items() if not isinstance(v, list)),
     }
 
 
@@ -177,8 +178,8 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _example_columns(board: Board) -> Iterable[tuple[str, str, dict[str, Any]]]:
+def _example_columns(board: Board) -> Iterable[tuple[str, str, Column]]:
     """Yield (pattern, evaluation, facts) of every per-example column that an evaluation of the plan declares."""
-    for key, facts in board.plan["evaluations"].items():
-        for pattern, column in facts["columns"].items():
+    for key, facts in board.plan.evaluations.items():
+        for pattern, column in facts.columns.items():
             yield pattern, key, column

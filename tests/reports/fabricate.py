@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bench.core.records import Column
+from bench.store.plan_record import PLAN_FORMAT, PlanRecord, parse_plan
 from bench.store.records import Lease
 from bench.store.store import Store
 
@@ -57,7 +59,7 @@ def make_plan(
     defenses = defenses or DEFENSES
     specs = {key: {"evaluation": key} for key in evaluations} | extra_evaluations
     return {
-        "format": 1,
+        "format": PLAN_FORMAT,
         "command": f"python -m bench run --suite {dataset}",
         "created": "2026-01-02T03:04:05+00:00",
         "suite": {
@@ -66,7 +68,7 @@ def make_plan(
             "dataset": dataset,
             "backbone": "convnet",
             "seeds": list(seeds),
-            "primary_eps": primary_eps,
+            "threat": None if primary_eps is None else {"norm": "l2", "eps": primary_eps},
             "audit": 0,
             "holdout": 0,
             "defenses": list(defenses),
@@ -100,9 +102,15 @@ def make_plan(
     }
 
 
+def record(plan: dict[str, Any]) -> PlanRecord:
+    """Return a plan as the store takes it."""
+    return parse_plan(json.dumps(plan), "fabricated")
+
+
 def _evaluation(key: str, evaluation: str, split: str = "test", limit: int | None = None) -> dict[str, Any]:
     return {
         "evaluation": evaluation,
+        "n": 120,
         "arguments": {},
         "limit": limit,
         "split": split,
@@ -180,12 +188,12 @@ def write_cell(store: Store, cell: str, kind: str, info: dict[str, Any], tables:
 
 def make_store(
     out: Path, plan: dict[str, Any], n: int = 120, chunk: int = 50, distances: dict[str, float] | None = None
-) -> dict[str, Any]:
+) -> PlanRecord:
     """Fill a store for a plan: every training and every evaluation done; return the plan as it then reads."""
     distances = distances or DEFENSES
     with Store.open(out, create=True) as store:
         store._db.execute("PRAGMA synchronous=OFF")  # nothing here must survive a crash
-        number = store.put_plan(plan)
+        number = store.put_plan(record(plan))
         for place, row in enumerate(plan["rows"]):
             spelling, seed = row["defense"], row["seed"]
             seconds = 4.0 * distances[spelling] + seed

@@ -7,6 +7,7 @@ and stability are log-normal around values like the paper's, so that the figures
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,7 @@ import pandas as pd
 from bench.core.records import Column
 from bench.reports.board.build import build
 from bench.reports.board.model import Board
+from bench.store.plan_record import PLAN_FORMAT, parse_plan
 from bench.store.store import Store
 
 EPS = (0.05, 0.1, 0.15, 0.2, 0.5)
@@ -141,7 +143,7 @@ def fill(
     plan = make_plan(names, seeds, n, shape, evaluations, facts)
     difficulty = np.random.default_rng(0).normal(size=n)
     with Store.open(out, create=True) as store:
-        number = store.put_plan(plan)
+        number = store.put_plan(parse_plan(json.dumps(plan), "synthetic"))
         for place, row in enumerate(plan["rows"]):
             name, seed = row["defense"], row["seed"]
             rng = np.random.default_rng(int(_id(list(names).index(name), seed)[:12], 16))
@@ -208,7 +210,7 @@ def _suite(defenses: list[str], seeds: int) -> dict[str, Any]:
         "dataset": "digits",
         "backbone": "convnet",
         "seeds": list(range(seeds)),
-        "primary_eps": 0.5,
+        "threat": {"norm": "l2", "eps": 0.5},
         "audit": 0,
         "holdout": 0,
         "defenses": defenses,
@@ -230,7 +232,7 @@ def make_plan(
 ) -> dict[str, Any]:
     """Return a plan in the store's format; facts `data_<key>` and `row_<key>` replace single entries."""
     return {
-        "format": 1,
+        "format": PLAN_FORMAT,
         "command": "python -m bench run --suite digits --out results/digits",
         "created": "2026-03-14T09:26:53+00:00",
         "suite": _suite(list(names), seeds),
@@ -289,6 +291,7 @@ def _evaluation(key: str, n: int) -> dict[str, Any]:
         "evaluation": key,
         "arguments": {"eps": list(EPS)} if key == "pgd_l2" else {},
         "limit": n,
+        "n": n,
         "split": "test",
         "seed": 0,
         "source": "Croce and Hein 2020",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tomllib
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
@@ -16,6 +17,15 @@ from bench.reports.board import estimates
 from bench.reports.board.model import Board
 from bench.reports.claims import verdicts
 from bench.reports.claims.verdicts import Claim, Condition, judge
+from bench.store.plan_record import (
+    DataRecord,
+    EnvironmentRecord,
+    PlanRecord,
+    RunRecord,
+    Settings,
+    SplitRecord,
+    SuiteRecord,
+)
 
 N = 2000
 FACTS: dict[str, Any] = tomllib.loads(
@@ -34,6 +44,28 @@ def spread_out(mean: float, rng: np.random.Generator) -> np.ndarray:
     """Return N positive numbers around a mean, exact to rounding."""
     values = rng.uniform(0.9, 1.1, N)
     return values * mean / values.mean()
+
+
+def paper_plan(data: str, dataset: str = "", epochs: int = 200, backbone: str = "resnet18") -> PlanRecord:
+    """Return the plan of one run on data of that name; "" for a suite whose data set has the same name."""
+    suite = {"name": data, "dataset": dataset or data, "backbone": backbone, "seeds": (0,), "threat": None}
+    run = {"defense": "lcnn", "base": "lcnn", "seed": 0, "provenance": "", "train_cell": "", "description": ""}
+    part = SplitRecord(n=N, total=N, fingerprint="f")
+    versions = dict.fromkeys(("bench", "python", "torch", "platform", "device", "device_name"), "")
+    recipe: Settings = {"epochs": epochs}
+    return PlanRecord(
+        command="",
+        created="",
+        suite=SuiteRecord.model_validate({**suite, "defenses": (), "recipe": recipe}),
+        data=DataRecord(name=data, original=True, layout="", classes=(), shape=(3, 32, 32), train=part, test=part),
+        environment=EnvironmentRecord.model_validate(versions),
+        evaluations={},
+        rows=(
+            RunRecord.model_validate(
+                {**run, "source": "", "version": 1, "hyperparameters": {}, "recipe": recipe, "backbone": backbone}
+            ),
+        ),
+    )
 
 
 def paper_board(
@@ -66,9 +98,7 @@ def paper_board(
     examples, train_examples = pd.concat(test, ignore_index=True), pd.concat(train, ignore_index=True)
     if change:
         change(examples, train_examples, logs)
-    row = {"recipe": {"epochs": 200}, "backbone": "resnet18"}
-    plan = {"data": {"name": name}, "suite": {"name": name}, "overrides": {}, "rows": [row]}
-    return Board(plan, (), (), examples, "", None, logs, train_examples)
+    return Board(paper_plan(name), (), (), examples, "", None, logs, train_examples)
 
 
 def by_id(board: Board) -> dict[str, Claim]:
@@ -80,8 +110,7 @@ def by_id(board: Board) -> dict[str, Claim]:
 def test_a_copy_of_the_data_is_checked_and_named_as_a_deviation() -> None:
     board = paper_board(name="cifar100-jpeg")
     assert verdicts.check(board) is None
-    board.plan["suite"]["dataset"] = "cifar100"
-    found = verdicts.check(board)
+    found = verdicts.check(replace(board, plan=paper_plan("cifar100-jpeg", dataset="cifar100")))
     assert found is not None
     assert found.deviations == ("data cifar100-jpeg instead of cifar100",)
     assert {claim.verdict for claim in found.claims} == {"reproduced"}
@@ -182,9 +211,9 @@ def test_only_paper_data_have_claims() -> None:
 
 def test_deviations_from_the_paper_are_listed() -> None:
     board = paper_board()
-    board.plan["rows"] = [{"recipe": {"epochs": 30}, "backbone": "resnet18-w16"}]
-    board.plan["overrides"] = {"train_limit": 256, "epochs": 30}
-    found = verdicts.check(board)
+    plan = paper_plan("cifar100", epochs=30, backbone="resnet18-w16")
+    plan = plan.model_copy(update={"overrides": {"train_limit": 256, "epochs": 30}})
+    found = verdicts.check(replace(board, plan=plan))
     assert found is not None
     assert found.deviations == (
         "30 epochs instead of 200", "backbone resnet18-w16 instead of resnet18", "train_limit = 256",

@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from bench.core.records import Column
 from bench.reports import formatting
 from bench.reports.board.model import Board
 from bench.reports.exports import leaderboard, manifest, robustbench
@@ -262,7 +263,8 @@ def test_section_holds_the_manifest_of_its_row_and_says_what_to_believe(board: B
 
 
 def test_command_of_a_row_replaces_defenses_and_seeds(board: Board) -> None:
-    plan = {**board.plan, "command": "bench run --suite s --defense a --defense=b --seeds 0,1,2 --out 'my results'"}
+    command = "bench run --suite s --defense a --defense=b --seeds 0,1,2 --out 'my results'"
+    plan = board.plan.model_copy(update={"command": command})
     row = next(r for r in board.rows if r.defense == "lcnn")
     assert defense_section.row_command(plan, row) == "bench run --suite s --out 'my results' --defense lcnn --seeds 0,1"
 
@@ -287,11 +289,11 @@ def test_tightness_is_measured_over_bound(board: Board) -> None:
 
 def with_columns(board: Board, **columns: object) -> tuple[Board, pd.DataFrame]:
     """Return the board with columns declared by its accuracy evaluation, and the best row's table with them."""
-    declared = {name: {"description": f"Words of {name}: more", "formula": "", "unit": ""} for name in columns}
-    evaluations = {**board.plan["evaluations"]}
-    evaluations["accuracy"] = {**evaluations["accuracy"], "columns": declared}
+    declared = {name: Column(f"Words of {name}: more") for name in columns}
+    evaluations = {**board.plan.evaluations}
+    evaluations["accuracy"] = evaluations["accuracy"].model_copy(update={"columns": declared})
     table = plot_data.tables(board)[board.rows[0].defense].copy()
-    return replace(board, plan={**board.plan, "evaluations": evaluations}), table
+    return replace(board, plan=board.plan.model_copy(update={"evaluations": evaluations})), table
 
 
 def test_bounds_are_told_by_statement_radius_and_direction(board: Board) -> None:

@@ -40,7 +40,7 @@ def rows_of(board: Board) -> dict[str, Row]:
 def changed(fabricate: ModuleType, out: Path, plan: dict[str, Any], tables: dict[tuple[str, str, int], Any]) -> Board:
     """Return the board of a store in which some cells' tables are others; None: no such cell, str: failed so."""
     with Store.open(out, create=True) as store:
-        number = store.put_plan(plan)
+        number = store.put_plan(fabricate.record(plan))
         for place, row in enumerate(plan["rows"]):
             name, seed = row["defense"], row["seed"]
             for key, facts in plan["evaluations"].items():
@@ -225,7 +225,7 @@ def test_trust_is_the_worst_grade_of_the_models(tmp_path: Path, fabricate: Modul
     plan = fabricate.make_plan(evaluations=("accuracy", "autoattack_l2"))
     grades = {("lcnn", 0): "A", ("lcnn", 1): "C", ("gradreg", 0): "INVALID", ("gradreg", 1): "B"}
     with Store.open(tmp_path, create=True) as store:
-        number = store.put_plan(plan)
+        number = store.put_plan(fabricate.record(plan))
         for place, row in enumerate(plan["rows"]):
             name, seed = row["defense"], row["seed"]
             verdict = "fail" if grades.get((name, seed)) in ("C", "INVALID") else "pass"
@@ -300,7 +300,7 @@ def test_pictures_are_the_nearest_and_the_farthest(tmp_path: Path, fabricate: Mo
     delta[:, 0, 0, 0] = sizes
     images = {"index": np.arange(30), "clean": clean, "adversarial": clean + delta}
     with Store.open(tmp_path, create=True) as store:
-        number = store.put_plan(plan)
+        number = store.put_plan(fabricate.record(plan))
         for key in plan["evaluations"]:
             lease = store.claim(key, "evaluation", {})
             assert lease is not None
@@ -318,7 +318,7 @@ def test_pictures_are_the_nearest_and_the_farthest(tmp_path: Path, fabricate: Mo
 
 def test_a_plan_without_any_result_gives_an_empty_board(tmp_path: Path, fabricate: ModuleType) -> None:
     with Store.open(tmp_path, create=True) as store:
-        store.put_plan(fabricate.make_plan())
+        store.put_plan(fabricate.record(fabricate.make_plan()))
         board = build(store)
     assert len(board.rows) == 4
     assert len(board.examples) == 0

@@ -13,6 +13,8 @@ from bench.data.catalog import available, load
 from bench.data.info import DATASETS, class_names
 from bench.data.reading import copy_name
 from bench.data.split import Split, fingerprint, hold_out
+from bench.running.describe import data_record
+from bench.store.plan_record import DataRecord, SplitRecord
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 real_data = pytest.mark.skipif(not SHARED.is_dir(), reason="no real pictures beside the checkout")
@@ -234,15 +236,20 @@ class TestSearch:
         assert data.train_total == 6
         assert len(data.test) == 4
 
-    def test_describe_is_what_the_plan_holds(self, tmp_path: Path) -> None:
+    def test_the_plan_describes_the_data_without_a_path(self, tmp_path: Path) -> None:
         data = load("cifar10", data_dir=write_npz(tmp_path / "copy", classes=None), train_limit=2)
-        assert data.describe() == {
-            "name": "copy", "original": False, "layout": "npz", "classes": list(DATASETS["cifar10"].classes),
-            "shape": [3, 32, 32], "note": data.note,
-            "train": {"n": 2, "total": 6, "fingerprint": data.train.fingerprint},
-            "test": {"n": 4, "total": 4, "fingerprint": data.test.fingerprint},
-        }  # fmt: skip
-        assert str(tmp_path) not in str(data.describe())
+        found = data_record(data)
+        assert found == DataRecord(
+            name="copy",
+            original=False,
+            layout="npz",
+            classes=DATASETS["cifar10"].classes,
+            shape=(3, 32, 32),
+            note=data.note,
+            train=SplitRecord(n=2, total=6, fingerprint=data.train.fingerprint),
+            test=SplitRecord(n=4, total=4, fingerprint=data.test.fingerprint),
+        )
+        assert str(tmp_path) not in str(found)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

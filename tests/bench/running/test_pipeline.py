@@ -144,11 +144,11 @@ def test_transfer_is_what_the_stored_examples_do_to_the_other_model(finished):
     out, _ = finished
     table, tried = pd.read_parquet(out / "examples.parquet"), 0
     with Store.open(out) as store:
-        rows = {r["defense"]: r for r in store.latest_plan()["rows"]}
+        rows = {run.defense: run for run in store.latest_plan().rows}
         for name, other in (("standard", "lcnn_gradreg"), ("lcnn_gradreg", "standard")):
             mine = table[table["defense"] == name].set_index("index").loc[:19]
             robust = mine["clean_correct"].astype(bool).to_numpy().copy()
-            found = store.images(rows[other]["evaluations"]["autoattack_l2"])
+            found = store.images(rows[other].evaluations["autoattack_l2"])
             if found:
                 tried += len(found["index"])
                 with torch.no_grad():

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from bench.core.errors import IntegrityError, MachineError, StoreError
+from bench.store.plan_record import DataRecord, EnvironmentRecord, PlanRecord, RunRecord, SplitRecord, SuiteRecord
 from bench.store.records import LeaseLost
 from bench.store.store import Store
 
@@ -27,6 +28,24 @@ def store(tmp_path):
 
 def table(n=3, start=0):
     return pd.DataFrame({"index": np.arange(start, start + n), "value": np.linspace(0, 1, n), "by": ["", "a", "b"][:n]})
+
+
+def plan(*defenses, **overrides):
+    """Return the record of a plan of these defenses, seed 0, without evaluations."""
+    part = SplitRecord(n=1, total=1, fingerprint="f")
+    version = dict.fromkeys(("bench", "python", "torch", "platform", "device", "device_name"), "x")
+    suite = {"name": "s", "dataset": "digits", "backbone": "b", "seeds": (0,), "threat": None, "recipe": {}}
+    empty = {"description": "", "source": "", "version": 1, "hyperparameters": {}, "recipe": {}, "backbone": "b"}
+    return PlanRecord(
+        command="bench run",
+        created="2026-01-02T03:04:05+00:00",
+        suite=SuiteRecord(**suite, defenses=()),
+        overrides=overrides,
+        data=DataRecord(name="d", original=True, layout="x", classes=(), shape=(1, 8, 8), train=part, test=part),
+        environment=EnvironmentRecord(**version),
+        evaluations={},
+        rows=tuple(RunRecord(defense=d, base=d, seed=0, provenance="", train_cell=d, **empty) for d in defenses),
+    )
 
 
 def change(out, sql, *values):
@@ -144,12 +163,49 @@ def test_what_put_chunk_returned_from_survives_kill_nine(store):
 
 
 def test_the_last_plan_knows_its_cells(store):
-    store.put_plan({"rows": []})
-    number = store.put_plan({"rows": [{"evaluations": {}}, {"evaluations": {}}], "nan": float("nan")})
+    store.put_plan(plan("gradreg"))
+    number = store.put_plan(plan("standard", "lcnn", weight=float("nan")))
     store.bind(number, 1, "accuracy", "abc")
-    plan = store.latest_plan()
-    assert plan["rows"] == [{"evaluations": {}}, {"evaluations": {"accuracy": "abc"}}]
-    assert plan["nan"] is None
+    latest = store.latest_plan()
+    assert [(run.label, run.evaluations) for run in latest.rows] == [
+        ("standard seed 0", {}),
+        ("lcnn seed 0", {"accuracy": "abc"}),
+    ]
+    assert latest.overrides == {"weight": None}
+    assert latest.model_copy(update={"overrides": {}, "rows": ()}) == plan().model_copy(update={"rows": ()})
+
+
+@pytest.mark.parametrize(
+    ("change_of", "message"),
+    [
+        ("""'$.format', 1""", "expected plan format 2, got 1, written by an older bench. Use that version, or choose"),
+        ("""'$.format', 9""", "expected plan format 2, got 9, written by a newer bench"),
+    ],
+)
+def test_a_plan_of_another_version_is_refused(store, change_of, message):
+    store.put_plan(plan("standard"))
+    change(store.out, f"UPDATE plans SET plan=json_set(plan, {change_of})")
+    with pytest.raises(StoreError, match=message):
+        store.latest_plan()
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("plan=json_remove(plan, '$.suite.name')", "suite.name: Field required"),
+        ("plan=json_set(plan, '$.rows[0].seed', '0')", "rows.0.seed: Input should be a valid integer"),
+        ("plan=json_set(plan, '$.extra', 1)", "extra: Extra inputs are not permitted"),
+        ("plan=substr(plan, 1, 100)", "Unterminated string"),
+        ("plan='[]'", "Input should be an object"),
+    ],
+)
+def test_a_damaged_plan_is_named_in_one_line(store, sql, message):
+    store.put_plan(plan("standard"))
+    change(store.out, f"UPDATE plans SET {sql}")
+    with pytest.raises(IntegrityError, match="expected a sound plan, got") as raised:
+        store.latest_plan()
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_changed_chunk_is_named(store):
@@ -216,8 +272,15 @@ def test_another_database_and_a_newer_store_are_refused(tmp_path):
     newer = tmp_path / "newer"
     Store.open(newer, create=True).close()
     change(newer, "UPDATE meta SET value='99'")
-    with pytest.raises(StoreError, match="expected store format 1 or older, got 99"):
+    with pytest.raises(StoreError, match="expected store format 2, got 99, written by a newer bench"):
         Store.open(newer)
+
+
+def test_an_older_store_is_refused(tmp_path):
+    Store.open(tmp_path, create=True).close()
+    change(tmp_path, "UPDATE meta SET value='1'")
+    with pytest.raises(StoreError, match=r"got 1, written by an older bench.*another --out, or use that version"):
+        Store.open(tmp_path, create=True)
 
 
 def test_a_network_file_system_is_refused(monkeypatch, tmp_path):
