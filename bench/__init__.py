@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from bench.core.version import VERSION
 
 if TYPE_CHECKING:
     from bench.api import benchmark, evaluate, load_model, load_results
     from bench.core.decorators import attack, defense, evaluation
     from bench.core.records import Adaptive, Column, Recipe
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = [
     "Adaptive",
     "Column",
@@ -29,7 +31,7 @@ __all__ = [
     "load_results",
 ]
 
-# In a bare checkout `models/`, `attacks/` and `reports/` stand beside `bench/`; an installed wheel has them
+# In a bare checkout `models/`, `attacks/` and `reports/` are siblings of `bench/`; an installed wheel has them
 # inside it. Adding the checkout's root to the search path gives both the same import names.
 _root = Path(__file__).resolve().parent.parent
 if (_root / "pyproject.toml").is_file() and (_root / "models" / "defenses").is_dir():
@@ -49,8 +51,18 @@ _HOME = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import the module that holds a public name when the name is first asked for."""
+def __getattr__(name: str) -> object:
+    """Import the module that holds a public name when the name is first used.
+
+    Args:
+        name: one of `__all__`.
+
+    Returns:
+        The function or class.
+
+    Raises:
+        AttributeError: any other name.
+    """
     if name not in _HOME:
         raise AttributeError(f"module 'bench' has no attribute {name!r}; public names: {', '.join(__all__)}")
     return getattr(importlib.import_module(_HOME[name]), name)

@@ -129,10 +129,10 @@ def _from_data(
         if not (low >= 0.0 and high <= 1.0):
             raise UsageError(
                 f"evaluate: expected pixels in [0, 1], got [{low:g}, {high:g}]. "
-                "Put normalisation inside the model and hand over plain images."
+                "Put normalisation inside the model and pass unnormalised images."
             )
     if not np.issubdtype(labels.dtype, np.integer) or (labels < 0).any():
-        raise UsageError(f"evaluate: expected labels 0, 1, …, got {labels.dtype}. Hand over class numbers.")
+        raise UsageError(f"evaluate: expected labels 0, 1, …, got {labels.dtype}. Pass class numbers.")
     split = Split.of(images, labels.astype(np.int64)).first(limit)
     names = ("accuracy", "pgd_l2", "autoattack_l2", "stability", "curvature")
     return split, tuple(_entry(n, seed) for n in names), None
@@ -190,7 +190,7 @@ def _moved(model: nn.Module, device: torch.device) -> Iterator[None]:
             module.training = training
 
 
-def benchmark(
+def benchmark(  # noqa: PLR0917 - RobustBench's signature
     model: nn.Module,
     n_examples: int = 10_000,
     dataset: str = "cifar10",
@@ -263,6 +263,12 @@ class Results:
 
 def load_results(out: str | Path) -> Results:
     """Load a finished or half-finished result folder, straight from its store.
+
+    Args:
+        out: the result folder.
+
+    Returns:
+        Its board, per-example table, training logs and last plan.
 
     Raises:
         MachineError: there is no store in that folder.

@@ -232,6 +232,7 @@ class Times(nn.Module):
         self.factor = factor
 
     def forward(self, logits: Tensor) -> Tensor:
+        """Return the logits (B, K) times the factor."""
         return self.factor * logits
 
 

@@ -69,6 +69,9 @@ def parser() -> argparse.ArgumentParser:
 def run_piece(arguments: argparse.Namespace) -> Piece:
     """Unpack, compute until the time is up, pack.
 
+    Returns:
+        What was done and how far the suite is.
+
     Raises:
         BenchError: the pack is damaged, or nothing could be computed or packed.
     """
@@ -162,6 +165,9 @@ def command_of(arguments: argparse.Namespace) -> str:
 
 def pack_what_fits(work: Path, arguments: argparse.Namespace, complete: bool) -> Packed:
     """Pack a result folder with as much as fits of what the next piece can use.
+
+    Returns:
+        What the pack holds.
 
     Raises:
         TooLarge: not even the tables fit.

@@ -1,4 +1,4 @@
-"""How many Hessian-vector products, and how long, to 1 % and 0.1 % of the dataset's mean Hessian norm.
+r"""How many Hessian-vector products, and how long, to 1 % and 0.1 % of the dataset's mean Hessian norm.
 
 Lanczos against power iteration in its two readings, |uᵀHu| (the paper's) and ‖Hu‖, and against the released
 estimator's way of computing (`released`: |uᵀHu| through torch's own second derivative of the network as it is, with
@@ -217,6 +217,9 @@ def timed(model: nn.Module, x: Tensor, y: Tensor, measured: Measured, longest: i
     """Run every method to every goal in float32, the methods taking turns; median seconds of the blocks.
 
     A method that misses a goal within `longest` products is run that long all the same: a lower bound of its time.
+
+    Returns:
+        One timing per method and goal.
     """
     parts, truth = micro_batches(x, y), float(measured.norms[: len(y)].mean())
     found = []

@@ -30,6 +30,7 @@ class CenteredActivation(nn.Module):
         self.log_beta = nn.Parameter(torch.tensor(math.log(beta0)))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the activation, elementwise, in the shape of x."""
         beta = self.log_beta.exp() + 1e-3
         return (F.softplus(beta * x) - math.log(2.0)) / beta
 
@@ -38,6 +39,7 @@ class StableActivation(CenteredActivation):
     """The same function by logaddexp, without the cut: autograd gives its right derivatives."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the activation, elementwise, in the shape of x."""
         beta = self.log_beta.exp() + 1e-3
         return (torch.logaddexp(beta * x, torch.zeros_like(x)) - math.log(2.0)) / beta
 
@@ -51,6 +53,7 @@ class ScaledNorm(nn.Module):
         self.log_gamma = nn.Parameter(torch.tensor(math.log(gamma0)))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the scaled norm of a batch (B, C, H, W)."""
         least = (self.norm.running_var + self.norm.eps).sqrt().min()
         return self.norm(x) * least * torch.minimum(1 / least, self.log_gamma.exp())
 
@@ -82,6 +85,7 @@ class DividedConv(nn.Conv2d):
         return v
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution of (B, Cin, H, W) by the weight over its estimated spectral norm."""
         v = self.iterate()
         sigma = (self.u.clone() * self.geometry.forward(v, self.raw_weight)).sum()
         if not self.polite and sigma < 1e-12:
@@ -104,6 +108,7 @@ class DoubledBlock(nn.Module):
         self.act2 = act()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output (B, Cout, H/stride, W/stride)."""
         left, right = (torch.cat((x, x), dim=1) / math.sqrt(2.0)).chunk(2, dim=1)
         pair = torch.cat((self.act1(self.first(left)), self.shortcut(right)), dim=1)
         left, right = pair.chunk(2, dim=1)

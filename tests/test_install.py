@@ -20,6 +20,11 @@ PROBE = (
 )
 
 
+@pytest.fixture(autouse=True)
+def _only_what_is_installed(monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+
+
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
     """Copy what git tracks, or would, so that building leaves no trace in the checkout."""

@@ -12,9 +12,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from bench import __version__
 from bench.cli import results
 from bench.core.errors import BenchError, UsageError, did_you_mean
+from bench.core.version import VERSION
 from bench.running import machine
 
 app = typer.Typer(
@@ -40,7 +40,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")
 
 
 @app.command()
-def run(
+def run(  # noqa: PLR0917 - the command's options
     suite: Annotated[str, typer.Option("--suite", help="Name of a suite, or a TOML file.")] = "digits",
     defense: Defenses = None,
     evaluation: Evaluations = None,
@@ -267,12 +267,11 @@ def main() -> NoReturn:
         code = 0
     except MemoryError as error:
         code = _fail(f"memory: expected enough of it, got {error or 'none'}. Use a smaller --batch-size.", 4, debug)
+    except typer.TyperException as error:  # unknown option, missing value …
+        code = _fail(f"bench: {error.format_message()} See `python -m bench --help`.", 2, debug)
     except Exception as error:
-        if hasattr(error, "format_message"):  # the parser's own errors: unknown option, missing value …
-            code = _fail(f"bench: {error.format_message()} See `python -m bench --help`.", 2, debug)
-        else:
-            hint = "" if debug else " Run again with --debug for the traceback, and report it."
-            code = _fail(f"bench: internal error, {type(error).__name__}: {error}.{hint}", 1, debug)
+        hint = "" if debug else " Run again with --debug for the traceback, and report it."
+        code = _fail(f"bench: internal error, {type(error).__name__}: {error}.{hint}", 1, debug)
     sys.exit(code)
 
 
@@ -292,5 +291,5 @@ def _complain(message: str) -> None:
 @app.callback(invoke_without_command=True)
 def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
-        print(f"bench {__version__}")
+        print(f"bench {VERSION}")
         raise typer.Exit

@@ -89,9 +89,8 @@ def _datasets(data_dir: Path | None) -> list[Check]:
 
     found = []
     for entry in available(data_dir):
-        verdict = {"ready": "ok", "missing": "note"}.get(entry["status"], "fail")
-        words = entry["found"] or entry["reason"] or "not found here"
-        found.append(Check(f"data set {entry['name']}", verdict, words))
+        verdict = {"ready": "ok", "missing": "note", "damaged": "fail"}[entry.status]
+        found.append(Check(f"data set {entry.name}", verdict, entry.found or entry.reason))
     return found
 
 

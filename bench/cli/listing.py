@@ -21,7 +21,7 @@ def entries(kind: str, data_dir: Path | None = None) -> list[dict[str, Any]]:
     if kind == "suites":
         return suite_file.suites()
     if kind == "datasets":
-        return datasets.available(data_dir)
+        return [{**asdict(a), "version": 1, "hyperparameters": {}} for a in datasets.available(data_dir)]
     found: list[dict[str, Any]] = []
     for entry in getattr(registry, kind):
         found.append(_record(entry))

@@ -33,6 +33,9 @@ def defense(
         adaptive: the author's own attack on the defense.
         bibtex: how to cite it.
 
+    Returns:
+        The decorator, which returns the function unchanged.
+
     Raises:
         UsageError: the function's signature is not the one above.
     """
@@ -71,6 +74,9 @@ def attack(
         adaptive: the evaluation takes the worst case with the attack that the defense's author declares.
         ranks: preference as the ranking column among the attacks on one threat; 0 never ranks.
         csv_interval: whether leaderboard.csv holds the ends of its robust accuracy's interval.
+
+    Returns:
+        The decorator, which returns the function unchanged.
 
     Raises:
         UsageError: the function's signature is not the one above, an extra column holds text, or `trace` is missing.
@@ -126,6 +132,9 @@ def evaluation(
 
     A function with the keyword argument `adaptive: Adaptive | None = None` is given what the defense's author declares.
 
+    Returns:
+        The decorator, which returns the function unchanged.
+
     Raises:
         UsageError: the function's signature is not the one above.
     """
@@ -149,7 +158,16 @@ def evaluation(
 
 
 def check_signature(function: Callable[..., Any], positional: int, expected: str) -> None:
-    """Refuse a function whose positional arguments are not the expected ones, or whose rest is not keyword-only."""
+    """Refuse a function whose positional arguments are not the expected ones, or whose rest is not keyword-only.
+
+    Args:
+        function: the function to register.
+        positional: number of positional parameters that it must have.
+        expected: their names, for the message.
+
+    Raises:
+        UsageError: the signature is another.
+    """
     parameters = list(inspect.signature(function).parameters.values())
     kinds = [p.kind for p in parameters]
     positional_kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -43,6 +43,12 @@ def discover() -> None:
 def include(path: str | Path) -> ModuleType:
     """Import a user's file, so that its decorators register. The file is code and runs with full trust.
 
+    Args:
+        path: a Python file, imported once per process.
+
+    Returns:
+        The module.
+
     Raises:
         UsageError: no such file, or it fails to import.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import tempfile
@@ -11,23 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.core.errors import MachineError, UsageError
+from bench.core.hashing import sha256_of
 
-_NETWORK = {
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "smbfs",
-    "fuse.sshfs",
-    "afs",
-    "lustre",
-    "beegfs",
-    "gpfs",
-    "fuse.s3fs",
-    "fuse.gcsfuse",
-    "ceph",
-    "fuse.ceph",
-}
+_NETWORK_FILE_SYSTEMS = frozenset(
+    "nfs nfs4 cifs smb3 smbfs fuse.sshfs afs lustre beegfs gpfs fuse.s3fs fuse.gcsfuse ceph fuse.ceph".split()  # noqa: SIM905
+)
 
 
 @contextlib.contextmanager
@@ -42,7 +29,7 @@ def atomic(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         os.close(handle)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise MachineError(_cannot_write(path, error)) from error
     temporary = Path(name)
     try:
         yield temporary
@@ -53,7 +40,7 @@ def atomic(path: Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise MachineError(_cannot_write(path, error)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -70,8 +57,8 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def _cannot_write(path: Path, error: OSError) -> MachineError:
-    return MachineError(
+def _cannot_write(path: Path, error: OSError) -> str:
+    return (
         f"{path}: expected to write here, got {error.strerror or error}. "
         "Check free space and permissions, or choose another --out."
     )
@@ -86,7 +73,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise MachineError(_cannot_write(path, error)) from error
 
 
 def require_local(path: Path) -> None:
@@ -105,7 +92,7 @@ def require_local(path: Path) -> None:
         point = point.replace("\\040", " ")
         if (target == point or target.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
             best, kind = point, filesystem
-    if kind in _NETWORK:
+    if kind in _NETWORK_FILE_SYSTEMS:
         raise MachineError(
             f"{path}: expected a local disk, got a network file system ({kind} at {best}), on which locks are not "
             "reliable. Choose a local --out and copy the folder when the run is done."
@@ -117,7 +104,7 @@ def safe_name(name: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         return name
     clean = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:40]
-    return f"{clean or 'row'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{clean or 'row'}-{sha256_of(name.encode())[:8]}"
 
 
 def require_file(path: str | Path, what: str) -> Path:

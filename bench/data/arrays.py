@@ -6,6 +6,7 @@ import numpy as np
 
 
 def channels_first(images: np.ndarray) -> np.ndarray:
+    """Return images (N, H, W, C) as (N, C, H, W), contiguous."""
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 

@@ -6,12 +6,14 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
+import platformdirs
 
-from bench.core.errors import BenchError, MachineError, UsageError, did_you_mean
+from bench.core.errors import BenchError, IntegrityError, MachineError, UsageError, did_you_mean
 from bench.data.download import fetch
 from bench.data.embedded import load_embedded
 from bench.data.image_folder import image_folder
@@ -44,37 +46,51 @@ def load(
         download: whether a missing original may be fetched.
         need_train: False leaves the training images unread.
 
+    Returns:
+        The data set, named after what was found, with its fingerprints.
+
     Raises:
         UsageError: unknown name, a limit below 1, or `data_dir` is no folder.
         IntegrityError: a file under the expected name is not what its name says.
         MachineError: no such data here and none can be fetched.
     """
-    facts = _facts(name)
+    info = _dataset_info(name)
     for key, value in (("train-limit", train_limit), ("limit", limit)):
         if value is not None and value < 1:
             raise UsageError(f"--{key}: expected at least 1, got {value}. Leave it out for all images.")
     if data_dir is not None and not Path(data_dir).is_dir():
         raise UsageError(f"--data: expected a folder, got {str(data_dir)!r}, which is none. Check the path.")
-    found = load_embedded(facts) if not facts.torchvision else _find(facts, data_dir, download)
-    test = _read(found, facts, "test", limit)
-    train = _read(found, facts, "train", train_limit if need_train else 0)
-    where = found.folder.resolve().name if facts.torchvision else ""
+    found = load_embedded(info) if not info.torchvision else _find(info, data_dir, download)
+    test = _read(found, info, "test", limit)
+    train = _read(found, info, "train", train_limit if need_train else 0)
+    where = found.folder.resolve().name if info.torchvision else ""
     log.info("%s: %s in %s; %d train, %d test images", found.name, found.layout, where, len(train), len(test))
     return Dataset(
-        found.name, found.original, found.layout, facts.classes, facts.shape, train, test,
-        found.totals["train"], found.totals["test"], found.note, where,
-    )  # fmt: skip
+        name=found.name,
+        original=found.original,
+        layout=found.layout,
+        classes=info.classes,
+        shape=info.shape,
+        train=train,
+        test=test,
+        train_total=found.totals["train"],
+        test_total=found.totals["test"],
+        note=found.note,
+        location=where,
+    )
 
 
-def _facts(name: str) -> DatasetInfo:
+def _dataset_info(name: str) -> DatasetInfo:
     if name not in DATASETS:
         raise UsageError(f"dataset: expected a known data set, got {name!r}. {did_you_mean(name, DATASETS)}")
     return DATASETS[name]
 
 
-def _read(found: Found, facts: DatasetInfo, split: str, n: int | None) -> Split:
+def _read(found: Found, info: DatasetInfo, split: str, n: int | None) -> Split:
     if n == 0:
-        return Split.of(np.empty((0, *facts.shape), np.uint8), np.empty(0, np.int64))
+        return Split.of(np.empty((0, *info.shape), np.uint8), np.empty(0, np.int64))
+    if not found.totals[split]:
+        raise IntegrityError(f"{found.folder}: expected {split} images, got none. Replace or remove the files.")
     try:
         return Split.of(*found.read(split, n))
     except OSError as error:
@@ -85,32 +101,32 @@ _PROBES: tuple[Callable[[Path, DatasetInfo], Found | str | None], ...] = (origin
 
 
 def cache_folder() -> Path:
-    """Return where downloads go: $BENCH_DATA, else ~/.cache/bench/data."""
-    return Path(os.environ.get("BENCH_DATA") or Path.home() / ".cache" / "bench" / "data")
+    """Return where downloads go: $BENCH_DATA, else `data` in the user's cache folder (Linux: ~/.cache/bench/data)."""
+    return Path(os.environ.get("BENCH_DATA") or platformdirs.user_cache_path("bench", appauthor=False) / "data")
 
 
-def _find(facts: DatasetInfo, data_dir: Path | str | None, download: bool) -> Found:
+def _find(info: DatasetInfo, data_dir: Path | str | None, download: bool) -> Found:
     """Return the first folder that serves; fetch the original if none does."""
     reasons: list[str] = []
     cache = cache_folder()
     for place in (data_dir, cache):
-        found = _look(facts, Path(place), reasons) if place is not None and Path(place).is_dir() else None
+        found = _look(info, Path(place), reasons) if place is not None and Path(place).is_dir() else None
         if found:
             return found
     looked = f" Looked at: {'; '.join(reasons)}." if reasons else ""
-    fetch(facts, cache, allowed=download, looked=looked)
-    found = _look(facts, cache, reasons)
+    fetch(info, cache, allowed=download, looked=looked)
+    found = _look(info, cache, reasons)
     if found is None:
-        raise MachineError(f"{facts.name}: expected the original in {cache} after the download, got nothing.")
+        raise MachineError(f"{info.name}: expected the original in {cache} after the download, got nothing.")
     return found
 
 
-def _look(facts: DatasetInfo, place: Path, reasons: list[str]) -> Found | None:
+def _look(info: DatasetInfo, place: Path, reasons: list[str]) -> Found | None:
     """Try every layout on a folder and its sub-folders; the original wins over copies."""
     for probe in _PROBES:
-        for folder in _candidates(place, facts.name):
+        for folder in _candidates(place, info.name):
             try:
-                found = probe(folder, facts)
+                found = probe(folder, info)
             except OSError as error:
                 raise MachineError(f"{folder}: expected readable files, got {error}. Check its modes.") from error
             if isinstance(found, Found):
@@ -131,21 +147,45 @@ def _candidates(place: Path, name: str) -> Iterator[Path]:
     yield from sorted(folders, key=lambda p: not digitless.search(re.sub(r"[^a-z0-9]", "", p.name.lower())))
 
 
-def available(data_dir: Path | str | None = None) -> list[dict[str, Any]]:
-    """Say for every known data set what is here, having read one image of each split of it.
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """What of a known data set is on this machine.
 
-    Returns one dict per data set: name, source, version, hyperparameters (none), shape, classes (their number),
-    status ("ready", "damaged" or "missing"), found (what serves; "" if nothing does), description (that, or what is
-    wrong, for people) and reason (the error that a run without network would end with; "" if ready). Nothing is
-    downloaded.
+    Attributes:
+        name: the name in suites.
+        source: the paper or package it comes from.
+        shape: (C, H, W).
+        classes: number of classes.
+        status: whether a run could use it now.
+        found: what serves, "" if nothing does.
+        description: that, or what is wrong, for people.
+        reason: the error that a run without network would end with; "" if ready.
     """
-    return [_state(facts, data_dir) for facts in DATASETS.values()]
+
+    name: str
+    source: str
+    shape: tuple[int, int, int]
+    classes: int
+    status: Literal["ready", "damaged", "missing"]
+    found: str
+    description: str
+    reason: str
 
 
-def _state(facts: DatasetInfo, data_dir: Path | str | None) -> dict[str, Any]:
-    status, found, reason = "ready", "", ""
+def available(data_dir: Path | str | None = None) -> list[Availability]:
+    """Return the state of every known data set on this machine. One image of each split is read, none downloaded.
+
+    Args:
+        data_dir: looked at first; None: the cache folder alone.
+    """
+    return [_availability(info, data_dir) for info in DATASETS.values()]
+
+
+def _availability(info: DatasetInfo, data_dir: Path | str | None) -> Availability:
+    status: Literal["ready", "damaged", "missing"] = "ready"
+    found = reason = ""
     try:
-        data = load(facts.name, data_dir=data_dir, train_limit=1, limit=1, download=False)
+        data = load(info.name, data_dir=data_dir, train_limit=1, limit=1, download=False)
         where = f" in {data.location}" if data.location else ""
         found = f"{data.name} ({data.layout}{where}): {data.train_total} train, {data.test_total} test images"
         description = found
@@ -153,8 +193,13 @@ def _state(facts: DatasetInfo, data_dir: Path | str | None) -> dict[str, Any]:
         status, reason, description = "missing", str(error), "not found here; a run that needs it downloads it"
     except BenchError as error:
         status, reason, description = "damaged", str(error), f"damaged: {error}"
-    return {
-        "name": facts.name, "source": facts.source, "version": 1, "hyperparameters": {},
-        "shape": list(facts.shape), "classes": len(facts.classes), "status": status, "found": found,
-        "description": description, "reason": reason,
-    }  # fmt: skip
+    return Availability(
+        name=info.name,
+        source=info.source,
+        shape=info.shape,
+        classes=len(info.classes),
+        status=status,
+        found=found,
+        description=description,
+        reason=reason,
+    )

@@ -19,19 +19,19 @@ from bench.data.torchvision_files import known_files, md5_of
 _TIMEOUT = 20  # seconds without an answer; a machine without network should say so soon
 
 
-def needed(facts: DatasetInfo) -> list[tuple[str, str, str]]:
+def needed(info: DatasetInfo) -> list[tuple[str, str, str]]:
     """Return (file name, address, MD5) of what makes up the original."""
-    known = known_files(facts)
+    known = known_files(info)
     if hasattr(known, "split_list"):
         return [(known.split_list[s][1], known.split_list[s][0], known.split_list[s][2]) for s in SPLITS]
     return [(known.filename, known.url, known.tgz_md5)]
 
 
-def fetch(facts: DatasetInfo, folder: Path, *, allowed: bool, looked: str) -> None:
+def fetch(info: DatasetInfo, folder: Path, *, allowed: bool, looked: str) -> None:
     """Download what is missing of the original into a folder; each file appears whole and checked, or not at all.
 
     Args:
-        facts: the data set.
+        info: the data set.
         folder: where to.
         allowed: False raises at once, with the same sentence.
         looked: what was looked at before, for the message.
@@ -40,7 +40,7 @@ def fetch(facts: DatasetInfo, folder: Path, *, allowed: bool, looked: str) -> No
         MachineError: no network, no space, no permission, or not allowed.
         IntegrityError: what came is not the original.
     """
-    for name, address, md5 in needed(facts):
+    for name, address, md5 in needed(info):
         if (folder / name).is_file():
             continue
         cause: Exception | None = None
@@ -54,7 +54,7 @@ def fetch(facts: DatasetInfo, folder: Path, *, allowed: bool, looked: str) -> No
                     error.close()
         why = f"failed ({' '.join(str(cause).split())[:120]})" if cause else "was not allowed"
         raise MachineError(
-            f"{facts.name}: expected {name} in {folder}, got no such file, and the download from {address} {why}. "
+            f"{info.name}: expected {name} in {folder}, got no such file, and the download from {address} {why}. "
             f"Put {name} (MD5 {md5}) into that folder, or name a folder that holds a copy with --data.{looked}"
         ) from cause
 

@@ -10,16 +10,16 @@ from bench.data.info import DatasetInfo
 from bench.data.reading import Arrays, Found
 
 
-def load_embedded(facts: DatasetInfo) -> Found:
+def load_embedded(info: DatasetInfo) -> Found:
     """Make scikit-learn's digits or two moons; the same arrays on every machine."""
-    train, test = {"digits": _digits, "two-moons": _two_moons}[facts.name]()
+    train, test = {"digits": _digits, "two-moons": _two_moons}[info.name]()
 
     def read(split: str, n: int | None) -> Arrays:
         images, labels = train if split == "train" else test
         return images[:n], labels[:n]
 
     totals = {"train": len(train[1]), "test": len(test[1])}
-    return Found(facts.name, "scikit-learn", True, "", Path(), totals, read)
+    return Found(info.name, "scikit-learn", True, "", Path(), totals, read)
 
 
 def _digits() -> tuple[Arrays, Arrays]:

@@ -1,4 +1,4 @@
-"""The data sets that suites may name: sizes, class names, where the original comes from. Facts only, no reading."""
+"""The data sets that suites may name: sizes, class names, where the original comes from. Reads nothing."""
 
 from __future__ import annotations
 
@@ -52,22 +52,38 @@ _ALL = (
     DatasetInfo("digits", "scikit-learn's load_digits (Alpaydin and Kaynak 1998, UCI)", (1, 8, 8), DIGITS),
     DatasetInfo("two-moons", "scikit-learn's make_moons", (2, 1, 1), ("upper moon", "lower moon")),
     DatasetInfo(
-        "cifar10", _KRIZHEVSKY, _TINY, CIFAR10_CLASSES, "CIFAR10",
-        ("cifar-10-batches-py", "cifar-10-python.tar.gz"), (50_000, 10_000),
+        "cifar10",
+        _KRIZHEVSKY,
+        _TINY,
+        CIFAR10_CLASSES,
+        torchvision="CIFAR10",
+        files=("cifar-10-batches-py", "cifar-10-python.tar.gz"),
+        totals=(50_000, 10_000),
     ),
     DatasetInfo(
-        "cifar100", _KRIZHEVSKY, _TINY, CIFAR100_CLASSES, "CIFAR100",
-        ("cifar-100-python", "cifar-100-python.tar.gz"), (50_000, 10_000), ("fine_label", "label"),
+        "cifar100",
+        _KRIZHEVSKY,
+        _TINY,
+        CIFAR100_CLASSES,
+        torchvision="CIFAR100",
+        files=("cifar-100-python", "cifar-100-python.tar.gz"),
+        totals=(50_000, 10_000),
+        label_columns=("fine_label", "label"),
     ),
     DatasetInfo(
-        "svhn", "Netzer et al. 2011, Reading Digits in Natural Images", _TINY, DIGITS, "SVHN",
-        ("train_32x32.mat", "test_32x32.mat"), (73_257, 26_032),
+        "svhn",
+        "Netzer et al. 2011, Reading Digits in Natural Images",
+        _TINY,
+        DIGITS,
+        torchvision="SVHN",
+        files=("train_32x32.mat", "test_32x32.mat"),
+        totals=(73_257, 26_032),
     ),
-)  # fmt: skip
-DATASETS: dict[str, DatasetInfo] = {facts.name: facts for facts in _ALL}
+)
+DATASETS: dict[str, DatasetInfo] = {info.name: info for info in _ALL}
 
 
 def class_names(names: list[str] | tuple[str, ...]) -> tuple[str, ...]:
-    """Return class names in our spelling: lower case, underscores, known misspellings mended."""
+    """Return class names in our spelling: lower case, underscores, known misspellings corrected."""
     plain = (str(n).strip().lower().replace(" ", "_").replace("-", "_") for n in names)
     return tuple(ALIASES.get(n, n) for n in plain)

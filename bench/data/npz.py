@@ -1,7 +1,8 @@
-"""NumPy archives: one .npz with images and labels of each split."""
+"""NumPy archives: one `.npz` with images and labels of each split."""
 
 from __future__ import annotations
 
+import lzma
 import zipfile
 import zlib
 from functools import partial
@@ -22,14 +23,28 @@ from bench.data.reading import (
     damaged,
 )
 
+# What zipfile, zlib and numpy raise for damage, an unknown compression (NotImplementedError) and encryption.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    OSError,
+    ValueError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+    RuntimeError,
+)
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
-def npz(folder: Path, facts: DatasetInfo) -> Found | str | None:
+def npz(folder: Path, info: DatasetInfo) -> Found | str | None:
     """Look for an `.npz` with x_train, y_train, x_test, y_test, and perhaps `classes` (names, in label order).
 
     Pictures are uint8, or floats in [0, 1], as (N, H, W, C), (N, C, H, W), or (N, H, W) where C is 1. Without
     `classes` the labels are taken in the order of the suite's data set, and the note says so.
+
+    Returns:
+        What was found; or why no file serves, None where there is no `.npz`.
 
     Raises:
         IntegrityError: an `.npz` does not parse.
@@ -40,19 +55,19 @@ def npz(folder: Path, facts: DatasetInfo) -> Found | str | None:
         if not set(_KEYS) <= headers.keys():
             reason = f"{path.name} lacks {next(k for k in _KEYS if k not in headers)}"
             continue
-        layouts = {_layout(headers[f"x_{s}"], facts.shape) for s in SPLITS}
+        layouts = {_layout(headers[f"x_{s}"], info.shape) for s in SPLITS}
         if None in layouts or len(layouts) > 1:
-            reason = f"{path.name} holds arrays {headers['x_train']}, not images {facts.shape}"
+            reason = f"{path.name} holds arrays {headers['x_train']}, not images {info.shape}"
             continue
         named = "classes" in headers
-        if named and class_names([str(c) for c in _array(path, "classes")]) != facts.classes:
-            reason = f"the class names in {path.name} are not those of {facts.name}"
+        if named and class_names([str(c) for c in _array(path, "classes")]) != info.classes:
+            reason = f"the class names in {path.name} are not those of {info.name}"
             continue
         name = copy_name(folder, "npz")
-        note = copy_note(name, "an npz copy", facts)
-        note += "" if named else f"; it names no classes, its labels were taken in the order of {facts.name}"
+        note = copy_note(name, "an npz copy", info)
+        note += "" if named else f"; it names no classes, its labels were taken in the order of {info.name}"
         totals = {s: headers[f"x_{s}"][0] for s in SPLITS}
-        return Found(name, "npz", False, note, folder, totals, partial(_read_npz, path, facts))
+        return Found(name, "npz", False, note, folder, totals, partial(_read_npz, path, info))
     return reason
 
 
@@ -70,7 +85,7 @@ def _npz_headers(path: Path) -> dict[str, tuple[int, ...]]:
                         else np.lib.format.read_array_header_2_0
                     )
                     shapes[member.removesuffix(".npy")] = header(stream)[0]
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
+    except _UNREADABLE as error:
         damaged(path, "an npz archive", error)
     return shapes
 
@@ -88,23 +103,23 @@ def _array(path: Path, key: str) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return archive[key]
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, zlib.error) as error:
+    except _UNREADABLE as error:
         damaged(path, f"an array {key} without pickles", error)
 
 
-def _read_npz(path: Path, facts: DatasetInfo, split: str, n: int | None) -> Arrays:
+def _read_npz(path: Path, info: DatasetInfo, split: str, n: int | None) -> Arrays:
     images, labels = _array(path, f"x_{split}"), _array(path, f"y_{split}").reshape(-1)
     where = f"{path}, {split}"
     if len(images) != len(labels):
         raise IntegrityError(
-            f"{where}: expected as many labels as images, got {len(labels)} for {len(images)}. Mend it."
+            f"{where}: expected as many labels as images, got {len(labels)} for {len(images)}. Correct the file."
         )
-    labels = check_labels(labels, len(facts.classes), where)
+    labels = check_labels(labels, len(info.classes), where)
     order = shuffled(len(labels), n)
     images = images[order]
     if images.dtype != np.uint8:
         images = _unit_floats(images, order, where)
-    axes = {"NHWC": (0, 3, 1, 2), "NCHW": (0, 1, 2, 3), "NHW": None}[_layout(images.shape, facts.shape) or "NHW"]
+    axes = {"NHWC": (0, 3, 1, 2), "NCHW": (0, 1, 2, 3), "NHW": None}[_layout(images.shape, info.shape) or "NHW"]
     images = images[:, None] if axes is None else images.transpose(axes)
     return np.ascontiguousarray(images), labels[order]
 

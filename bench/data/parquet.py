@@ -31,11 +31,14 @@ from bench.data.reading import (
 _INNER = (".", "data", "plain_text", "cropped_digits")
 
 
-def parquet(folder: Path, facts: DatasetInfo) -> Found | str | None:
+def parquet(folder: Path, info: DatasetInfo) -> Found | str | None:
     """Look for `train-*.parquet` and `test-*.parquet` with `img`/`image` structs, labels and class names.
 
+    Returns:
+        What was found; or why the files do not serve, None where there are none.
+
     Raises:
-        IntegrityError: a file with such a name does not parse, or a shard is missing.
+        IntegrityError: a file with such a name does not parse, a split is empty, or a shard is missing.
     """
     shards: dict[str, list[Path]] = {}
     for inner in _INNER:
@@ -53,16 +56,18 @@ def parquet(folder: Path, facts: DatasetInfo) -> Found | str | None:
         _check_shards(shards[split])
         for path in shards[split]:
             totals[split] += _open(path).metadata.num_rows
-        columns_or_reason = _columns(shards[split][0], facts)
+        if not totals[split]:
+            damaged(shards[split][0], f"{split} images", "a table without rows")
+        columns_or_reason = _columns(shards[split][0], info)
         if isinstance(columns_or_reason, str):
             return columns_or_reason
         columns[split] = columns_or_reason
         head = [data for data, _ in _rows(shards[split], columns[split], 3)]
-        if reason := wrong_size(head, facts.shape):
+        if reason := wrong_size(head, info.shape):
             return reason
     name = copy_name(folder, "parquet")
-    note = copy_note(name, f"a Hugging Face parquet copy of {look_at(head[0])[1]} pictures", facts)
-    read = partial(_read_parquet, shards, columns, totals, facts)
+    note = copy_note(name, f"a Hugging Face parquet copy of {look_at(head[0])[1]} pictures", info)
+    read = partial(_read_parquet, shards, columns, totals, info)
     return Found(name, "Hugging Face parquet", False, note, folder, totals, read)
 
 
@@ -86,24 +91,29 @@ def _check_shards(paths: list[Path]) -> None:
         )
 
 
-def _columns(path: Path, facts: DatasetInfo) -> tuple[str, str] | str:
+def _columns(path: Path, info: DatasetInfo) -> tuple[str, str] | str:
     """Return the names of picture and label column, or why the table does not serve."""
     import pyarrow
 
     schema = _open(path).schema_arrow
     picture = next((c for c in ("img", "image") if c in schema.names), None)
-    label = next((c for c in facts.label_columns if c in schema.names), None)
+    label = next((c for c in info.label_columns if c in schema.names), None)
     if picture is None or label is None:
-        return f"its columns are {', '.join(schema.names)}, not img or image and {facts.label_columns[0]}"
+        return f"its columns are {', '.join(schema.names)}, not img or image and {info.label_columns[0]}"
     kind = schema.field(picture).type
     if not pyarrow.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
         return f"its column {picture} is no struct with bytes"
+    encoded, numbers = kind.field("bytes").type, schema.field(label).type
+    if not (pyarrow.types.is_binary(encoded) or pyarrow.types.is_large_binary(encoded)):
+        return f"the bytes of its column {picture} are {encoded}"
+    if not pyarrow.types.is_integer(numbers):
+        return f"its column {label} holds {numbers}, not integers"
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         names = class_names(features[label]["names"])
     except (KeyError, TypeError, ValueError):
         return "its schema metadata holds no class names"
-    return (picture, label) if names == facts.classes else f"its class names are not those of {facts.name}"
+    return (picture, label) if names == info.classes else f"its class names are not those of {info.name}"
 
 
 def _rows(paths: list[Path], columns: tuple[str, str], n: int) -> Iterator[tuple[bytes | None, int | None]]:
@@ -128,18 +138,20 @@ def _read_parquet(
     shards: dict[str, list[Path]],
     columns: dict[str, tuple[str, str]],
     totals: dict[str, int],
-    facts: DatasetInfo,
+    info: DatasetInfo,
     split: str,
     n: int | None,
 ) -> Arrays:
     count = totals[split] if n is None else min(n, totals[split])
-    channels, height, width = facts.shape
+    channels, height, width = info.shape
     images = np.empty((count, height, width, channels), np.uint8)
     labels = np.full(count, -1, np.int64)
     folder = shards[split][0].parent
     for i, (data, label) in enumerate(_rows(shards[split], columns[split], count)):
         if data is None or label is None:
-            raise IntegrityError(f"{folder}: expected a picture and a label, got null at {split} index {i}. Mend it.")
-        images[i] = decode(data, facts.shape, f"{folder}, {split} index {i}")
+            raise IntegrityError(
+                f"{folder}: expected a picture and a label, got null at {split} index {i}. Correct the file."
+            )
+        images[i] = decode(data, info.shape, f"{folder}, {split} index {i}")
         labels[i] = label
-    return channels_first(images), check_labels(labels, len(facts.classes), f"{folder}, {split}")
+    return channels_first(images), check_labels(labels, len(info.classes), f"{folder}, {split}")

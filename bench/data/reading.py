@@ -1,4 +1,4 @@
-"""What reading a data set needs whatever its layout: the record of what was found, pictures, labels, complaints."""
+"""What reading a data set needs whatever its layout: the record of what was found, pictures, labels, errors."""
 
 from __future__ import annotations
 
@@ -55,8 +55,14 @@ def copy_name(folder: Path, layout: str) -> str:
 def damaged(path: Path, expected: str, got: object) -> NoReturn:
     """Raise the error for a file that is not what its name says; an HTML page is called one.
 
+    Args:
+        path: the file.
+        expected: what its name promises.
+        got: what it is instead, or the exception that reading it raised.
+
     Raises:
-        IntegrityError: always (MachineError if the file may not be read at all).
+        IntegrityError: always, but
+        MachineError: if there is no permission to read the file.
     """
     if isinstance(got, PermissionError):
         raise MachineError(f"{path}: expected a readable file, got no permission. Change its mode.") from got
@@ -77,6 +83,11 @@ def looks_like_html(path: Path) -> bool:
 def check_labels(labels: np.ndarray, classes: int, where: str) -> np.ndarray:
     """Return labels as int64 (N,).
 
+    Args:
+        labels: (N,), any dtype.
+        classes: number of classes.
+        where: the file, for the message.
+
     Raises:
         IntegrityError: one is no integer in [0, classes); the first such index is named.
     """
@@ -95,7 +106,16 @@ _BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, struct.error, War
 
 
 def decode(data: bytes, shape: tuple[int, int, int], where: str) -> np.ndarray:
-    """Return one picture as uint8 (H, W, C). The size is compared before any pixel is decoded."""
+    """Return one picture as uint8 (H, W, C). The size is compared before any pixel is decoded.
+
+    Args:
+        data: the encoded picture (PNG, JPEG …).
+        shape: (C, H, W) that it must have; it is converted to RGB (C = 3) or grey (C = 1).
+        where: file and index, for the message.
+
+    Raises:
+        IntegrityError: it does not decode, or has another size.
+    """
     from PIL import Image
 
     channels, height, width = shape
@@ -137,6 +157,6 @@ def wrong_size(head: list[bytes | None], shape: tuple[int, int, int]) -> str | N
     return None
 
 
-def copy_note(name: str, what: str, facts: DatasetInfo) -> str:
+def copy_note(name: str, what: str, info: DatasetInfo) -> str:
     """Return what a reader of the board must know about a copy."""
-    return f"{name}: {what}, not the original {facts.name} with its checksums"
+    return f"{name}: {what}, not the original {info.name} with its checksums"

@@ -15,7 +15,7 @@ class Split:
     """Some images of a data set and their labels.
 
     Attributes:
-        images: (N, C, H, W); uint8 stands for pixel = value / 255, float32 is in [0, 1] already.
+        images: (N, C, H, W); uint8 (pixel = value / 255), or float32 in [0, 1].
         labels: (N,) int64.
         fingerprint: SHA-256 over shape, dtype, image bytes and labels of exactly these images.
     """

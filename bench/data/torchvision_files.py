@@ -17,38 +17,42 @@ from bench.data.info import DatasetInfo
 from bench.data.reading import SPLITS, Arrays, Found, check_labels, damaged
 
 
-def original(folder: Path, facts: DatasetInfo) -> Found | str | None:
+def original(folder: Path, info: DatasetInfo) -> Found | str | None:
     """Look for the original in torchvision's layout: extracted folder, archive, or .mat files.
 
     Checksums are compared when a split is read, before anything in it is used.
+
+    Returns:
+        What was found; or what is missing of it, None where no file has such a name.
     """
-    if folder.name not in facts.files and not any((folder / name).exists() for name in facts.files):
+    if folder.name not in info.files and not any((folder / name).exists() for name in info.files):
         return None
-    known = known_files(facts)
+    known = known_files(info)
     if hasattr(known, "split_list"):
         present = {s: (folder / known.split_list[s][1]).is_file() for s in SPLITS}
         if not all(present.values()):
             return f"it lacks {next(known.split_list[s][1] for s in SPLITS if not present[s])}"
-        read = partial(_read_mat, folder, facts)
+        read = partial(_read_mat, folder, info)
     else:
         place = folder if folder.name == known.base_folder else folder / known.base_folder
         if not place.is_dir():
             place = folder / known.filename
             if not place.is_file():
                 return None
-        read = partial(_read_batches, place, facts)
-    layout = f"torchvision {facts.torchvision}"
-    return Found(facts.name, layout, True, "", folder, dict(zip(SPLITS, facts.totals, strict=True)), read)
+        read = partial(_read_batches, place, info)
+    layout = f"torchvision {info.torchvision}"
+    return Found(info.name, layout, True, "", folder, dict(zip(SPLITS, info.totals, strict=True)), read)
 
 
-def known_files(facts: DatasetInfo) -> Any:
+def known_files(info: DatasetInfo) -> Any:
     """Return torchvision's class, for its file names, addresses and checksums."""
     import torchvision.datasets
 
-    return getattr(torchvision.datasets, facts.torchvision)
+    return getattr(torchvision.datasets, info.torchvision)
 
 
 def md5_of(data: bytes | io.BufferedIOBase) -> str:
+    """Return the MD5 of bytes or of the rest of a stream; torchvision publishes no stronger checksum."""
     digest = hashlib.md5(usedforsecurity=False)
     if isinstance(data, bytes):
         digest.update(data)
@@ -76,17 +80,17 @@ def _check_md5(path: Path, expected: str, data: bytes | None = None) -> None:
         damaged(path, f"the original with MD5 {expected}", f"MD5 {got}")
 
 
-def _read_batches(place: Path, facts: DatasetInfo, split: str, n: int | None) -> Arrays:
+def _read_batches(place: Path, info: DatasetInfo, split: str, n: int | None) -> Arrays:
     """Read CIFAR's pickled batches from the extracted folder or the archive."""
-    known = known_files(facts)
+    known = known_files(info)
     files = dict(known.train_list if split == "train" else known.test_list)
     blobs = _from_folder(place, files) if place.is_dir() else _from_archive(place, known, files)
     images, labels = [], []
     for name in files:
         batch = pickle.loads(blobs[name], encoding="latin1")
-        images.append(np.asarray(batch["data"], np.uint8).reshape(-1, *facts.shape))
+        images.append(np.asarray(batch["data"], np.uint8).reshape(-1, *info.shape))
         labels.append(np.asarray(batch["labels"] if "labels" in batch else batch["fine_labels"]))
-    found = check_labels(np.concatenate(labels), len(facts.classes), f"{place}, {split}")
+    found = check_labels(np.concatenate(labels), len(info.classes), f"{place}, {split}")
     return np.concatenate(images)[:n], found[:n]
 
 
@@ -121,14 +125,14 @@ def _from_archive(path: Path, known: Any, files: dict[str, str]) -> dict[str, by
     return blobs
 
 
-def _read_mat(folder: Path, facts: DatasetInfo, split: str, n: int | None) -> Arrays:
+def _read_mat(folder: Path, info: DatasetInfo, split: str, n: int | None) -> Arrays:
     """Read SVHN's .mat file; it writes the digit 0 as class 10."""
     import scipy.io
 
-    _, name, md5 = known_files(facts).split_list[split]
+    _, name, md5 = known_files(info).split_list[split]
     _check_md5(folder / name, md5)
     content = scipy.io.loadmat(folder / name)
     labels = content["y"].reshape(-1).astype(np.int64)
     labels[labels == 10] = 0
     images = np.ascontiguousarray(content["X"].transpose(3, 2, 0, 1)[:n])
-    return images, check_labels(labels, len(facts.classes), f"{folder / name}")[:n]
+    return images, check_labels(labels, len(info.classes), f"{folder / name}")[:n]

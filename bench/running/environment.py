@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-import bench
 from bench.core import hashing
 from bench.core.errors import MachineError, UsageError
+from bench.core.version import VERSION
 from bench.store.plan_record import EnvironmentRecord, IncludedFile
 from bench.training.execution import ExecutionConfig
 
@@ -47,7 +47,7 @@ def environment(device: torch.device, included: Sequence[str], execution: Execut
             packages[name] = "absent"
     commit, dirty = _commit()
     return EnvironmentRecord(
-        bench=bench.__version__,
+        bench=VERSION,
         python=platform.python_version(),
         torch=str(torch.__version__),
         platform=f"{platform.system()} {platform.machine()}",

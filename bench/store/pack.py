@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bench import __version__, reports
+from bench import reports
 from bench.core import files, hashing
 from bench.core.errors import UsageError
+from bench.core.version import VERSION
 from bench.store.compact import compact
 from bench.store.status import RunStatus, run_status
 from bench.store.store import NAME
@@ -178,7 +179,7 @@ def _listing(ready: Path, archives: dict[str, dict[str, object]], now: RunStatus
     }
     facts = {
         "format": FORMAT,
-        "bench": __version__,
+        "bench": VERSION,
         "suite": now.suite,
         "data": now.data,
         "cells": {"done": now.done, "total": now.total},

@@ -13,6 +13,14 @@ def wilson(k: float, n: int, alpha: float = ALPHA) -> tuple[float, float]:
 
     (p̂ + z²/2n ± z·√(p̂(1−p̂)/n + z²/4n²)) / (1 + z²/n), z the normal quantile. Wilson 1927; recommended over
     Wald's by Brown, Cai and DasGupta 2001.
+
+    Args:
+        k: successes, 0 ≤ k ≤ n; need not be whole.
+        n: trials, ≥ 1.
+        alpha: one minus the confidence, in (0, 1).
+
+    Returns:
+        Lower and upper end, in [0, 1].
     """
     z = float(-ndtri(alpha / 2))
     p = k / n
@@ -21,7 +29,18 @@ def wilson(k: float, n: int, alpha: float = ALPHA) -> tuple[float, float]:
 
 
 def clopper_pearson(k: int, n: int, alpha: float = ALPHA) -> tuple[float, float]:
-    """Return the exact (Clopper-Pearson 1934) interval of the fraction k / n, by quantiles of the beta."""
+    """Return the exact interval of the fraction k / n by quantiles of the beta distribution (Clopper, Pearson 1934).
+
+    Its coverage is at least 1 − alpha for every fraction; it is wider than Wilson's.
+
+    Args:
+        k: successes, 0 ≤ k ≤ n.
+        n: trials, ≥ 1.
+        alpha: one minus the confidence, in (0, 1).
+
+    Returns:
+        Lower and upper end, in [0, 1].
+    """
     low = float(betaincinv(k, n - k + 1, alpha / 2)) if k > 0 else 0.0
     high = float(betaincinv(k + 1, n - k, 1 - alpha / 2)) if k < n else 1.0
     return low, high
@@ -31,6 +50,14 @@ def fraction_interval(value: float, n: int, alpha: float = ALPHA) -> tuple[float
     """Return the board's interval of a fraction: Wilson at k = round(value·n), exact when k is 0 or n.
 
     Wilson's interval at the ends is too short; Wald's has no width there at all and is never used.
+
+    Args:
+        value: the fraction, in [0, 1].
+        n: images that it is the mean of, ≥ 1.
+        alpha: one minus the confidence, in (0, 1).
+
+    Returns:
+        Lower and upper end, in [0, 1].
     """
     k = round(value * n)
     return clopper_pearson(k, n, alpha) if k in (0, n) else wilson(k, n, alpha)

@@ -11,15 +11,18 @@ from scipy.special import gammaln
 
 from bench.core.stats.intervals import ALPHA, clopper_pearson
 
-DRAWS = 10_000  # where something must be drawn
+DRAWS = 10_000  # of a bootstrap or of random sign flips
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
     """Return the two-sided p of McNemar's exact test: only_a ~ Binomial(only_a + only_b, ½) if there is no difference.
 
     Args:
-        only_a: images on which only a is right.
-        only_b: images on which only b is right.
+        only_a: images on which only a is right, ≥ 0.
+        only_b: images on which only b is right, ≥ 0.
+
+    Returns:
+        p in (0, 1].
     """
     return _binomial_tail(only_a + only_b, abs(only_a - only_b))
 
@@ -49,7 +52,10 @@ def sign_flip(differences: np.ndarray) -> float:
     binomial per size of difference, so nothing is drawn at random.
 
     Args:
-        differences: d_i in any integer unit, e.g. (right seeds of a) − (right seeds of b).
+        differences: d_i in any integer unit, e.g. (right seeds of a) − (right seeds of b), shape (n,).
+
+    Returns:
+        p in (0, 1].
     """
     total = abs(int(differences.sum()))
     sizes, counts = _tally(np.abs(differences[differences != 0]))
@@ -90,7 +96,14 @@ def _convolve(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return Holm's (1979) adjusted p-values, shape (m,): sorted p times (m, m−1, …), made monotone, at most 1."""
+    """Return Holm's (1979) adjusted p-values: p sorted ascending times (m, m−1, …, 1), made monotone, at most 1.
+
+    Args:
+        p: p-values in [0, 1], shape (m,).
+
+    Returns:
+        Adjusted p-values in the order of `p`, shape (m,). Rejecting those below α keeps the family-wise error at α.
+    """
     p = np.asarray(p, dtype=float)
     order = np.argsort(p, kind="stable")
     adjusted = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
@@ -142,7 +155,10 @@ def compare_flags(a: np.ndarray, b: np.ndarray, alpha: float = ALPHA) -> Paired:
     Args:
         a: flags of the first, shape (S_a, n), one row per training seed.
         b: flags of the second, shape (S_b, n).
-        alpha: one minus the confidence of the interval.
+        alpha: one minus the confidence of the interval, in (0, 1).
+
+    Returns:
+        Difference of the accuracies with its bootstrap interval, and the sign-flip test's p.
     """
     d, unit = integer_differences(a, b)
     low, high = bootstrap_difference(d, unit, alpha)
@@ -162,7 +178,10 @@ def bootstrap_difference(d: np.ndarray, unit: int = 1, alpha: float = ALPHA) -> 
     Args:
         d: paired differences, integers, shape (n,).
         unit: one step of d is worth 1 / unit.
-        alpha: one minus the confidence.
+        alpha: one minus the confidence, in (0, 1).
+
+    Returns:
+        Lower and upper end, in [-1, 1] for flags.
     """
     values, counts = _tally(d)
     n = len(d)
@@ -180,7 +199,18 @@ def bootstrap_difference(d: np.ndarray, unit: int = 1, alpha: float = ALPHA) -> 
 
 
 def bootstrap_mean(values: np.ndarray, alpha: float = ALPHA, draws: int = 2_000) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the mean of real numbers, shape (n,)."""
+    """Return the percentile bootstrap interval of a mean over images (Efron and Tibshirani 1993, section 13.3).
+
+    The random generator is seeded with 0, so that the same values give the same interval.
+
+    Args:
+        values: real numbers, shape (n,), n ≥ 1.
+        alpha: one minus the confidence, in (0, 1).
+        draws: bootstrap samples of n images, ≥ 1.
+
+    Returns:
+        Lower and upper end, in the unit of the values.
+    """
     rng, n = np.random.default_rng(0), len(values)
     block = max(1, 2_000_000 // n)
     sizes = [min(block, draws - start) for start in range(0, draws, block)]
@@ -198,8 +228,11 @@ def compare_values(a: np.ndarray, b: np.ndarray, alpha: float = ALPHA, draws: in
     Args:
         a: values of the first, shape (n,), means over seeds.
         b: values of the second on the same images, shape (n,).
-        alpha: one minus the confidence.
-        draws: draws of bootstrap and test.
+        alpha: one minus the confidence, in (0, 1).
+        draws: draws of bootstrap and test, ≥ 1.
+
+    Returns:
+        Difference of the means with its bootstrap interval, and the sign-flip test's p.
     """
     d = a - b
     n, rng = len(d), np.random.default_rng(1)

@@ -37,7 +37,10 @@ def ranks(outcomes: Sequence[np.ndarray], alpha: float = ALPHA) -> Ranks:
 
     Args:
         outcomes: per defense its flags on the same images, shape (S_k, n).
-        alpha: family-wise error of calling any two equal defenses different.
+        alpha: family-wise error of calling any two equal defenses different, in (0, 1).
+
+    Returns:
+        Places, ranges of places and adjusted p-values, in the order of `outcomes`.
     """
     size = len(outcomes)
     pairs = {(i, j): compare_flags(outcomes[i], outcomes[j], alpha) for i in range(size) for j in range(i + 1, size)}
@@ -64,7 +67,10 @@ def smallest_resolvable_gap(n: int, discordance: float, alpha: float = ALPHA) ->
         n: images.
         discordance: share of images on which exactly one of two defenses is right; 0.1-0.4 gives 2-4 points at
             n = 1,000 and 0.6-1.25 at 10,000. At least as many as could ever be significant (6 at 5 %) are assumed.
-        alpha: level of the test, for one pair (unadjusted).
+        alpha: level of the test, for one pair (unadjusted), in (0, 1).
+
+    Returns:
+        The gap in (0, 1].
     """
     m = min(n, max(round(n * discordance), int(np.ceil(np.log2(2 / alpha)))))
     significant = np.flatnonzero(2.0 * survival(m)[:-1] < alpha)

@@ -31,7 +31,11 @@ class SeedSummary:
 
 
 def describe_seeds(values: Sequence[float]) -> SeedSummary:
-    """Apply the rules for 1, 2, 3 and 5 seeds to the per-seed values of one number."""
+    """Return what 1, 2, 3 or 5 seeds permit to say of one number.
+
+    Args:
+        values: the number of each training seed, shape (S,), S ≥ 1.
+    """
     v = np.asarray(values, dtype=float)
     spread: Literal["none", "range", "sd"] = "none" if len(v) == 1 else "range" if len(v) == 2 else "sd"
     about: Literal["this trained model", "these trained models", "the method"]

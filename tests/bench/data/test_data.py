@@ -268,7 +268,7 @@ class TestSearch:
 
 class TestAvailable:
     def states(self, place: Path | None) -> dict[str, tuple[str, str]]:
-        return {entry["name"]: (entry["status"], entry["found"]) for entry in available(place)}
+        return {entry.name: (entry.status, entry.found) for entry in available(place)}
 
     def test_tells_what_is_ready_missing_and_damaged(self, tmp_path: Path) -> None:
         place = tmp_path / "data"
@@ -292,11 +292,11 @@ class TestAvailable:
                 with pytest.raises((MachineError, IntegrityError)):
                     load(name, data_dir=tmp_path, download=False)
 
-    def test_entries_have_the_keys_of_a_list(self) -> None:
+    def test_an_entry_says_why_it_is_not_ready(self) -> None:
         for entry in available():
-            assert {"name", "source", "version", "hyperparameters", "description"} <= entry.keys()
-            assert entry["source"]
-            assert bool(entry["reason"]) == (entry["status"] != "ready")
+            assert entry.source
+            assert entry.description
+            assert bool(entry.reason) == (entry.status != "ready")
 
 
 @real_data

@@ -201,6 +201,10 @@ class TestDamagedParquet:
         write_shard(self.shard(tmp_path), images, [0, 1, 2, 3])
         self.fails(tmp_path, "test index 3", "expected 32×32 pixels, got 31×31")
 
+    def test_empty_split(self, tmp_path: Path) -> None:
+        write_shard(self.shard(tmp_path), [], [])
+        self.fails(tmp_path, "expected test images, got a table without rows")
+
     def test_truncated_picture_is_named(self, tmp_path: Path) -> None:
         images = [encode(p) for p in pictures(4)]
         images[1] = images[1][:-300]
@@ -233,10 +237,8 @@ class TestDamagedParquet:
 
 
 def write_npz(folder: Path, **replaced: Any) -> Path:
-    arrays = {
-        "x_train": pictures(7, seed=5), "y_train": np.arange(7), "x_test": pictures(4, seed=4), "y_test": np.arange(4),
-        "classes": np.array(CLASSES), **replaced,
-    }  # fmt: skip
+    train, test = {"x_train": pictures(7, seed=5), "y_train": np.arange(7)}, {"x_test": pictures(4, seed=4)}
+    arrays = {**train, **test, "y_test": np.arange(4), "classes": np.array(CLASSES), **replaced}
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "data.npz", **{k: v for k, v in arrays.items() if v is not None})
     return folder
@@ -311,6 +313,31 @@ class TestNpz:
         write_npz(tmp_path)
         (tmp_path / "data.npz").write_bytes(content)
         with pytest.raises(IntegrityError, match=r"data\.npz: expected an npz archive, got "):
+            read(tmp_path)
+
+    @pytest.mark.parametrize("fault", ["deflate", "compression", "encrypted"])
+    def test_damaged_within_the_zip(self, tmp_path: Path, fault: str) -> None:
+        write_npz(tmp_path)
+        path = tmp_path / "data.npz"
+        arrays = dict(np.load(path))
+        np.savez_compressed(path, **arrays)
+        content = bytearray(path.read_bytes())
+        directory = content.index(b"PK\x01\x02")
+        if fault == "deflate":
+            content[100:120] = b"\xff" * 20
+        else:
+            offset, value = (8, 1) if fault == "encrypted" else (10, 98)
+            while (directory := content.find(b"PK\x01\x02", directory)) >= 0:
+                local = int.from_bytes(content[directory + 42 : directory + 46], "little")
+                content[directory + offset] = content[local + offset - 2] = value
+                directory += 46
+        path.write_bytes(content)
+        with pytest.raises(IntegrityError, match=r"data\.npz: expected an (npz archive|array x_test without pickles)"):
+            read(tmp_path, train_limit=1)
+
+    def test_empty_split(self, tmp_path: Path) -> None:
+        write_npz(tmp_path, x_test=np.empty((0, 32, 32, 3), np.uint8), y_test=np.empty(0, np.int64))
+        with pytest.raises(IntegrityError, match="expected test images, got none"):
             read(tmp_path)
 
     def test_truncated_file(self, tmp_path: Path) -> None:

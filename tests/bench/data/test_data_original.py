@@ -197,7 +197,7 @@ class TestSvhn:
         path.write_bytes(path.read_bytes()[:-5] + b"12345")
         with pytest.raises(IntegrityError, match=r"train_32x32\.mat: expected the original with MD5"):
             load("svhn", data_dir=tmp_path)
-        assert {e["name"]: e["status"] for e in available(tmp_path)}["svhn"] == "damaged"
+        assert {e.name: e.status for e in available(tmp_path)}["svhn"] == "damaged"
 
 
 @pytest.fixture
