@@ -87,7 +87,10 @@ def repeat_bound(
     Args:
         kinds: all kinds that were run, deterministic ones included, on the same n images.
         failed_checks: names of the model's failed trust checks.
-        confidence: of the upper limit.
+        confidence: of the upper limit, in (0, 1).
+
+    Returns:
+        X and Y, or why they cannot be given.
     """
     n = kinds[0].broken.shape[1] if kinds else 0
     times = np.sum([k.broken.sum(0) for k in kinds], axis=0) if kinds else np.zeros(0, int)
