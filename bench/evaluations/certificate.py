@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +13,8 @@ from bench.numerics.derivatives import differentiate
 from bench.numerics.hessian_terms import pushforward
 from bench.numerics.lanczos import lanczos
 from bench.numerics.lipschitz import LipschitzGraph, lipschitz_graph
-from bench.numerics.model_precision import differentiable_eval, logits_of, micro_batch
+from bench.numerics.micro_batches import join_columns, micro_batch_size
+from bench.numerics.model_precision import differentiable_eval, logits_of
 
 SOURCE = "Tsuzuku et al. 2018, Proposition 1, with sound norms (docs/theory.md, section 6)"
 SLOPE_STEPS = 10
@@ -47,7 +46,7 @@ COLUMNS = {
 
 
 @evaluation(source=SOURCE, columns=COLUMNS, chunk=500)
-def certificate(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> dict[str, Any]:
+def certificate(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> dict[str, Tensor | list[str]]:
     """Certify an l2 radius for every image, in float64, from the network's operations alone.
 
     The Lipschitz constant is composed along the graph of the logits from sound norms (Fourier bound of the
@@ -63,7 +62,7 @@ def certificate(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> dic
     Raises:
         BenchError: the model computes in another dtype than its inputs'.
     """
-    size = micro_batch(x)
+    size = micro_batch_size(x)
     with differentiable_eval(model, "float64") as ready:
         probe = x[:1].double().requires_grad_(True)
         with record_activations(ready) as calls:
@@ -78,11 +77,10 @@ def certificate(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> dic
             _certify(ready, constants, a.double(), b, example_keys(a, seed))
             for a, b in zip(x.split(size), y.split(size), strict=True)
         ]
-    columns: dict[str, Any] = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
-    return columns | {"certificate_not_applicable": [""] * len(y)}
+    return join_columns(parts) | {"certificate_not_applicable": [""] * len(y)}
 
 
-def _not_applicable(y: Tensor, reason: str) -> dict[str, Any]:
+def _not_applicable(y: Tensor, reason: str) -> dict[str, Tensor | list[str]]:
     missing = torch.full((len(y),), torch.nan, dtype=torch.float64, device=y.device)
     numbers = {name: missing for name, column in COLUMNS.items() if column.kind == "value"}
     return {**numbers, "certificate_not_applicable": [reason] * len(y)}

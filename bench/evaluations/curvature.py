@@ -12,7 +12,8 @@ from bench.core.records import Column
 from bench.numerics.derivatives import expand
 from bench.numerics.hessian_terms import logit_term, network_term
 from bench.numerics.lanczos import Spectrum, lanczos, power_iteration
-from bench.numerics.model_precision import DTYPES, differentiable_eval, micro_batch
+from bench.numerics.micro_batches import join_columns, micro_batch_size
+from bench.numerics.model_precision import DTYPES, differentiable_eval
 from bench.numerics.vectors import norms
 
 PAPER = "Srinivas et al. 2022, section 3.1"
@@ -102,13 +103,13 @@ def curvature(
     """
     if steps < 1:
         raise UsageError(f"curvature steps: expected at least 1, got {steps}. The protocol's is 10.")
-    size = micro_batch(x)
+    size = micro_batch_size(x)
     with differentiable_eval(model, precision) as ready:
         parts = [
             _measure(ready, a.to(DTYPES[precision]), b, seed, steps, terms)
             for a, b in zip(x.split(size), y.split(size), strict=True)
         ]
-    return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+    return join_columns(parts)
 
 
 def _measure(model: nn.Module, x: Tensor, y: Tensor, seed: int, steps: int, terms: bool) -> dict[str, Tensor]:

@@ -14,7 +14,8 @@ from bench.core.records import Column
 from bench.numerics.autograd_graph import nonsmooth_ops, record_activations
 from bench.numerics.derivatives import Expansion, expand
 from bench.numerics.lanczos import lanczos
-from bench.numerics.model_precision import DTYPES, differentiable_eval, micro_batch
+from bench.numerics.micro_batches import join_columns, micro_batch_size
+from bench.numerics.model_precision import DTYPES, differentiable_eval
 from bench.numerics.vectors import norms, unit
 
 PAPER = "Srinivas et al. 2022, section 5.2 and Figure 2"
@@ -85,13 +86,13 @@ def stability(
         raise UsageError(f"stability radius: expected positive numbers, got {list(radius)}. Give radii like 0.1.")
     if draws < 1:
         raise UsageError(f"stability draws: expected at least 1, got {draws}. Raise it.")
-    size = micro_batch(x)
+    size = micro_batch_size(x)
     with differentiable_eval(model, precision) as ready:
         parts = [
             _measure(ready, a.to(DTYPES[precision]), b, seed, radii, draws, steps)
             for a, b in zip(x.split(size), y.split(size), strict=True)
         ]
-    return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+    return join_columns(parts)
 
 
 def _measure(

@@ -97,12 +97,3 @@ def _without_tf32() -> Iterator[None]:
     finally:
         for p, value in zip(places, saved, strict=True):
             p.fp32_precision = value
-
-
-def micro_batch(x: Tensor) -> int:
-    """Return how many images' second-order graphs to hold at once, by the image's size.
-
-    ResNet-18 keeps about 30 MB per image of 3×32×32; small networks on small images want large batches.
-    """
-    size = max(32, min(256, 100_000 // x[0].numel()))
-    return 4 * size if x.is_cuda else size

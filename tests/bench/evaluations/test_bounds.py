@@ -8,9 +8,11 @@ import torch
 from torch import nn
 
 from bench.core.errors import BenchError, UsageError
-from bench.evaluations import bounds as module
-from bench.evaluations.bounds import BoundCheck, bounds
+from bench.evaluations.bounds import bounds
+from bench.numerics.bounds import segment_checks
+from bench.numerics.bounds.check import BoundCheck
 from bench.numerics.inequalities import Inequality
+from bench.numerics.layer_bounds import LayerwiseHessian
 
 SETTINGS = {"radius": [0.01, 0.1]}
 
@@ -41,40 +43,40 @@ def test_smooth_networks_are_tight_on_nine_nodes_along_the_top_eigenvector(lcnn,
 @pytest.mark.parametrize("planted", ["curvature", "layer", "softmax", "activation", "lipschitz"])
 def test_planted_errors_are_counted(lcnn, images, monkeypatch, planted):
     if planted == "curvature":  # δ × 0.5
-        whole = module._second_order
+        whole = segment_checks.loss_to_second_order
 
         def half(*arguments):
             loss, gradient, product = whole(*arguments)
             return loss, gradient, 0.5 * product
 
-        monkeypatch.setattr(module, "_second_order", half)
+        monkeypatch.setattr(segment_checks, "loss_to_second_order", half)
         monkeypatch.setattr("bench.numerics.segments.QUADRATURE", 10.0)
         word = "gradient_integral"
     elif planted == "layer":
-        whole = module.LayerwiseHessian.of
+        whole = LayerwiseHessian.of
 
         def dropped(*arguments):
             layers = whole(*arguments)
             layers.weights[1].mul_(0.0)
             return layers
 
-        monkeypatch.setattr(module.LayerwiseHessian, "of", dropped)
+        monkeypatch.setattr(LayerwiseHessian, "of", dropped)
         word = "split by layer"
     elif planted == "softmax":
-        monkeypatch.setattr(module.LayerwiseHessian, "softmax_norm", lambda self: torch.full_like(self.at.scale, 10.0))
+        monkeypatch.setattr(LayerwiseHessian, "softmax_norm", lambda self: torch.full_like(self.at.scale, 10.0))
         word = "‖H_z‖ ≤"
     elif planted == "activation":
-        whole = module.LayerwiseHessian.of
+        whole = LayerwiseHessian.of
 
         def bent(*arguments):
             layers = whole(*arguments)
             layers.second_derivatives[0].add_(0.1)
             return layers
 
-        monkeypatch.setattr(module.LayerwiseHessian, "of", bent)
+        monkeypatch.setattr(LayerwiseHessian, "of", bent)
         word = "activation: s''"
     else:
-        monkeypatch.setattr(module.LayerwiseHessian, "data_free", lambda self, constants: (1e-6, 1e-6))
+        monkeypatch.setattr(LayerwiseHessian, "data_free", lambda self, constants: (1e-6, 1e-6))
         word = "‖J‖ ≤ L"
     table = bounds(lcnn, *images, **SETTINGS)
     assert (table["bound_violations"] >= 1).any()
@@ -93,12 +95,12 @@ def test_a_violation_names_radius_and_direction(lcnn, images, monkeypatch):
 
 def test_a_failure_on_a_moving_grid_is_undecided_not_a_violation():
     claim = Inequality(torch.tensor([2.0, 2.0, 0.0]), torch.tensor([1.0, 1.0, 1.0]), torch.zeros(3))
-    verdict = BoundCheck.clean(torch.zeros(2, dtype=torch.long))
-    verdict.judge("claim", torch.tensor([0, 1, 1]), claim, torch.tensor([True, False, True]))
-    assert verdict.violations.tolist() == [1, 0]
-    assert verdict.undecided.tolist() == [0, 1]
-    assert verdict.words[0].startswith("claim: 2 > 1")
-    assert verdict.words[1] == ""
+    check = BoundCheck.empty(torch.zeros(2, dtype=torch.long))
+    check.record("claim", torch.tensor([0, 1, 1]), claim, torch.tensor([True, False, True]))
+    assert check.violations.tolist() == [1, 0]
+    assert check.undecided.tolist() == [0, 1]
+    assert check.first_violation[0].startswith("claim: 2 > 1")
+    assert check.first_violation[1] == ""
 
 
 def test_a_right_side_that_is_not_a_number_says_nothing():
@@ -106,11 +108,11 @@ def test_a_right_side_that_is_not_a_number_says_nothing():
     assert not bool(claim.violated)
 
 
-@pytest.mark.parametrize("kink", [nn.ReLU(), nn.MaxPool2d(2)])
-def test_models_with_kinks_are_not_assessable(kink, images):
+@pytest.mark.parametrize("nonsmooth", [nn.ReLU(), nn.MaxPool2d(2)])
+def test_models_with_nonsmooth_operations_are_not_assessable(nonsmooth, images):
     torch.manual_seed(0)
-    width = 9 if isinstance(kink, nn.MaxPool2d) else 36
-    table = bounds(nn.Sequential(kink, nn.Flatten(), nn.Linear(width, 5)), *images)
+    width = 9 if isinstance(nonsmooth, nn.MaxPool2d) else 36
+    table = bounds(nn.Sequential(nonsmooth, nn.Flatten(), nn.Linear(width, 5)), *images)
     assert table["bound_violations"].isnan().all()
     assert table["bounds_undecided"].isnan().all()
     assert not table["bounds_applicable"].any()
@@ -142,7 +144,7 @@ def test_a_model_that_drops_to_single_precision_is_refused(images, where):
         bounds(Cast(), *images)
 
 
-def test_a_kink_hidden_from_the_graph_shows_in_the_self_check(images):
+def test_a_nonsmooth_hidden_from_the_graph_shows_in_the_self_check(images):
     class Hidden(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):

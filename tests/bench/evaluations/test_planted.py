@@ -8,16 +8,19 @@ import torch
 from torch import nn
 
 from bench.attacks.pgd import pgd
-from bench.evaluations import bounds as module
-from bench.evaluations.bounds import BoundCheck, bounds
+from bench.evaluations.bounds import bounds
 from bench.evaluations.certificate import certificate
 from bench.models.layers import CenteredSoftplus
 from bench.numerics.autograd_graph import record_activations
+from bench.numerics.bounds import segment_checks
+from bench.numerics.bounds.check import BoundCheck
+from bench.numerics.bounds.image_checks import check_activations, check_softmax
 from bench.numerics.derivatives import expand
+from bench.numerics.inequalities import segment_inequalities
 from bench.numerics.layer_bounds import LayerwiseHessian
 from bench.numerics.lipschitz import LipschitzGraph
 from bench.numerics.model_precision import differentiable_eval
-from bench.numerics.segments import SegmentGrids
+from bench.numerics.segments import SegmentGrids, trace_segments
 
 SHARP = {"gradient_integral", "gradient_supremum", "growth", "loss_integral", "loss_supremum", "remainder_integral",
          "remainder_supremum"}  # fmt: skip
@@ -30,23 +33,23 @@ SELF_CHECK = "gradient against integrated Hessian"
 
 
 @pytest.fixture
-def judged(monkeypatch):
-    """Every claim that was judged, without ε0 and radius, and whether it was found violated anywhere."""
+def recorded(monkeypatch):
+    """Every claim that was recorded, without ε0 and radius, and whether it was found violated anywhere."""
     found: dict[str, bool] = {}
-    judge = BoundCheck.judge
+    record = BoundCheck.record
 
     def note(self, name, image, claim, decided=None):
         short = re.sub(r" \(ε0 = .*", "", name)
         sure = claim.violated if decided is None else claim.violated & decided
         found[short] = found.get(short, False) or bool(sure.any())
-        judge(self, name, image, claim, decided)
+        record(self, name, image, claim, decided)
 
-    monkeypatch.setattr(BoundCheck, "judge", note)
+    monkeypatch.setattr(BoundCheck, "record", note)
     return found
 
 
-def violated(judged):
-    return {name for name, bad in judged.items() if bad}
+def violated(recorded):
+    return {name for name, bad in recorded.items() if bad}
 
 
 def confident(slope=60.0, shift=-20.0):
@@ -72,25 +75,25 @@ def single_unit(beta=50.0, size=0.01):
 ZERO, LABEL = torch.zeros(1, 1, 2, 2), torch.zeros(1, dtype=torch.long)
 
 
-def test_no_assertion_is_left_out(lcnn, images, judged):
+def test_no_assertion_is_left_out(lcnn, images, recorded):
     bounds(lcnn, *images, radius=[0.01])
     expected = SHARP | PRINTED | LAYERS | SOFTMAX | DATA_FREE | {f"activation: {a}" for a in ACTIVATION} | {SELF_CHECK}
-    assert set(judged) == expected
-    assert violated(judged) == set()
+    assert set(recorded) == expected
+    assert violated(recorded) == set()
 
 
-def test_half_the_curvature_along_a_segment(monkeypatch, judged):
-    whole = module._second_order
+def test_half_the_curvature_along_a_segment(monkeypatch, recorded):
+    whole = segment_checks.loss_to_second_order
     assert (bounds(confident(), ZERO, LABEL, radius=[0.1])["bound_violations"] == 0).all()
 
     def half(*arguments):
         loss, gradient, product = whole(*arguments)
         return loss, gradient, 0.5 * product
 
-    monkeypatch.setattr(module, "_second_order", half)
+    monkeypatch.setattr(segment_checks, "loss_to_second_order", half)
     monkeypatch.setattr("bench.numerics.segments.QUADRATURE", 10.0)  # else the self-check leaves it undecided
     bounds(confident(), ZERO, LABEL, radius=[0.1])
-    assert violated(judged) >= SHARP | PRINTED
+    assert violated(recorded) >= SHARP | PRINTED
 
 
 def test_the_smaller_end_of_every_interval(monkeypatch):
@@ -101,9 +104,9 @@ def test_the_smaller_end_of_every_interval(monkeypatch):
         return value, 1 + u**2, 2 * u
 
     start, direction = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
-    paths = module.trace_segments(oracle, start, direction, torch.tensor([0.9], dtype=torch.float64))
+    paths = trace_segments(oracle, start, direction, torch.tensor([0.9], dtype=torch.float64))
     names = ("gradient_integral", "growth", "loss_integral", "remainder_integral")
-    honest = module.segment_inequalities(paths, 0.0)
+    honest = segment_inequalities(paths, 0.0)
     assert not any(bool(honest[n].violated) for n in names)
     upper = SegmentGrids.upper
 
@@ -113,24 +116,24 @@ def test_the_smaller_end_of_every_interval(monkeypatch):
 
     monkeypatch.setattr(SegmentGrids, "upper", lower)
     assert (lower(paths, 0.0) < upper(paths, 0.0)).all()
-    assert all(bool(module.segment_inequalities(paths, 0.0)[n].violated) for n in names)
+    assert all(bool(segment_inequalities(paths, 0.0)[n].violated) for n in names)
 
 
-def test_a_hessian_half_as_large_again_passes_the_bounds_and_fails_the_self_check(monkeypatch, judged):
-    whole = module._second_order
+def test_a_hessian_half_as_large_again_passes_the_bounds_and_fails_the_self_check(monkeypatch, recorded):
+    whole = segment_checks.loss_to_second_order
 
     def larger(*arguments):
         loss, gradient, product = whole(*arguments)
         return loss, gradient, 1.5 * product
 
-    monkeypatch.setattr(module, "_second_order", larger)
+    monkeypatch.setattr(segment_checks, "loss_to_second_order", larger)
     table = bounds(confident(), ZERO, LABEL, radius=[0.1], max_nodes=33)
     assert (table["bounds_undecided"] >= 1).all()
-    assert not violated(judged) & (SHARP | PRINTED)
+    assert not violated(recorded) & (SHARP | PRINTED)
 
 
 @pytest.mark.parametrize("planted", ["nothing", "d", "L", "B"])
-def test_constants_of_the_layer_bounds(planted, monkeypatch, judged):
+def test_constants_of_the_layer_bounds(planted, monkeypatch, recorded):
     of, data_free = LayerwiseHessian.of, LayerwiseHessian.data_free
     if planted == "d":
         monkeypatch.setattr(
@@ -154,18 +157,18 @@ def test_constants_of_the_layer_bounds(planted, monkeypatch, judged):
     bounds(single_unit(), ZERO, LABEL, radius=[0.001])
     for shift in (0.0, -20.0):  # the loss's own curvature: ½L² is attained at p = ½, √2L²‖q‖ at p → 1
         bounds(confident(3.0, shift), ZERO, LABEL, radius=[0.001])
-    assert violated(judged) == expected
+    assert violated(recorded) == expected
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.1])
-def test_constants_of_the_softmax(factor, judged):
+def test_constants_of_the_softmax(factor, recorded):
     logits = torch.tensor([[12.0, 0.0, -40.0], [0.0, 0.0, -40.0]])[..., None, None]
     model, y = nn.Flatten(), torch.zeros(2, dtype=torch.long)
     at = expand(model, logits.double(), y)
     norm = factor * LayerwiseHessian.of(at, y, []).softmax_norm()
-    module._judge_softmax(norm, at, y, torch.arange(2), BoundCheck.clean(y))
-    assert set(judged) == SOFTMAX
-    assert violated(judged) == (SOFTMAX if factor > 1 else set())
+    check_softmax(norm, at, y, BoundCheck.empty(y))
+    assert set(recorded) == SOFTMAX
+    assert violated(recorded) == (SOFTMAX if factor > 1 else set())
 
 
 class Scaled(CenteredSoftplus):
@@ -189,7 +192,7 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("fact", PLANTED)
-def test_facts_of_the_activations(fact, judged):
+def test_facts_of_the_activations(fact, recorded):
     assert set(PLANTED) == ACTIVATION
     x, y = torch.linspace(-3, 3, 61, dtype=torch.float64).view(1, 61, 1, 1), LABEL
     with (
@@ -197,12 +200,12 @@ def test_facts_of_the_activations(fact, judged):
         record_activations(ready) as calls,
     ):
         layers = LayerwiseHessian.of(expand(ready, x, y), y, calls.activations)
-        module._judge_activations(layers, torch.arange(1), BoundCheck.clean(y))
-        assert len(judged) == 7
-        assert not violated(judged)
+        check_activations(layers, BoundCheck.empty(y))
+        assert len(recorded) == 7
+        assert not violated(recorded)
         PLANTED[fact](layers)
-        module._judge_activations(layers, torch.arange(1), BoundCheck.clean(y))
-    assert f"activation: {fact}" in violated(judged)
+        check_activations(layers, BoundCheck.empty(y))
+    assert f"activation: {fact}" in violated(recorded)
 
 
 @pytest.mark.parametrize("column", ["certified_radius", "certified_radius_lipschitz"])
