@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from bench.config.defense_spec import canonical_spec, parse_defense
+from bench.config.defense_spec import parse_defense_spec
 from bench.config.evaluation_config import EvaluationConfig
 from bench.config.suite_file import load_suite
 from bench.core import registry
@@ -108,7 +108,7 @@ def _tables(
 def _from_suite(
     suite: str, limit: int | None, data_dir: str | Path | None
 ) -> tuple[Split, tuple[EvaluationConfig, ...], int]:
-    loaded = load_suite(suite).narrowed(limit=limit)
+    loaded = load_suite(suite).with_overrides(limit=limit)
     dataset = datasets.load(loaded.dataset, data_dir=data_dir, limit=limit, need_train=False)
     entries = tuple(e for e in loaded.evaluations if e.split == "test")
     return dataset.test, entries, len(dataset.classes)
@@ -292,7 +292,7 @@ def load_model(
     """Return a trained model of a result folder, in eval mode, on the CPU, bit-equal to the one that was saved.
 
     Args:
-        name: the defense as spelled on the board, e.g. "lcnn" or "lcnn:lambda_beta=0.01".
+        name: the defense spec, as on the board, e.g. "lcnn" or "lcnn:lambda_beta=0.01".
         dataset: checked against the folder's data set, if given.
         seed: the training seed.
         out: the result folder.
@@ -305,16 +305,16 @@ def load_model(
 
     with Store.open(Path(out)) as store:
         plan = store.latest_plan()
-        spelled = canonical_spec(name)
-        rows = [r for r in plan.rows if r.defense == spelled and r.seed == seed]
+        spec = parse_defense_spec(name)
+        rows = [r for r in plan.rows if r.defense == str(spec) and r.seed == seed]
         record = store.cell(rows[0].train_cell) if rows else None
     if dataset is not None and dataset not in (plan.data.name, plan.suite.dataset):
         raise UsageError(f"load_model: expected data set {plan.data.name}, got {dataset!r}. Check out=.")
     if record is None or record.status != "done":
         there = sorted({r.label for r in plan.rows})
-        raise UsageError(f"load_model: expected a trained row, got {spelled} seed {seed}. Planned: {', '.join(there)}.")
+        raise UsageError(f"load_model: expected a trained row, got {spec} seed {seed}. Planned: {', '.join(there)}.")
     row = rows[0]
-    entry = registry.defenses.get(parse_defense(spelled).base)
+    entry = registry.defenses.get(spec.name)
     with torch.random.fork_rng(devices=[]):  # the factory draws weights which are replaced; the caller's draws stay
         model = entry.function(len(plan.data.classes), plan.data.shape, row.backbone, **row.hyperparameters)
     sha = record.info["weights"]

@@ -73,7 +73,9 @@ class Side:
 def digits_net(defense: str, settings: dict[str, Any], epochs: int) -> tuple[nn.Module, Tensor, Tensor]:
     """Train a defense on digits with the shipped suite's recipe; return it with the test images and labels."""
     entry, data = registry.defenses.get(defense), load("digits")
-    recipe = entry.recipe.over(Recipe(epochs=epochs, batch_size=64, schedule="onecycle", augment="none").over(PAPER))
+    recipe = PAPER.with_overrides(
+        Recipe(epochs=epochs, batch_size=64, schedule="onecycle", augment="none"), entry.recipe
+    )
     hyperparameters = {**entry.hyperparameters, **settings}
     job = TrainJob(entry, hyperparameters, recipe, "convnet", len(data.classes), data.shape, 0, data.train)
     model = train(job, torch.device("cpu"))

@@ -81,7 +81,9 @@ class Timing:
 def trained(defense: str, data: Dataset, backbone: str, epochs: int, kept: Path | None) -> nn.Module:
     """Train a defense for a few one-cycle epochs and return it in eval mode; read `kept` if it is there, else write."""
     entry = registry.defenses.get(defense)
-    recipe = entry.recipe.over(Recipe(epochs=epochs, batch_size=64, schedule="onecycle", augment="none").over(PAPER))
+    recipe = PAPER.with_overrides(
+        Recipe(epochs=epochs, batch_size=64, schedule="onecycle", augment="none"), entry.recipe
+    )
     job = TrainJob(entry, dict(entry.hyperparameters), recipe, backbone, len(data.classes), data.shape, 0, data.train)
     if kept and kept.exists():
         model = job.build()

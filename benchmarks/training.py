@@ -113,7 +113,7 @@ def ours(
     model = model.to(memory_format=memory_format((SIZE, SIZE), precision, x.device))
     fused = x.device.type == "cuda"
     optimizer = torch.optim.SGD(parameter_groups(model, 5e-4), lr=LR, momentum=0.9, fused=fused)
-    loss = bound_loss(entry.recipe, dict(entry.hyperparameters))
+    loss = bound_loss(entry.recipe.loss, dict(entry.hyperparameters))
     fresh = copy.deepcopy(model)
     step = make_step(
         execution.route(x.device), model, optimizer, loss, {},
@@ -135,7 +135,7 @@ def parity(regime: str, fresh: nn.Module, x: Tensor, y: Tensor, precision: str) 
     A gradient's is ‖g − g64‖/‖g64‖ of one parameter, with a floor of 1e-3 of the whole gradient's norm below.
     """
     entry, smooth = registry.defenses.get(regime), copy.deepcopy(fresh)
-    fast = bound_loss(entry.recipe, dict(entry.hyperparameters))
+    fast = bound_loss(entry.recipe.loss, dict(entry.hyperparameters))
     for module in smooth.modules():
         if isinstance(module, Softplus):
             module.fixed_beta = 10.0

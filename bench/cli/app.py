@@ -143,7 +143,7 @@ def _print_plan(plan: Any, states: list[Any]) -> None:
     for s in states:
         cost = "" if s.seconds is None or s.cached else f"  (took {s.seconds:.1f} s before)"
         print(f"{'cached' if s.cached else 'to do ':6}  {s.name}{'' if s.cached else f': {s.why}'}{cost}")
-    epochs = [int(r.job.recipe.epochs or 0) * len(r.job.train) for r in plan.rows]
+    epochs = [r.job.recipe.epochs * len(r.job.train) for r in plan.rows]
     todo = {s.name for s in states if not s.cached}
     passes = sum(e for e, r in zip(epochs, plan.rows, strict=True) if f"train {r.label}" in todo)
     known = [s.seconds for s in states if not s.cached]

@@ -125,7 +125,7 @@ def _small_model() -> tuple[Any, Any, Any]:
 
     digits = catalog.load("digits", train_limit=500, limit=32)
     entry = registry.defenses.get("standard")
-    recipe = Recipe(epochs=4, batch_size=50, schedule="onecycle", augment="none").over(PAPER)
+    recipe = PAPER.with_overrides(Recipe(epochs=4, batch_size=50, schedule="onecycle", augment="none"))
     job = TrainJob(entry, dict(entry.hyperparameters), recipe, "convnet", 10, digits.shape, 0, digits.train)
     model = train(job, torch.device("cpu"))
     return model, torch.tensor(digits.test.images), torch.tensor(digits.test.labels)

@@ -39,7 +39,7 @@ def _record(entry: Registered) -> dict[str, Any]:
     if hasattr(entry, "columns"):
         record["columns"] = {pattern: asdict(column) for pattern, column in entry.columns.items()}
     if hasattr(entry, "recipe"):
-        record["recipe"] = {k: v for k, v in entry.recipe.settings().items() if v is not None}
+        record["recipe"] = entry.recipe.settings()
     if hasattr(entry, "norms"):
         record["norms"] = list(entry.norms)
     return record

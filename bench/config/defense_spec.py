@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from bench.config.recipe_table import recipe_fields, recipe_from
 from bench.config.validation import check, read, settable, shorten
@@ -12,81 +12,84 @@ from bench.core.errors import UsageError, did_you_mean
 from bench.core.records import Recipe
 
 
-class DefenseSpec(NamedTuple):
-    """A defense with what its spelling overrides.
+@dataclass(frozen=True, slots=True)
+class DefenseSpec:
+    """A registered defense and what a suite or a command changes in it.
 
     Attributes:
-        base: the registered name.
+        name: the registered name.
         hyperparameters: the overridden ones only.
-        recipe: the overridden fields only, None elsewhere.
-        backbone: None for the suite's.
+        recipe: the overridden fields only.
+        backbone: canonical name; None for the suite's.
     """
 
-    base: str
-    hyperparameters: dict[str, Any]
-    recipe: Recipe
-    backbone: str | None
+    name: str
+    hyperparameters: Mapping[str, object] = field(default_factory=dict)
+    recipe: Recipe = field(default_factory=Recipe)
+    backbone: str | None = None
 
     def __str__(self) -> str:
-        """Return the canonical spelling: keys sorted, values in their shortest form."""
-        given = {**self.hyperparameters, **{k: v for k, v in self.recipe.settings().items() if v is not None}}
+        """Return the canonical spec, which names the row: keys sorted, values in their shortest form."""
+        given = {**self.hyperparameters, **self.recipe.settings()}
         if self.backbone is not None:
             given["backbone"] = self.backbone
         settings = ",".join(f"{key}={shorten(given[key])}" for key in sorted(given))
-        return f"{self.base}:{settings}" if settings else self.base
+        return f"{self.name}:{settings}" if settings else self.name
 
 
-def parse_defense(spelling: str) -> DefenseSpec:
+def parse_defense_spec(text: str) -> DefenseSpec:
     """Read `NAME`, or `NAME:key=value,key=value`, where a key is a hyper-parameter, a recipe's field or `backbone`.
 
-    Values have the type of the default; a list's items are separated by `/`, as in `milestones=0.5/0.75`. A name
-    that is both hyper-parameter and recipe's field means the hyper-parameter.
+    Values have the type of the hyper-parameter; a list's items are separated by `/`, as in `milestones=0.5/0.75`. A
+    name that is both hyper-parameter and recipe's field means the hyper-parameter.
 
     Raises:
-        UsageError: unknown defense or key (the nearest is suggested), or a value of the wrong kind.
+        UsageError: unknown defense or key (the nearest is suggested), or a value of the wrong type or range.
     """
-    base, colon, rest = spelling.partition(":")
-    base = base.strip()
-    entry = registry.defenses.get(base)
-    parameters = settable(entry)
-    fields = recipe_fields()
-    hyperparameters: dict[str, Any] = {}
-    recipe: dict[str, Any] = {}
+    name, given = split_defense_spec(text)
+    parameters, fields = settable(registry.defenses.get(name)), recipe_fields()
+    hyperparameters: dict[str, object] = {}
+    recipe: dict[str, object] = {}
     backbone: str | None = None
-    seen: set[str] = set()
-    for part in rest.split(",") if colon else []:
-        key, equals, text = (piece.strip() for piece in part.partition("="))
-        where = f"{base}:{key}" if key else f"defense {spelling!r}"
-        if not equals or not key or not text:
-            raise UsageError(f"{where}: expected NAME:key=value,key=value, got {part!r}. Write it so.")
-        if key in seen:
-            raise UsageError(f"{where}: expected each key once, got it twice. Remove one.")
-        seen.add(key)
+    for key, value in given.items():
+        where = f"{name}:{key}"
         if key == "backbone":
-            backbone = known_backbone(where, text)
+            backbone = known_backbone(where, value)
         elif key in parameters:
-            hyperparameters[key] = check(where, read(where, text, parameters[key]), parameters[key])
+            hyperparameters[key] = check(where, read(where, value, parameters[key]), parameters[key])
         elif key in fields:
-            recipe[key] = read(where, text, fields[key])
+            recipe[key] = read(where, value, fields[key])
         else:
-            known = [*parameters, *fields, "backbone"]
-            raise UsageError(f"{base}: expected one of its settings, got {key!r}. {did_you_mean(key, known)}")
-    return DefenseSpec(base, hyperparameters, recipe_from(base, recipe), backbone)
+            hint = did_you_mean(key, [*parameters, *fields, "backbone"])
+            raise UsageError(f"{name}: expected one of its settings, got {key!r}. {hint}")
+    return DefenseSpec(name, hyperparameters, recipe_from(name, recipe), backbone)
+
+
+def split_defense_spec(text: str) -> tuple[str, dict[str, str]]:
+    """Return the name and the values of a defense spec as they are written, without looking anything up.
+
+    Raises:
+        UsageError: not of the form `NAME:key=value,key=value`, or a key is there twice.
+    """
+    name, colon, rest = (part.strip() for part in text.partition(":"))
+    given: dict[str, str] = {}
+    for part in rest.split(",") if colon else []:
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        where = f"{name}:{key}" if key else f"defense {text!r}"
+        if not equals or not key or not value:
+            raise UsageError(f"{where}: expected NAME:key=value,key=value, got {part!r}. Write it so.")
+        if key in given:
+            raise UsageError(f"{where}: expected each key once, got it twice. Remove one.")
+        given[key] = value
+    return name, given
 
 
 def known_backbone(where: str, name: str) -> str:
-    """Return the name of a backbone, which may carry a width: `resnet18`, `resnet18-w16`.
+    """Return the canonical name of a backbone: `resnet18`, `resnet18-w16`; the default width is left out.
 
     Raises:
         UsageError: there is none of that name.
     """
-    from bench.models.backbones import BACKBONES
+    from bench.models.backbones import canonical_backbone  # imports torch, which listing the suites does without
 
-    if re.sub(r"-w[1-9]\d*$", "", name) not in BACKBONES:
-        raise UsageError(f"{where}: expected a backbone or NAME-wWIDTH, got {name!r}. {did_you_mean(name, BACKBONES)}")
-    return name
-
-
-def canonical_spec(spelling: str) -> str:
-    """Return the one way to spell a defense: `lcnn:lambda_gamma=1e-2,lambda_beta=1` is sorted and shortened."""
-    return str(parse_defense(spelling))
+    return canonical_backbone(name, where)

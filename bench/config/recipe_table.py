@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal
+from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from bench.config.validation import Setting, explain, setting_of
 from bench.core.errors import UsageError
-from bench.core.records import Precision, Recipe
+from bench.core.records import Augmentation, Precision, Recipe, Schedule
 
 
 class RecipeTable(BaseModel):
@@ -22,29 +22,33 @@ class RecipeTable(BaseModel):
     lr: float | None = Field(None, gt=0, allow_inf_nan=False)
     momentum: float | None = Field(None, ge=0, lt=1)
     weight_decay: float | None = Field(None, ge=0, allow_inf_nan=False)
-    schedule: Literal["step", "onecycle"] | None = None
+    schedule: Schedule | None = None
     milestones: list[float] | None = Field(None, min_length=1)
     decay: float | None = Field(None, gt=0, le=1)
-    augment: Literal["none", "crop_flip", "crop"] | None = None
+    augment: Augmentation | None = None
     crop_padding: int | None = Field(None, ge=0)
     precision: Precision | None = None
 
+    @field_validator("milestones")
+    @classmethod
+    def _rising(cls, milestones: list[float] | None) -> list[float] | None:
+        """Refuse milestones that are not rising fractions of the epochs."""
+        if milestones and (sorted(set(milestones)) != milestones or not all(0 < m < 1 for m in milestones)):
+            raise ValueError("rising fractions between 0 and 1")
+        return milestones
+
     def record(self) -> Recipe:
-        """Return the same as a `Recipe`.
-
-        Raises:
-            ValueError: the milestones are not rising fractions.
-        """
+        """Return the same as a `Recipe`."""
         fields = self.model_dump()
-        if self.milestones is not None:
-            if sorted(set(self.milestones)) != self.milestones or not all(0 < m < 1 for m in self.milestones):
-                raise ValueError(f"expected rising fractions between 0 and 1, got {self.milestones}")
-            fields["milestones"] = tuple(self.milestones)
-        return Recipe(**fields)
+        return Recipe(**fields | {"milestones": tuple(self.milestones) if self.milestones else None})
 
 
-def recipe_from(where: str, fields: dict[str, Any]) -> Recipe:
+def recipe_from(where: str, fields: Mapping[str, object]) -> Recipe:
     """Return a checked recipe that sets only the given fields.
+
+    Args:
+        where: what an error message begins with.
+        fields: values by name; lists where the recipe has tuples.
 
     Raises:
         UsageError: an unknown field, or a value outside its range.
@@ -53,8 +57,6 @@ def recipe_from(where: str, fields: dict[str, Any]) -> Recipe:
         return RecipeTable.model_validate(fields).record()
     except ValidationError as error:
         raise UsageError(f"{where}: {explain(error, RecipeTable)}") from error
-    except ValueError as error:
-        raise UsageError(f"{where}: milestones: {error}. Mend it.") from error
 
 
 @functools.cache

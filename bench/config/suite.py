@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
-from bench.config.defense_spec import canonical_spec, known_backbone, parse_defense
+from bench.config.defense_spec import DefenseSpec, known_backbone, parse_defense_spec
 from bench.config.evaluation_config import EvaluationConfig, parse_evaluation
 from bench.config.recipe_table import recipe_from
 from bench.core import registry
 from bench.core.errors import UsageError, did_you_mean
-from bench.core.records import Recipe, ThreatModel
+from bench.core.records import Recipe, ThreatModel, TrainingRecipe
 from bench.data.info import DATASETS
 
 
@@ -24,14 +24,14 @@ class Suite:
         description: one paragraph for readers of the board.
         source: where the settings come from; "" if they are ours.
         dataset: "digits", "two-moons", "cifar10", "cifar100" or "svhn".
-        backbone: of every defense whose spelling does not name another.
+        backbone: of every defense whose spec does not name another.
         seeds: one training per defense and seed.
         threat: norm and radius, on [0, 1] pixels, of the attack that ranks the board.
         audit: images on which the official AutoAttack repeats ours.
         holdout: training images kept apart for choosing hyper-parameters.
         store_adversarial: whose adversarial examples are kept: of the primary radius, of all, of none.
-        defenses: canonical spellings.
-        recipe: complete; the suite's over the paper's.
+        defenses: one row of the board each.
+        recipe: the suite's over the paper's.
         evaluations: in the order of the file.
         forced: what the command line sets for every defense, whatever its own recipe says.
     """
@@ -46,8 +46,8 @@ class Suite:
     audit: int
     holdout: int
     store_adversarial: Literal["primary", "all", "none"]
-    defenses: tuple[str, ...]
-    recipe: Recipe
+    defenses: tuple[DefenseSpec, ...]
+    recipe: TrainingRecipe
     evaluations: tuple[EvaluationConfig, ...]
     forced: Recipe = field(default_factory=Recipe)
 
@@ -56,17 +56,15 @@ class Suite:
         """The radius of the threat that ranks the board."""
         return self.threat.eps
 
-    def recipe_of(self, spelling: str) -> Recipe:
-        """Return a defense's complete recipe: its spelling over the command line over its own over the suite's."""
-        spelled = parse_defense(spelling)
-        own = registry.defenses.get(spelled.base).recipe
-        return spelled.recipe.over(self.forced.over(own.over(self.recipe)))
+    def recipe_of(self, spec: DefenseSpec) -> TrainingRecipe:
+        """Return a defense's recipe: its spec over the command line over the defense's own over the suite's."""
+        return self.recipe.with_overrides(registry.defenses.get(spec.name).recipe, self.forced, spec.recipe)
 
-    def backbone_of(self, spelling: str) -> str:
+    def backbone_of(self, spec: DefenseSpec) -> str:
         """Return the backbone that a defense is built on."""
-        return parse_defense(spelling).backbone or self.backbone
+        return spec.backbone or self.backbone
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Return the suite as plain data, for the plan and the manifest."""
         return {
             "name": self.name,
@@ -80,12 +78,12 @@ class Suite:
             "audit": self.audit,
             "holdout": self.holdout,
             "store_adversarial": self.store_adversarial,
-            "defenses": list(self.defenses),
+            "defenses": [str(spec) for spec in self.defenses],
             "recipe": self.recipe.settings(),
             "evaluations": {e.key: e.settings() for e in self.evaluations},
         }
 
-    def narrowed(
+    def with_overrides(
         self,
         *,
         defenses: Sequence[str] | None = None,
@@ -99,7 +97,7 @@ class Suite:
         """Return the suite as the command line changes it; None and empty leave a setting alone.
 
         Args:
-            defenses: spellings that replace the suite's.
+            defenses: specs that replace the suite's.
             evaluations: keys of the suite to keep; a registered evaluation that it lacks is added with its defaults.
             seeds: replace the suite's.
             limit: no evaluation sees more images than this; smaller limits of the suite stay.
@@ -110,26 +108,24 @@ class Suite:
         Raises:
             UsageError: an unknown name, or a value out of range.
         """
-        changes: dict[str, Any] = {}
-        if defenses:
-            changes["defenses"] = check_defenses("--defense", defenses)
-        if seeds:
-            changes["seeds"] = check_seeds("--seeds", seeds)
-        if backbone:
-            changes["backbone"] = known_backbone("--backbone", backbone)
         forced = self.forced
         if epochs is not None:
-            forced = recipe_from("--epochs", {"epochs": epochs}).over(forced)
+            forced = forced.with_overrides(recipe_from("--epochs", {"epochs": epochs}))
         if precision is not None:
-            forced = recipe_from("--precision", {"precision": precision}).over(forced)
-        chosen = (
-            self.evaluations if not evaluations else tuple(self._chosen(name) for name in dict.fromkeys(evaluations))
-        )
+            forced = forced.with_overrides(recipe_from("--precision", {"precision": precision}))
+        chosen = tuple(self._evaluation(name) for name in dict.fromkeys(evaluations or ())) or self.evaluations
         if limit is not None:
             chosen = tuple(replace(e, limit=limit if e.limit is None else min(limit, e.limit)) for e in chosen)
-        return replace(self, **changes, forced=forced, evaluations=chosen)
+        return replace(
+            self,
+            defenses=check_defenses("--defense", defenses) if defenses else self.defenses,
+            seeds=check_seeds("--seeds", seeds) if seeds else self.seeds,
+            backbone=known_backbone("--backbone", backbone) if backbone else self.backbone,
+            forced=forced,
+            evaluations=chosen,
+        )
 
-    def _chosen(self, name: str) -> EvaluationConfig:
+    def _evaluation(self, name: str) -> EvaluationConfig:
         own = {e.key: e for e in self.evaluations}
         if name in own:
             return own[name]
@@ -140,17 +136,31 @@ class Suite:
 
 
 def check_seeds(where: str, seeds: Sequence[int]) -> tuple[int, ...]:
+    """Return training seeds as a tuple.
+
+    Raises:
+        UsageError: one is negative, or there twice.
+    """
     if min(seeds) < 0 or len(set(seeds)) != len(seeds):
         raise UsageError(f"{where}: expected different whole numbers from 0, got {list(seeds)}. Write 0,1.")
     return tuple(seeds)
 
 
-def check_defenses(where: str, spellings: Sequence[str]) -> tuple[str, ...]:
+def check_defenses(where: str, texts: Sequence[str]) -> tuple[DefenseSpec, ...]:
+    """Parse the defense specs of a suite or a command.
+
+    Args:
+        where: what an error message begins with.
+        texts: the specs as written.
+
+    Raises:
+        UsageError: one cannot be parsed, or two are the same.
+    """
     try:
-        names = [canonical_spec(s) for s in spellings]
+        specs = [parse_defense_spec(text) for text in texts]
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
-    twice = next((n for n in names if names.count(n) > 1), None)
-    if twice:
+    names = [str(spec) for spec in specs]
+    if twice := next((n for n in names if names.count(n) > 1), None):
         raise UsageError(f"{where}: expected each defense once, got {twice!r} twice. Remove one.")
-    return tuple(names)
+    return tuple(specs)

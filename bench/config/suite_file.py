@@ -19,7 +19,7 @@ from bench.config.suite import Suite, check_defenses, check_seeds
 from bench.config.validation import explain
 from bench.core import registry
 from bench.core.errors import UsageError, did_you_mean
-from bench.core.records import PAPER, Recipe, ThreatModel, expand_columns
+from bench.core.records import PAPER, ThreatModel, expand_columns
 from bench.data.info import DATASETS
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -82,7 +82,7 @@ def load_suite(name_or_path: str | Path) -> Suite:
         holdout=file.holdout,
         store_adversarial=file.store_adversarial,
         defenses=check_defenses(f"{where}: defenses", file.defenses),
-        recipe=_recipe(where, file.recipe),
+        recipe=PAPER.with_overrides(file.recipe.record()),
         evaluations=tuple(
             parse_evaluation(f"{where}: evaluations.{key}", key, table, shape)
             for key, table in file.evaluations.items()
@@ -137,13 +137,6 @@ def _parse(path: Path) -> _File:
     except ValidationError as error:
         in_recipe = error.errors()[0]["loc"][:1] == ("recipe",)
         raise UsageError(f"{where}: {explain(error, RecipeTable if in_recipe else _File)}") from error
-
-
-def _recipe(where: str, table: RecipeTable) -> Recipe:
-    try:
-        return table.record().over(PAPER)
-    except ValueError as error:
-        raise UsageError(f"{where}: recipe.milestones: {error}. Mend it.") from error
 
 
 def _threat(where: str, file: _File) -> ThreatModel:

@@ -16,6 +16,8 @@ from typing import Any, ClassVar, Literal
 
 LossFunction = Callable[..., "dict[str, Any]"]
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
+Schedule = Literal["step", "onecycle"]
+Augmentation = Literal["none", "crop_flip", "crop"]
 Role = Literal[
     "clean",  # right without an attack
     "robust",  # right under an attack at a threat
@@ -49,10 +51,10 @@ Role = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a model is trained. `None` means "what the suite says", so that all defenses share one recipe.
+    """What one party says about training: a defense, a defense spec, the command line. `None` leaves a field open.
 
-    A defense sets only what it must differ in (usually `loss`); the suite fills in the rest; the command
-    line overrides both. The paper's numbers are `PAPER`.
+    A defense sets only what it must differ in (usually `loss`); the suite fills in the rest, so that all defenses
+    train alike; the command line overrides both. What comes of them is a `TrainingRecipe`.
 
     Attributes:
         loss: pure function `loss(model, x (B, C, H, W), y (B,), *, <hyper-parameters>) -> dict` of scalar
@@ -77,28 +79,66 @@ class Recipe:
     lr: float | None = None
     momentum: float | None = None
     weight_decay: float | None = None
-    schedule: Literal["step", "onecycle"] | None = None
+    schedule: Schedule | None = None
     milestones: tuple[float, ...] | None = None
     decay: float | None = None
-    augment: Literal["none", "crop_flip", "crop"] | None = None
+    augment: Augmentation | None = None
     crop_padding: int | None = None
     precision: Precision | None = None
 
-    def over(self, base: Recipe) -> Recipe:
-        """Return `base` with every field that is set here replaced by ours."""
-        return Recipe(**{f.name: b if (a := getattr(self, f.name)) is None else a
-                         for f in fields(self) for b in [getattr(base, f.name)]})  # fmt: skip
+    def given(self) -> dict[str, Any]:
+        """Return the fields that are set, as they are."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
 
-    def settings(self) -> dict[str, Any]:
+    def with_overrides(self, *overrides: Recipe) -> Recipe:
+        """Return the recipe with every field that an override sets; later overrides win."""
+        return replace(self, **{k: v for override in overrides for k, v in override.given().items()})
+
+    def settings(self) -> dict[str, object]:
+        """Return the fields that are set as plain data; the loss, a function, is left out."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in self.given().items() if k != "loss"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRecipe:
+    """How a model is trained: every field of `Recipe`, decided. Only `loss` may be None, mean cross-entropy."""
+
+    loss: LossFunction | None = None
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    schedule: Schedule
+    milestones: tuple[float, ...]
+    decay: float
+    augment: Augmentation
+    crop_padding: int
+    precision: Precision
+
+    def with_overrides(self, *overrides: Recipe) -> TrainingRecipe:
+        """Return the recipe with every field that an override sets; later overrides win."""
+        return replace(self, **{k: v for override in overrides for k, v in override.given().items()})
+
+    def settings(self) -> dict[str, object]:
         """Return the fields as plain data (the loss, a function, is left out): part of a cell's key."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items() if k != "loss"}
 
 
 # Srinivas et al. 2022, section 5 (schedule, weight decay) and the authors' code (batch size, augmentation).
-PAPER = Recipe(
-    epochs=200, batch_size=128, lr=0.1, momentum=0.9, weight_decay=5e-4, schedule="step",
-    milestones=(0.75, 0.875), decay=0.1, augment="crop_flip", crop_padding=4, precision="fp32",
-)  # fmt: skip
+PAPER = TrainingRecipe(
+    epochs=200,
+    batch_size=128,
+    lr=0.1,
+    momentum=0.9,
+    weight_decay=5e-4,
+    schedule="step",
+    milestones=(0.75, 0.875),
+    decay=0.1,
+    augment="crop_flip",
+    crop_padding=4,
+    precision="fp32",
+)
 
 
 @dataclass(frozen=True, slots=True)

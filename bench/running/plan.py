@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.config.defense_spec import canonical_spec, parse_defense
+from bench.config.defense_spec import DefenseSpec
 from bench.config.evaluation_config import EvaluationConfig
 from bench.config.suite import Suite
 from bench.core import registry
@@ -28,10 +28,10 @@ from bench.training.precision import autocast, resolve_precision
 
 @dataclass(frozen=True)
 class Run:
-    """One model of the board: a defense as spelled, and a seed.
+    """One model of the board: a defense with its overrides, and a seed.
 
     Attributes:
-        defense: canonical spelling, e.g. "lcnn:lambda_beta=0.01".
+        defense: canonical defense spec, e.g. "lcnn:lambda_beta=0.01".
         job: all that its training needs.
         cell: the training's cell.
     """
@@ -112,9 +112,7 @@ def make_plan(
         splits = split.hold_out(dataset.train, suite.holdout, seed=0)
     execution = execution or ExecutionConfig()
     rows = tuple(
-        _row(suite, dataset, splits, device, spelling, seed, execution)
-        for seed in suite.seeds
-        for spelling in suite.defenses
+        _row(suite, dataset, splits, device, spec, seed, execution) for seed in suite.seeds for spec in suite.defenses
     )
     if not rows:
         raise UsageError(f"suite {suite.name}: expected at least one defense and one seed, got none. Add one.")
@@ -125,23 +123,27 @@ def make_plan(
 
 
 def _row(
-    suite: Suite, dataset: Dataset, splits: tuple[Split, Split | None], device: torch.device, spelling: str, seed: int,
+    suite: Suite,
+    dataset: Dataset,
+    splits: tuple[Split, Split | None],
+    device: torch.device,
+    spec: DefenseSpec,
+    seed: int,
     execution: ExecutionConfig,
-) -> Run:  # fmt: skip
-    parsed = parse_defense(spelling)
-    entry = registry.defenses.get(parsed.base)
-    hyperparameters = {**entry.hyperparameters, **parsed.hyperparameters}
+) -> Run:
+    entry = registry.defenses.get(spec.name)
+    hyperparameters = {**entry.hyperparameters, **spec.hyperparameters}
     if missing := [k for k, v in hyperparameters.items() if v is ...]:
         raise UsageError(
             f"defense {entry.name}: expected a value for {', '.join(missing)}, got none. "
             f"Write {entry.name}:{missing[0]}=VALUE, or give it a default."
         )
-    recipe = suite.recipe_of(spelling)
-    recipe = replace(recipe, precision=resolve_precision(recipe.precision or "fp32", device))
+    recipe = suite.recipe_of(spec)
+    recipe = replace(recipe, precision=resolve_precision(recipe.precision, device))
     train, holdout = splits
-    backbone = parsed.backbone or suite.backbone
+    backbone = suite.backbone_of(spec)
     job = TrainJob(entry, hyperparameters, recipe, backbone, len(dataset.classes), dataset.shape, seed, train, holdout)
-    return Run(canonical_spec(spelling), job, cells.TrainCell(_train_spec(job, device, execution)))
+    return Run(str(spec), job, cells.TrainCell(_train_spec(job, device, execution)))
 
 
 def _train_spec(job: TrainJob, device: torch.device, execution: ExecutionConfig) -> dict[str, Any]:
@@ -167,7 +169,7 @@ def _train_spec(job: TrainJob, device: torch.device, execution: ExecutionConfig)
         "shape": list(job.shape),
         "seed": job.seed,
         "sources": sources.sources(functions),
-        "runtime": cells.runtime(device.type, str(job.recipe.precision)) | execution.key(device),
+        "runtime": cells.runtime(device.type, job.recipe.precision) | execution.key(device),
     }
 
 

@@ -66,7 +66,7 @@ def prepare(options: Options) -> Plan:
     for path in options.included:
         discovery.include(path)
     whole = load_suite(options.suite)
-    suite = whole.narrowed(**{k: v for k, v in options.narrow.items() if k not in ("train_limit", "attack_peer")})
+    suite = whole.with_overrides(**{k: v for k, v in options.narrow.items() if k not in ("train_limit", "attack_peer")})
     if peer := options.narrow.get("attack_peer"):
         suite = with_peer(suite, peer)
     options.execution.settle()
@@ -86,7 +86,7 @@ def prepare(options: Options) -> Plan:
         device,
         out,
         command=options.command,
-        overrides=_overrides(whole, options.narrow),
+        overrides=_overrides(whole, suite, options.narrow),
         included=options.included,
         execution=options.execution,
     )
@@ -114,11 +114,14 @@ def _peers(entry: EvaluationConfig) -> tuple[str, ...]:
     return registry.evaluations.get(entry.evaluation).peers
 
 
-def _overrides(suite: Suite, narrow: dict[str, Any]) -> dict[str, Any]:
-    """Return what the command line changed in the suite: the board says so."""
+def _overrides(whole: Suite, suite: Suite, narrow: dict[str, Any]) -> dict[str, Any]:
+    """Return what the command line changed in the suite `whole`, which became `suite`: the board says so."""
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in narrow.items() if v is not None and v != ()}
-    same = {"seeds": list(suite.seeds), "defenses": list(suite.defenses), "backbone": suite.backbone}
-    return {k: v for k, v in plain.items() if same.get(k) != v}
+    before, after = (
+        {"seeds": list(s.seeds), "defenses": [str(spec) for spec in s.defenses], "backbone": s.backbone}
+        for s in (whole, suite)
+    )
+    return {k: after.get(k, v) for k, v in plain.items() if before.get(k) != after.get(k, v)}
 
 
 def check_engine(engine_name: str, address: str | None) -> None:

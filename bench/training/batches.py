@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from bench.core.records import Recipe
+from bench.core.records import TrainingRecipe
 from bench.core.seeding import derive
 from bench.data.pixels import to_unit
 from bench.data.split import Split
@@ -23,7 +23,7 @@ class Batches:
     def __init__(
         self,
         split: Split,
-        recipe: Recipe,
+        recipe: TrainingRecipe,
         seed: int,
         device: torch.device,
         layout: torch.memory_format = torch.contiguous_format,
@@ -31,16 +31,16 @@ class Batches:
         self.images = torch.tensor(split.images).to(device)
         self.labels = torch.tensor(split.labels).to(device)
         self.recipe, self.seed, self.layout = recipe, seed, layout
-        n, size = len(self.labels), int(recipe.batch_size or 1)
+        n, size = len(self.labels), recipe.batch_size
         # A last batch of one image has no batch statistics: it joins the batch before.
         self.per_epoch = max(1, n // size + (n % size > 1))
 
     def of_epoch(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of an epoch from number `first` on: x (B, C, H, W) in [0, 1] and y (B,)."""
         generator = torch.Generator().manual_seed(derive("order", self.seed, epoch))
-        n, size, device = len(self.labels), int(self.recipe.batch_size or 1), self.images.device
+        n, size, device = len(self.labels), self.recipe.batch_size, self.images.device
         order = torch.randperm(n, generator=generator).to(device)
-        padding = int(self.recipe.crop_padding or 0) if self.recipe.augment != "none" else 0
+        padding = self.recipe.crop_padding if self.recipe.augment != "none" else 0
         shift = torch.randint(0, 2 * padding + 1, (2, n), generator=generator).to(device)
         flip = (torch.rand(n, generator=generator) < 0.5).to(device) & (self.recipe.augment == "crop_flip")
         for i in range(first, self.per_epoch):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from bench.core import files
 from bench.core.errors import BenchError
-from bench.core.records import Defense, Recipe
+from bench.core.records import Defense, LossFunction, TrainingRecipe
 from bench.core.seeding import derive, seed_everything
 from bench.data.pixels import to_unit
 from bench.data.split import Split
@@ -30,7 +30,7 @@ from bench.training.checkpoint import TrainProgress, load_checkpoint, save_check
 from bench.training.execution import ExecutionConfig
 from bench.training.gradients import Log
 from bench.training.optimization import learning_rate, parameter_groups
-from bench.training.precision import autocast, memory_format, resolve_precision, torch_settings
+from bench.training.precision import autocast, memory_format, torch_settings
 from bench.training.step import EagerStep, make_step
 
 CHECKPOINT_SECONDS = 60.0
@@ -51,7 +51,7 @@ class TrainJob:
     Attributes:
         defense: the registered defense.
         hyperparameters: all of its hyper-parameters, defaults filled in.
-        recipe: the complete recipe (every field set but perhaps `loss`).
+        recipe: its precision is that of the device (`resolve_precision`).
         backbone: name of the backbone, e.g. "resnet18".
         num_classes: K.
         shape: (C, H, W) of an image.
@@ -62,13 +62,17 @@ class TrainJob:
 
     defense: Defense
     hyperparameters: dict[str, Any]
-    recipe: Recipe
+    recipe: TrainingRecipe
     backbone: str
     num_classes: int
     shape: tuple[int, int, int]
     seed: int
     train: Split
     holdout: Split | None = None
+
+    def __post_init__(self) -> None:
+        if self.recipe.precision == "auto":
+            raise ValueError("TrainJob: expected a precision, got 'auto'. Call resolve_precision first.")
 
     def build(self) -> nn.Module:
         """Return the untrained network, initialised from the seed alone."""
@@ -103,26 +107,26 @@ def train(
         Stopped: `should_stop` said so.
         IntegrityError: the checkpoint does not fit or cannot be read.
     """
-    execution, precision = execution or ExecutionConfig(), resolve_precision(job.recipe.precision or "fp32", device)
+    execution, precision = execution or ExecutionConfig(), job.recipe.precision
     model = job.build().to(device)
     layout = memory_format((job.shape[1], job.shape[2]), precision, device)
     model = model.to(memory_format=layout)
     optimizer = torch.optim.SGD(
-        parameter_groups(model, float(job.recipe.weight_decay or 0.0)),
-        lr=float(job.recipe.lr or 0.0),
-        momentum=float(job.recipe.momentum or 0.0),
+        parameter_groups(model, job.recipe.weight_decay),
+        lr=job.recipe.lr,
+        momentum=job.recipe.momentum,
         fused=device.type == "cuda",
     )
     batches = Batches(job.train, job.recipe, job.seed, device, layout)
     progress = load_checkpoint(checkpoint, model, optimizer, device) or TrainProgress()
     step = make_step(
-        execution.route(device), model, optimizer, bound_loss(job.recipe, job.hyperparameters), progress.sums,
-        autocast=lambda: autocast(precision, device), size=int(job.recipe.batch_size or 1), say=say,
+        execution.route(device), model, optimizer, bound_loss(job.recipe.loss, job.hyperparameters), progress.sums,
+        autocast=lambda: autocast(precision, device), size=job.recipe.batch_size, say=say,
     )  # fmt: skip
     loop = _Loop(job, step, batches, progress, checkpoint, should_stop)
     good: dict[str, Tensor] = {}
     with torch_settings(execution, precision, device):
-        for epoch in range(progress.step // batches.per_epoch, int(job.recipe.epochs or 0)):
+        for epoch in range(progress.step // batches.per_epoch, job.recipe.epochs):
             record = loop.epoch(epoch)
             if not all(math.isfinite(v) for v in record["terms"].values()) or not _finite(model):
                 raise Diverged(_divergence(job, epoch, record, good, checkpoint))
@@ -193,12 +197,12 @@ class _Loop:
 
 
 def bound_loss(
-    recipe: Recipe, hyperparameters: dict[str, Any]
+    loss: LossFunction | None, hyperparameters: dict[str, Any]
 ) -> Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]:
-    """Return the recipe's loss with the hyper-parameters that its signature names; cross-entropy if it has none."""
-    if recipe.loss is None:
+    """Return a recipe's loss with the hyper-parameters that its signature names; mean cross-entropy for None."""
+    if loss is None:
         return lambda model, x, y: {"cross_entropy": nn.functional.cross_entropy(model(x), y)}
-    loss, names = recipe.loss, inspect.signature(recipe.loss).parameters
+    names = inspect.signature(loss).parameters
     arguments = {k: v for k, v in hyperparameters.items() if k in names}
     return lambda model, x, y: loss(model, x, y, **arguments)
 

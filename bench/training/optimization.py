@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from bench.core.records import Recipe
+from bench.core.records import TrainingRecipe
 
 WARMUP_FRACTION = 0.25  # share of a one-cycle schedule that climbs
 
@@ -27,15 +27,15 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     return [g for g in groups if g["params"]]
 
 
-def learning_rate(recipe: Recipe, step: int, per_epoch: int) -> float:
+def learning_rate(recipe: TrainingRecipe, step: int, per_epoch: int) -> float:
     """Return the learning rate of a step (counted from 0).
 
     "step": lr · decay^m after m milestones, at epochs int(milestone · epochs). "onecycle": linear from lr/25 to lr
     over the first quarter of the steps, then linear to 0.
     """
-    lr, epochs = float(recipe.lr or 0.0), int(recipe.epochs or 1)
+    lr, epochs = recipe.lr, recipe.epochs
     if recipe.schedule == "step":
-        passed = sum(step // per_epoch >= int(m * epochs) for m in recipe.milestones or ())
-        return lr * float(recipe.decay or 1.0) ** passed
+        passed = sum(step // per_epoch >= int(m * epochs) for m in recipe.milestones)
+        return lr * recipe.decay**passed
     at, peak, total = step + 0.5, WARMUP_FRACTION * epochs * per_epoch, epochs * per_epoch
     return lr * (0.04 + 0.96 * at / peak) if at < peak else lr * max(0.0, (total - at) / (total - peak))

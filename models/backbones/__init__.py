@@ -13,7 +13,7 @@ from bench.models.backbones.resnet import ResNet
 from bench.models.backbones.small import MLP, ConvNet
 from bench.models.backbones.vgg import VGG11
 
-__all__ = ["BACKBONES", "Layers", "build", "plain_conv"]
+__all__ = ["BACKBONES", "Layers", "build", "canonical_backbone", "plain_conv"]
 
 # Name → (default width, constructor(width, num_classes, in_shape, layers)).
 BACKBONES: dict[str, tuple[int, Callable[[int, int, tuple[int, int, int], Layers], nn.Module]]] = {
@@ -39,12 +39,32 @@ def build(backbone: str, num_classes: int, in_shape: tuple[int, int, int], layer
     Raises:
         UsageError: no such backbone, or a width below 1.
     """
+    name, width = _name_and_width(backbone, "backbone")
+    return BACKBONES[name][1](width, num_classes, in_shape, layers or Layers())
+
+
+def canonical_backbone(backbone: str, where: str = "backbone") -> str:
+    """Return the one name of a network: NAME for the default width, else NAME-wWIDTH.
+
+    Args:
+        backbone: a name of `BACKBONES` with an optional width, e.g. "convnet-w16", which is "convnet".
+        where: what an error message begins with.
+
+    Raises:
+        UsageError: no such backbone, or a width below 1.
+    """
+    name, width = _name_and_width(backbone, where)
+    return name if width == BACKBONES[name][0] else f"{name}-w{width}"
+
+
+def _name_and_width(backbone: str, where: str) -> tuple[str, int]:
+    """Return a backbone's name and width, the default where none is given."""
     match = re.fullmatch(r"(.+?)(?:-w(\d+))?", backbone)
     name, width = match.groups() if match else (backbone, None)
     if name not in BACKBONES:
         hint = did_you_mean(name, BACKBONES)
-        raise UsageError(f"backbone: expected a known name or NAME-wWIDTH, got {backbone!r}. {hint}")
-    default, constructor = BACKBONES[name]
+        raise UsageError(f"{where}: expected a backbone or NAME-wWIDTH, got {backbone!r}. {hint}")
+    default = BACKBONES[name][0]
     if width is not None and int(width) < 1:
-        raise UsageError(f"backbone: expected a width of at least 1, got {backbone!r}. Default: {name}-w{default}.")
-    return constructor(int(width or default), num_classes, in_shape, layers or Layers())
+        raise UsageError(f"{where}: expected a width of at least 1, got {backbone!r}. Default: {name}-w{default}.")
+    return name, int(width or default)

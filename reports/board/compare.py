@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from bench.config.defense_spec import split_defense_spec
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.stats.intervals import ALPHA
 from bench.core.stats.paired import Paired, compare_flags, compare_values, holm
@@ -143,24 +144,23 @@ def _board(out: Path) -> Board:
 
 
 def _defense(board: Board, name: str, out: str | Path) -> str:
-    """Return the board's spelling of a defense."""
-    known = {_normal(row.defense): row.defense for row in board.rows}
-    if _normal(name) not in known:
-        hint = did_you_mean(name, known.values())
-        raise UsageError(f"compare: expected a defense of {out}, got {name!r}. {hint}")
-    return known[_normal(name)]
+    """Return the board's spec of a defense."""
+    wanted = _normal(name)
+    for row in board.rows:
+        if _normal(row.defense) == wanted:
+            return row.defense
+    hint = did_you_mean(name, [row.defense for row in board.rows])
+    raise UsageError(f"compare: expected a defense of {out}, got {name!r}. {hint}")
 
 
-def _normal(spelling: str) -> str:
-    """Return a spelling with sorted keys and plain numbers, so that 1e-2 finds 0.01."""
-    base, _, overrides = spelling.partition(":")
-    items = []
-    for item in filter(None, overrides.split(",")):
-        key, _, value = item.partition("=")
+def _normal(text: str) -> tuple[str, dict[str, str | float]]:
+    """Return the name and overrides of a defense spec with numbers as numbers, so that 1e-2 finds 0.01."""
+    name, given = split_defense_spec(text)
+    overrides: dict[str, str | float] = dict(given)
+    for key, value in given.items():
         with contextlib.suppress(ValueError):
-            value = repr(float(value))
-        items.append(f"{key.strip()}={value.strip()}")
-    return ",".join([base.strip(), *sorted(items)])
+            overrides[key] = float(value)
+    return name, overrides
 
 
 Side = tuple[Board, str, str]  # a board, a defense of it, and how to call this side

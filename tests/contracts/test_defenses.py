@@ -15,7 +15,9 @@ NAMES = [d.name for d in registry.defenses]
 
 def job(name, data, epochs=1):
     entry = registry.defenses.get(name)
-    recipe = entry.recipe.over(Recipe(epochs=epochs, batch_size=32, schedule="onecycle", augment="none").over(PAPER))
+    recipe = PAPER.with_overrides(
+        Recipe(epochs=epochs, batch_size=32, schedule="onecycle", augment="none"), entry.recipe
+    )
     return TrainJob(entry, dict(entry.hyperparameters), recipe, "convnet", 10, data.shape, 0, data.train)
 
 

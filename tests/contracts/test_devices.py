@@ -29,7 +29,9 @@ def models(digits):
     found = {}
     for name in ("lcnn", "vanilla"):
         entry = registry.defenses.get(name)
-        recipe = entry.recipe.over(Recipe(epochs=8, batch_size=50, schedule="onecycle", augment="none").over(PAPER))
+        recipe = PAPER.with_overrides(
+            Recipe(epochs=8, batch_size=50, schedule="onecycle", augment="none"), entry.recipe
+        )
         found[name] = train(
             TrainJob(entry, dict(entry.hyperparameters), recipe, "convnet", 10, digits.shape, 0, digits.train), CPU
         )
@@ -52,7 +54,7 @@ def test_it_stays_on_the_models_device_and_finds_the_same(name, defense, models,
 
 @pytest.mark.parametrize("augment", ["crop_flip", "none"])
 def test_batches_are_made_where_the_images_are(augment, digits, monkeypatch):
-    recipe = Recipe(batch_size=64, augment=augment).over(PAPER)
+    recipe = PAPER.with_overrides(Recipe(batch_size=64, augment=augment))
     with elsewhere(monkeypatch) as device:
         found = [(x.inner, y.inner) for x, y in Batches(digits.train, recipe, 0, device).of_epoch(1, 0)]
     want = list(Batches(digits.train, recipe, 0, CPU).of_epoch(1, 0))

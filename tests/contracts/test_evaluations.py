@@ -26,7 +26,7 @@ def digits():
 @pytest.fixture(scope="module")
 def model(digits):
     entry = registry.defenses.get("lcnn")
-    recipe = entry.recipe.over(Recipe(epochs=3, batch_size=50, schedule="onecycle", augment="none").over(PAPER))
+    recipe = PAPER.with_overrides(Recipe(epochs=3, batch_size=50, schedule="onecycle", augment="none"), entry.recipe)
     job = TrainJob(entry, dict(entry.hyperparameters), recipe, "convnet", 10, digits.shape, 0, digits.train)
     return train(job, torch.device("cpu"))
 

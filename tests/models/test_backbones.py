@@ -143,10 +143,10 @@ def test_width_and_depth():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet19", r"expected a known name or NAME-wWIDTH, got 'resnet19'. Did you mean 'resnet18'\?"),
+        ("resnet19", r"expected a backbone or NAME-wWIDTH, got 'resnet19'. Did you mean 'resnet18'\?"),
         ("resnet18-wide", r"got 'resnet18-wide'. Did you mean 'resnet18'\?"),
         ("resnet18-w0", "expected a width of at least 1, got 'resnet18-w0'. Default: resnet18-w64."),
-        ("", "expected a known name"),
+        ("", "expected a backbone or"),
     ],
 )
 def test_wrong_names_are_explained(name, message):

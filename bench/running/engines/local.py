@@ -220,12 +220,12 @@ def _train(context: RunContext, lease: Lease, row: Run) -> str:
     from safetensors.torch import save
 
     started = time.monotonic()
-    context.reporter.cell(f"train {row.label}", int(row.job.recipe.epochs or 0))
+    context.reporter.cell(f"train {row.label}", row.job.recipe.epochs)
 
     def on_epoch(record: dict[str, Any]) -> None:
         context.store.put_epoch(lease, record)
         context.reporter.advance(f"loss {record['loss']:.3f}")
-        left = int(row.job.recipe.epochs or 0) - record["epoch"]
+        left = row.job.recipe.epochs - record["epoch"]
         if context.whole_trainings and record["epoch"] > 1:  # the first epoch also compiles
             context.stop.unless_time_for(left * record["seconds"])
 

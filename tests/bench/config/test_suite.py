@@ -1,4 +1,4 @@
-"""Suite files and spellings: what they mean, and the one line that a user sees for each thing wrong with them."""
+"""Suite files and texts: what they mean, and the one line that a user sees for each thing wrong with them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from bench.config.defense_spec import canonical_spec, parse_defense
+from bench.config.defense_spec import parse_defense_spec as parse
 from bench.config.suite_file import load_suite, suites
 from bench.config.validation import Setting, check, read, settable
 from bench.core import registry
 from bench.core.decorators import evaluation
 from bench.core.errors import UsageError
-from bench.core.records import PAPER, Column, Evaluation, Role, ThreatModel
+from bench.core.records import PAPER, Column, Evaluation, Recipe, Role, ThreatModel
 from bench.core.registry import defenses
 
 GOOD = """
@@ -95,7 +95,7 @@ class TestReading:
         assert suite.name == "mine"
         assert suite.description == "Two lines of text."
         assert suite.seeds == (3, 1)
-        assert suite.defenses == ("standard", "lcnn:lambda_beta=0.01,lambda_gamma=0.01")
+        assert tuple(map(str, suite.defenses)) == ("standard", "lcnn:lambda_beta=0.01,lambda_gamma=0.01")
         assert suite.recipe.epochs == 2
         assert suite.recipe.schedule == "onecycle"
         assert suite.recipe.lr == PAPER.lr  # what the file leaves out is the paper's
@@ -122,20 +122,20 @@ class TestReading:
         assert json.loads(json.dumps(settings)) == settings
         assert settings["evaluations"]["pgd_l2"]["arguments"]["eps"] == [0.1, 0.5]
 
-    def test_recipes_stack_spelling_over_command_line_over_defense_over_suite(self, tmp_path: Path) -> None:
+    def test_recipes_stack_text_over_command_line_over_defense_over_suite(self, tmp_path: Path) -> None:
         suite = load_suite(write(tmp_path))
-        assert suite.recipe_of("lcnn").epochs == 2
-        assert suite.recipe_of("lcnn").loss is defenses.get("lcnn").recipe.loss
-        forced = suite.narrowed(epochs=5)
-        assert forced.recipe_of("lcnn").epochs == 5
-        assert forced.recipe_of("lcnn:epochs=9,lr=0.01").epochs == 9
-        assert forced.recipe_of("lcnn:epochs=9,lr=0.01").lr == 0.01
-        assert forced.recipe_of("lcnn").momentum == PAPER.momentum
-        both = forced.narrowed(precision="bf16")
-        assert (both.recipe_of("lcnn").precision, both.recipe_of("lcnn").epochs) == ("bf16", 5)
-        assert both.recipe_of("lcnn:precision=fp32").precision == "fp32"
+        assert suite.recipe_of(parse("lcnn")).epochs == 2
+        assert suite.recipe_of(parse("lcnn")).loss is defenses.get("lcnn").recipe.loss
+        forced = suite.with_overrides(epochs=5)
+        assert forced.recipe_of(parse("lcnn")).epochs == 5
+        assert forced.recipe_of(parse("lcnn:epochs=9,lr=0.01")).epochs == 9
+        assert forced.recipe_of(parse("lcnn:epochs=9,lr=0.01")).lr == 0.01
+        assert forced.recipe_of(parse("lcnn")).momentum == PAPER.momentum
+        both = forced.with_overrides(precision="bf16")
+        assert (both.recipe_of(parse("lcnn")).precision, both.recipe_of(parse("lcnn")).epochs) == ("bf16", 5)
+        assert both.recipe_of(parse("lcnn:precision=fp32")).precision == "fp32"
         with pytest.raises(UsageError, match="--precision: precision: expected 'auto', 'fp32', 'tf32' or 'bf16'"):
-            suite.narrowed(precision="half")
+            suite.with_overrides(precision="half")
 
 
 class TestComplaints:
@@ -190,7 +190,11 @@ class TestComplaints:
             ("seeds = [3, 1]", "seeds = [3, 1", "expected TOML, got "),
             ('"digits"', '"cifar01"', "dataset: expected a known data set, got 'cifar01'. Did you mean 'cifar10'?"),
             ('"convnet"', '"convnte"', "got 'convnte'. Did you mean 'convnet'?"),
-            ('"convnet"', '"convnet-w0"', "backbone: expected a backbone or NAME-wWIDTH, got 'convnet-w0'."),
+            (
+                '"convnet"',
+                '"convnet-w0"',
+                "backbone: expected a width of at least 1, got 'convnet-w0'. Default: convnet",
+            ),
             ("= 0.5\n", "= -0.5\n", "primary_eps: expected greater than 0, got -0.5"),
             ("= 0.5\n", "= nan\n", "primary_eps: expected "),
             ("= 0.5\n", "= 128\n", "primary_eps: expected every eps between 0 and 8 (pixels are in [0, 1]), got 128."),
@@ -286,27 +290,32 @@ class TestComplaints:
 class TestNarrowing:
     def test_nothing_changes_nothing(self, tmp_path: Path) -> None:
         suite = load_suite(write(tmp_path))
-        assert suite.narrowed() == suite
-        assert suite.narrowed(defenses=(), evaluations=[], seeds=None) == suite
+        assert suite.with_overrides() == suite
+        assert suite.with_overrides(defenses=(), evaluations=[], seeds=None) == suite
+
+    def test_a_backbone_has_one_name_so_that_its_cells_are_found_again(self, tmp_path: Path) -> None:
+        suite = load_suite(write(tmp_path))
+        assert suite.with_overrides(backbone="convnet-w16") == suite
+        assert load_suite(write(tmp_path, GOOD.replace('"convnet"', '"convnet-w16"'))) == suite
 
     def test_each_option(self, tmp_path: Path) -> None:
-        suite = load_suite(write(tmp_path)).narrowed(
+        suite = load_suite(write(tmp_path)).with_overrides(
             defenses=["gradreg", "lcnn:beta0=2.50"], evaluations=["pgd_l2"], seeds=[7], limit=5, backbone="mlp"
         )
-        assert suite.defenses == ("gradreg", "lcnn:beta0=2.5")
+        assert tuple(map(str, suite.defenses)) == ("gradreg", "lcnn:beta0=2.5")
         assert [e.key for e in suite.evaluations] == ["pgd_l2"]
         assert suite.seeds == (7,)
         assert suite.backbone == "mlp"
-        assert suite.backbone_of("lcnn:backbone=convnet-w8") == "convnet-w8"
-        assert suite.backbone_of("lcnn") == "mlp"
+        assert suite.backbone_of(parse("lcnn:backbone=convnet-w8")) == "convnet-w8"
+        assert suite.backbone_of(parse("lcnn")) == "mlp"
 
     def test_a_limit_never_raises_a_smaller_one(self, tmp_path: Path) -> None:
-        limits = {e.key: e.limit for e in load_suite(write(tmp_path)).narrowed(limit=50).evaluations}
+        limits = {e.key: e.limit for e in load_suite(write(tmp_path)).with_overrides(limit=50).evaluations}
         assert limits == {"accuracy": 50, "pgd_l2": 50, "on_train": 10}
-        assert {e.limit for e in load_suite(write(tmp_path)).narrowed(limit=3).evaluations} == {3}
+        assert {e.limit for e in load_suite(write(tmp_path)).with_overrides(limit=3).evaluations} == {3}
 
     def test_an_evaluation_that_the_suite_lacks_comes_with_its_defaults(self, tmp_path: Path) -> None:
-        (stability,) = load_suite(write(tmp_path)).narrowed(evaluations=["stability"]).evaluations
+        (stability,) = load_suite(write(tmp_path)).with_overrides(evaluations=["stability"]).evaluations
         assert stability.arguments["radius"] == [0.001, 0.003, 0.01, 0.03, 0.1]
 
     @pytest.mark.parametrize(
@@ -329,23 +338,21 @@ class TestNarrowing:
     def test_complaints(self, tmp_path: Path, options: dict[str, Any], message: str) -> None:
         suite = load_suite(write(tmp_path))
         with pytest.raises(UsageError) as caught:
-            suite.narrowed(**options)
+            suite.with_overrides(**options)
         assert str(caught.value).startswith(message)
 
 
 class TestSpelling:
     def test_values_have_the_type_of_the_default(self) -> None:
-        base, hyperparameters, recipe, backbone = parse_defense(
-            "lcnn:beta0=3,learn_beta=false,batch_size=64,milestones=0.5/0.75,backbone=resnet18-w16"
-        )
-        assert base == "lcnn"
-        assert hyperparameters == {"beta0": 3.0, "learn_beta": False}
-        assert type(hyperparameters["beta0"]) is float
-        assert (recipe.batch_size, recipe.milestones, recipe.epochs) == (64, (0.5, 0.75), None)
-        assert backbone == "resnet18-w16"
+        spec = parse("lcnn:beta0=3,learn_beta=false,batch_size=64,milestones=0.5/0.75,backbone=resnet18-w16")
+        assert spec.name == "lcnn"
+        assert spec.hyperparameters == {"beta0": 3.0, "learn_beta": False}
+        assert type(spec.hyperparameters["beta0"]) is float
+        assert spec.recipe == Recipe(batch_size=64, milestones=(0.5, 0.75))
+        assert spec.backbone == "resnet18-w16"
 
     @pytest.mark.parametrize(
-        ("spelling", "expected"),
+        ("text", "expected"),
         [
             ("lcnn", "lcnn"),
             (" lcnn : lambda_gamma = 1e-2 , beta0=5. ", "lcnn:beta0=5,lambda_gamma=0.01"),
@@ -355,14 +362,17 @@ class TestSpelling:
             ("adversarial_training:step_size=none", "adversarial_training:step_size=none"),
             ("adversarial_training:step_size=0.1,released=1", "adversarial_training:released=true,step_size=0.1"),
             ("cure:variant=reference", "cure:variant=reference"),
+            ("lcnn:backbone=convnet-w16", "lcnn:backbone=convnet"),
+            ("lcnn:backbone=resnet18-w064", "lcnn:backbone=resnet18"),
+            ("lcnn:backbone=convnet-w08", "lcnn:backbone=convnet-w8"),
         ],
     )
-    def test_canonical(self, spelling: str, expected: str) -> None:
-        assert canonical_spec(spelling) == expected
-        assert canonical_spec(expected) == expected
+    def test_canonical(self, text: str, expected: str) -> None:
+        assert str(parse(text)) == expected
+        assert str(parse(expected)) == expected
 
     @pytest.mark.parametrize(
-        ("spelling", "message"),
+        ("text", "message"),
         [
             ("lcnn:", "defense 'lcnn:': expected NAME:key=value,key=value, got ''"),
             ("lcnn:beta0", "lcnn:beta0: expected NAME:key=value,key=value, got 'beta0'"),
@@ -382,16 +392,16 @@ class TestSpelling:
             ("LCNN", "defense: expected a registered defense, got 'LCNN'."),
         ],
     )
-    def test_complaints(self, spelling: str, message: str) -> None:
+    def test_complaints(self, text: str, message: str) -> None:
         with pytest.raises(UsageError) as caught:
-            canonical_spec(spelling)
+            parse(text)
         assert str(caught.value).startswith(message)
 
     def test_every_shipped_default_can_be_spelled_out(self) -> None:
         for entry in defenses:
             for name, default in entry.hyperparameters.items():
                 text = "none" if default is None else str(default)
-                parsed = parse_defense(f"{entry.name}:{name}={text}")
+                parsed = parse(f"{entry.name}:{name}={text}")
                 assert parsed.hyperparameters[name] == default, (entry.name, name)
 
     def test_settings_follow_default_and_annotation(self) -> None:

@@ -51,7 +51,7 @@ def plan(tmp_path: Path) -> Callable[..., Plan]:
 
     def make(change: Callable[[dict[str, np.ndarray]], None] = lambda arrays: None, **limits: int) -> Plan:
         dataset = load("cifar10", data_dir=write(tmp_path / "copy", change), **limits)
-        suite = load_suite(path).narrowed(limit=limits.get("limit"))
+        suite = load_suite(path).with_overrides(limit=limits.get("limit"))
         return make_plan(suite, dataset, torch.device("cpu"), tmp_path / "out")
 
     return make

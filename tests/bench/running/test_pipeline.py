@@ -227,7 +227,9 @@ def test_a_training_that_was_stopped_goes_on_bit_equal(suite, tmp_path):
 
     digits = catalog.load("digits", train_limit=150, limit=4)
     entry = registry.defenses.get("adversarial_training")
-    recipe = entry.recipe.over(Recipe(epochs=3, batch_size=50, schedule="onecycle", augment="crop_flip").over(PAPER))
+    recipe = PAPER.with_overrides(
+        Recipe(epochs=3, batch_size=50, schedule="onecycle", augment="crop_flip"), entry.recipe
+    )
     job = TrainJob(entry, dict(entry.hyperparameters), recipe, "convnet", 10, digits.shape, 0, digits.train)
     whole = train(job, torch.device("cpu")).state_dict()
     path, steps = tmp_path / "checkpoint.pt", iter(range(100))

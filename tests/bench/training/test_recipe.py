@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
-from bench.core.records import PAPER, Defense, Recipe
+from bench.core.records import PAPER, Defense, Recipe, TrainingRecipe
 from bench.data.split import Split
 from bench.store.store import Store
 from bench.training.batches import Batches, crop_flip
@@ -48,9 +48,11 @@ def images(n, seed=0):
 
 
 def job(recipe, n=24, *, holdout=None, breaks_at=-1):
-    base = Recipe(batch_size=n, schedule="step", augment="none").over(PAPER)
+    base = PAPER.with_overrides(Recipe(batch_size=n, schedule="step", augment="none"))
     entry = Defense("linear", linear, "test", 1)
-    return TrainJob(entry, {"breaks_at": breaks_at}, recipe.over(base), "mlp", 3, SHAPE, 0, images(n), holdout)
+    return TrainJob(
+        entry, {"breaks_at": breaks_at}, base.with_overrides(recipe), "mlp", 3, SHAPE, 0, images(n), holdout
+    )
 
 
 def by_hand(split, recipe):
@@ -65,6 +67,25 @@ def by_hand(split, recipe):
         velocity = recipe.momentum * velocity + gradient
         w = w - recipe.lr * recipe.decay ** sum(epoch >= int(m * recipe.epochs) for m in recipe.milestones) * velocity
     return w, losses
+
+
+def test_later_overrides_win_and_open_fields_leave_a_recipe_as_it_is():
+    first, second = Recipe(epochs=3, lr=0.5), Recipe(epochs=4, augment="none")
+    assert first.with_overrides(second) == Recipe(epochs=4, lr=0.5, augment="none")
+    changed = PAPER.with_overrides(first, second)
+    assert (changed.epochs, changed.lr, changed.augment, changed.momentum) == (4, 0.5, "none", PAPER.momentum)
+    assert changed.settings() == PAPER.settings() | {"epochs": 4, "lr": 0.5, "augment": "none"}
+    assert PAPER.with_overrides(Recipe()) == PAPER
+
+
+def test_a_training_recipe_lacks_no_field():
+    with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'lr'"):
+        TrainingRecipe(**{k: v for k, v in PAPER.settings().items() if k != "lr"})
+
+
+def test_a_training_knows_its_precision():
+    with pytest.raises(ValueError, match="TrainJob: expected a precision, got 'auto'"):
+        job(Recipe(precision="auto"))
 
 
 def test_training_is_sgd_with_momentum_and_weight_decay_written_out():
@@ -108,7 +129,7 @@ def test_every_place_and_side_is_equally_likely_for_each_image():
     n, side, padding = 20_000, 3, 2
     marks = np.arange(1, 10, dtype=np.uint8).reshape(1, 1, side, side)
     split = Split.of(np.repeat(marks, n, axis=0), np.zeros(n, np.int64))
-    recipe = Recipe(augment="crop_flip", crop_padding=padding, batch_size=5000).over(PAPER)
+    recipe = PAPER.with_overrides(Recipe(augment="crop_flip", crop_padding=padding, batch_size=5000))
     seen = torch.cat([x for x, _ in Batches(split, recipe, 0, CPU).of_epoch(0, 0)]).mul(255).round().flatten(1).int()
     kinds, counts = torch.unique(seen, dim=0, return_counts=True)
     canvas = F.pad(torch.tensor(marks).int(), [padding] * 4)
@@ -121,7 +142,7 @@ def test_every_place_and_side_is_equally_likely_for_each_image():
 
 def test_an_epoch_shows_every_image_once_in_an_order_of_its_own():
     split = Split.of(np.arange(23, dtype=np.float32).reshape(23, 1, 1, 1), np.arange(23))
-    batches = Batches(split, Recipe(augment="none", batch_size=11).over(PAPER), 0, CPU)
+    batches = Batches(split, PAPER.with_overrides(Recipe(augment="none", batch_size=11)), 0, CPU)
     orders = [torch.cat([y for _, y in batches.of_epoch(epoch, 0)]).tolist() for epoch in range(3)]
     assert all(sorted(order) == list(range(23)) for order in orders)
     assert len({tuple(order) for order in orders}) == 3
@@ -154,7 +175,7 @@ def test_divergence_names_the_epoch_and_keeps_the_last_good_weights(tmp_path):
     assert kept == [1, 2]
     weights = load_file(tmp_path / "cell.last-good.safetensors")["weight"]
     task = job(Recipe(epochs=5))
-    expected, _ = by_hand(task.train, Recipe(epochs=2, milestones=()).over(task.recipe))
+    expected, _ = by_hand(task.train, task.recipe.with_overrides(Recipe(epochs=2, milestones=())))
     torch.testing.assert_close(weights.double(), expected, rtol=1e-5, atol=1e-7)
 
 

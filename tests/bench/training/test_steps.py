@@ -36,7 +36,7 @@ def parts(name: str, backbone: str = "resnet18-w4"):
     seed_everything(0)
     model = entry.function(10, (3, SIZE, SIZE), backbone).train()
     optimizer = torch.optim.SGD(parameter_groups(model, 5e-4), lr=0.1, momentum=0.9)
-    return model, bound_loss(entry.recipe, dict(entry.hyperparameters)), optimizer
+    return model, bound_loss(entry.recipe.loss, dict(entry.hyperparameters)), optimizer
 
 
 def batches(n: int = 5, sizes: tuple[int, ...] = (8,)) -> list[tuple[Tensor, Tensor]]:
@@ -116,7 +116,7 @@ def test_a_step_stays_on_its_device_and_never_waits_for_it(name):
     entry = registry.defenses.get(name)
     model = entry.function(10, (3, 32, 32), "resnet18").train().to("meta", memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(parameter_groups(model, 5e-4), lr=0.1, momentum=0.9)
-    loss = bound_loss(entry.recipe, dict(entry.hyperparameters))
+    loss = bound_loss(entry.recipe.loss, dict(entry.hyperparameters))
     step = EagerStep(model, optimizer, eager_gradients(model, loss, contextlib.nullcontext), {})
     x, y = torch.empty(128, 3, 32, 32, device="meta"), torch.empty(128, dtype=torch.long, device="meta")
     step(x.contiguous(memory_format=torch.channels_last), y, 0.1)
@@ -313,7 +313,7 @@ def test_bfloat16_training_is_as_accurate_within_noise(name):
             seed_everything(seed)
             model = entry.function(5, (3, 8, 8), "convnet-w8").train()
             optimizer = torch.optim.SGD(parameter_groups(model, 5e-4), lr=0.05, momentum=0.9)
-            loss = bound_loss(entry.recipe, dict(entry.hyperparameters))
+            loss = bound_loss(entry.recipe.loss, dict(entry.hyperparameters))
             half = lambda enabled=enabled: torch.autocast("cpu", torch.bfloat16, enabled=enabled)  # noqa: E731
             step = EagerStep(model, optimizer, eager_gradients(model, loss, half), {})
             for i in range(60):

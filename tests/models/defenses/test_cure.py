@@ -49,7 +49,7 @@ def test_no_difference_has_gradient_zero_not_nan():
 def test_batch_norm_sees_the_passes_in_training_mode_only(variant, passes):
     entry = defenses.get("cure")
     model = entry.function(3, (1, 4, 4), "convnet-w2", variant=variant)
-    loss = bound_loss(entry.recipe, {**entry.hyperparameters, "variant": variant})
+    loss = bound_loss(entry.recipe.loss, {**entry.hyperparameters, "variant": variant})
     loss(model.train(), torch.rand(8, 1, 4, 4), torch.arange(8) % 3)
     assert {m.num_batches_tracked.item() for m in model.modules() if isinstance(m, nn.BatchNorm2d)} == {passes}
     assert all(m.training for m in model.modules())

@@ -29,7 +29,7 @@ def build(name: str, backbone: str = "convnet-w4", shape=SHAPE, **changed) -> nn
 def step(name: str, model: nn.Module, x: torch.Tensor, y: torch.Tensor, **changed) -> dict[str, torch.Tensor]:
     """Run one loss of the defense and its backward pass."""
     entry = defenses.get(name)
-    terms = bound_loss(entry.recipe, {**entry.hyperparameters, **changed})(model, x, y)
+    terms = bound_loss(entry.recipe.loss, {**entry.hyperparameters, **changed})(model, x, y)
     sum(terms.values()).backward()
     return terms
 

@@ -126,7 +126,7 @@ def test_value_and_parameter_gradient(name, changed):
     model, (x, y) = Tiny(), batch()
     if name == "cure":
         model.step_length = cure.StepLength((hp["h"],))
-    terms = bound_loss(entry.recipe, hp)(model, x, y)
+    terms = bound_loss(entry.recipe.loss, hp)(model, x, y)
     total = sum(terms.values())
     theta, images, labels = parameters(model), x.flatten(1).numpy(), y.numpy()
     assert total.item() == pytest.approx(by_hand(name, hp, theta, images, labels).real, rel=1e-12)
