@@ -33,16 +33,6 @@ class EvaluationConfig:
     split: Literal["test", "train"] = "test"
     seed: int = 0
 
-    def settings(self) -> dict[str, object]:
-        """Return all but the key as plain data."""
-        return {
-            "evaluation": self.evaluation,
-            "arguments": self.arguments,
-            "limit": self.limit,
-            "split": self.split,
-            "seed": self.seed,
-        }
-
 
 class _EntryTable(BaseModel):
     """The keys of `[evaluations.<key>]` that are not the evaluation's own arguments."""

@@ -13,7 +13,7 @@ from bench.core.records import Augmentation, Precision, Recipe, Schedule
 
 
 class RecipeTable(BaseModel):
-    """The fields of a recipe as a suite or a spelling may set them (units and meaning: `bench.Recipe`)."""
+    """The fields of a recipe as a suite or a defense spec may set them (units and meaning: `bench.Recipe`)."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -61,6 +61,6 @@ def recipe_from(where: str, fields: Mapping[str, object]) -> Recipe:
 
 @functools.cache
 def recipe_fields() -> dict[str, Setting]:
-    """Return the fields of a recipe that a spelling may set."""
+    """Return the fields of a recipe that a defense spec may set."""
     fields = RecipeTable.model_fields.items()
     return {name: setting_of(None, field.annotation)._replace(optional=False) for name, field in fields}

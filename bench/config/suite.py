@@ -64,25 +64,6 @@ class Suite:
         """Return the backbone that a defense is built on."""
         return spec.backbone or self.backbone
 
-    def settings(self) -> dict[str, object]:
-        """Return the suite as plain data, for the plan and the manifest."""
-        return {
-            "name": self.name,
-            "description": self.description,
-            "source": self.source,
-            "dataset": self.dataset,
-            "backbone": self.backbone,
-            "seeds": list(self.seeds),
-            "threat": self.threat.settings(),
-            "primary_eps": self.threat.eps,
-            "audit": self.audit,
-            "holdout": self.holdout,
-            "store_adversarial": self.store_adversarial,
-            "defenses": [str(spec) for spec in self.defenses],
-            "recipe": self.recipe.settings(),
-            "evaluations": {e.key: e.settings() for e in self.evaluations},
-        }
-
     def with_overrides(
         self,
         *,

@@ -6,6 +6,7 @@ README shows one complete annotated file; the shipped ones under `bench/suites/`
 from __future__ import annotations
 
 import tomllib
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -92,19 +93,28 @@ def load_suite(name_or_path: str | Path) -> Suite:
     return suite
 
 
-def suites() -> list[dict[str, Any]]:
+def suites() -> list[dict[str, object]]:
     """Return the shipped suites as plain data; the registries stay untouched, so torch is not imported."""
-    found = []
-    for name, path in sorted(_shipped().items()):
-        file = _parse(path)
-        threat = _threat(path.name, file)
-        found.append({
-            "name": name, "source": file.source or "ours", "version": 1, "hyperparameters": {},
-            "description": " ".join(file.description.split()), "dataset": file.dataset, "backbone": file.backbone,
-            "seeds": file.seeds, "threat": threat.settings(), "primary_eps": threat.eps, "defenses": file.defenses,
-            "evaluations": list(file.evaluations),
-        })  # fmt: skip
-    return found
+    return [_listed(_parse(path), path) for _, path in sorted(_shipped().items())]
+
+
+def _listed(file: _File, path: Path) -> dict[str, object]:
+    """Return a suite file as an entry of `list suites`."""
+    threat = _threat(path.name, file)
+    return {
+        "name": file.name,
+        "source": file.source or "ours",
+        "version": 1,
+        "hyperparameters": {},
+        "description": " ".join(file.description.split()),
+        "dataset": file.dataset,
+        "backbone": file.backbone,
+        "seeds": file.seeds,
+        "threat": asdict(threat),
+        "primary_eps": threat.eps,
+        "defenses": file.defenses,
+        "evaluations": list(file.evaluations),
+    }
 
 
 def _shipped() -> dict[str, Path]:

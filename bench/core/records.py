@@ -235,10 +235,6 @@ class ThreatModel:
         """Tell whether a column was measured under exactly this threat."""
         return column.params.get("norm") == self.norm and column.params.get("eps") == self.eps
 
-    def settings(self) -> dict[str, str | float]:
-        """Return the threat as plain data: `{"norm": …, "eps": …}`."""
-        return {"norm": self.norm, "eps": self.eps}
-
 
 def expand_columns(
     columns: Mapping[str, Column], arguments: Mapping[str, Any], names: Iterable[str] | None = None

@@ -52,7 +52,7 @@ def suite_record(suite: Suite) -> SuiteRecord:
         audit=suite.audit,
         holdout=suite.holdout,
         store_adversarial=suite.store_adversarial,
-        defenses=suite.defenses,
+        defenses=tuple(map(str, suite.defenses)),
         recipe=_settings(suite.recipe.settings()),
         evaluations={entry.key: _config_record(entry) for entry in suite.evaluations},
     )

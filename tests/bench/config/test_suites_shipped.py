@@ -9,7 +9,7 @@ from bench.config.suite_file import load_suite, suites
 from bench.core.records import PAPER
 from bench.core.registry import defenses
 
-NAMES = [entry["name"] for entry in suites()]
+NAMES = [str(entry["name"]) for entry in suites()]
 SEVEN = ("standard", "lcnn", "gradreg", "lcnn_gradreg", "cure", "softplus_wd", "adversarial_training")
 PAPER_SUITES = ("cifar10", "cifar100", "svhn")
 BUDGETS = [0.05, 0.1, 0.15, 0.2, 0.5]
