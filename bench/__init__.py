@@ -15,7 +15,8 @@ from bench.core.version import VERSION
 if TYPE_CHECKING:
     from bench.api import benchmark, evaluate, load_model, load_results
     from bench.core.decorators import attack, defense, evaluation
-    from bench.core.records import Adaptive, Column, Recipe
+    from bench.core.recipe import Recipe
+    from bench.core.records import Adaptive, Column
 
 __version__ = VERSION
 __all__ = [
@@ -47,7 +48,7 @@ _HOME = {
     "evaluation": "bench.core.decorators",
     "Adaptive": "bench.core.records",
     "Column": "bench.core.records",
-    "Recipe": "bench.core.records",
+    "Recipe": "bench.core.recipe",
 }
 
 

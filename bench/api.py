@@ -18,7 +18,8 @@ from bench.config.evaluation_config import EvaluationConfig
 from bench.config.suite_file import load_suite
 from bench.core import registry
 from bench.core.errors import UsageError
-from bench.core.records import Evaluation, Recipe
+from bench.core.recipe import Recipe
+from bench.core.records import Evaluation
 from bench.data import catalog as datasets
 from bench.data.pixels import to_unit
 from bench.data.split import Split

@@ -38,7 +38,7 @@ from bench.attacks.autoattack import autoattack
 from bench.attacks.peers import cleverhans, foolbox, pyautoattack, torchattacks
 from bench.attacks.pgd import pgd
 from bench.core import registry
-from bench.core.records import PAPER, Recipe
+from bench.core.recipe import PAPER, Recipe
 from bench.data.catalog import load
 from bench.data.pixels import to_unit
 from bench.measuring.judge import full_precision

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from bench.attacks.core.randomness import example_keys, normal
 from bench.core import registry
-from bench.core.records import PAPER, Recipe
+from bench.core.recipe import PAPER, Recipe
 from bench.data.catalog import load
 from bench.data.pixels import to_unit
 from bench.data.split import Dataset

@@ -119,7 +119,7 @@ def _small_model() -> tuple[Any, Any, Any]:
     import torch
 
     from bench.core import registry
-    from bench.core.records import PAPER, Recipe
+    from bench.core.recipe import PAPER, Recipe
     from bench.data import catalog
     from bench.training.loop import TrainJob, train
 

@@ -9,7 +9,7 @@ from bench.config.recipe_table import recipe_fields, recipe_from
 from bench.config.validation import check, read, settable, shorten
 from bench.core import registry
 from bench.core.errors import UsageError, did_you_mean
-from bench.core.records import Recipe
+from bench.core.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from bench.config.validation import Setting, explain, setting_of
 from bench.core.errors import UsageError
-from bench.core.records import Augmentation, Precision, Recipe, Schedule
+from bench.core.recipe import Augmentation, Precision, Recipe, Schedule
 
 
 class RecipeTable(BaseModel):

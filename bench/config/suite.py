@@ -11,7 +11,8 @@ from bench.config.evaluation_config import EvaluationConfig, parse_evaluation
 from bench.config.recipe_table import recipe_from
 from bench.core import registry
 from bench.core.errors import UsageError, did_you_mean
-from bench.core.records import Recipe, ThreatModel, TrainingRecipe
+from bench.core.recipe import Recipe, TrainingRecipe
+from bench.core.records import ThreatModel
 from bench.data.info import DATASETS
 
 

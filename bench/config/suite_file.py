@@ -20,7 +20,8 @@ from bench.config.suite import Suite, check_defenses, check_seeds
 from bench.config.validation import explain
 from bench.core import registry
 from bench.core.errors import UsageError, did_you_mean
-from bench.core.records import PAPER, ThreatModel, expand_columns
+from bench.core.recipe import PAPER
+from bench.core.records import ThreatModel, expand_columns
 from bench.data.info import DATASETS
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from bench.core.errors import UsageError
-from bench.core.records import Adaptive, Attack, Column, Defense, Evaluation, Recipe
+from bench.core.recipe import Recipe
+from bench.core.records import Adaptive, Attack, Column, Defense, Evaluation
 from bench.core.registry import attacks, defenses, evaluations, source_file
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from bench.core.records import TrainingRecipe
+from bench.core.recipe import TrainingRecipe
 from bench.core.seeding import derive
 from bench.data.pixels import to_unit
 from bench.data.split import Split

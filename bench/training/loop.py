@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from bench.core import files
 from bench.core.errors import BenchError
-from bench.core.records import Defense, LossFunction, TrainingRecipe
+from bench.core.recipe import LossFunction, TrainingRecipe
+from bench.core.records import Defense
 from bench.core.seeding import derive, seed_everything
 from bench.data.pixels import to_unit
 from bench.data.split import Split

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from bench.core.records import TrainingRecipe
+from bench.core.recipe import TrainingRecipe
 
 WARMUP_FRACTION = 0.25  # share of a one-cycle schedule that climbs
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from bench.core.records import Precision
+from bench.core.recipe import Precision
 from bench.training.execution import ExecutionConfig
 
 CPU_PIXELS = 256  # pixels of an image from which a CPU gains by channels last

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.core.decorators import defense
-from bench.core.records import Recipe
+from bench.core.recipe import Recipe
 from bench.models.backbones import build
 from bench.models.defenses._modes import eval_mode
 from bench.models.defenses.gradreg import summed_loss_and_gradient

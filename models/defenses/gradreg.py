@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.core.decorators import defense
-from bench.core.records import Recipe
+from bench.core.recipe import Recipe
 from bench.models.backbones import build
 from bench.models.defenses.standard import BIBTEX
 from bench.models.layers import DoubleBackwardConv2d

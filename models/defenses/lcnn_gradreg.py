@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from bench.core.decorators import defense
-from bench.core.records import Recipe
+from bench.core.recipe import Recipe
 from bench.models.defenses.gradreg import AUTHORS_LAMBDA
 from bench.models.defenses.gradreg import loss as gradreg_loss
 from bench.models.defenses.lcnn import curvature_penalty, lcnn

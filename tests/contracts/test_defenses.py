@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bench.core import registry
-from bench.core.records import PAPER, Recipe
+from bench.core.recipe import PAPER, Recipe
 from bench.models.layers import layer_statistics
 from bench.training.loop import TrainJob, train
 from bench.training.optimization import parameter_groups

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench.core import registry
-from bench.core.records import PAPER, Recipe
+from bench.core.recipe import PAPER, Recipe
 from bench.data.catalog import load
 from bench.training.batches import Batches
 from bench.training.loop import TrainJob, train

@@ -15,7 +15,8 @@ from bench.config.validation import Setting, check, read, settable
 from bench.core import registry
 from bench.core.decorators import evaluation
 from bench.core.errors import UsageError
-from bench.core.records import PAPER, Column, Evaluation, Recipe, Role, ThreatModel
+from bench.core.recipe import PAPER, Recipe
+from bench.core.records import Column, Evaluation, Role, ThreatModel
 from bench.core.registry import defenses
 
 GOOD = """

@@ -6,7 +6,7 @@ import pytest
 
 from bench.config.suite import Suite
 from bench.config.suite_file import load_suite, suites
-from bench.core.records import PAPER
+from bench.core.recipe import PAPER
 from bench.core.registry import defenses
 
 NAMES = [str(entry["name"]) for entry in suites()]

@@ -221,7 +221,7 @@ def test_a_training_that_was_stopped_goes_on_bit_equal(suite, tmp_path):
     import torch
 
     from bench.core import registry
-    from bench.core.records import PAPER, Recipe
+    from bench.core.recipe import PAPER, Recipe
     from bench.data import catalog
     from bench.training.loop import Stopped, TrainJob, train
 

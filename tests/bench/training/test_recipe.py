@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
-from bench.core.records import PAPER, Defense, Recipe, TrainingRecipe
+from bench.core.recipe import PAPER, Recipe, TrainingRecipe
+from bench.core.records import Defense
 from bench.data.split import Split
 from bench.store.store import Store
 from bench.training.batches import Batches, crop_flip
