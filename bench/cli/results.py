@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Pack a result folder into a few small files, and unpack them again.")
+commands = typer.Typer(no_args_is_help=True, help="Pack a result folder into a few small files, and unpack them again.")
 
 
-@app.command()
+@commands.command()
 def pack(
     out: Annotated[Path, typer.Option("--out", help="Result folder; it may be in use.")],
     to: Annotated[Path | None, typer.Option("--to", help="Where the pack goes (default: OUT-pack).")] = None,
@@ -37,7 +37,7 @@ def pack(
     print(f"{done.standing.done} of {done.standing.total} cells, weights of {done.weights} models, in {done.folder}")
 
 
-@app.command()
+@commands.command()
 def unpack(
     folder: Annotated[Path, typer.Argument(help="Folder with a pack.")],
     out: Annotated[Path, typer.Option("--out", help="Result folder to make.")],

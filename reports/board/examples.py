@@ -46,7 +46,7 @@ def load(store: Store, plan: PlanRecord, entry: RunRecord) -> RunTables:
     """Read everything of one defense and seed."""
     cells = {key: entry.evaluations.get(key) for key in plan.evaluations}
     records = {key: store.cell(cell) if cell else None for key, cell in cells.items()}
-    tables = {key: store.arrow_table(cells[key]) for key, record in records.items() if record}
+    tables = {key: store.arrow_table(cell) for key, cell in cells.items() if cell and records[key]}
     trained = entry.train_cell
     return RunTables(
         entry=entry,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +83,7 @@ def _picture(board: Board, facts: pd.DataFrame, stored: dict[str, Any], i: int) 
     )
 
 
-def _class(classes: list[str], k: Any) -> str:
+def _class(classes: Sequence[str], k: Any) -> str:
     return classes[int(k)] if 0 <= int(k) < len(classes) else str(int(k))
 
 

@@ -1,0 +1,40 @@
+"""The commands on a result folder's board: `report` rebuilds it, `compare` compares two of its defenses."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bench.cli.options import DEFAULT_FOLDER, Folder
+from bench.cli.terminal import console, print_board
+
+commands = typer.Typer()
+
+
+@commands.command()
+def report(out: Folder = DEFAULT_FOLDER) -> None:
+    """Rebuild the leaderboard from the store; needs no torch."""
+    from bench import reports
+
+    print_board(reports.write(out), out)
+
+
+@commands.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A defense of --out, or a result folder: the old one.")],
+    b: Annotated[str, typer.Argument(help="Likewise: the new one.")],
+    out: Folder = DEFAULT_FOLDER,
+    fail_on_regression: Annotated[bool, typer.Option("--fail-on-regression", help="Exit 1 if B is worse.")] = False,
+) -> None:
+    """Compare two defenses, or two result folders, on the same images: difference, interval, p, verdict."""
+    from bench.reports.board.compare import compare as compared
+    from bench.reports.exports.terminal import comparison_table
+
+    found = compared(out, a, b)
+    console().print(comparison_table(found))
+    for line in found.skipped:
+        print(f"not compared: {line}")
+    for c in found.regressions:
+        print(f"regression: {' '.join(filter(None, (c.defense, c.column)))} {c.a_value:.4f} → {c.b_value:.4f}")
+    raise typer.Exit(1 if fail_on_regression and found.regressions else 0)

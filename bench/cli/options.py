@@ -1,0 +1,73 @@
+"""Options that several commands have, and how their values are parsed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.core.errors import UsageError
+
+Defenses = Annotated[
+    list[str] | None, typer.Option("--defense", help="Only this defense (repeatable); NAME:key=value,… overrides.")
+]
+Evaluations = Annotated[list[str] | None, typer.Option("--evaluation", help="Only this evaluation (repeatable).")]
+Seeds = Annotated[str | None, typer.Option("--seeds", help="Training seeds, e.g. 0,1.")]
+Data = Annotated[Path | None, typer.Option("--data", help="Folder in which data sets are looked for first.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Result folder (default: results/<suite>).")]
+Included = Annotated[
+    list[Path] | None, typer.Option("--include", help="Python file with your own entries (runs as code).")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Folder = Annotated[Path, typer.Option("--out", help="Result folder.")]
+
+DEFAULT_FOLDER = Path("results/digits")
+
+
+def parse_seeds(text: str | None) -> tuple[int, ...] | None:
+    """Return the seeds of `--seeds`, None if it was not given.
+
+    Raises:
+        UsageError: not different whole numbers from 0 up, separated by commas.
+    """
+    if text is None:
+        return None
+    try:
+        seeds = tuple(int(s) for s in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"--seeds: expected whole numbers such as 0,1, got {text!r}. Separate them by commas."
+        ) from None
+    if len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise UsageError(f"--seeds: expected different numbers from 0 up, got {text!r}. Name each seed once.")
+    return seeds
+
+
+def parse_batch_size(text: str) -> int | None:
+    """Return the number of `--batch-size`, None for "auto".
+
+    Raises:
+        UsageError: neither "auto" nor a number from 1 up.
+    """
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--batch-size: expected auto or a number from 1 up, got {text!r}. Write --batch-size auto.")
+    return int(text)
+
+
+def parse_time_limit(text: str | None) -> float | None:
+    """Return the seconds of `--time-limit`, None if it was not given.
+
+    Raises:
+        UsageError: no duration such as 90s, 9m or 1.5h.
+    """
+    from bench.running.stopping import parse_duration
+
+    if text is None:
+        return None
+    try:
+        return parse_duration(text)
+    except ValueError:
+        raise UsageError(f"--time-limit: expected a duration such as 90s, 9m or 1.5h, got {text!r}.") from None

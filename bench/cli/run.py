@@ -1,0 +1,110 @@
+"""The command `run`: a suite from its data to the board."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli import options
+from bench.cli.terminal import complain, print_board
+
+if TYPE_CHECKING:
+    from bench.running.dry_run import CellState
+    from bench.running.plan import Plan
+
+commands = typer.Typer()
+
+
+@commands.command()
+def run(  # noqa: PLR0917 - the command's options
+    suite: Annotated[str, typer.Option("--suite", help="Name of a suite, or a TOML file.")] = "digits",
+    defense: options.Defenses = None,
+    evaluation: options.Evaluations = None,
+    seeds: options.Seeds = None,
+    data: options.Data = None,
+    out: options.Out = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:i.")] = "auto",
+    limit: Annotated[int | None, typer.Option(min=1, help="First N test images.")] = None,
+    train_limit: Annotated[int | None, typer.Option(min=1, help="First N training images.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs instead of the recipe's.")] = None,
+    precision: Annotated[str | None, typer.Option(help="Of training on a GPU: auto, fp32, tf32 or bf16.")] = None,
+    batch_size: Annotated[str, typer.Option(help="Images per call in evaluations: a number, or auto.")] = "auto",
+    step: Annotated[str, typer.Option(help="How a training step runs: auto, eager, graph or compile.")] = "auto",
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Train with the same bits each time, on a GPU too.")
+    ] = False,
+    time_limit: Annotated[str | None, typer.Option(help="Stop in time, e.g. 9m; run again to go on.")] = None,
+    engine: Annotated[str, typer.Option(help="Where cells run: local.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Address of a cluster.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Backbone instead of the suite's.")] = None,
+    attack_peer: Annotated[str | None, typer.Option(help="Also run the attacks by another library.")] = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Exit 7 if another run holds the cells.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    include: options.Included = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is cached; do nothing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but the board.")] = False,
+) -> None:
+    """Plan, train, evaluate and report a suite. The same command again finishes what is missing."""
+    from bench.running import environment, pipeline, prepare, workers
+    from bench.running.dry_run import dry_run as plan_only
+    from bench.training.execution import ExecutionConfig, parse_step_mode
+
+    prepare.check_engine(engine, address)
+    settings = prepare.Options(
+        suite=suite,
+        narrow={
+            "defenses": tuple(defense or ()),
+            "evaluations": tuple(evaluation or ()),
+            "seeds": options.parse_seeds(seeds),
+            "limit": limit,
+            "train_limit": train_limit,
+            "epochs": epochs,
+            "precision": precision,
+            "backbone": backbone,
+            "attack_peer": attack_peer,
+        },
+        data_dir=data,
+        out=out,
+        device=device,
+        batch_size=options.parse_batch_size(batch_size),
+        execution=ExecutionConfig(parse_step_mode(step), deterministic),
+        time_limit=options.parse_time_limit(time_limit),
+        no_wait=no_wait,
+        debug=debug,
+        quiet=quiet,
+        included=tuple(str(p) for p in include or ()),
+        command=environment.command_line(),
+        arguments=tuple(sys.argv[1:]),
+    )
+    if workers.is_worker():
+        pipeline.work(settings)
+    elif dry_run:
+        _print_plan(*plan_only(settings))
+    else:
+        result = pipeline.run(settings)
+        print_board(result.board, result.out)
+        for name, cause in result.failures.items():
+            complain(f"{name}: {cause}")
+        if result.code > 1:
+            complain("stopped early; everything finished so far is stored. Run the same command again to go on.")
+        raise typer.Exit(result.code)
+
+
+def _print_plan(plan: Plan, states: list[CellState]) -> None:
+    """Print a dry run: one line per cell, then the sums."""
+    for s in states:
+        cost = "" if s.seconds is None or s.cached else f"  (took {s.seconds:.1f} s before)"
+        print(f"{'cached' if s.cached else 'to do ':6}  {s.name}{'' if s.cached else f': {s.why}'}{cost}")
+    epochs = [r.job.recipe.epochs * len(r.job.train) for r in plan.rows]
+    todo = {s.name for s in states if not s.cached}
+    passes = sum(e for e, r in zip(epochs, plan.rows, strict=True) if f"train {r.label}" in todo)
+    known = [s.seconds for s in states if not s.cached]
+    measured = sum(k for k in known if k is not None)
+    rest = sum(k is None for k in known)
+    print(
+        f"estimated cost: {passes:,} training images; {measured:.0f} s for cells that have run before"
+        + (f", {rest} cells have no time yet" if rest else "")
+    )
+    print(f"cells: {len(states)}, cached: {sum(s.cached for s in states)}")

@@ -1,0 +1,37 @@
+"""Print to the terminal: results on stdout, complaints as one line on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from bench.reports.board.model import Board
+
+
+def console() -> Console:
+    """Return the console for results; into a pipe or a file, lines are long enough not to be cut."""
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+def print_board(board: Board, out: Path) -> None:
+    """Print the ranking table and the path of the page."""
+    from bench.reports.exports.terminal import board_table
+
+    console().print(board_table(board))
+    print(out / "leaderboard.html")
+
+
+def print_json(value: object) -> None:
+    """Print plain data as indented JSON."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def complain(message: str) -> None:
+    """Print one line on stderr, without control characters."""
+    line = " ".join(message.split())
+    print("".join(c for c in line if c.isprintable()), file=sys.stderr)
