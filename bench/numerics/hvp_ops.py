@@ -1,15 +1,15 @@
-"""Forward passes whose second derivatives in the image cost what they must: the Hessian-vector product's engine.
+"""Operations with cheap second derivatives in the image, for Hessian-vector products of a network.
 
-Torch differentiates a network's gradient by general rules: a convolution's also computes a weight gradient that
-nobody asked for, batch norm's in eval mode is some twenty passes over the images, an activation's evaluates its
-functions again in every product. With constant weights all of it is known: convolution and batch norm are affine,
-so that their derivative is one fixed map, and an activation a = s(z) needs s'(z) and s''(z) once. A product is then
-two convolutions and three elementwise passes per layer. Numbers differ by rounding only.
+Torch differentiates a network's gradient by general rules: a convolution's also computes an unused weight gradient,
+batch norm's in eval mode is some twenty passes over the images, an activation's evaluates its functions again in
+every product. With constant weights convolution and batch norm are affine, so that their derivative is one fixed map,
+and an activation a = s(z) needs s'(z) and s''(z) once. A product is then two convolutions and three elementwise passes
+per layer. Numbers differ by rounding only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -20,20 +20,32 @@ from torch.nn.grad import conv2d_input
 from torch.overrides import TorchFunctionMode
 
 from bench.models.layers import CenteredSoftplus, Softplus
+from bench.models.layers.batch_norm import batch_norm_affine
+from bench.models.layers.centered_softplus import softplus_derivatives
+from bench.models.layers.conv_arguments import conv2d_arguments, pair
 from bench.models.layers.torch_state import functorch_active
 from bench.numerics.autograd_graph import SMOOTH, SOFTPLUS, derivatives
 
 
 class ConstantConv2d(torch.autograd.Function):
-    """x ↦ W ∗ x + b with constant W and b; its derivative is the transposed map and has no other."""
+    """x ↦ W ∗ x + b with constant W and b: its derivative is the transposed map, the same everywhere.
+
+    Unlike `bench.models.layers.double_backward_conv`, which also differentiates in W and therefore keeps x.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int],
-        dilation: tuple[int, int], groups: int,
-    ) -> Tensor:  # fmt: skip
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        dilation: tuple[int, int],
+        groups: int,
+    ) -> Tensor:
         ctx.settings = (tuple(x.shape), stride, padding, dilation, groups)
-        # Under the names of the library's own node, for whoever reads the graph.
+        # Under the names of the library's own node, which `bench.numerics.op_norms` reads.
         ctx._saved_weight, ctx._saved_transposed, ctx._saved_groups = weight, False, groups
         ctx._saved_stride, ctx._saved_padding, ctx._saved_dilation = stride, padding, dilation
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
@@ -57,34 +69,32 @@ class ConstantConvTranspose2d(torch.autograd.Function):
 
 
 class ActivationFunction(torch.autograd.Function):
-    """a = s(z) of an elementwise module whose value is known already; s' and s'' are computed once."""
+    """a = s(z) of an elementwise module, with its value given; s' and s'' are computed once."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, value: Tensor, module: nn.Module) -> Tensor:
-        ctx.module, ctx.known = module, None
+        ctx.module, ctx.derivatives = module, None
         ctx.save_for_backward(z)
         return value
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (z,) = ctx.saved_tensors
-        if ctx.known is None:
-            ctx.known = _derivatives(ctx.module, z)
+        if ctx.derivatives is None:
+            ctx.derivatives = _derivatives(ctx.module, z)
         if not torch.is_grad_enabled():
-            return grad * ctx.known[0], None, None
-        return ActivationBackward.apply(grad, z, ctx.module, *ctx.known), None, None
+            return grad * ctx.derivatives[0], None, None
+        return ActivationBackward.apply(grad, z, ctx.module, *ctx.derivatives), None, None
 
 
 def _derivatives(module: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Return s'(z) and s''(z): σ(βz) and βσ(1 − σ) for the softplus family, in few passes; else by autograd."""
+    """Return s'(z) and s''(z), in closed form for the softplus family, else by autograd."""
     if not isinstance(module, SOFTPLUS):
         return derivatives(module.forward, z)
     beta = module.fixed_beta if isinstance(module, Softplus) else module.beta
-    scaled = z.detach() * beta
-    first = scaled.sigmoid()
-    second = (first - first.square()).mul_(beta)
+    first, second = softplus_derivatives(z, beta)
     if not isinstance(module, CenteredSoftplus):
-        line = scaled > getattr(module, "threshold", 20.0)  # there the library's function is cut to a line
+        line = z.detach() * beta > getattr(module, "threshold", 20.0)  # there the library's function is a line
         first.masked_fill_(line, 1.0)
         second.masked_fill_(line, 0.0)
     return first, second
@@ -101,68 +111,73 @@ class ActivationBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, h: Tensor) -> tuple[Tensor | None, ...]:
-        grad, z, first, bent = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a model that differentiates inside its forward pass asks for a third derivative
+        grad, z, first, weighted_second = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a model that differentiates inside its forward pass needs a third derivative
             (first,) = torch.autograd.grad(ctx.module.forward(z).sum(), z, create_graph=True)
-            (bent,) = torch.autograd.grad(first, z, grad, create_graph=True)
-        return h * first, h * bent, None, None, None
+            (weighted_second,) = torch.autograd.grad(first, z, grad, create_graph=True)
+        return h * first, h * weighted_second, None, None, None
 
 
-class _Interception(TorchFunctionMode):
-    """Replaces convolutions and batch norms with constant weights as they are called, whoever calls them."""
+class _ConstantLayers(TorchFunctionMode):
+    """Replaces calls of convolutions and batch norms with constant weights, whichever module makes them."""
 
     def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         if functorch_active():
             return function(*args, **kwargs)
         if function is torch.conv2d:
-            return _convolve(*args, **kwargs)
+            return _conv2d(*args, **kwargs)
         if function is F.batch_norm:
-            return _normalise(*args, **kwargs)
+            return _batch_norm(*args, **kwargs)
         return function(*args, **kwargs)
 
 
-def _convolve(
-    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
-    groups: int = 1,
-) -> Tensor:  # fmt: skip
-    """Do what torch.conv2d does; by the constant map where the weights are constant."""
-    constant = not (weight.requires_grad or (bias is not None and bias.requires_grad))
-    if isinstance(padding, str) or input.ndim != 4 or not constant:
-        return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
-    return ConstantConv2d.apply(input, weight, bias, _pair(stride), _pair(padding), _pair(dilation), groups)
+def _conv2d(*args: Any, **kwargs: Any) -> Tensor:
+    """Do what torch.conv2d does; as a constant map where the weights are constant."""
+    call = conv2d_arguments(*args, **kwargs)
+    variable = call.weight.requires_grad or (call.bias is not None and call.bias.requires_grad)
+    if isinstance(call.padding, str) or call.x.ndim != 4 or variable:
+        return F.conv2d(*args, **kwargs)
+    settings = pair(call.stride), pair(call.padding), pair(call.dilation), call.groups
+    return ConstantConv2d.apply(call.x, call.weight, call.bias, *settings)
 
 
-def _normalise(
-    input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
-    bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
-) -> Tensor:  # fmt: skip
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
     """Do what F.batch_norm does; as a product and a sum per channel where the statistics are constant."""
     if training or running_mean is None or running_var is None:
         return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-    scale = (running_var + eps).rsqrt() if weight is None else weight / (running_var + eps).sqrt()
-    shift = -running_mean * scale if bias is None else bias - running_mean * scale
+    scale, shift = batch_norm_affine(running_mean, running_var, eps, weight, bias)
     shape = (1, -1, *[1] * (input.ndim - 2))
     return (input * scale.view(shape)).add_(shift.view(shape))
-
-
-def _pair(values: Any) -> tuple[int, int]:
-    """Return (vertical, horizontal) of a setting given as one number or two."""
-    found = (values,) if isinstance(values, int) else tuple(values)
-    return (found[0], found[-1])
 
 
 @contextmanager
 def hvp_optimized(model: nn.Module) -> Iterator[None]:
     """Let forward passes inside the block build graphs that are cheap to differentiate twice in the image.
 
-    Values and derivatives (of any order) are the model's, up to rounding. What requires gradients in its parameters,
-    or runs under torch.func, is left to torch. Nothing of the model is changed but for hooks, which are removed.
+    Values and derivatives (of any order) are the model's, up to rounding. Layers with parameters that require
+    gradients, and passes under torch.func, are left to torch.
+
+    Args:
+        model: any network; hooks are added to its activations, and removed at the end of the block.
     """
 
-    def bend(module: nn.Module, inputs: tuple[Any, ...], value: Tensor) -> Tensor | None:
+    def replace(module: nn.Module, inputs: tuple[Any, ...], value: Tensor) -> Tensor | None:
         constant = not any(p.requires_grad for p in module.parameters())
         if len(inputs) != 1 or not inputs[0].requires_grad or not constant or functorch_active():
             return None
@@ -171,6 +186,6 @@ def hvp_optimized(model: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         for module in model.modules():
             if type(module) in SMOOTH:  # a class derived from them may do more than its elements
-                stack.callback(module.register_forward_hook(bend, prepend=True).remove)
-        stack.enter_context(_Interception())
+                stack.callback(module.register_forward_hook(replace, prepend=True).remove)
+        stack.enter_context(_ConstantLayers())
         yield

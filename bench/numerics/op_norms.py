@@ -6,12 +6,12 @@ import functools
 import hashlib
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bench.models.layers import ConvGeometry, conv_norm_bound
+from bench.models.layers.conv_arguments import pair
 from bench.numerics.autograd_graph import (
     Node,
     RecordedCalls,
@@ -51,7 +51,7 @@ def op_lipschitz(node: Node) -> float:
     if name in _ONE_LIPSCHITZ:
         return 1.0
     if name == "MaxPool2DWithIndices":  # windows that overlap count a pixel several times
-        sides = zip(_two(node._saved_kernel_size), _two(node._saved_stride), strict=True)
+        sides = zip(pair(node._saved_kernel_size), pair(node._saved_stride), strict=True)
         return math.sqrt(math.prod(math.ceil(k / s) for k, s in sides))
     return affine_op_norm(node)
 
@@ -87,8 +87,8 @@ def _convolution(node: Node) -> float:
         raise NotImplementedError("transposed or not two-dimensional convolution")
     weight = node._saved_weight.detach()
     geometry = ConvGeometry(
-        _two(_shape_of_input(node)[-2:]), _two(_shape(node)[-2:]), _two(weight.shape[2:]),
-        _two(node._saved_stride), _two(node._saved_padding), _two(node._saved_dilation), node._saved_groups,
+        pair(_shape_of_input(node)[-2:]), pair(_shape(node)[-2:]), pair(weight.shape[2:]),
+        pair(node._saved_stride), pair(node._saved_padding), pair(node._saved_dilation), node._saved_groups,
     )  # fmt: skip
     return _cached_conv_norm(_Kernel(weight), geometry)
 
@@ -138,8 +138,8 @@ def _sum(node: Node) -> float:
 def _average_pool(node: Node) -> float:
     if node._saved_divisor_override is not None:
         raise NotImplementedError("average pool with another divisor")
-    kernel, stride = _two(node._saved_kernel_size), _two(node._saved_stride or node._saved_kernel_size)
-    padding, norm = _two(node._saved_padding), 1.0
+    kernel, stride = pair(node._saved_kernel_size), pair(node._saved_stride or node._saved_kernel_size)
+    padding, norm = pair(node._saved_padding), 1.0
     for axis, size in enumerate(_shape_of_input(node)[-2:]):
         line = nn.AvgPool1d(
             kernel[axis], stride[axis], padding[axis], node._saved_ceil_mode, node._saved_count_include_pad
@@ -177,8 +177,3 @@ def _shape_of_input(node: Node) -> tuple[int, ...]:
     if operation(parent) == "AccumulateGrad":
         return tuple(parent.variable.shape)
     return tuple(parent._input_metadata[index].shape)
-
-
-def _two(values: Any) -> tuple[int, int]:
-    values = tuple(values)
-    return (values[0], values[-1])

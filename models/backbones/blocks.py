@@ -1,4 +1,4 @@
-"""What backbones are made of: the layers that a defense may choose, and the convolution block."""
+"""Building blocks of the backbones: the layers that a defense chooses, and convolution with norm."""
 
 from __future__ import annotations
 
@@ -11,46 +11,62 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.models.layers import BatchNorm2d, LipschitzBatchNorm2d, Softplus, SpectralNormLinear
+from bench.models.layers.batch_norm import batch_norm_affine
 
 
 def plain_conv(
     in_channels: int, out_channels: int, kernel_size: int, *, in_size: tuple[int, int], **settings: int | bool
 ) -> nn.Conv2d:
-    """Return an ordinary convolution; `in_size` is for layers that need to know their input's size."""
+    """Return nn.Conv2d.
+
+    Args:
+        in_channels: Cin.
+        out_channels: Cout.
+        kernel_size: side of the kernel.
+        in_size: (H, W) of the input; unused here, where spectrally normalised convolutions need it.
+        settings: further arguments of nn.Conv2d.
+    """
     return nn.Conv2d(in_channels, out_channels, kernel_size, **settings)  # type: ignore[arg-type]
 
 
 class ConvNorm(nn.Sequential):
     """Convolution, then norm; inside `folded_norms`, in eval mode, one convolution that does both.
 
-    The same up to rounding, without batch norm's passes over the images.
+    The logits are the same up to rounding, without batch norm's passes over the images.
+
+    Attributes:
+        folded: whether the norm is folded into the convolution now.
     """
 
     folded = False
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply both layers to x (B, Cin, H, W)."""
         layers: list[Any] = list(self)
         conv, norm = layers
         if not self.folded or norm.training or not isinstance(norm, BatchNorm2d | LipschitzBatchNorm2d):
             return norm(conv(x))
-        scale = (norm.running_var + norm.eps).rsqrt()
-        if isinstance(norm, LipschitzBatchNorm2d):
-            scale = scale * norm.factor()
-        weight, shift = conv.weight * scale.view(-1, 1, 1, 1), -norm.running_mean * scale
+        factor = norm.factor() if isinstance(norm, LipschitzBatchNorm2d) else None
+        scale, shift = batch_norm_affine(norm.running_mean, norm.running_var, norm.eps, factor)
+        weight = conv.weight * scale.view(-1, 1, 1, 1)
         return F.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 @contextmanager
 def folded_norms(model: nn.Module) -> Iterator[None]:
-    """Let the `ConvNorm`s of a model that is in eval mode fold their norms inside the block."""
-    parts = [m for m in model.modules() if isinstance(m, ConvNorm)]
-    for part in parts:
-        part.folded = True
+    """Fold the norms of every `ConvNorm` of a model in eval mode into its convolution inside the block.
+
+    Args:
+        model: any network; modules in training mode are not folded.
+    """
+    blocks = [m for m in model.modules() if isinstance(m, ConvNorm)]
+    for block in blocks:
+        block.folded = True
     try:
         yield
     finally:
-        for part in parts:
-            del part.folded
+        for block in blocks:
+            del block.folded
 
 
 @dataclass(frozen=True)
@@ -74,7 +90,15 @@ class Layers:
     def conv_norm(
         self, in_channels: int, out_channels: int, kernel: int, stride: int, size: tuple[int, int]
     ) -> ConvNorm:
-        """Return convolution (odd kernel, "same" padding, no bias) and norm; outputs have `conv_out_size`."""
+        """Return convolution (odd kernel, "same" padding, no bias) and norm.
+
+        Args:
+            in_channels: Cin.
+            out_channels: Cout.
+            kernel: odd side of the kernel.
+            stride: the same vertically and horizontally; the output's size is `conv_out_size(size, stride)`.
+            size: (H, W) of the input.
+        """
         conv = self.conv(
             in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False, in_size=size
         )
@@ -82,5 +106,10 @@ class Layers:
 
 
 def conv_out_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
-    """Return the size of an image after a "same"-padded convolution of that stride."""
+    """Return (H', W') behind a convolution with an odd kernel and "same" padding.
+
+    Args:
+        size: (H, W) of the input.
+        stride: the same vertically and horizontally.
+    """
     return (size[0] - 1) // stride + 1, (size[1] - 1) // stride + 1

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from bench.models.layers.torch_state import functorch_active
 
+# The library's own kernels.
 _forward = torch.ops.aten.native_batch_norm
 _backward = torch.ops.aten.native_batch_norm_backward
 
@@ -40,7 +41,7 @@ class _BatchNorm(torch.autograd.Function):
 
 
 class _BatchNormBackward(torch.autograd.Function):
-    """The gradient of `_BatchNorm`, a function with a gradient of its own: (g, x, w) → (g_x, g_w, Σ g).
+    """The backward pass of `_BatchNorm` as a function of its own: (g, x, w) → (g_x, g_w, Σ g).
 
     Per channel, with m the mean over the batch: g_x = w·s·(g − m(g) − x̂·m(g·x̂)), g_w = Σ g·x̂.
     """
@@ -49,22 +50,22 @@ class _BatchNormBackward(torch.autograd.Function):
     def forward(
         ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, scale: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        slope, moment, total = _backward(grad, x, weight, None, None, mean, scale, True, eps, [True, True, True])
+        grad_x, moment, total = _backward(grad, x, weight, None, None, mean, scale, True, eps, [True, True, True])
         ctx.eps = eps
         ctx.mark_non_differentiable(total)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(grad, x, weight, mean, scale, moment, total)
-        return slope, moment, total
+        return grad_x, moment, total
 
     @staticmethod
     def backward(ctx: Any, h: Tensor | None, h_weight: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         grad, x, weight, mean, scale, moment, total = ctx.saved_tensors
         h = torch.zeros_like(x) if h is None else h
         if torch.is_grad_enabled() or functorch_active():
-            # A third derivative is wanted, for which μ and s are functions of x, or a batch of vectors at once.
+            # For a third derivative, where μ and s are functions of x, and for a batch of vectors at once.
             pull: Any = torch.func.vjp(lambda g, x, w: _composed_backward(g, x, w, ctx.eps), grad, x, weight)[1]
             return *pull((h, torch.zeros_like(weight) if h_weight is None else h_weight)), None, None, None
-        # Means: a of h·g, b of h, c of g, d of h·x̂, e of g·x̂. The slope is self-adjoint in g.
+        # Means: a of h·g, b of h, c of g, d of h·x̂, e of g·x̂. (g, x) ↦ g_x is self-adjoint in g.
         n = x.numel() // x.shape[1]
         out_grad, d, b = _backward(h, x, weight, None, None, mean, scale, True, ctx.eps, [True, True, True])
         b, c, d, e = b / n, total / n, d / n, moment / n
@@ -87,15 +88,17 @@ def _composed_backward(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> t
     scale = _per_channel((var + eps).rsqrt(), x)
     unit = (x - _per_channel(mean, x)) * scale
     moment = (grad * unit).mean(_batch_dims(x), keepdim=True)
-    slope = grad - grad.mean(_batch_dims(x), keepdim=True) - unit * moment
-    return _per_channel(weight, x) * scale * slope, moment.flatten() * (x.numel() // x.shape[1])
+    centered = grad - grad.mean(_batch_dims(x), keepdim=True) - unit * moment
+    return _per_channel(weight, x) * scale * centered, moment.flatten() * (x.numel() // x.shape[1])
 
 
 def _batch_dims(x: Tensor) -> list[int]:
+    """Return all dimensions but the channels'."""
     return [d for d in range(x.dim()) if d != 1]
 
 
 def _per_channel(values: Tensor, x: Tensor) -> Tensor:
+    """Return values (C,) in the shape that broadcasts over x (B, C, …)."""
     return values.view(1, -1, *[1] * (x.dim() - 2))
 
 
@@ -105,8 +108,11 @@ def scaled_batch_norm(layer: nn.BatchNorm2d, x: Tensor, weight: Tensor | None) -
     Args:
         layer: whose running statistics are used, and in training mode updated, and whose eps and momentum count.
         x: images.
-        weight: laid out in full: torch's CPU backward for channels_last or 1×1 images reads past the end of an
-            expanded one (seen in 2.15). None: ones.
+        weight: contiguous: torch's CPU backward for channels_last or 1×1 images reads past the end of an expanded
+            tensor (seen in 2.15). None: ones.
+
+    Raises:
+        ValueError: the layer has no running statistics, or no fixed momentum.
     """
     mean, var, momentum = layer.running_mean, layer.running_var, layer.momentum
     if mean is None or var is None or momentum is None:
@@ -117,11 +123,36 @@ def scaled_batch_norm(layer: nn.BatchNorm2d, x: Tensor, weight: Tensor | None) -
     return _BatchNorm.apply(x, weight, mean, var, momentum, layer.eps)
 
 
+def batch_norm_affine(
+    running_mean: Tensor,
+    running_var: Tensor,
+    eps: float,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return batch norm in eval mode as an affine map: scale (C,) and shift (C,) of y = scale·x + shift.
+
+    Args:
+        running_mean: (C,).
+        running_var: (C,).
+        eps: added to the variance.
+        weight: (C,) or (); None: ones.
+        bias: (C,); None: zeros.
+    """
+    scale = (running_var + eps).rsqrt() if weight is None else weight / (running_var + eps).sqrt()
+    return scale, -running_mean * scale if bias is None else bias - running_mean * scale
+
+
 class BatchNorm2d(nn.BatchNorm2d):
     """nn.BatchNorm2d without affine part, as in all the paper's networks; same numbers, faster double backward.
 
     Args:
         num_features: channels C of the input (B, C, H, W).
+
+    Attributes:
+        running_mean: (C,).
+        running_var: (C,).
+        num_batches_tracked: training-mode passes, shape ().
     """
 
     running_mean: Tensor

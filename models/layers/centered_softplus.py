@@ -1,4 +1,8 @@
-"""Softplus activations: the paper's centered softplus with a learnable β, and the plain one with a fixed β."""
+"""Centered softplus s0(x; β) = log((1 + e^{βx})/2)/β with a learnable β, and plain softplus with a fixed β.
+
+Srinivas et al. 2022, section 3.3; β is penalised in its eq. (5). `centered_softplus` is the function,
+`CenteredSoftplus` the layer, `Softplus` the activation of the paper's baselines.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +54,7 @@ class _CenteredSoftplus(torch.autograd.Function):
 
 
 class _FunctorchCenteredSoftplus(_CenteredSoftplus):
-    """The same for torch.func: batched, and with a forward-mode rule (which torch.compile does not accept)."""
+    """`_CenteredSoftplus` for torch.func: batched, with a forward-mode rule (which torch.compile does not accept)."""
 
     generate_vmap_rule = True
 
@@ -66,11 +70,11 @@ class _FunctorchCenteredSoftplus(_CenteredSoftplus):
     @staticmethod
     def jvp(ctx: Any, x_tangent: Tensor | None, beta_tangent: Tensor | None) -> Tensor:
         x, beta, y = ctx.saved_tensors
-        slope = torch.sigmoid(x * beta)
-        tangent = torch.zeros_like(x) if x_tangent is None else x_tangent * slope
+        derivative = torch.sigmoid(x * beta)
+        tangent = torch.zeros_like(x) if x_tangent is None else x_tangent * derivative
         if beta_tangent is None:
             return tangent
-        return tangent + (x * slope - y) * (beta_tangent / beta)
+        return tangent + (x * derivative - y) * (beta_tangent / beta)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -85,16 +89,32 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def centered_softplus(x: Tensor, beta: Tensor) -> Tensor:
-    """Return s0(x; β) = log((1 + e^{βx})/2)/β, elementwise; x of any shape, β > 0 a tensor of shape ().
+    """Return s0(x; β) = log((1 + e^{βx})/2)/β, elementwise, same shape as x.
 
     Srinivas et al. 2022, section 3.3. s0(0) = 0, s0' = σ(βx) in (0, 1), s0'' = β·σ(βx)·(1 − σ(βx)) ≤ β/4,
     β → 0 gives x/2, β → ∞ gives max(x, 0). Differs from the formula only in rounding: values have a relative
-    error of a few units in the last place for every β, slopes and curvatures an absolute one relative to 1 and
-    to β/4. Any number of derivatives in x and β, backward or forward mode.
+    error of a few units in the last place for every β, first and second derivatives an absolute one relative to 1
+    and to β/4. Any number of derivatives in x and β, backward or forward mode.
+
+    Args:
+        x: any shape.
+        beta: β > 0, shape ().
     """
     if not torch.compiler.is_compiling() and functorch_active():
         return _FunctorchCenteredSoftplus.apply(x, beta)
     return _CenteredSoftplus.apply(x, beta)
+
+
+@torch.no_grad()
+def softplus_derivatives(z: Tensor, beta: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Return s'(z) = σ(βz) and s''(z) = β·σ(βz)·(1 − σ(βz)) of centered and plain softplus, shaped like z, detached.
+
+    Args:
+        z: any shape.
+        beta: β > 0.
+    """
+    first = (z.detach() * beta).sigmoid()
+    return first, (first - first.square()).mul_(beta)
 
 
 class CenteredSoftplus(PrecomputedWeight):
@@ -108,6 +128,12 @@ class CenteredSoftplus(PrecomputedWeight):
         beta0: initial β, without the floor; > 0.
         learn_beta: False keeps β at its initial value (a buffer); it then takes no part in the penalty.
         centered: False gives log(1 + e^{βx})/β, which does not vanish at 0 (an ablation).
+
+    Attributes:
+        log_beta: log β without the floor, shape (); a parameter, exempt from weight decay, or a buffer.
+
+    Raises:
+        ValueError: beta0 ≤ 0.
     """
 
     no_weight_decay: ClassVar[frozenset[str]] = frozenset({"log_beta"})
@@ -130,7 +156,11 @@ class CenteredSoftplus(PrecomputedWeight):
         return self.precompute(self.log_beta)
 
     def precompute(self, source: Tensor) -> Tensor:
-        """Return β for a log β, shape ()."""
+        """Return β = exp(log β) + 1e-3, shape ().
+
+        Args:
+            source: log β, shape ().
+        """
         return source.exp() + BETA_FLOOR
 
     def forward(self, x: Tensor) -> Tensor:
@@ -140,6 +170,7 @@ class CenteredSoftplus(PrecomputedWeight):
         return y if self.centered else y + math.log(2.0) / beta
 
     def extra_repr(self) -> str:
+        """Return β and whether the activation is centered."""
         return f"beta={self.beta.item():.4g}, centered={self.centered}"
 
 
@@ -150,7 +181,10 @@ class Softplus(nn.Module):
         beta: β = 1e3 is "Standard" (numerically a ReLU with a curvature spike of width 1/β), β = 10 is
             "Softplus + Wt. Decay" (authors' code).
 
-    Above βx = 20 the library function is exactly linear; the slope jumps there by 2e-9.
+    Above βx = 20 the library function is exactly linear; its derivative jumps there by 2e-9.
+
+    Raises:
+        ValueError: beta ≤ 0.
     """
 
     def __init__(self, beta: float = 1e3) -> None:
@@ -169,4 +203,5 @@ class Softplus(nn.Module):
         return F.softplus(x, beta=self.fixed_beta)
 
     def extra_repr(self) -> str:
+        """Return β."""
         return f"beta={self.fixed_beta:g}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from bench.models.layers.conv_arguments import pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +15,12 @@ class ConvGeometry:
     """Everything about a zero-padded convolution but its weight: the linear map (Cin, H, W) → (Cout, H', W').
 
     Attributes:
-        in_size, out_size: H, W and H', W'.
-        kernel, stride, padding, dilation: (vertical, horizontal).
+        in_size: (H, W).
+        out_size: (H', W').
+        kernel: (vertical, horizontal).
+        stride: (vertical, horizontal).
+        padding: pixels of zeros on each side, (vertical, horizontal).
+        dilation: (vertical, horizontal).
         groups: blocks of channels that do not mix.
     """
 
@@ -31,8 +36,11 @@ class ConvGeometry:
     def of(cls, conv: nn.Conv2d, in_size: tuple[int, int], *, authors_size: bool = False) -> ConvGeometry:
         """Return the geometry of a layer that gets inputs (B, Cin, *in_size).
 
-        With `authors_size` the size is instead the one whose transposed convolution has an output of `in_size`
-        (2H − 1 for stride 2 and kernel 3, padding 1), as the authors' code does for strided layers.
+        Args:
+            conv: whose kernel size, stride, padding, dilation and groups count.
+            in_size: (H, W).
+            authors_size: take instead the size whose transposed convolution has an output of `in_size` (2H − 1 for
+                stride 2 and kernel 3, padding 1), as the authors' code does for strided layers.
 
         Raises:
             ValueError: padding that is not zeros or not numbers, or an image smaller than the kernel.
@@ -42,26 +50,36 @@ class ConvGeometry:
                 f"ConvGeometry: expected zero padding given in pixels, got padding={conv.padding!r}, "
                 f"padding_mode={conv.padding_mode!r}. Pad in numbers; other paddings are other linear maps."
             )
-        kernel, stride, dilation = _pair(conv.kernel_size), _pair(conv.stride), _pair(conv.dilation)
-        padding = _pair(conv.padding)
+        kernel, stride, dilation = pair(conv.kernel_size), pair(conv.stride), pair(conv.dilation)
+        padding = pair(conv.padding)
         reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
         if authors_size:
-            in_size = _pair([(n - 1) * s - 2 * p + r for n, s, p, r in
-                             zip(in_size, stride, padding, reach, strict=True)])  # fmt: skip
+            sizes = zip(in_size, stride, padding, reach, strict=True)
+            in_size = pair([(n - 1) * s - 2 * p + r for n, s, p, r in sizes])
         out = [(n + 2 * p - r) // s + 1 for n, p, r, s in zip(in_size, padding, reach, stride, strict=True)]
         if min(out) < 1:
             raise ValueError(
                 f"ConvGeometry: expected an input that the kernel fits in, got {tuple(in_size)} for a reach of "
                 f"{tuple(reach)} and padding {padding}. Use a larger image or fewer strided layers."
             )
-        return cls(_pair(in_size), _pair(out), kernel, stride, padding, dilation, conv.groups)
+        return cls(pair(in_size), pair(out), kernel, stride, padding, dilation, conv.groups)
 
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Apply the map without bias: x (B, Cin, H, W) → (B, Cout, H', W')."""
+        """Apply the map without bias: x (B, Cin, H, W) → (B, Cout, H', W').
+
+        Args:
+            x: images.
+            weight: (Cout, Cin/groups, kh, kw).
+        """
         return F.conv2d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
 
     def adjoint(self, u: Tensor, weight: Tensor) -> Tensor:
-        """Apply its transpose: u (B, Cout, H', W') → (B, Cin, H, W)."""
+        """Apply its transpose: u (B, Cout, H', W') → (B, Cin, H, W).
+
+        Args:
+            u: images of the output's size.
+            weight: (Cout, Cin/groups, kh, kw).
+        """
         extra = [
             n - ((m - 1) * s - 2 * p + d * (k - 1) + 1)
             for n, m, s, p, d, k in zip(
@@ -69,9 +87,3 @@ class ConvGeometry:
             )
         ]
         return F.conv_transpose2d(u, weight, None, self.stride, self.padding, extra, self.groups, self.dilation)
-
-
-def _pair(values: Any) -> tuple[int, int]:
-    """Return (vertical, horizontal) of a layer's setting, which nn.Conv2d types more widely than it stores it."""
-    first, second = values
-    return int(first), int(second)

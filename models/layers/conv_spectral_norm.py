@@ -1,4 +1,7 @@
-"""Convolution divided by its true spectral norm, that of the linear map on images, not of the flattened kernel."""
+"""Convolution with weight W/σ, σ = ‖x ↦ conv(x, W)‖₂: the true norm of the map on images, not of the flattened kernel.
+
+Srinivas et al. 2022, section 3.4.1, after Ryu et al. 2019. `SpectralNormConv2d`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from bench.models.layers.conv_lanczos import top_singular
 from bench.models.layers.precompute import PrecomputedWeight
 from bench.models.layers.torch_state import without_autocast
 
-# Iterations at construction, from the authors' code.
+# At construction, from the authors' code.
 INITIAL_POWER_ITERATIONS = 15
 TINY = 1e-18  # added to norms, below the last digit of any that matters: a weight of 0 stays 0
 
@@ -20,9 +23,8 @@ TINY = 1e-18  # added to norms, below the last digit of any that matters: a weig
 class SpectralNormConv2d(PrecomputedWeight, nn.Conv2d):
     """Convolution with weight W/σ, σ = ‖x ↦ conv(x, W)‖₂ on inputs of the given size.
 
-    Srinivas et al. 2022, section 3.4.1, after Ryu et al. 2019. One power iteration per training-mode forward
-    (the authors' choice; a step that runs two such forwards makes two), with the layer's own stride, padding,
-    dilation and groups:
+    One power iteration per training-mode forward (the authors' choice; a step with two such forwards makes two),
+    with the layer's own stride, padding, dilation and groups:
 
         v ← convᵀ(u)/‖convᵀ(u)‖,  σ = ‖conv(v)‖,  u ← conv(v)/σ
 
@@ -31,18 +33,26 @@ class SpectralNormConv2d(PrecomputedWeight, nn.Conv2d):
     the trained parameter is `raw_weight` (same key order as nn.Conv2d otherwise). In eval mode σ is a stored
     constant: the last step's, or after `finalize` the converged one. Power iteration errs low, so before
     `finalize` the true norm is slightly above 1.
-
-    Under `torch.compile` of torch 2.11 the stored σ is not updated (gradients and u are right; 2.15 stores it):
-    call `finalize` before eval mode there, as training does.
-
-    With activation checkpointing the recomputed forward iterates once more and sees a slightly different σ, as
-    batch norm's running statistics are then also updated twice. Parts of a network that uses `precomputed` need the
-    reentrant kind of checkpoint: the other compares the two passes' operations, and the first has σ already.
+    docs/compatibility.md says what holds under `torch.compile` and with activation checkpointing.
 
     Args:
+        in_channels: Cin.
+        out_channels: Cout.
+        kernel_size: one number or (vertical, horizontal).
         in_size: height and width of this layer's input; any, also rectangular.
+        stride: as in nn.Conv2d.
+        padding: pixels of zeros, as in nn.Conv2d.
+        dilation: as in nn.Conv2d.
+        groups: as in nn.Conv2d.
+        bias: as in nn.Conv2d; the bias is not normalised.
         authors_size: measure strided layers on the authors' larger input (2H − 1 for stride 2), whose output is
             as large as the layer's input; a slight over-estimate (0.978-0.9994 of the bound is reached).
+
+    Attributes:
+        raw_weight: the trained parameter W, (Cout, Cin/groups, kh, kw).
+        u: left singular vector, (1, Cout, H', W'), ‖u‖ = 1.
+        sigma: σ, shape ().
+        geometry: the linear map without its weight.
 
     Raises:
         ValueError: padding other than zeros, or given as a string.
@@ -54,10 +64,19 @@ class SpectralNormConv2d(PrecomputedWeight, nn.Conv2d):
     sigma: Tensor
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
-        *, in_size: tuple[int, int], stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] = 0,
-        dilation: int | tuple[int, int] = 1, groups: int = 1, bias: bool = True, authors_size: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        *,
+        in_size: tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        authors_size: bool = False,
+    ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
         self.raw_weight = nn.Parameter(self.weight.detach())
         del self._parameters["weight"]
@@ -69,14 +88,21 @@ class SpectralNormConv2d(PrecomputedWeight, nn.Conv2d):
             for _ in range(INITIAL_POWER_ITERATIONS):
                 self.precompute(self.raw_weight)
 
-    def __getattr__(self, name: str) -> Tensor | nn.Module:
-        # `weight` is no stored attribute here; whoever reads it (exports, bounds) gets what the layer applies.
-        if name == "weight" and "raw_weight" in self._parameters:
-            return self.raw_weight / self.sigma
-        return super().__getattr__(name)
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """The weight that the layer applies in eval mode, W/σ, (Cout, Cin/groups, kh, kw).
+
+        A parametrisation would rename the parameter in the state. While nn.Conv2d is under construction there is no
+        `raw_weight` yet: the AttributeError then lets nn.Module find Conv2d's own parameter.
+        """
+        return self.raw_weight / self.sigma
 
     def precompute(self, source: Tensor) -> Tensor:
-        """Do one power iteration with the weight W, store u and σ, and return W/σ with its gradient in W."""
+        """Do one power iteration with W, store u and σ, and return W/σ with its gradient in W.
+
+        Args:
+            source: W, (Cout, Cin/groups, kh, kw).
+        """
         with without_autocast(source.device):
             return source * self._iterate(source).reciprocal()
 
@@ -96,7 +122,7 @@ class SpectralNormConv2d(PrecomputedWeight, nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x (B, C, H, W) with W/σ."""
-        weight = self.take_precomputed() if self.training else self.raw_weight / self.sigma
+        weight = self.take_precomputed() if self.training else self.weight
         return self._conv_forward(x, weight, self.bias)
 
     @torch.no_grad()
@@ -111,7 +137,7 @@ class SpectralNormConv2d(PrecomputedWeight, nn.Conv2d):
     def sigma_error(self) -> float:
         """Return |true norm of the layer in eval mode − 1|; waits for the device.
 
-        From at most 48 Lanczos steps that begin at the layer's own vector: it is asked for once per epoch.
+        From at most 48 Lanczos steps that start at the layer's own vector; training calls it once per epoch.
         """
         start = self.geometry.adjoint(self.u, self.raw_weight)
         sigma, _ = top_singular(self.raw_weight, self.geometry, rounds=2, start=start)

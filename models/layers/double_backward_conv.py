@@ -6,7 +6,7 @@ Torch composes the second derivative's weight gradient from a convolution with k
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,11 +14,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from bench.models.layers.conv_arguments import Conv2dArguments, conv2d_arguments, pair
 from bench.models.layers.torch_state import autocast_on, functorch_active
 
-# Values of an input from which the library's way costs more than ours, in Python, does: 0.06 of a step on the 8×8
-# digits would be lost below, 0.11 of one of ResNet-18 on 32×32 is won above.
+# Numbers of an input, B·C·H·W, from which our backward pass saves more than its Python calls cost: below, a step on
+# the 8×8 digits would take 6 % longer; above, a step of ResNet-18 on 32×32 images takes 11 % less.
 MIN_INPUT_NUMEL = 1 << 17
+
+# Stride, padding, dilation (vertical, horizontal each) and groups.
+Geometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]
 
 _backward = torch.ops.aten.convolution_backward
 
@@ -27,27 +31,27 @@ class _Conv2d(torch.autograd.Function):
     """y = x ∗ w, without bias."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: tuple[Any, ...]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
         ctx.geometry = geometry
         ctx.save_for_backward(x, weight)
         return F.conv2d(x, weight, None, *geometry)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        wanted = [w and _will_execute(n) for w, (n, _) in zip(ctx.needs_input_grad, ctx.next_functions, strict=False)]
-        return *_Conv2dBackward.apply(grad, *ctx.saved_tensors, ctx.geometry, wanted[0], wanted[1]), None
+        needed = [w and _will_execute(n) for w, (n, _) in zip(ctx.needs_input_grad, ctx.next_functions, strict=False)]
+        return *_Conv2dBackward.apply(grad, *ctx.saved_tensors, ctx.geometry, needed[0], needed[1]), None
 
 
 class _Conv2dBackward(torch.autograd.Function):
-    """The gradient of `_Conv2d`, a function with a gradient of its own: (g, x, w) → (w ⋆ g, x ⋆ g).
+    """The backward pass of `_Conv2d` as a function of its own: (g, x, w) → (w ⋆ g, x ⋆ g).
 
-    It is linear in each of g, x and w, so that its gradient is made of a convolution, an input gradient and a weight
+    It is linear in each of g, x and w, so that its gradient consists of a convolution, an input gradient and a weight
     gradient, each of which torch can differentiate again.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, geometry: tuple[Any, ...], on_x: bool, on_weight: bool
+        ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, on_x: bool, on_weight: bool
     ) -> tuple[Tensor | None, Tensor | None]:
         ctx.geometry = geometry
         ctx.set_materialize_grads(False)
@@ -69,18 +73,19 @@ class _Conv2dBackward(torch.autograd.Function):
 
 
 def _gradients(
-    grad: Tensor, x: Tensor, weight: Tensor, geometry: tuple[Any, ...], on_x: bool, on_weight: bool
+    grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, on_x: bool, on_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return the input gradient and the weight gradient of a convolution, those that are wanted."""
+    """Return the input gradient and the weight gradient of a convolution; None for one that is not asked for."""
     stride, padding, dilation, groups = geometry
-    found = _backward(grad, x, weight, None, stride, padding, dilation, False, [0, 0], groups, [on_x, on_weight, False])
-    return found[0] if on_x else None, found[1] if on_weight else None
+    mask = [on_x, on_weight, False]
+    results = _backward(grad, x, weight, None, stride, padding, dilation, False, [0, 0], groups, mask)
+    return results[0] if on_x else None, results[1] if on_weight else None
 
 
 def _will_execute(node: Any) -> bool:
-    """Return whether the backward pass that is running goes on to a node; True where torch does not tell.
+    """Return whether the running backward pass executes a node; True where torch cannot say.
 
-    A gradient in the images alone needs no weight gradients; torch spares its own functions those, not Python's.
+    A gradient in the images alone needs no weight gradients. Torch skips them for its own functions, not for Python's.
     """
     try:
         return bool(torch._C._will_engine_execute_node(node))
@@ -95,32 +100,28 @@ class DoubleBackwardConv2d(TorchFunctionMode):
     """
 
     def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         if function is torch.conv2d:
-            x, weight, bias, *numbers = _arguments(*args, **kwargs)
-            if _is_eligible(x, bias, numbers[1]):
+            call = conv2d_arguments(*args, **kwargs)
+            if _is_eligible(call) and not isinstance(call.padding, str):
+                x, weight = call.x, call.weight
                 if autocast_on(x.device) and x.dtype != torch.float64:
                     half = torch.get_autocast_dtype(x.device.type)
                     x, weight = x.to(half), weight.to(half)
-                # a view of the weight, because torch does not tell whether a pass goes on to a leaf
-                return _Conv2d.apply(x, weight.view_as(weight), (*map(_pair, numbers[:3]), numbers[3]))
+                geometry = pair(call.stride), pair(call.padding), pair(call.dilation), call.groups
+                # A view of the weight, because for a leaf torch cannot say whether the backward pass reaches it.
+                return _Conv2d.apply(x, weight.view_as(weight), geometry)
         return function(*args, **kwargs)
 
 
-def _arguments(
-    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
-    groups: int = 1,
-) -> tuple[Any, ...]:  # fmt: skip
-    """Return the arguments of torch.conv2d in order, whichever way they were given."""
-    return input, weight, bias, stride, padding, dilation, groups
-
-
-def _is_eligible(x: Tensor, bias: Tensor | None, padding: Any) -> bool:
-    plain = x.dim() == 4 and x.numel() >= MIN_INPUT_NUMEL and bias is None and not isinstance(padding, str)
+def _is_eligible(call: Conv2dArguments) -> bool:
+    """Return whether a convolution is large, without bias, and differentiated in its input outside torch.func."""
+    x = call.x
+    plain = x.dim() == 4 and x.numel() >= MIN_INPUT_NUMEL and call.bias is None
     return plain and x.requires_grad and torch.is_grad_enabled() and not functorch_active()
-
-
-def _pair(value: int | tuple[int, int] | list[int]) -> list[int]:
-    return [value, value] if isinstance(value, int) else list(value)

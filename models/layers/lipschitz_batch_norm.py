@@ -1,4 +1,7 @@
-"""Batch norm whose gain in eval mode is at most a learnable γ."""
+"""γ-Lipschitz batch norm, the γ-clip: y = min(γ, ‖BN‖)·BN(x)/‖BN‖, so that its Lipschitz constant is at most γ.
+
+Srinivas et al. 2022, section 3.4.2. `LipschitzBatchNorm2d`.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +18,29 @@ from bench.models.layers.precompute import PrecomputedWeight
 class LipschitzBatchNorm2d(PrecomputedWeight, nn.BatchNorm2d):
     """Batch norm without affine part, all channels scaled by one factor min(1, γ·σmin).
 
-    Srinivas et al. 2022, section 3.4.2: with ‖BN‖ = 1/σmin and σmin = min_c √(running variance_c + eps),
+    With ‖BN‖ = 1/σmin and σmin = min_c √(running variance_c + eps),
 
         y = min(γ, ‖BN‖) · BN(x)/‖BN‖
 
     so the largest channel gain in eval mode is min(γ, 1/σmin) ≤ γ. γ = exp(log γ) is one scalar per layer.
     The scale is uniform, as in the displayed formula; the paper's "equivalently clip the running deviation"
-    would leave channels below γ alone, which is something else. As in the authors' code the running variance is
+    would leave channels below γ unchanged, which is another map. As in the authors' code the running variance is
     read before the batch updates it (also in training, so the bound holds in eval mode only), no gradient flows
     through it, γ ≥ 1 is not enforced, and γ0 = 10.
 
     Args:
         num_features: channels C of the input (B, C, H, W).
         gamma0: initial γ, > 0.
-        eps, momentum: as in nn.BatchNorm2d.
+        eps: added to the variance, as in nn.BatchNorm2d.
+        momentum: of the running statistics, as in nn.BatchNorm2d.
+
+    Attributes:
+        log_gamma: log γ, shape (); exempt from weight decay.
+        running_mean: (C,).
+        running_var: (C,).
+
+    Raises:
+        ValueError: gamma0 ≤ 0.
     """
 
     no_weight_decay: ClassVar[frozenset[str]] = frozenset({"log_gamma"})
@@ -53,6 +65,7 @@ class LipschitzBatchNorm2d(PrecomputedWeight, nn.BatchNorm2d):
         return self._factor(self.log_gamma)
 
     def _factor(self, log_gamma: Tensor) -> Tensor:
+        """Return min(1, γ·σmin) for a log γ, shape ()."""
         return (log_gamma.exp() * (self.running_var.min() + self.eps).sqrt()).clamp_max(1.0)
 
     def gain(self) -> Tensor:
@@ -60,7 +73,11 @@ class LipschitzBatchNorm2d(PrecomputedWeight, nn.BatchNorm2d):
         return self.factor() / (self.running_var.min() + self.eps).sqrt()
 
     def precompute(self, source: Tensor) -> Tensor:
-        """Return the factor for every channel, (C,): it rides in batch norm's own weight, at no pass over images."""
+        """Return min(1, γ·σmin) for every channel, (C,), to be batch norm's weight: no further pass over the images.
+
+        Args:
+            source: log γ, shape ().
+        """
         return self._factor(source).expand(self.num_features).contiguous()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,4 +90,5 @@ class LipschitzBatchNorm2d(PrecomputedWeight, nn.BatchNorm2d):
         return scaled_batch_norm(self, x, weight)
 
     def extra_repr(self) -> str:
+        """Return batch norm's settings and γ."""
         return f"{super().extra_repr()}, gamma={self.gamma.item():.4g}"
