@@ -6,7 +6,8 @@ A decorated function is returned unchanged; its name is the key of the registry.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.core.errors import UsageError
@@ -24,6 +25,7 @@ def defense(
     version: int = 1,
     adaptive: Adaptive | None = None,
     bibtex: str = "",
+    depends_on: Sequence[str | Path] = (),
 ) -> Callable[[F], F]:
     """Register a defense: `f(num_classes, in_shape, backbone, *, <hyper-parameters>) -> nn.Module`.
 
@@ -33,17 +35,28 @@ def defense(
         version: raise it by hand when the method changes; its cells are then computed anew.
         adaptive: the author's own attack on the defense.
         bibtex: how to cite it.
+        depends_on: files that the method reads at run time, relative to its own file; when one is edited its cells
+            are computed anew. Imported modules need not be named.
 
     Returns:
         The decorator, which returns the function unchanged.
 
     Raises:
-        UsageError: the function's signature is not the one above.
+        UsageError: the function's signature is not the one above, or there is no such file.
     """
 
     def register(function: F) -> F:
         check_signature(function, 3, "num_classes, in_shape, backbone")
-        entry = Defense(function.__name__, function, source, version, recipe or Recipe(), adaptive, bibtex)
+        entry = Defense(
+            name=function.__name__,
+            function=function,
+            source=source,
+            version=version,
+            recipe=recipe or Recipe(),
+            adaptive=adaptive,
+            bibtex=bibtex,
+            depends_on=_existing(function, depends_on),
+        )
         defenses.add(entry)
         return function
 
@@ -60,6 +73,7 @@ def attack(
     adaptive: bool = False,
     ranks: int = 0,
     csv_interval: bool = True,
+    depends_on: Sequence[str | Path] = (),
 ) -> Callable[[F], F]:
     """Register an attack: `f(model, x, y, *, eps, norm, seed, …) -> x_adv`, both (B, C, H, W) in [0, 1].
 
@@ -75,12 +89,14 @@ def attack(
         adaptive: the evaluation takes the worst case with the attack that the defense's author declares.
         ranks: preference as the ranking column among the attacks on one threat; 0 never ranks.
         csv_interval: whether leaderboard.csv holds the ends of its robust accuracy's interval.
+        depends_on: files that the attack reads at run time, relative to its own file.
 
     Returns:
         The decorator, which returns the function unchanged.
 
     Raises:
-        UsageError: the function's signature is not the one above, an extra column holds text, or `trace` is missing.
+        UsageError: the function's signature is not the one above, an extra column holds text, `trace` is missing, or
+            there is no file of `depends_on`.
     """
     columns = dict(extra or {})
 
@@ -107,6 +123,7 @@ def attack(
             adaptive=adaptive,
             ranks=ranks,
             csv_interval=csv_interval,
+            depends_on=_existing(function, depends_on),
         )
         attacks.add(entry)
         return function
@@ -121,6 +138,7 @@ def evaluation(
     version: int = 1,
     chunk: int = 500,
     summary: Callable[[Any, Any], dict[str, Any]] | None = None,
+    depends_on: Sequence[str | Path] = (),
 ) -> Callable[[F], F]:
     """Register an evaluation: `f(model, x, y, *, seed, …) -> {column: one value per example}`.
 
@@ -130,6 +148,7 @@ def evaluation(
         version: raise it by hand when the meaning changes.
         chunk: images per stored chunk (at most 500).
         summary: `summary(model, device) -> dict` of plain data about the model as a whole, if there is any.
+        depends_on: files that the evaluation reads at run time, relative to its own file.
 
     A function with the keyword argument `adaptive: Adaptive | None = None` is given what the defense's author declares.
 
@@ -137,7 +156,7 @@ def evaluation(
         The decorator, which returns the function unchanged.
 
     Raises:
-        UsageError: the function's signature is not the one above.
+        UsageError: the function's signature is not the one above, or there is no file of `depends_on`.
     """
 
     def register(function: F) -> F:
@@ -151,6 +170,7 @@ def evaluation(
             chunk=min(chunk, 500),
             summary=summary,
             adaptive="adaptive" in inspect.signature(function).parameters,
+            depends_on=_existing(function, depends_on),
         )
         evaluations.add(entry)
         return function
@@ -178,3 +198,18 @@ def check_signature(function: Callable[..., Any], positional: int, expected: str
             f"{function.__name__} in {source_file(function)}: expected arguments ({expected}, *, keyword-only …), "
             f"got ({', '.join(p.name for p in parameters)}). Put a `*` before the hyper-parameters."
         )
+
+
+def _existing(function: Callable[..., Any], paths: Sequence[str | Path]) -> tuple[Path, ...]:
+    """Return paths that are relative to a function's file as absolute ones.
+
+    Raises:
+        UsageError: one is no file.
+    """
+    found = tuple(Path(source_file(function)).resolve().parent / path for path in paths)
+    if missing := [path for path in found if not path.is_file()]:
+        raise UsageError(
+            f"{function.__name__}: depends_on: expected files, got {str(missing[0])!r}, which is none. "
+            "Paths are relative to the function's own file."
+        )
+    return found

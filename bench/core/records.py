@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import IntEnum
+from pathlib import Path
 from string import Formatter
 from typing import Any, ClassVar, Literal
 
@@ -215,6 +216,7 @@ class Registered:
         version: raised by hand when the meaning changes; part of every cell's key.
         parameters: the arguments that a user may set, by name, annotations resolved where they can be: the
             keyword-only ones of the function's signature, without those that the pipeline fills in.
+        depends_on: files whose content is part of every cell's key, beside the source that is found by itself.
     """
 
     reserved: ClassVar[frozenset[str]] = frozenset()  # arguments which the pipeline fills in
@@ -224,6 +226,7 @@ class Registered:
     source: str
     version: int
     parameters: Mapping[str, inspect.Parameter] = field(default_factory=dict, kw_only=True, compare=False, repr=False)
+    depends_on: tuple[Path, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         """Read the parameters from the function's signature where none were given."""

@@ -1,18 +1,32 @@
 """What a cell is: the unit of work, caching, resuming and distribution, and the key that names it.
 
 A key is the SHA-256 of canonical JSON of everything that can change the cell's result and of nothing else: never
-a time, a path, a host or the evaluation's batch size. Source files count by their content, so that an edited
-defense or attack is computed anew.
+a time, a path, a host or the evaluation's batch size. Source files count by their syntax tree (`sources`), so that an
+edited defense or attack is computed anew and an edited comment is not.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from importlib import metadata
+from typing import Any, Final
 
+import torch
 from pydantic import JsonValue
+
+from bench.core.records import Adaptive, Evaluation
+from bench.data.split import Split
+from bench.evaluations.robustness import peer_attack
+from bench.measuring import runner
+from bench.running import sources
+from bench.training import loop
+from bench.training.execution import ExecutionConfig
+from bench.training.loop import TrainJob
+
+SOURCES_NAMED: Final = 8  # of the changed sources in a dry run's line
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +67,90 @@ def key(kind: str, spec: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def train_spec(job: TrainJob, device: torch.device, execution: ExecutionConfig) -> dict[str, Any]:
+    """Return everything that can change the weights of a training, as plain data.
+
+    Args:
+        job: what is trained.
+        device: where; only its kind counts.
+        execution: how a step is carried out; what rounds differently counts.
+    """
+    functions: list[Callable[..., object]] = [job.defense.function, loop.train]
+    functions += [job.recipe.loss] if job.recipe.loss else []
+    return {
+        "defense": job.defense.name,
+        "version": job.defense.version,
+        "hyperparameters": {k: plain(v) for k, v in job.hyperparameters.items()},
+        "backbone": job.backbone,
+        "recipe": job.recipe.settings(),
+        "data": job.train.fingerprint,
+        "num_classes": job.num_classes,
+        "shape": list(job.shape),
+        "seed": job.seed,
+        "sources": sources.sources(functions, job.defense.depends_on),
+        "runtime": runtime(device.type, job.recipe.precision) | execution.key(device),
+    }
+
+
+def evaluation_spec(
+    evaluation: Evaluation,
+    arguments: Mapping[str, object],
+    split: Split,
+    device: torch.device,
+    *,
+    seed: int,
+    keep_images: frozenset[str] | None,
+) -> dict[str, Any]:
+    """Return everything that can change an evaluation's table but the model.
+
+    Args:
+        evaluation: the registered evaluation.
+        arguments: all of its arguments, defaults filled in.
+        split: the images that it is computed on.
+        device: where; only its kind counts.
+        seed: of its random draws.
+        keep_images: names of the image columns that are stored; None: all.
+    """
+    functions: list[Callable[..., object]] = [evaluation.function, runner.evaluate_chunks]
+    functions += [evaluation.summary] if evaluation.summary else []
+    files, peer = evaluation.depends_on, str(arguments.get("peer") or "")
+    if evaluation.attack is not None:
+        files += evaluation.attack.depends_on
+        functions.append(evaluation.attack.function)
+        if peer:
+            functions.append(peer_attack(evaluation.attack.name, peer))
+    return {
+        "evaluation": evaluation.name,
+        "version": evaluation.version,
+        "arguments": {k: plain(v) for k, v in arguments.items()},
+        "data": split.fingerprint,
+        "seed": seed,
+        "sources": sources.sources(functions, files),
+        "runtime": runtime(device.type, "fp32") | ({peer: metadata.version(peer)} if peer else {}),
+        "pictures": "all" if keep_images is None else sorted(keep_images),
+    }
+
+
+def evaluation_cell(
+    trained: Mapping[str, Any], weights: str, spec: Mapping[str, Any], adaptive: Adaptive | None
+) -> EvaluationCell:
+    """Return the cell of an evaluation of one trained model.
+
+    Args:
+        trained: spec of the training cell: the same weights can be two models, as with test-time defenses.
+        weights: their SHA-256.
+        spec: of the evaluation.
+        adaptive: the attack that the defense's author declares.
+    """
+    own: dict[str, Any] = {}
+    if adaptive is not None:
+        functions = [f for f in (adaptive.surrogate, adaptive.loss) if f is not None]
+        own = {"adaptive": {"eot": adaptive.eot, "sources": sources.sources(functions)}}
+    return EvaluationCell({"model": {**trained, "weights": weights}, **spec, **own})
+
+
 def runtime(device: str, precision: str) -> dict[str, str]:
     """Return the part of a key that says where numbers are computed: device kind, precision, torch's major.minor."""
-    import torch
-
     return {
         "device": device.partition(":")[0],
         "precision": precision,
@@ -71,20 +165,35 @@ def plain(value: object) -> JsonValue:
     return value if isinstance(value, str | int | float | bool | None) else repr(value)
 
 
-def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Return in words what differs between two cells' descriptions: why a stored result does not serve."""
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return in words what differs between two cells' specs: why a stored result does not serve.
+
+    Changed sources are one entry, by name: "sources changed: my_defense.py".
+    """
     found: list[str] = []
-    for name in sorted(old.keys() | new.keys()):
-        a, b = old.get(name), new.get(name)
-        if a == b:
-            continue
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += difference(a, b, f"{prefix}{name}.")
-        elif "sha256" in f"{prefix}{name}" or prefix.startswith("sources."):
-            found.append(f"{prefix}{name} changed")
+    edited: set[str] = set()
+    for path, a, b in _differences(old, new):
+        if "sources" in path[:-1]:
+            edited.add(path[-1])
         else:
-            found.append(f"{prefix}{name}: {_short(a)} → {_short(b)}")
+            found.append(f"{'.'.join(path)}: {_short(a)} → {_short(b)}")
+    if edited:
+        names = sorted(edited)
+        more = f" and {len(names) - SOURCES_NAMED} more" if len(names) > SOURCES_NAMED else ""
+        found.append(f"sources changed: {', '.join(names[:SOURCES_NAMED])}{more}")
     return found
+
+
+def _differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    """Yield path, old value and new value of every leaf that differs; None: absent."""
+    for name in sorted(old.keys() | new.keys()):
+        a, b, path = old.get(name), new.get(name), (*prefix, name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from _differences(a, b, path)
+        elif a != b:
+            yield path, a, b
 
 
 def _short(value: Any) -> str:

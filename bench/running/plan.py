@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,13 @@ from bench.config.evaluation_config import EvaluationConfig
 from bench.config.suite import Suite
 from bench.core import registry
 from bench.core.errors import UsageError
-from bench.core.records import Defense, Evaluation
+from bench.core.records import Evaluation
 from bench.data import split
 from bench.data.split import Dataset, Split
-from bench.evaluations.robustness import peer_attack
-from bench.running import cells, sources
+from bench.running import cells
 from bench.training.execution import ExecutionConfig
 from bench.training.loop import TrainJob
-from bench.training.precision import autocast, resolve_precision
+from bench.training.precision import resolve_precision
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,7 @@ class PlannedEvaluation:
 
     def cell(self, weights: str, row: Run) -> cells.EvaluationCell:
         """Return the cell of this evaluation for a row's weights, named by their SHA-256."""
-        model = {**row.cell.spec, "weights": weights}  # the same weights can be two models: test-time defenses
-        return cells.EvaluationCell({"model": model, **self.spec, **_adaptive_spec(row.job.defense)})
+        return cells.evaluation_cell(row.cell.spec, weights, self.spec, row.job.defense.adaptive)
 
     def keeps(self, column: str) -> bool:
         """Tell whether an image column is to be stored (None: all are)."""
@@ -143,34 +140,7 @@ def _row(
     train, holdout = splits
     backbone = suite.backbone_of(spec)
     job = TrainJob(entry, hyperparameters, recipe, backbone, len(dataset.classes), dataset.shape, seed, train, holdout)
-    return Run(str(spec), job, cells.TrainCell(_train_spec(job, device, execution)))
-
-
-def _train_spec(job: TrainJob, device: torch.device, execution: ExecutionConfig) -> dict[str, Any]:
-    from bench.data import pixels
-    from bench.training import loop, step
-
-    functions: list[Callable[..., Any]] = [
-        job.defense.function,
-        loop.train,
-        step.make_step,
-        pixels.to_unit,
-        autocast,
-    ]
-    functions += [job.recipe.loss] if job.recipe.loss else []
-    return {
-        "defense": job.defense.name,
-        "version": job.defense.version,
-        "hyperparameters": {k: cells.plain(v) for k, v in job.hyperparameters.items()},
-        "backbone": job.backbone,
-        "recipe": job.recipe.settings(),
-        "data": job.train.fingerprint,
-        "num_classes": job.num_classes,
-        "shape": list(job.shape),
-        "seed": job.seed,
-        "sources": sources.sources(functions),
-        "runtime": cells.runtime(device.type, job.recipe.precision) | execution.key(device),
-    }
+    return Run(str(spec), job, cells.TrainCell(cells.train_spec(job, device, execution)))
 
 
 def _measurement(suite: Suite, dataset: Dataset, device: torch.device, entry: EvaluationConfig) -> PlannedEvaluation:
@@ -182,22 +152,8 @@ def _measurement(suite: Suite, dataset: Dataset, device: torch.device, entry: Ev
         raise UsageError(
             f"evaluation {entry.key}: expected a value for {', '.join(missing)}, got none. Set it in the suite."
         )
-    functions = [evaluation.function]
-    if evaluation.attack is not None:
-        functions.append(evaluation.attack.function)
-        if peer := arguments.get("peer"):
-            functions.append(peer_attack(evaluation.attack.name, peer))
     kept = _kept(suite, entry.evaluation)
-    spec = {
-        "evaluation": evaluation.name,
-        "version": evaluation.version,
-        "arguments": {k: cells.plain(v) for k, v in arguments.items()},
-        "data": split.fingerprint,
-        "seed": entry.seed,
-        "sources": sources.sources(functions),
-        "runtime": cells.runtime(device.type, "fp32") | _library(arguments.get("peer")),
-        "pictures": "all" if kept is None else sorted(kept),
-    }
+    spec = cells.evaluation_spec(evaluation, arguments, split, device, seed=entry.seed, keep_images=kept)
     return PlannedEvaluation(entry, evaluation, split, spec, kept)
 
 
@@ -207,15 +163,9 @@ def _audit(suite: Suite, dataset: Dataset, device: torch.device, attacked: Plann
     whole = _measurement(suite, dataset, device, entry)
     index = np.sort(np.random.RandomState(0).permutation(len(whole.split))[: suite.audit])
     split = Split.of(whole.split.images[index], whole.split.labels[index])
-    return replace(whole, split=split, spec={**whole.spec, "data": split.fingerprint}, index=index)
-
-
-def _adaptive_spec(defense: Defense) -> dict[str, Any]:
-    """Return the part of a cell's key that holds a defense's own attack on itself; {} without one."""
-    if defense.adaptive is None:
-        return {}
-    functions = [f for f in (defense.adaptive.surrogate, defense.adaptive.loss) if f is not None]
-    return {"adaptive": {"eot": defense.adaptive.eot, "sources": sources.sources(functions)}}
+    return replace(
+        whole, split=split, spec={**whole.spec, "data": split.fingerprint, "index": index.tolist()}, index=index
+    )
 
 
 def _kept(suite: Suite, evaluation: str) -> frozenset[str] | None:
@@ -224,8 +174,3 @@ def _kept(suite: Suite, evaluation: str) -> frozenset[str] | None:
         return None
     primary = suite.store_adversarial == "primary" and evaluation == "autoattack_l2"
     return frozenset({f"autoattack_l2_{suite.primary_eps:g}_adversarial"} if primary else ())
-
-
-def _library(peer: str | None) -> dict[str, str]:
-    """Return the version of the library that a peer's attack comes from: part of the key."""
-    return {peer: metadata.version(peer)} if peer else {}

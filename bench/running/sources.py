@@ -1,84 +1,322 @@
-"""Hash the source that a cell's result depends on."""
+"""Hash the source that a cell's result depends on.
+
+Counted are the syntax trees of modules, so that comments, docstrings and layout are free to change, and the bytes of
+data files. From the functions that compute a result, imports are followed as written, those inside functions
+included. Of our own code everything counts but `NOT_COUNTED`. Of third parties' code everything counts that importing
+their file or plug-in has loaded, however it was imported, and what it read while it was imported.
+
+Not seen: data read at run time under a computed name, environment variables, and modules that a function imports
+under a computed name; `depends_on` of `@bench.defense`, `@bench.attack` and `@bench.evaluation` names such files.
+"""
 
 from __future__ import annotations
 
 import ast
 import functools
 import hashlib
+import importlib
+import importlib.metadata
 import importlib.util
 import inspect
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Any
+from types import CodeType, FunctionType, ModuleType
+from typing import NamedTuple
 
-# Packages whose source is part of a cell's key when a function of the cell reaches it.
-_TRACKED = ("bench.models", "bench.attacks", "bench.evaluations")
-_BOOKKEEPING = ("bench.core.discovery",)
+from bench.core import user_code
+from bench.core.hashing import sha256, sha256_of
+
+# Ours, and without an effect on a result. Names with a dot at the end are whole packages.
+NOT_COUNTED = (
+    # What the user types and reads.
+    "bench.__main__", "bench.api", "bench.cli.", "bench.reports.",
+    # Which cell is computed when, where it is stored, what is said meanwhile.
+    "bench.running.", "bench.store.", "bench.core.errors", "bench.core.files", "bench.core.hashing",
+    "bench.core.decorators", "bench.core.discovery", "bench.core.registry", "bench.core.user_code",
+    # What they return is in the key itself: arguments, recipes, and the fingerprint of the images.
+    "bench.config.", "bench.data.catalog", "bench.data.download", "bench.data.embedded", "bench.data.image_folder",
+    "bench.data.info", "bench.data.npz", "bench.data.parquet", "bench.data.reading", "bench.data.torchvision_files",
+    # Made from stored tables.
+    "bench.core.stats.",
+)  # fmt: skip
+COUNTED = ("bench.running.transfer",)  # it computes a result, although it is in a package that does not count
+
+# Third parties' imports of these are not part of the key beyond torch's version: our own code needs them too.
+_REQUIREMENTS = frozenset({"torch", "torchvision", "numpy", "pandas", "scipy", "sklearn", "matplotlib", "pyarrow"})
 
 
-def sources(functions: Iterable[Callable[..., Any]]) -> dict[str, str]:
-    """Return module name to SHA-256 of every source file that the functions' results depend on.
+class _Module(NamedTuple):
+    """What a key needs of a source file: its hash, what it imports, and its string constants."""
 
-    Followed are imports, as written in the source, into models, attacks and evaluations; a user's own file counts
-    with the files beside it that it imports. Torch counts by its version, elsewhere in the key.
+    digest: str
+    imports: tuple[str, ...]
+    strings: tuple[str, ...]
+
+
+def sources(functions: Iterable[Callable[..., object]], depends_on: Iterable[Path] = ()) -> dict[str, str]:
+    """Return name to hash of everything that the functions' results depend on.
+
+    Args:
+        functions: what is called to compute a result.
+        depends_on: files that their authors name in addition.
+
+    Returns:
+        Ours by module ("bench.attacks.fab"), third parties' by file ("my_defense.py", "pkg/__init__.py"), data by
+        file name; of a third party's library, its version. No absolute path.
     """
-    files: dict[str, Path] = {}
+    walk = _Walk()
     for function in functions:
-        module = inspect.getmodule(inspect.unwrap(function))
-        if module is not None and getattr(module, "__file__", None):
-            _follow(module.__name__, Path(str(module.__file__)), files)
-    # A user's module is loaded under a name that holds its path's hash: name it by its stem, paths are no content.
-    return {
-        (name if name.startswith("bench.") else path.stem): hashlib.sha256(path.read_bytes()).hexdigest()
-        for name, path in sorted(files.items())
-    }
+        walk.add(function)
+    for path in depends_on:
+        walk.note(path.name, sha256(path))
+    return walk.result()
 
 
-def _follow(name: str, path: Path, files: dict[str, Path]) -> None:
-    if name in files or name.startswith(_BOOKKEEPING):
-        return
-    files[name] = path
-    for imported in _imports(path, name):
-        found = _locate(imported, name, path)
-        if found is not None:
-            _follow(imported, found, files)
+def counts(module: str) -> bool:
+    """Tell whether a module of ours is part of a key when a cell's functions reach it."""
+    if module in COUNTED:
+        return True
+    return module != "bench" and not any(
+        module == name.rstrip(".") or (name.endswith(".") and module.startswith(name)) for name in NOT_COUNTED
+    )
 
 
-def _locate(module: str, importer: str, path: Path) -> Path | None:
-    """Return the file of a module whose source counts, None for libraries and bookkeeping."""
-    if module.startswith(_TRACKED):
-        spec = importlib.util.find_spec(module)
-        return Path(spec.origin) if spec and spec.origin else None
-    beside = path.parent / f"{module.replace('.', '/')}.py"
-    return beside if not importer.startswith("bench.") and not module.startswith("bench") and beside.is_file() else None
+class _Walk:
+    """The modules reached so far, and their hashes by name; two files of one name have one joint hash."""
+
+    def __init__(self) -> None:
+        self._hashes: dict[str, set[str]] = {}
+        self._seen: set[tuple[str, Path]] = set()
+
+    def add(self, function: Callable[..., object]) -> None:
+        """Add everything that a function depends on."""
+        function = _unwrapped(function)
+        name, code = function.__module__, getattr(function, "__code__", None)
+        record = user_code.loaded_code(name, code.co_filename) if code else None
+        if record is not None:
+            for module, file in record.modules.items():
+                self._visit(module, file, record)
+            for file in record.files:
+                self.note(file.name, sha256(file))
+        elif (source := _file_of(sys.modules.get(name))) is not None:
+            self._visit(name, source, None)
+        elif code is not None:
+            self.note(f"{name}.{function.__qualname__}", sha256_of(_code_text(code).encode()))
+
+    def note(self, name: str, digest: str) -> None:
+        """Add one hash under a name."""
+        self._hashes.setdefault(name, set()).add(digest)
+
+    def result(self) -> dict[str, str]:
+        """Return name to hash, sorted."""
+        return {
+            name: min(found) if len(found) == 1 else sha256_of("".join(sorted(found)).encode())
+            for name, found in sorted(self._hashes.items())
+        }
+
+    def _visit(self, name: str, file: Path, record: user_code.LoadedCode | None) -> None:
+        ours = _is_ours(name)
+        if (name, file) in self._seen or (ours and not counts(name)):
+            return
+        self._seen.add((name, file))
+        module = _read(file.read_bytes(), name, file.name == "__init__.py")
+        self.note(name if ours else _label(name, file), module.digest)
+        for path in _data_files(module.strings, file.parent):
+            self.note(path.name, sha256(path))
+        imported = [*_parents(name), *module.imports]
+        if not ours:
+            imported += _values_from(record.loaded.get(name) if record else sys.modules.get(name), file)
+        for other in imported:
+            for parent in (*_parents(other), other):
+                self._follow(parent, record, versions=not ours)
+
+    def _follow(self, name: str, record: user_code.LoadedCode | None, *, versions: bool) -> None:
+        if _is_ours(name):
+            if counts(name) and (found := _our_file(name)):
+                self._visit(name, found, None)
+            return
+        top = name.partition(".")[0]
+        if top in sys.stdlib_module_names or top in _REQUIREMENTS:
+            return
+        path = _find(name, record)
+        if path is None:
+            return
+        if user_code.is_library(name, path) and (version := _version(top)):
+            if versions:
+                self.note(top, version)
+        else:
+            self._visit(name, path, record)
 
 
-def _imports(path: Path, name: str) -> list[str]:
-    """Return the modules that a source file imports, absolute names, in order."""
-    return _imports_of(path.read_text(encoding="utf-8"), name, path.name == "__init__.py")
+def _is_ours(name: str) -> bool:
+    return name == "bench" or name.startswith("bench.")
 
 
-@functools.lru_cache(maxsize=512)
-def _imports_of(text: str, name: str, is_package: bool) -> list[str]:
-    package = name if is_package else name.rpartition(".")[0]
-    names: list[str] = []
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parent = package.rsplit(".", node.level - 1)[0] if node.level > 1 else package
-                base = f"{parent}.{base}".rstrip(".")
-            # `from package import name` may name a sub-module: both are looked up, what is no module has no file.
-            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return [n for n in dict.fromkeys(names) if n and _is_module(n)]
+def _unwrapped(function: Callable[..., object]) -> Callable[..., object]:
+    """Return the plain function inside partial objects, decorators and callable objects."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = inspect.unwrap(function)
+    return function if hasattr(function, "__qualname__") else type(function)
 
 
-def _is_module(name: str) -> bool:
-    if not name.startswith(_TRACKED):
-        return not name.startswith("bench")
+def _label(name: str, file: Path) -> str:
+    folders = name.split(".")
+    return "/".join([*folders, file.name] if file.stem == "__init__" else [*folders[:-1], file.name])
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:i]) for i in range(1, len(parts))]
+
+
+def _file_of(module: ModuleType | None) -> Path | None:
+    file = getattr(module, "__file__", None)
+    return Path(file).resolve() if isinstance(file, str) and Path(file).is_file() else None
+
+
+@functools.cache
+def _our_file(name: str) -> Path | None:
     try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
+        spec = importlib.util.find_spec(name)
+    except (ModuleNotFoundError, ValueError):
+        return None
+    return Path(spec.origin) if spec and spec.origin and Path(spec.origin).is_file() else None
+
+
+def _find(name: str, record: user_code.LoadedCode | None) -> Path | None:
+    """Return the file of a third party's module, without importing anything; None if there is none."""
+    if record is not None and name in record.modules:
+        return record.modules[name]
+    search: Sequence[str] | None = [str(record.folder), *sys.path] if record and record.folder else None
+    if search is None and (found := _file_of(sys.modules.get(name))):
+        return found
+    parts = name.split(".")
+    for length in range(1, len(parts) + 1):
+        spec = _spec(".".join(parts[:length]), search)
+        if spec is None:
+            return None
+        if length == len(parts):
+            return Path(spec.origin).resolve() if spec.origin and Path(spec.origin).is_file() else None
+        search = list(spec.submodule_search_locations or ())
+    return None
+
+
+def _spec(name: str, search: Sequence[str] | None) -> importlib.machinery.ModuleSpec | None:
+    if search is not None and (spec := PathFinder.find_spec(name, search)):
+        return spec
+    for finder in sys.meta_path:  # installed in place: setuptools has a finder of its own
+        spec = finder.find_spec(name, None) if "." not in name else None
+        if spec is not None:
+            return spec
+    return None
+
+
+@functools.cache
+def _version(top: str) -> str | None:
+    """Return the version of the distribution that a library's module comes from, None for a loose file."""
+    found = _distributions().get(top)
+    return importlib.metadata.version(found[0]) if found else None
+
+
+@functools.cache
+def _distributions() -> dict[str, list[str]]:
+    return dict(importlib.metadata.packages_distributions())
+
+
+def _values_from(module: ModuleType | None, file: Path) -> list[str]:
+    """Return the modules that a loaded module's global values are, or come from."""
+    if _file_of(module) != file:
+        return []
+    names = [
+        v.__name__ if isinstance(v, ModuleType) else (v if isinstance(v, type | FunctionType) else type(v)).__module__
+        for v in vars(module).values()
+    ]
+    return [name for name in dict.fromkeys(names) if name in sys.modules]
+
+
+def _data_files(strings: Iterable[str], folder: Path) -> Iterator[Path]:
+    """Yield the files that strings of a module name: beside it, or by an absolute path."""
+    for text in strings:
+        path = folder / text
+        if path.suffix not in ("", ".py") and path.is_file():
+            yield path
+
+
+@functools.lru_cache(maxsize=1024)
+def _read(content: bytes, name: str, is_package: bool) -> _Module:
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError):  # compiled code
+        return _Module(sha256_of(content), (), ())
+    digest, package = hashlib.sha256(), name if is_package else name.rpartition(".")[0]
+    imports: list[str] = []
+    strings: list[str] = []
+    for node in _nodes(tree, digest.update):
+        if isinstance(node, ast.Import):
+            imports += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = _base(node, package)
+            # `from package import name` may name a sub-module: both are looked up, what is no module has no file.
+            imports += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            strings.append(node.value)
+        elif isinstance(node, ast.Call) and (imported := _imported_by_call(node, package)):
+            imports.append(imported)
+    kept = tuple(name for name in dict.fromkeys(imports) if name and not name.endswith(".*"))
+    names = tuple(text for text in dict.fromkeys(strings) if 0 < len(text.encode()) < 200 and text.isprintable())
+    return _Module(digest.hexdigest(), kept, names)
+
+
+def _base(node: ast.ImportFrom, package: str) -> str:
+    """Return the absolute name of the module that a `from` statement imports from."""
+    if not node.level:
+        return node.module or ""
+    parts = package.split(".") if package else []
+    kept = parts[: len(parts) - node.level + 1]
+    return ".".join([*kept, *([node.module] if node.module else [])])
+
+
+def _imported_by_call(node: ast.Call, package: str) -> str | None:
+    """Return the module of `import_module("name")` or `__import__("name")` with a literal name."""
+    called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    if called not in ("import_module", "__import__") or not node.args:
+        return None
+    argument = node.args[0]
+    if not isinstance(argument, ast.Constant) or not isinstance(argument.value, str):
+        return None
+    try:
+        return importlib.util.resolve_name(argument.value, package or None)
+    except ImportError:
+        return None
+
+
+def _nodes(tree: ast.AST, write: Callable[[bytes], None]) -> Iterator[ast.AST]:
+    """Yield every node that has an effect, and write the tree in a form that no version of Python changes.
+
+    Left out are docstrings and other bare strings, `if TYPE_CHECKING:`, positions, and empty fields.
+    """
+    if isinstance(tree, ast.Expr) and isinstance(tree.value, ast.Constant) and isinstance(tree.value.value, str):
+        return
+    if isinstance(tree, ast.If) and ast.unparse(tree.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        for node in tree.orelse:
+            yield from _nodes(node, write)
+        return
+    yield tree
+    write(f"({type(tree).__name__}".encode())
+    for name, value in ast.iter_fields(tree):
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, ast.AST):
+                write(f" {name}=".encode())
+                yield from _nodes(item, write)
+            elif item is not None and name not in ("kind", "type_comment"):
+                write(f" {name}={item!r}".encode())
+    write(b")")
+
+
+def _code_text(code: CodeType) -> str:
+    """Return a function's byte code and constants as text, for code that was never in a file."""
+    constants = [_code_text(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    return repr((code.co_code, code.co_names, constants))

@@ -119,7 +119,7 @@ def cell_of(plan: Plan, target: TransferTarget) -> cells.EvaluationCell:
             "data": source.split.fingerprint,
             "attacked": target.attacked,
             "others": target.others,
-            "sources": sources.sources([transfer_columns]),
+            "sources": sources.sources([evaluate, transfer_columns]),
             "runtime": cells.runtime(plan.device.type, "fp32"),
         }
     )

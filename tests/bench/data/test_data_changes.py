@@ -12,6 +12,7 @@ import torch
 from bench.config.suite_file import load_suite
 from bench.data.catalog import load
 from bench.data.info import DATASETS
+from bench.running.cells import key
 from bench.running.plan import Plan, make_plan
 
 SUITE = """
@@ -58,8 +59,8 @@ def plan(tmp_path: Path) -> Callable[..., Plan]:
 
 
 def cells(plan: Plan) -> dict[str, str]:
-    """Return every cell's id; evaluation cells as if the weights were the same."""
-    evaluations = {m.entry.key: m.cell("same weights", plan.rows[0]).id for m in plan.measurements}
+    """Return the training's id and the evaluations' keys, the model left out."""
+    evaluations = {m.entry.key: key("evaluation", m.spec) for m in plan.measurements}
     return {"train": plan.rows[0].cell.id, **evaluations}
 
 

@@ -279,9 +279,12 @@ def test_an_edited_defense_is_computed_anew_and_an_unedited_one_is_not(suite, tm
 
     in_new_process()
     assert "cells: 2, cached: 2" in in_new_process("--dry-run").stdout
-    path.write_text(path.read_text().replace("Be small.", "Be smaller."))
+    text = path.read_text()
+    path.write_text(text.replace("Be small.", "Be smaller."))  # a docstring
+    assert "cells: 2, cached: 2" in in_new_process("--dry-run").stdout
+    path.write_text(text + "\nEDITED = 1\n")
     dry = in_new_process("--dry-run").stdout
-    assert "sources.my_defense changed" in dry
+    assert "sources changed: my_defense.py" in dry
     assert "cells: 2, cached: 0" in dry
 
 

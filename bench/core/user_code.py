@@ -1,0 +1,285 @@
+"""Import code that is not ours, included files and plug-ins, and record what the import loaded.
+
+The record is what a cell's key hashes: modules that were imported in any way (also by `importlib.import_module`) and
+files that were opened on the way, e.g. a table of constants.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import site
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, ModuleType
+
+from bench.core.errors import UsageError
+from bench.core.hashing import sha256
+
+_PREFIX = "bench_include_"
+_CODE = (".py", ".pyc", ".so", ".pyd", ".pth")
+_LIBRARIES = tuple(
+    str(Path(folder).resolve()) + os.sep
+    for folder in dict.fromkeys(
+        [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+        + site.getsitepackages()
+        + [site.getusersitepackages()]
+    )
+)
+
+
+@dataclass
+class LoadedCode:
+    """What importing an included file, or the entry points of a distribution, has loaded.
+
+    Attributes:
+        folder: where its helper modules are looked for first; None: only on `sys.path`.
+        modules: dotted name to file of every module that is not a library's; an included file is named by its
+            file name without the suffix.
+        loaded: the same modules as objects; `sys.modules` may hold another included file's under the same name.
+        files: data files that were read during the import.
+        digests: SHA-256 of each of these files when it was loaded.
+    """
+
+    folder: Path | None
+    modules: dict[str, Path] = field(default_factory=dict)
+    loaded: dict[str, ModuleType] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+    digests: dict[Path, str] = field(default_factory=dict)
+
+    def add(self, name: str, module: ModuleType, file: Path) -> None:
+        """Add a module under the name by which it is imported."""
+        self.modules[name], self.loaded[name] = file, module
+
+    def unchanged(self) -> bool:
+        """Tell whether every file still has the content that was loaded."""
+        return all(path.is_file() and sha256(path) == digest for path, digest in self.digests.items())
+
+
+_included: dict[str, LoadedCode] = {}  # by the name in sys.modules of the included file
+_plugins: dict[str, LoadedCode] = {}  # by distribution
+_plugin_roots: set[str] = set()  # top-level names that a plug-in's distribution installs
+_folders: list[str] = []  # of included files, on sys.path for the imports inside their functions
+_recording: list[set[str]] = []
+_hooked = False
+
+
+def loaded_code(module: str, file: str) -> LoadedCode | None:
+    """Return the record of the included file or plug-in that loaded a module, None for any other module.
+
+    Args:
+        module: `__module__` of a function.
+        file: the file that the function's code was compiled from.
+
+    Returns:
+        The record.
+    """
+    if module in _included:
+        return _included[module]
+    path = Path(file).resolve()
+    for record in (*reversed(_included.values()), *_plugins.values()):
+        if record.modules.get(module) == path:
+            return record
+    return None
+
+
+def is_library(name: str, path: Path) -> bool:
+    """Tell whether a module belongs to Python or to an installed library that is no plug-in of ours."""
+    top = name.partition(".")[0]
+    return top not in _plugin_roots and (top in sys.stdlib_module_names or str(path).startswith(_LIBRARIES))
+
+
+def load_file(path: Path) -> ModuleType:
+    """Import a file with the modules beside it; a file that was not edited since is imported once.
+
+    Modules beside the file are found from any working folder, before those of the same name elsewhere. Each included
+    file has its own: a `helper.py` beside one is not what `import helper` gives in another folder.
+
+    Args:
+        path: an absolute path.
+
+    Returns:
+        The module.
+
+    Raises:
+        UsageError: no Python file, it fails to import, or it imports a helper inside a function while another
+            included file has loaded a module of that name.
+    """
+    name = f"{_PREFIX}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules and name in _included and _included[name].unchanged():
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"--include: expected a file ending in .py, got {str(path)!r}. Rename it.")
+    module = importlib.util.module_from_spec(spec)
+    record = LoadedCode(path.parent)
+    record.add(path.stem, module, path)
+    sys.modules[name] = module
+    try:
+        with _own_modules(path, record), _recorded(record):
+            spec.loader.exec_module(module)
+    except UsageError:
+        del sys.modules[name]
+        raise
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise UsageError(
+            f"--include {path}: expected a file that imports, got {type(error).__name__}: {_one_line(error)}. "
+            f"Try `python {path.name}` beside it."
+        ) from error
+    record.digests = {file: sha256(file) for file in (*record.modules.values(), *record.files)}
+    _included[name] = record
+    return module
+
+
+def load_plugins(group: str) -> None:
+    """Import every installed entry point of a group, e.g. "bench.defenses".
+
+    Raises:
+        UsageError: one fails to import; it is named with its distribution.
+    """
+    for point in importlib.metadata.entry_points(group=group):
+        distribution = point.dist.name if point.dist else point.module
+        _plugin_roots.add(point.module.partition(".")[0])
+        for installed in (point.dist.files or []) if point.dist else []:
+            if installed.suffix == ".py" and installed.parts[0] != "..":
+                _plugin_roots.add(Path(installed.parts[0]).stem)
+        record = _plugins.setdefault(distribution, LoadedCode(None))
+        try:
+            with _recorded(record):
+                point.load()
+        except UsageError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"plug-in {point.name} of {distribution}: expected {point.value} to import, got "
+                f"{type(error).__name__}: {_one_line(error)}. Repair or uninstall {distribution}."
+            ) from error
+        for name, module in list(sys.modules.items()):
+            if name.partition(".")[0] in _plugin_roots and (file := _file_of(module)):
+                record.add(name, module, file)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _file_of(module: ModuleType | None) -> Path | None:
+    """Return the file of a module of third parties, None for a library's, ours and what has no file."""
+    name, file = getattr(module, "__name__", ""), getattr(module, "__file__", None)
+    if not isinstance(file, str) or name == "bench" or name.startswith("bench."):
+        return None
+    path = Path(file).resolve()
+    return None if is_library(name, path) or not path.is_file() else path
+
+
+@contextmanager
+def _recorded(record: LoadedCode) -> Iterator[None]:
+    """Add to a record the modules that the block loads and the files that it reads."""
+    global _hooked
+    if not _hooked:  # once, and only where there is code that is not ours: a hook cannot be removed
+        sys.addaudithook(_on_event)
+        _hooked = True
+    before, opened = dict(sys.modules), set[str]()
+    _recording.append(opened)
+    try:
+        yield
+    finally:
+        _recording.remove(opened)
+        for name, module in list(sys.modules.items()):
+            if before.get(name) is not module and (file := _file_of(module)):
+                record.add(name, module, file)
+        read = {Path(name).resolve() for name in opened}
+        record.files = tuple(sorted({*record.files, *(path for path in read if _is_data(path))}))
+
+
+def _is_data(path: Path) -> bool:
+    return path.is_file() and path.suffix not in _CODE and not str(path).startswith(_LIBRARIES)
+
+
+def _on_event(event: str, arguments: tuple[object, ...]) -> None:
+    """Note a file that third-party code opens for reading; what a library's own import opens does not count."""
+    if event != "open" or not _recording:
+        return
+    name, _, flags = arguments
+    writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)
+    if writes or not isinstance(name, str | os.PathLike) or str(name).endswith(_CODE):
+        return
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        ours = str(frame.f_globals.get("__name__", "")).startswith("bench.")
+        if not ours and not frame.f_code.co_filename.startswith(("<", *_LIBRARIES)):
+            _recording[-1].add(os.path.abspath(os.fspath(name)))
+            return
+        if frame.f_code.co_name == "<module>":
+            return
+        frame = frame.f_back
+
+
+@contextmanager
+def _own_modules(path: Path, record: LoadedCode) -> Iterator[None]:
+    """Import with a file's folder first on the path, without the helpers that other included files have loaded."""
+    folder, search = str(path.parent), sys.path[:]
+    loaded = {name for other in _included.values() for name in other.modules}
+    hidden = {
+        name: sys.modules.pop(name)
+        for name, module in list(sys.modules.items())
+        if not name.startswith(_PREFIX)
+        and name != "__main__"
+        and (file := _file_of(module))
+        and (name in loaded or (_is_beside(name, path.parent) and not file.is_relative_to(path.parent)))
+    }
+    sys.path[:] = [folder, *(entry for entry in search if entry not in _folders)]
+    importlib.invalidate_caches()
+    done = False
+    try:
+        yield
+        done = True
+    finally:
+        sys.path[:] = search
+        clashing = {
+            name
+            for name, module in hidden.items()
+            if name in sys.modules and _file_of(sys.modules[name]) != _file_of(module)
+        }
+        for name, module in hidden.items():
+            if name in clashing or name not in sys.modules:
+                sys.modules[name] = module
+        if done and folder not in search:
+            sys.path.append(folder)
+            _folders.append(folder)
+    _refuse_late_imports(path, record, clashing)
+
+
+def _is_beside(name: str, folder: Path) -> bool:
+    top = name.partition(".")[0]
+    return (folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file()
+
+
+def _refuse_late_imports(path: Path, record: LoadedCode, clashing: set[str]) -> None:
+    """Refuse an import inside a function that would give the module of another included file.
+
+    Raises:
+        UsageError: there is one.
+    """
+    tops = {name.partition(".")[0] for name in clashing}
+    for file in record.modules.values() if tops else ():
+        for function in ast.walk(ast.parse(file.read_bytes())):
+            if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            for node in ast.walk(function):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                if late := tops & {name.partition(".")[0] for name in names}:
+                    raise UsageError(
+                        f"--include {path}: expected helper modules with names of their own, got an import of "
+                        f"{min(late)} inside {function.name}, which another included file has loaded from another "
+                        "folder. Rename it, or import it at the top."
+                    )
