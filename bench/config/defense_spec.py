@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bench.config.recipe_table import recipe_fields, recipe_from
-from bench.config.validation import check, read, settable, shorten
+from bench.config.setting import settable
+from bench.config.validation import read, shorten
 from bench.core import registry
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.recipe import Recipe
@@ -56,7 +57,7 @@ def parse_defense_spec(text: str) -> DefenseSpec:
         if key == "backbone":
             backbone = known_backbone(where, value)
         elif key in parameters:
-            hyperparameters[key] = check(where, read(where, value, parameters[key]), parameters[key])
+            hyperparameters[key] = read(where, value, parameters[key])
         elif key in fields:
             recipe[key] = read(where, value, fields[key])
         else:
@@ -77,7 +78,7 @@ def split_defense_spec(text: str) -> tuple[str, dict[str, str]]:
         key, equals, value = (piece.strip() for piece in part.partition("="))
         where = f"{name}:{key}" if key else f"defense {text!r}"
         if not equals or not key or not value:
-            raise UsageError(f"{where}: expected NAME:key=value,key=value, got {part!r}. Write it so.")
+            raise UsageError(f"{where}: expected NAME:key=value,key=value, got {part!r}. Write it like this.")
         if key in given:
             raise UsageError(f"{where}: expected each key once, got it twice. Remove one.")
         given[key] = value

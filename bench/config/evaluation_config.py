@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bench.config.validation import check, explain, settable
+from bench.config.setting import LARGEST_INT, settable
+from bench.config.validation import check, explain
 from bench.core import registry
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.records import Evaluation
@@ -40,9 +41,9 @@ class _EntryTable(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
     evaluation: str = ""
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(None, ge=1, le=LARGEST_INT)
     split: Literal["test", "train"] = "test"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=LARGEST_INT)
 
 
 def parse_evaluation(where: str, key: str, table: dict[str, Any], shape: tuple[int, int, int]) -> EvaluationConfig:

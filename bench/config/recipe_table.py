@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from annotated_types import Ge, Gt, Interval, MinLen
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from bench.config.validation import Setting, explain, setting_of
+from bench.config.setting import LARGEST_INT, Setting, setting_of
+from bench.config.validation import explain
 from bench.core.errors import UsageError
 from bench.core.recipe import Augmentation, Precision, Recipe, Schedule
 
@@ -15,18 +19,18 @@ from bench.core.recipe import Augmentation, Precision, Recipe, Schedule
 class RecipeTable(BaseModel):
     """The fields of a recipe as a suite or a defense spec may set them (units and meaning: `bench.Recipe`)."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
-    epochs: int | None = Field(None, ge=1)
-    batch_size: int | None = Field(None, ge=1)
-    lr: float | None = Field(None, gt=0, allow_inf_nan=False)
-    momentum: float | None = Field(None, ge=0, lt=1)
-    weight_decay: float | None = Field(None, ge=0, allow_inf_nan=False)
+    epochs: Annotated[int, Interval(ge=1, le=LARGEST_INT)] | None = None
+    batch_size: Annotated[int, Interval(ge=1, le=LARGEST_INT)] | None = None
+    lr: Annotated[float, Gt(0)] | None = None
+    momentum: Annotated[float, Interval(ge=0, lt=1)] | None = None
+    weight_decay: Annotated[float, Ge(0)] | None = None
     schedule: Schedule | None = None
-    milestones: list[float] | None = Field(None, min_length=1)
-    decay: float | None = Field(None, gt=0, le=1)
+    milestones: Annotated[list[float], MinLen(1)] | None = None
+    decay: Annotated[float, Interval(gt=0, le=1)] | None = None
     augment: Augmentation | None = None
-    crop_padding: int | None = Field(None, ge=0)
+    crop_padding: Annotated[int, Interval(ge=0, le=LARGEST_INT)] | None = None
     precision: Precision | None = None
 
     @field_validator("milestones")
@@ -61,6 +65,6 @@ def recipe_from(where: str, fields: Mapping[str, object]) -> Recipe:
 
 @functools.cache
 def recipe_fields() -> dict[str, Setting]:
-    """Return the fields of a recipe that a defense spec may set."""
+    """Return the fields of a recipe that a defense spec may set: each to a value, none to nothing."""
     fields = RecipeTable.model_fields.items()
-    return {name: setting_of(None, field.annotation)._replace(optional=False) for name, field in fields}
+    return {name: replace(setting_of(None, field.annotation), optional=False) for name, field in fields}

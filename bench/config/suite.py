@@ -9,6 +9,8 @@ from typing import Literal
 from bench.config.defense_spec import DefenseSpec, known_backbone, parse_defense_spec
 from bench.config.evaluation_config import EvaluationConfig, parse_evaluation
 from bench.config.recipe_table import recipe_from
+from bench.config.setting import LARGEST_INT
+from bench.config.validation import show
 from bench.core import registry
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.recipe import Recipe, TrainingRecipe
@@ -123,8 +125,10 @@ def check_seeds(where: str, seeds: Sequence[int]) -> tuple[int, ...]:
     Raises:
         UsageError: one is negative, or there twice.
     """
-    if min(seeds) < 0 or len(set(seeds)) != len(seeds):
-        raise UsageError(f"{where}: expected different whole numbers from 0, got {list(seeds)}. Write 0,1.")
+    if min(seeds) < 0 or max(seeds) > LARGEST_INT or len(set(seeds)) != len(seeds):
+        raise UsageError(
+            f"{where}: expected different whole numbers from 0 to 2^63, got {show(list(seeds))}. Write 0,1."
+        )
     return tuple(seeds)
 
 

@@ -9,21 +9,23 @@ import tomllib
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from bench.config.defense_spec import known_backbone
 from bench.config.evaluation_config import check_radii, parse_evaluation
 from bench.config.recipe_table import RecipeTable
+from bench.config.setting import LARGEST_INT
 from bench.config.suite import Suite, check_defenses, check_seeds
-from bench.config.validation import explain
+from bench.config.validation import explain, fraction
 from bench.core import registry
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.recipe import PAPER
 from bench.core.records import ThreatModel, expand_columns
 from bench.data.info import DATASETS
 
+_Radius = Annotated[float, BeforeValidator(fraction), Field(gt=0, allow_inf_nan=False)]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
@@ -33,7 +35,7 @@ class _Threat(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     norm: Literal["l2", "linf"]
-    eps: float = Field(gt=0, allow_inf_nan=False)
+    eps: _Radius
 
 
 class _File(BaseModel):
@@ -48,9 +50,9 @@ class _File(BaseModel):
     backbone: str = Field(pattern=_NAME)
     seeds: list[int] = Field(min_length=1)
     threat: _Threat | None = None
-    primary_eps: float | None = Field(None, gt=0, allow_inf_nan=False)
-    audit: int = Field(0, ge=0)
-    holdout: int = Field(0, ge=0)
+    primary_eps: _Radius | None = None
+    audit: int = Field(0, ge=0, le=LARGEST_INT)
+    holdout: int = Field(0, ge=0, le=LARGEST_INT)
     store_adversarial: Literal["primary", "all", "none"] = "primary"
     defenses: list[str] = Field(min_length=1)
     recipe: RecipeTable = Field(default_factory=lambda: RecipeTable.model_validate({}))
@@ -140,14 +142,22 @@ def _parse(path: Path) -> _File:
     """Read a file and check its keys, types and ranges."""
     where = path.name
     try:
-        return _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{where}: expected TOML, got {error}. Mend that line.") from error
-    except OSError as error:
-        raise UsageError(f"{where}: expected a readable file, got {error.strerror}. Check its mode.") from error
+        return _File.model_validate(_toml(path))
     except ValidationError as error:
         in_recipe = error.errors()[0]["loc"][:1] == ("recipe",)
         raise UsageError(f"{where}: {explain(error, RecipeTable if in_recipe else _File)}") from error
+
+
+def _toml(path: Path) -> dict[str, object]:
+    """Return the content of a TOML file."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path.name}: expected a readable file, got {error.strerror}. Check its mode.") from error
+    except RecursionError as error:
+        raise UsageError(f"{path.name}: expected TOML, got brackets nested too deeply. Remove some.") from error
+    except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
+        raise UsageError(f"{path.name}: expected TOML, got {error}. Fix that line.") from error
 
 
 def _threat(where: str, file: _File) -> ThreatModel:

@@ -33,7 +33,7 @@ def check_budgets(where: str, eps: Sequence[float], norm: str, shape: Sequence[i
         if not math.isfinite(e) or e < 0 or e > largest * (1 + TOLERANCE):
             raise UsageError(
                 f"{where}: expected every eps between 0 and {largest:g} (pixels are in [0, 1]), got {e:g}. "
-                "Give 8/255 as 0.03137, 128/255 as 0.502."
+                'For 8 of 255 levels write "8/255".'
             )
     if not budgets:
         raise UsageError(f"{where}: expected at least one eps, got none. Write eps = [0.5].")

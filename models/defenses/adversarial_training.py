@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.core.decorators import defense
+from bench.core.ranges import Ge, Gt
 from bench.core.recipe import Recipe
 from bench.models.backbones import build
 from bench.models.backbones.blocks import folded_norms
@@ -92,9 +95,15 @@ def loss(
 @defense(source='Madry et al. 2018; Srinivas et al. 2022, Table 1, "Adversarial Training"',
          recipe=Recipe(loss=loss), bibtex=BIBTEX)  # fmt: skip
 def adversarial_training(
-    num_classes: int, in_shape: tuple[int, int, int], backbone: str, *,
-    eps: float = 0.1, steps: int = 3, step_size: float | None = None, released: bool = False,
-) -> nn.Module:  # fmt: skip
+    num_classes: int,
+    in_shape: tuple[int, int, int],
+    backbone: str,
+    *,
+    eps: Annotated[float, Ge(0)] = 0.1,
+    steps: Annotated[int, Ge(1)] = 3,
+    step_size: Annotated[float, Gt(0)] | None = None,
+    released: bool = False,
+) -> nn.Module:
     """Train the standard network on points found by l2 projected gradient ascent against itself.
 
     Loss: mean cross-entropy at those points alone, true labels. The attack uses the whole budget, unlike the

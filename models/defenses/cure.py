@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.core.decorators import defense
+from bench.core.ranges import Ge, Gt
 from bench.core.recipe import Recipe
 from bench.models.backbones import build
 from bench.models.defenses._modes import eval_mode
@@ -80,9 +81,14 @@ def _norms(difference: Tensor) -> Tensor:
 @defense(source='Moosavi-Dezfooli et al. 2019; Srinivas et al. 2022, Table 1, "CURE"', recipe=Recipe(loss=loss),
          bibtex=BIBTEX)  # fmt: skip
 def cure(
-    num_classes: int, in_shape: tuple[int, int, int], backbone: str, *,
-    variant: Variant = "table1", lambda_curvature: float | None = None, h: float | None = None,
-) -> nn.Module:  # fmt: skip
+    num_classes: int,
+    in_shape: tuple[int, int, int],
+    backbone: str,
+    *,
+    variant: Variant = "table1",
+    lambda_curvature: Annotated[float, Ge(0)] | None = None,
+    h: Annotated[float, Gt(0)] | None = None,
+) -> nn.Module:
     """Train the standard network so that its input gradient changes little along the sign direction.
 
     With z = sign(∇ℓ)/‖sign(∇ℓ)‖₂ per sample (held constant) and Δg_i = ∇ℓ_i(x + h z) − ∇ℓ_i(x), pixels in [0, 1]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.core.decorators import defense
+from bench.core.ranges import Ge
 from bench.core.recipe import Recipe
 from bench.models.backbones import build
 from bench.models.defenses.standard import BIBTEX
@@ -41,7 +44,11 @@ def loss(model: nn.Module, x: Tensor, y: Tensor, *, lambda_gradient: float) -> d
 @defense(source="Srinivas et al. 2022, section 5 (GradReg), after Drucker, Le Cun 1992",
          recipe=Recipe(loss=loss), bibtex=BIBTEX)  # fmt: skip
 def gradreg(
-    num_classes: int, in_shape: tuple[int, int, int], backbone: str, *, lambda_gradient: float = AUTHORS_LAMBDA
+    num_classes: int,
+    in_shape: tuple[int, int, int],
+    backbone: str,
+    *,
+    lambda_gradient: Annotated[float, Ge(0)] = AUTHORS_LAMBDA,
 ) -> nn.Module:
     """Train the standard network with a penalty on the squared input gradient of the loss.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Annotated
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.core.decorators import defense
+from bench.core.ranges import Ge, Gt
 from bench.core.recipe import Recipe
 from bench.models.backbones import Layers, build, plain_conv
 from bench.models.defenses.standard import BIBTEX
@@ -45,11 +47,20 @@ def loss(model: nn.Module, x: Tensor, y: Tensor, *, lambda_beta: float, lambda_g
     source="Srinivas et al. 2022, sections 3.3-3.5, eq. (5)", recipe=Recipe(loss=loss), bibtex=BIBTEX
 )  # fmt: skip
 def lcnn(
-    num_classes: int, in_shape: tuple[int, int, int], backbone: str, *,
-    lambda_beta: float = 1e-3, lambda_gamma: float = 1e-3, beta0: float = 5.0, gamma0: float = 10.0,
-    learn_beta: bool = True, centered: bool = True, conv_spectral_norm: bool = True, lipschitz_bn: bool = True,
+    num_classes: int,
+    in_shape: tuple[int, int, int],
+    backbone: str,
+    *,
+    lambda_beta: Annotated[float, Ge(0)] = 1e-3,
+    lambda_gamma: Annotated[float, Ge(0)] = 1e-3,
+    beta0: Annotated[float, Gt(0)] = 5.0,
+    gamma0: Annotated[float, Gt(0)] = 10.0,
+    learn_beta: bool = True,
+    centered: bool = True,
+    conv_spectral_norm: bool = True,
+    lipschitz_bn: bool = True,
     authors_sigma_size: bool = False,
-) -> nn.Module:  # fmt: skip
+) -> nn.Module:
     """Train with centered softplus, truly normalised convolutions, γ-Lipschitz batch norm, and R_f of eq. (5).
 
     Loss: mean cross-entropy + λβ Σ β + λγ Σ|log γ|, the same from the first step to the last. The skeleton is that

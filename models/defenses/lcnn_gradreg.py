@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor, nn
 
 from bench.core.decorators import defense
+from bench.core.ranges import Ge
 from bench.core.recipe import Recipe
 from bench.models.defenses.gradreg import AUTHORS_LAMBDA
 from bench.models.defenses.gradreg import loss as gradreg_loss
@@ -22,9 +25,14 @@ def loss(
 
 @defense(source='Srinivas et al. 2022, section 5 ("LCNN + GradReg")', recipe=Recipe(loss=loss), bibtex=BIBTEX)
 def lcnn_gradreg(
-    num_classes: int, in_shape: tuple[int, int, int], backbone: str, *,
-    lambda_beta: float = 1e-3, lambda_gamma: float = 1e-3, lambda_gradient: float = AUTHORS_LAMBDA,
-) -> nn.Module:  # fmt: skip
+    num_classes: int,
+    in_shape: tuple[int, int, int],
+    backbone: str,
+    *,
+    lambda_beta: Annotated[float, Ge(0)] = 1e-3,
+    lambda_gamma: Annotated[float, Ge(0)] = 1e-3,
+    lambda_gradient: Annotated[float, Ge(0)] = AUTHORS_LAMBDA,
+) -> nn.Module:
     """Train `lcnn`'s network with the penalties of both `lcnn` and `gradreg`, with the same constants.
 
     Expected (paper, CIFAR-100, ResNet-18, 200 epochs, 2 runs): accuracy 77.3 %, mean curvature 25.3.

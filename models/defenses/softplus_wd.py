@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Annotated
 
 from torch import nn
 
 from bench.core.decorators import defense
+from bench.core.ranges import Gt
 from bench.models.backbones import Layers, build
 from bench.models.layers import Softplus
 
@@ -20,7 +22,9 @@ BIBTEX = """@article{dombrowski2022robust,
 
 
 @defense(source='Dombrowski et al. 2022; Srinivas et al. 2022, Table 1, "Softplus + Wt. Decay"', bibtex=BIBTEX)
-def softplus_wd(num_classes: int, in_shape: tuple[int, int, int], backbone: str, *, beta: float = 10.0) -> nn.Module:
+def softplus_wd(
+    num_classes: int, in_shape: tuple[int, int, int], backbone: str, *, beta: Annotated[float, Gt(0)] = 10.0
+) -> nn.Module:
     """Train the standard network with an uncentered softplus of fixed β = 10 and cross-entropy alone.
 
     The weight decay is the recipe's 5e-4, that of every other row; β = 10 is what the authors released, not proven
