@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from bench.core.version import VERSION
 
 if TYPE_CHECKING:
-    from bench.api import benchmark, evaluate, load_model, load_results
+    from bench.api.results import load_model, load_results
+    from bench.api.robustbench import benchmark
+    from bench.api.tables import evaluate
     from bench.core.decorators import attack, defense, evaluation
     from bench.core.recipe import Recipe
     from bench.core.records import Adaptive, Column
@@ -39,10 +41,10 @@ if (_root / "pyproject.toml").is_file() and (_root / "models" / "defenses").is_d
     __path__.append(str(_root))
 
 _HOME = {
-    "benchmark": "bench.api",
-    "evaluate": "bench.api",
-    "load_model": "bench.api",
-    "load_results": "bench.api",
+    "benchmark": "bench.api.robustbench",
+    "evaluate": "bench.api.tables",
+    "load_model": "bench.api.results",
+    "load_results": "bench.api.results",
     "attack": "bench.core.decorators",
     "defense": "bench.core.decorators",
     "evaluation": "bench.core.decorators",

@@ -210,12 +210,9 @@ def functions(module: Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def function_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Return the number of lines from `def` to the end, the docstring left out."""
-    lines = (node.end_lineno or node.lineno) - node.lineno + 1
-    if ast.get_docstring(node) is not None:
-        text = node.body[0]
-        lines -= (text.end_lineno or text.lineno) - text.lineno + 1
-    return lines
+    """Return the number of lines of the body, the docstring left out; a signature is limited by its parameters."""
+    statements = node.body[1:] if ast.get_docstring(node) is not None else node.body
+    return (node.end_lineno or 0) - statements[0].lineno + 1 if statements else 0
 
 
 def positional_parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

@@ -128,7 +128,7 @@ def _small_model() -> tuple[Any, Any, Any]:
 
 
 def _smoke() -> tuple[bool, str]:
-    from bench.api import evaluate
+    from bench.api.tables import evaluate
 
     model, x, y = _small_model()
     table = evaluate(model, data=(x, y), evaluations=["accuracy", "pgd_l2", "curvature"], eps=0.5)

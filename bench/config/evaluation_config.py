@@ -75,6 +75,20 @@ def parse_evaluation(where: str, key: str, table: dict[str, Any], shape: tuple[i
     return EvaluationConfig(key, name, arguments, head.limit, head.split, head.seed)
 
 
+def default_evaluation(name: str, seed: int = 0) -> EvaluationConfig:
+    """Return a registered evaluation with its defaults, on all test images; arguments without one are left out.
+
+    Args:
+        name: the registered name.
+        seed: seed of the evaluation's own draws.
+
+    Raises:
+        UsageError: no such evaluation.
+    """
+    defaults = registry.evaluations.get(name).hyperparameters
+    return EvaluationConfig(name, name, {k: v for k, v in defaults.items() if v is not ...}, seed=seed)
+
+
 def _norm_of(evaluation: Evaluation, argument: str) -> str:
     """Return the norm that the columns named after a radius are measured in; l2 where they declare none."""
     columns = evaluation.columns.items()
