@@ -15,9 +15,9 @@ commands = typer.Typer()
 @commands.command()
 def report(out: Folder = DEFAULT_FOLDER) -> None:
     """Rebuild the leaderboard from the store; needs no torch."""
-    from bench import reports
+    from bench.reports import write as write_reports
 
-    print_board(reports.write(out), out)
+    print_board(write_reports(out), out)
 
 
 @commands.command()

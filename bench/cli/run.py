@@ -97,9 +97,9 @@ def _print_plan(plan: Plan, states: list[CellState]) -> None:
     for s in states:
         cost = "" if s.seconds is None or s.cached else f"  (took {s.seconds:.1f} s before)"
         print(f"{'cached' if s.cached else 'to do ':6}  {s.name}{'' if s.cached else f': {s.why}'}{cost}")
-    epochs = [r.job.recipe.epochs * len(r.job.train) for r in plan.rows]
+    epochs = [r.job.recipe.epochs * len(r.job.train) for r in plan.runs]
     todo = {s.name for s in states if not s.cached}
-    passes = sum(e for e, r in zip(epochs, plan.rows, strict=True) if f"train {r.label}" in todo)
+    passes = sum(e for e, r in zip(epochs, plan.runs, strict=True) if f"train {r.label}" in todo)
     known = [s.seconds for s in states if not s.cached]
     measured = sum(k for k in known if k is not None)
     rest = sum(k is None for k in known)

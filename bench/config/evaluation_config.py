@@ -25,6 +25,7 @@ class EvaluationConfig:
         limit: first N images of the split; None means all.
         split: "test", or "train" without augmentation.
         seed: seed of the evaluation's own draws.
+        sample: so many of these images, drawn at random; None: all of them.
     """
 
     key: str
@@ -33,6 +34,7 @@ class EvaluationConfig:
     limit: int | None = None
     split: Literal["test", "train"] = "test"
     seed: int = 0
+    sample: int | None = None
 
 
 class _EntryTable(BaseModel):

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from bench.core.errors import UsageError
 from bench.core.recipe import Recipe
-from bench.core.records import Adaptive, Attack, Column, Defense, Evaluation
+from bench.core.records import Adaptive, Attack, Automatic, Column, Defense, Evaluation, Need
 from bench.core.registry import attacks, defenses, evaluations, source_file
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -139,6 +139,8 @@ def evaluation(
     chunk: int = 500,
     summary: Callable[[Any, Any], dict[str, Any]] | None = None,
     depends_on: Sequence[str | Path] = (),
+    needs: tuple[Need, ...] = (),
+    automatic: Automatic = "never",
 ) -> Callable[[F], F]:
     """Register an evaluation: `f(model, x, y, *, seed, …) -> {column: one value per example}`.
 
@@ -149,6 +151,8 @@ def evaluation(
         chunk: images per stored chunk (at most 500).
         summary: `summary(model, device) -> dict` of plain data about the model as a whole, if there is any.
         depends_on: files that the evaluation reads at run time, relative to its own file.
+        needs: what it reads of other cells; it then takes the keyword argument `inputs: BatchInputs`.
+        automatic: when a suite that does not name it gets it: "never", "stored" or "audit" (see `Evaluation`).
 
     A function with the keyword argument `adaptive: Adaptive | None = None` is given what the defense's author declares.
 
@@ -161,6 +165,11 @@ def evaluation(
 
     def register(function: F) -> F:
         check_signature(function, 3, "model, x, y")
+        if needs and "inputs" not in inspect.signature(function).parameters:
+            raise UsageError(
+                f"{function.__name__} in {source_file(function)}: expected the keyword argument `inputs`, "
+                "through which an evaluation with needs reads other cells, got none. Add `inputs: BatchInputs`."
+            )
         entry = Evaluation(
             name=function.__name__,
             function=function,
@@ -171,6 +180,8 @@ def evaluation(
             summary=summary,
             adaptive="adaptive" in inspect.signature(function).parameters,
             depends_on=_existing(function, depends_on),
+            needs=needs,
+            automatic=automatic,
         )
         evaluations.add(entry)
         return function

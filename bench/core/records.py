@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
 from string import Formatter
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from bench.core.recipe import Recipe
 
+Automatic = Literal["never", "stored", "audit"]
 Role = Literal[
     "clean",  # right without an attack
     "robust",  # right under an attack at a threat
@@ -299,6 +300,24 @@ class Attack(Registered):
     csv_interval: bool = True
 
 
+REFERENCE_RANK: Final = 2  # from this `ranks` on an attack's verdict is final: what broke an image is stored
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What an evaluation reads of other cells: a column, chosen by its role at the suite's threat.
+
+    Where several attacks have such a column it is that of the one with the highest `ranks`.
+
+    Attributes:
+        role: role of the column, e.g. "robust" (one flag per image) or "adversarial" (stored images).
+        of: "own": of the same run; "others": of the runs of every other defense.
+    """
+
+    role: Role
+    of: Literal["own", "others"]
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluation(Registered):
     """A registered evaluation: `function(model, x, y, *, seed, …) -> {column: (B,) tensor, array or list}`.
@@ -310,9 +329,13 @@ class Evaluation(Registered):
         attack: the attack that it runs, None if it runs none.
         peers: reference implementations of that attack, by library, which the argument `peer` chooses.
         adaptive: the function takes `adaptive: Adaptive | None`, the attack that the defense's author declares.
+        needs: what it reads of other cells; the function then takes `inputs: BatchInputs` (`bench.measuring.inputs`).
+        automatic: when a suite that does not name it gets it, at its threat and on the images that the reference
+            attack is run on: "never", "stored" (its needs are met: adversarial examples are stored and there are
+            other defenses), or "audit" (the suite's `audit` is set; on that many of the images, drawn at random).
     """
 
-    reserved: ClassVar[frozenset[str]] = frozenset({"seed", "norm", "trace", "adaptive"})
+    reserved: ClassVar[frozenset[str]] = frozenset({"seed", "norm", "trace", "adaptive", "inputs"})
 
     columns: Mapping[str, Column] = field(default_factory=dict)
     chunk: int = 500
@@ -320,3 +343,5 @@ class Evaluation(Registered):
     attack: Attack | None = None
     peers: tuple[str, ...] = ()
     adaptive: bool = False
+    needs: tuple[Need, ...] = ()
+    automatic: Automatic = "never"

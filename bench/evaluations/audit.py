@@ -50,7 +50,7 @@ def _audit(model: nn.Module, x: Tensor, y: Tensor, norm: str, eps: Sequence[floa
     return columns
 
 
-@evaluation(source=SOURCE, columns=_columns("l2"), chunk=32)
+@evaluation(source=SOURCE, columns=_columns("l2"), chunk=32, automatic="audit")
 def audit_l2(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0, eps: Sequence[float] = (0.5,)) -> dict[str, Any]:
     """Attack images x (B, C, H, W) with our AutoAttack and with the official one, in l2, and compare per example.
 
@@ -64,7 +64,7 @@ def audit_l2(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0, eps: Sequ
     return _audit(model, x, y, "l2", eps, seed)
 
 
-@evaluation(source=SOURCE, columns=_columns("linf"), chunk=32)
+@evaluation(source=SOURCE, columns=_columns("linf"), chunk=32, automatic="audit")
 def audit_linf(
     model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0, eps: Sequence[float] = (8 / 255,)
 ) -> dict[str, Any]:

@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-from bench.core.records import Column
+from bench.core.decorators import evaluation
+from bench.core.records import Column, Need
+from bench.measuring.inputs import BatchInputs
 from bench.measuring.judge import judge, predict
 
-SOURCE = "Papernot et al. 2016, 'Transferability in Machine Learning'"
+SOURCE: Final = "Papernot et al. 2016, 'Transferability in Machine Learning'"
+NEEDS: Final = (Need(role="adversarial", of="others"), Need(role="robust", of="own"))
+
+
+def describe_transfer(norm: str) -> dict[str, Column]:
+    """Return what the transfer in a norm gives, by pattern of the column's name.
+
+    Args:
+        norm: "l2" or "linf".
+    """
+    name, params = f"transfer_{norm}_{{eps}}", {"norm": norm}
+    return {
+        f"{name}_robust": Column(
+            "Right on the image and on every adversarial example found against the other rows.",
+            kind="flag",
+            aggregate="fraction",
+            direction="higher",
+            source=SOURCE,
+            role="transfer",
+            params=params,
+        ),
+        f"{name}_broken_by": Column("The row whose adversarial example breaks it first.", kind="text", source=SOURCE),
+        f"{name}_distance": Column("Size of that perturbation.", unit=f"{norm} norm on [0, 1] pixels", source=SOURCE),
+        f"best_known_{norm}_{{eps}}_robust": Column(
+            "Right on the image, under AutoAttack, and on every adversarial example found against the other rows.",
+            kind="flag",
+            board=f"best_known_{norm}_{{eps}}",
+            aggregate="fraction",
+            direction="higher",
+            formula="autoattack robust ∧ transfer robust",
+            source=SOURCE,
+            role="best_known",
+            params=params,
+            interval="wilson",
+        ),
+    }
 
 
 def transfer_columns(
@@ -19,13 +56,14 @@ def transfer_columns(
 ) -> dict[str, Any]:
     """Try every candidate on the model: one pass each, no search.
 
-    No function of (model, x, y) alone: whoever holds the stored examples of the other rows calls it.
-
     Args:
-        x: clean images (B, C, H, W) in [0, 1]; `y` (B,): their true labels.
+        model: network in eval mode.
+        x: clean images (B, C, H, W) in [0, 1].
+        y: their true labels (B,).
         candidates: name of the row it was found against, to adversarial images (B, C, H, W); the clean image
             where that row's model was not broken.
-        eps: radius that a candidate must keep; `norm`: "l2" or "linf".
+        eps: radius that a candidate must keep.
+        norm: "l2" or "linf".
 
     Returns:
         `transfer_<norm>_<eps>_` + `robust` (B,) bool: right on the image and on every candidate; `broken_by`,
@@ -48,15 +86,41 @@ def transfer_columns(
     return {f"{name}_robust": robust, f"{name}_broken_by": by, f"{name}_distance": distance}
 
 
-def describe_transfer(norm: str) -> dict[str, Column]:
-    """Return what `transfer_columns` gives, by pattern of the name."""
-    name = f"transfer_{norm}_{{eps}}"
-    return {
-        f"{name}_robust": Column(
-            "Right on the image and on every adversarial example found against the other rows.",
-            kind="flag", aggregate="fraction", direction="higher", source=SOURCE, role="transfer",
-            params={"norm": norm},
-        ),
-        f"{name}_broken_by": Column("The row whose adversarial example breaks it first.", kind="text", source=SOURCE),
-        f"{name}_distance": Column("Size of that perturbation.", unit=f"{norm} norm on [0, 1] pixels", source=SOURCE),
-    }  # fmt: skip
+def _transfer(
+    model: nn.Module, x: Tensor, y: Tensor, inputs: BatchInputs, eps: Sequence[float], norm: str
+) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    for budget in eps:
+        found = transfer_columns(model, x, y, candidates=inputs.others["adversarial"], eps=budget, norm=norm)
+        robust = found[f"transfer_{norm}_{budget:g}_robust"] & inputs.own["robust"]
+        columns |= found | {f"best_known_{norm}_{budget:g}_robust": robust}
+    return columns
+
+
+@evaluation(source=SOURCE, columns=describe_transfer("l2"), needs=NEEDS, automatic="stored")
+def transfer_l2(
+    model: nn.Module, x: Tensor, y: Tensor, *, inputs: BatchInputs, seed: int = 0, eps: Sequence[float] = (0.5,)
+) -> dict[str, Any]:
+    """Try the adversarial examples that were found against the other rows on images x (B, C, H, W), in l2.
+
+    The examples are stored already, so this costs one pass each. Together with the attack's own verdict they give the
+    best known robust accuracy.
+
+    Raises:
+        BenchError: an example or an answer of the model is not finite.
+    """
+    return _transfer(model, x, y, inputs, eps, "l2")
+
+
+@evaluation(source=SOURCE, columns=describe_transfer("linf"), needs=NEEDS, automatic="stored")
+def transfer_linf(
+    model: nn.Module, x: Tensor, y: Tensor, *, inputs: BatchInputs, seed: int = 0, eps: Sequence[float] = (8 / 255,)
+) -> dict[str, Any]:
+    """Try the adversarial examples that were found against the other rows on images x (B, C, H, W), in linf.
+
+    See `transfer_l2`.
+
+    Raises:
+        BenchError: an example or an answer of the model is not finite.
+    """
+    return _transfer(model, x, y, inputs, eps, "linf")

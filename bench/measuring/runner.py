@@ -6,6 +6,7 @@ out, which changes no result but by rounding. Passes through the network are cou
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +18,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from bench.core.errors import BenchError
+from bench.core.errors import BenchError, UsageError
 from bench.core.records import Adaptive, Column, Evaluation, expand_columns
 from bench.data.pixels import to_unit
 from bench.data.split import Split
+from bench.measuring.inputs import BatchInputs, CellInputs
 from bench.measuring.judge import full_precision
 from bench.measuring.model_contract import as_found
 from bench.measuring.passes import counted
@@ -48,6 +50,7 @@ def evaluate_chunks(
     arguments: dict[str, Any],
     seed: int,
     adaptive: Adaptive | None = None,
+    inputs: CellInputs | None = None,
     batch_size: int | None = None,
     done: Sequence[int] = (),
     keep_images: Callable[[str], bool] = lambda column: False,
@@ -63,17 +66,26 @@ def evaluate_chunks(
         arguments: the evaluation's keyword arguments.
         seed: of the evaluation's random draws.
         adaptive: the attack that the defense's author declares, for evaluations that take it.
+        inputs: what it reads of other cells, for evaluations with needs.
         batch_size: images per call; None: what memory should hold.
         done: numbers of the chunks that are stored already.
         keep_images: which image columns to keep, by name.
         index: places of the images in their data set, (n,); None: 0, 1, ….
 
     Raises:
+        UsageError: the evaluation reads other cells, and there are no inputs.
         BenchError: a column is missing, has the wrong length or is not finite where it must be; out of memory
             at batch size 1.
     """
+    if entry.needs and inputs is None:
+        raise UsageError(
+            f"evaluation {entry.name}: expected the results of other evaluations, which it reads, got a model alone. "
+            "Run it in a suite."
+        )
     settings = {**arguments, "seed": seed} | ({"adaptive": adaptive} if entry.adaptive else {})
     n = len(split.labels)
+    places = np.arange(n) if index is None else index
+    aligned = None if inputs is None else functools.partial(_aligned, inputs, places)
     size = batch_size or automatic_batch_size(split.images.shape[1:], device)
     for number in range(math.ceil(n / entry.chunk)):
         if number in done:
@@ -84,15 +96,14 @@ def evaluate_chunks(
             start = rows.start
             while start < rows.stop:
                 stop = min(rows.stop, start + size)
-                result = _call(entry, model, split, slice(start, stop), device, settings)
+                result = _call(entry, model, split, slice(start, stop), device, settings, aligned)
                 if result is None:  # out of memory
                     size = _halved(entry, stop - start)
                     continue
                 parts.append(result)
                 start = stop
         table, images = _assemble(parts, split, rows, keep_images)
-        if index is not None:
-            table["index"] = index[table["index"]]
+        table["index"] = places[table["index"]]
         info = {
             "forwards": passes.forwards,
             "backwards": passes.backwards,
@@ -100,6 +111,11 @@ def evaluate_chunks(
             "seconds": time.monotonic() - started,
         }
         yield Chunk(number, table, images, info, expand_columns(entry.columns, arguments, table.columns))
+
+
+def _aligned(inputs: CellInputs, places: np.ndarray, part: slice, x: Tensor) -> BatchInputs:
+    """Return the inputs of the batch `part` of a cell's images."""
+    return inputs.batch(places[part].tolist(), x)
 
 
 def _halved(entry: Evaluation, failed: int) -> int:
@@ -122,13 +138,14 @@ def _call(
     part: slice,
     device: torch.device,
     settings: dict[str, Any],
+    aligned: Callable[[slice, Tensor], BatchInputs] | None,
 ) -> Columns | None:
     """Evaluate one batch; None if memory ran out."""
     x = to_unit(torch.tensor(split.images[part])).to(device)
     y = torch.tensor(split.labels[part]).to(device)
     try:
         with as_found(model), full_precision(device):
-            columns = entry.function(model, x, y, **settings)
+            columns = entry.function(model, x, y, **settings, **({"inputs": aligned(part, x)} if aligned else {}))
     except (torch.OutOfMemoryError, MemoryError):
         torch.cuda.empty_cache()
         return None

@@ -7,12 +7,13 @@ edited defense or attack is computed anew and an edited comment is not.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 from pydantic import JsonValue
@@ -29,39 +30,25 @@ from bench.training.loop import TrainJob
 SOURCES_NAMED: Final = 8  # of the changed sources in a dry run's line
 
 
-@dataclass(frozen=True, slots=True)
-class TrainCell:
-    """One model to be trained: a defense and a seed.
+@dataclass(frozen=True)
+class Cell:
+    """One model to be trained, or one evaluation of one set of weights on one set of images.
 
     Attributes:
+        kind: "train" or "evaluation".
         spec: everything that can change the result, as plain data.
     """
 
-    spec: dict[str, Any]
+    kind: Literal["train", "evaluation"]
+    spec: Mapping[str, Any]
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """The cell's key."""
-        return key("train", self.spec)
+        return key(self.kind, self.spec)
 
 
-@dataclass(frozen=True, slots=True)
-class EvaluationCell:
-    """One evaluation of one set of weights on one set of images.
-
-    Attributes:
-        spec: everything that can change the result, as plain data.
-    """
-
-    spec: dict[str, Any]
-
-    @property
-    def id(self) -> str:
-        """The cell's key."""
-        return key("evaluation", self.spec)
-
-
-def key(kind: str, spec: dict[str, Any]) -> str:
+def key(kind: str, spec: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a cell's description in canonical JSON."""
     text = json.dumps({"kind": kind, **spec}, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -133,7 +120,7 @@ def evaluation_spec(
 
 def evaluation_cell(
     trained: Mapping[str, Any], weights: str, spec: Mapping[str, Any], adaptive: Adaptive | None
-) -> EvaluationCell:
+) -> Cell:
     """Return the cell of an evaluation of one trained model.
 
     Args:
@@ -146,7 +133,7 @@ def evaluation_cell(
     if adaptive is not None:
         functions = [f for f in (adaptive.surrogate, adaptive.loss) if f is not None]
         own = {"adaptive": {"eot": adaptive.eot, "sources": sources.sources(functions)}}
-    return EvaluationCell({"model": {**trained, "weights": weights}, **spec, **own})
+    return Cell("evaluation", {"model": {**trained, "weights": weights}, **spec, **own})
 
 
 def runtime(device: str, precision: str) -> dict[str, str]:

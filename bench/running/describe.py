@@ -9,10 +9,10 @@ from bench.config.evaluation_config import EvaluationConfig
 from bench.config.suite import Suite
 from bench.core.records import Column
 from bench.data.split import Dataset
-from bench.running import transfer
 from bench.running.cells import plain
 from bench.running.environment import environment
-from bench.running.plan import Plan, PlannedEvaluation, Run
+from bench.running.plan import Plan
+from bench.running.planned import PlannedEvaluation, Run
 from bench.store.plan_record import (
     DataRecord,
     EvaluationConfigRecord,
@@ -34,8 +34,8 @@ def plan_record(plan: Plan) -> PlanRecord:
         overrides=_settings(plan.overrides),
         data=data_record(plan.dataset),
         environment=environment(plan.device, plan.included, plan.execution),
-        evaluations={m.entry.key: _evaluation_record(m) for m in plan.measurements} | transfer.describe(plan),
-        rows=tuple(_run_record(run) for run in plan.rows),
+        evaluations={p.entry.key: _evaluation_record(p) for p in plan.evaluations},
+        rows=tuple(_run_record(run) for run in plan.runs),
     )
 
 
@@ -80,6 +80,7 @@ def _config_record(entry: EvaluationConfig) -> EvaluationConfigRecord:
         limit=entry.limit,
         split=entry.split,
         seed=entry.seed,
+        sample=entry.sample,
     )
 
 
@@ -91,11 +92,13 @@ def _evaluation_record(planned: PlannedEvaluation) -> EvaluationRecord:
         limit=planned.entry.limit,
         split=planned.entry.split,
         seed=planned.entry.seed,
+        sample=planned.entry.sample,
         n=len(planned.split),
         source=evaluation.source,
         version=evaluation.version,
         description=evaluation.description,
         columns={pattern: _plain_params(column) for pattern, column in evaluation.columns.items()},
+        needs=evaluation.needs,
     )
 
 

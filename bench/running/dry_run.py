@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from bench.running import transfer
+from bench.running.cells import Cell, difference
 from bench.running.plan import Plan
 from bench.running.prepare import Options, prepare
-from bench.store.store import Store
+from bench.running.schedule import CellIndex, Job, Schedule
+from bench.store.records import CellRecord
+from bench.store.store import NAME, Store
+
+_UNFINISHED = {"running": "in progress", "pending": "unfinished"}
 
 
 @dataclass(frozen=True)
 class CellState:
-    """One line of a dry run: a cell, whether it is stored, and if not, why not."""
+    """One line of a dry run.
+
+    Attributes:
+        name: of the job.
+        cached: whether its result is stored.
+        why: why it is not.
+        seconds: how long a cell of that name took last time; None: never run.
+    """
 
     name: str
     cached: bool
@@ -22,73 +33,65 @@ class CellState:
 
 
 def cell_states(plan: Plan, store: Store | None) -> list[CellState]:
-    """Say of every cell of a plan whether its result is stored; `store` is None where there is none yet."""
-    states = []
-    for row in plan.rows:
-        record = store.cell(row.cell.id) if store else None
-        weights = record.info["weights"] if record and record.status == "done" else None
-        name = f"train {row.label}"
-        states.append(_state(name, "train", row.cell.spec, weights is not None, store, row.label))
-        for measurement in plan.measurements:
-            name = f"{row.label}: {measurement.entry.key}"
-            if weights is None:
-                states.append(CellState(name, False, "its model is not trained yet", _seconds(store, name)))
-                continue
-            cell = measurement.cell(weights, row)
-            found = store.cell(cell.id) if store else None
-            done = found is not None and found.status == "done"
-            states.append(_state(name, "evaluation", cell.spec, done, store, name))
-    return states + _transfer_states(plan, store)
+    """Return for every cell of a plan whether its result is stored.
 
-
-def _transfer_states(plan: Plan, store: Store | None) -> list[CellState]:
-    """Say of every row's transfer whether it is stored: it waits for all attacks."""
-    if transfer.measurement(plan) is None:
-        return []
-    ready = {t.row.label: t for t in transfer.targets(plan, store)} if store else {}
-    states = []
-    for row in plan.rows:
-        name, target = f"{row.label}: {transfer.KEY}", ready.get(row.label)
-        if target is None or store is None:
-            states.append(CellState(name, False, "it waits for the attacks on all rows", _seconds(store, name)))
-            continue
-        cell = transfer.cell_of(plan, target)
-        found = store.cell(cell.id)
-        done = found is not None and found.status == "done"
-        if not done and (missing := transfer.left_out(plan, store, target)):
-            states.append(CellState(name, False, f"{missing} were left out when the results were packed"))
-            continue
-        states.append(_state(name, "evaluation", cell.spec, done, store, name))
-    return states
-
-
-def _state(name: str, kind: str, spec: dict[str, Any], done: bool, store: Store | None, stored_name: str) -> CellState:
-    from bench.running.cells import difference
-
-    if done or store is None:
-        return CellState(name, done, "" if done else "nothing is stored yet")
-    same = [c for c in store.cells(kind) if c.spec.get("name") == stored_name]
-    if not same:
-        return CellState(name, False, "never run")
-    last = same[-1]
-    changes = difference({k: v for k, v in last.spec.items() if k != "name"}, spec)
-    unfinished = {"failed": f"failed: {last.error}", "running": "in progress", "pending": "unfinished"}
-    why = "; ".join(changes) if changes else unfinished.get(last.status, last.status)
-    return CellState(name, False, why, last.seconds)
-
-
-def _seconds(store: Store | None, name: str) -> float | None:
-    """Return how long a cell of that name took last time."""
+    Args:
+        plan: the plan.
+        store: None where there is none yet.
+    """
+    schedule = Schedule(plan)
     if store is None:
-        return None
-    times = [c.seconds for c in store.cells("evaluation") if c.spec.get("name") == name and c.seconds]
-    return times[-1] if times else None
+        return [CellState(job.title, False, "nothing is stored yet") for job in schedule.jobs]
+    index, earlier = CellIndex(schedule, store), _by_name(store)
+    return [_state(job, index, earlier) for job in schedule.jobs]
+
+
+def _by_name(store: Store) -> dict[str, CellRecord]:
+    """Return the last stored cell of each name."""
+    return {str(cell.spec.get("name")): cell for kind in ("train", "evaluation") for cell in store.cells(kind)}
+
+
+def _state(job: Job, index: CellIndex, earlier: dict[str, CellRecord]) -> CellState:
+    last, cell = earlier.get(job.name), index.cell(job)
+    seconds = last.seconds if last else None
+    waits = [needed for needed in index.schedule.inputs(job) if not index.is_done(needed)]
+    if index.is_done(job) and not waits:
+        return CellState(job.title, True)
+    if waits or cell is None:
+        return CellState(job.title, False, _waits_for(job, waits), seconds)
+    if missing := index.left_out(job):
+        return CellState(job.title, False, f"{missing} were left out when the results were packed", seconds)
+    return CellState(job.title, False, "; ".join(_reasons(cell, last)), seconds)
+
+
+def _waits_for(job: Job, waits: list[Job]) -> str:
+    """Return what a job waits for, in words: its training, else what it reads."""
+    if any(needed.evaluation is None for needed in waits):
+        return "its model is not trained yet"
+    own = [needed for needed in waits if needed.place == job.place]
+    names = sorted({needed.key for needed in own or waits})
+    return f"waits for {', '.join(names)}" + ("" if own else f" of {len(waits)} other models")
+
+
+def _reasons(cell: Cell, last: CellRecord | None) -> Iterator[str]:
+    """Yield why a stored cell of the same name does not serve."""
+    if last is None:
+        yield "never run"
+        return
+    changes = difference({k: v for k, v in last.spec.items() if k != "name"}, dict(cell.spec))
+    yield from changes
+    if not changes:
+        yield f"failed: {last.error}" if last.status == "failed" else _UNFINISHED.get(last.status, last.status)
 
 
 def dry_run(options: Options) -> tuple[Plan, list[CellState]]:
-    """Plan without doing anything; a store is read if there is one, none is made."""
+    """Plan without doing anything; a store is read if there is one, none is made.
+
+    Args:
+        options: of the command.
+    """
     plan = prepare(options)
-    if not (plan.out / "bench.db").is_file():
+    if not (plan.out / NAME).is_file():
         return plan, cell_states(plan, None)
     with Store.open(plan.out) as store:
         return plan, cell_states(plan, store)

@@ -7,15 +7,17 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import reports
+from bench.reports import write as write_reports
 from bench.reports.board.model import Board
 from bench.running import machine, workers
+from bench.running.context import RunContext
 from bench.running.describe import plan_record
 from bench.running.dry_run import cell_states
 from bench.running.engines import local
 from bench.running.plan import Plan
 from bench.running.prepare import Options, prepare
 from bench.running.progress import Reporter
+from bench.running.schedule import CellIndex, Schedule
 from bench.running.stopping import StopRequest
 from bench.store.store import Store
 from bench.training.loop import Stopped
@@ -40,29 +42,26 @@ def run(options: Options) -> Result:
     stop = StopRequest(options.time_limit)  # the clock runs while data are read
     plan = prepare(options)
     reporter = Reporter(options.quiet)
-    reporter.say(f"suite {plan.suite.name} on {plan.dataset.name} ({plan.dataset.layout}), {plan.device}")
+    reporter.log(f"suite {plan.suite.name} on {plan.dataset.name} ({plan.dataset.layout}), {plan.device}")
     if plan.dataset.note:
-        reporter.say(plan.dataset.note)
+        reporter.log(plan.dataset.note)
     with Store.open(plan.out, create=True) as store, stop.signals():
         number = store.put_plan(plan_record(plan))
-        local.bind_known(plan, number, store)
-        context = local.RunContext(
-            plan, number, store, reporter, stop, options.batch_size, options.no_wait, options.debug,
-            options.whole_trainings,
-        )  # fmt: skip
+        bound = CellIndex(Schedule(plan), store).bindings()
+        store.bind_all((number, place, key, cell) for (place, key), cell in bound.items())
+        context = RunContext(plan, store, reporter, stop, options, "owner", number)
         states = cell_states(plan, store)
         reporter.start(len(states), sum(s.cached for s in states))
         helpers = _helpers(plan, sum(not s.cached for s in states)) if options.arguments and not options.no_wait else 0
-        code = 0
+        code, failures = 0, dict[str, str]()
         try:
             with workers.started(helpers, options.arguments):
-                local.run_cells(context)
+                failures = local.run(context).failures
         except (Stopped, KeyboardInterrupt):
             code = stop.code or 130
         finally:
             reporter.stop()
-    board = reports.write(plan.out)
-    failures = context.outcome.failures
+    board = write_reports(plan.out)
     return Result(code or (1 if failures else 0), failures, plan.out, board)
 
 
@@ -70,8 +69,7 @@ def work(options: Options) -> None:
     """Compute cells of a plan that another process has stored and will report: what a worker does."""
     stop, plan = StopRequest(options.time_limit), prepare(options)
     with Store.open(plan.out, create=True) as store, stop.signals(), contextlib.suppress(Stopped):
-        context = local.RunContext(plan, None, store, Reporter(quiet=True), stop, options.batch_size)
-        local.run_cells(context)
+        local.run(RunContext(plan, store, Reporter(quiet=True), stop, options, "worker"))
 
 
 def _helpers(plan: Plan, cells: int) -> int:

@@ -23,7 +23,7 @@ class Reporter:
 
     def start(self, cells: int, cached: int) -> None:
         """Begin: so many cells, of which so many are stored already."""
-        self.say(f"{cells} cells, {cached} cached")
+        self.log(f"{cells} cells, {cached} cached")
         if not self.console.is_terminal or self.console.quiet:
             return
         self._live = Progress(
@@ -45,7 +45,7 @@ class Reporter:
             self._live.stop()
             self._live = None
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print a line."""
         self.console.print(escape(text))
 
@@ -63,12 +63,12 @@ class Reporter:
         """End a cell."""
         self._end()
         self._computed += seconds
-        self.say(f"  {name:<44} {seconds:7.1f} s  {note}".rstrip())
+        self.log(f"  {name:<44} {seconds:7.1f} s  {note}".rstrip())
 
     def failed(self, name: str, cause: str) -> None:
         """End a cell that failed."""
         self._end()
-        self.say(f"  {name:<44} FAILED  {cause}")
+        self.log(f"  {name:<44} FAILED  {cause}")
 
     def _end(self) -> None:
         if self._live and self._cell is not None:

@@ -41,7 +41,6 @@ NOT_COUNTED = (
     # Made from stored tables.
     "bench.core.stats.",
 )  # fmt: skip
-COUNTED = ("bench.running.transfer",)  # it computes a result, although it is in a package that does not count
 
 # Third parties' imports of these are not part of the key beyond torch's version: our own code needs them too.
 _REQUIREMENTS = frozenset({"torch", "torchvision", "numpy", "pandas", "scipy", "sklearn", "matplotlib", "pyarrow"})
@@ -76,8 +75,6 @@ def sources(functions: Iterable[Callable[..., object]], depends_on: Iterable[Pat
 
 def counts(module: str) -> bool:
     """Tell whether a module of ours is part of a key when a cell's functions reach it."""
-    if module in COUNTED:
-        return True
     return module != "bench" and not any(
         module == name.rstrip(".") or (name.endswith(".") and module.startswith(name)) for name in NOT_COUNTED
     )

@@ -17,10 +17,10 @@ from bench.core.errors import IntegrityError, SecurityError, StoreError
 from bench.reports.board.examples import IMAGES_SHOWN
 from bench.store import serialise
 from bench.store.plan_record import PlanRecord, parse_plan
+from bench.store.records import LEFT_OUT
 from bench.store.sqlite import translated
 from bench.store.store import NAME, Store
 
-LEFT_OUT = "left_out"  # in a train cell's info: its weights are not here; in a chunk's: so many pictures are not
 _TABLES = {"meta", "cells", "chunks", "epochs", "plans", "bindings", "sqlite_sequence"}
 
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bench import reports
 from bench.core import files, hashing
 from bench.core.errors import UsageError
 from bench.core.version import VERSION
+from bench.reports import write as write_reports
 from bench.store.compact import compact
 from bench.store.status import RunStatus, run_status
 from bench.store.store import NAME
@@ -100,7 +100,7 @@ def pack(
         ready.mkdir()
         compact(out, folder, pictures=pictures, latest=latest)
         if board:
-            reports.write(folder)  # of exactly what is packed
+            write_reports(folder)  # of exactly what is packed
         now = run_status(folder)
         chosen = _weights(out, now, weights)
         _refuse_early(chosen, limits)

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from bench.core.errors import IntegrityError, StoreError
-from bench.core.records import Column, ThreatModel
+from bench.core.records import Column, Need, ThreatModel
 
 PLAN_FORMAT = 2
 Settings = dict[str, JsonValue]  # names to plain values: hyper-parameters, arguments, a recipe, overrides
@@ -33,6 +33,7 @@ class EvaluationConfigRecord(_Record):
         limit: first N images of the split; None: all.
         split: "test" or "train".
         seed: seed of the evaluation's own draws.
+        sample: so many of these images, drawn at random; None: all.
     """
 
     evaluation: str
@@ -40,6 +41,7 @@ class EvaluationConfigRecord(_Record):
     limit: int | None = None
     split: Literal["test", "train"] = "test"
     seed: int = 0
+    sample: int | None = None
 
 
 class SuiteRecord(_Record):
@@ -163,6 +165,7 @@ class EvaluationRecord(EvaluationConfigRecord):
         version: of the registered evaluation.
         description: its docstring.
         columns: pattern of the column's name to Column.
+        needs: what it reads of other cells.
     """
 
     n: int
@@ -170,6 +173,12 @@ class EvaluationRecord(EvaluationConfigRecord):
     version: int
     description: str
     columns: dict[str, Column]
+    needs: tuple[Need, ...] = ()
+
+    @property
+    def reads_others(self) -> bool:
+        """Whether it reads cells of other runs, so that it waits for all of them."""
+        return any(need.of == "others" for need in self.needs)
 
 
 class RunRecord(_Record):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from bench.core.errors import LockedError
+
+# In a train cell's info: its weights are not here; in a chunk's info: so many of its images are not.
+LEFT_OUT: Final = "left_out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,11 @@ class CellRecord:
     error: str | None
     info: dict[str, Any]
     spec: dict[str, Any]
+
+    @property
+    def left_out(self) -> bool:
+        """Whether what it produced outside the store was left out when the folder was packed."""
+        return bool(self.info.get(LEFT_OUT))
 
 
 def cell_record(

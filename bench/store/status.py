@@ -9,12 +9,11 @@ from bench.store.plan_record import PlanRecord, RunRecord
 from bench.store.records import CellRecord
 from bench.store.store import Store
 
-TRANSFER = "transfer_l2"  # the evaluation that comes last, when every row has been attacked
 TRAINING = "train"
 
 
 @dataclass(frozen=True)
-class RowStanding:
+class RunProgress:
     """One model of the last plan.
 
     Attributes:
@@ -23,6 +22,7 @@ class RowStanding:
         seconds: what its training took; None: not trained yet.
         unfinished: "train" if it is not trained, and the keys of its unfinished evaluations.
         failed: "train" or key to cause.
+        last: the keys of the evaluations that read other models' results, and so come last.
     """
 
     label: str
@@ -30,11 +30,12 @@ class RowStanding:
     seconds: float | None
     unfinished: tuple[str, ...]
     failed: dict[str, str]
+    last: frozenset[str] = frozenset()
 
     @property
     def needs_weights(self) -> bool:
-        """Tell whether an evaluation of its own is left to do on weights that are there."""
-        return self.weights is not None and any(key != TRANSFER for key in self.unfinished)
+        """Whether an evaluation of its own is left to do on weights that are there."""
+        return self.weights is not None and bool(set(self.unfinished) - self.last)
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class RunStatus:
 
     suite: str
     data: str
-    rows: tuple[RowStanding, ...]
+    rows: tuple[RunProgress, ...]
     total: int
     chunks: int
 
@@ -76,17 +77,18 @@ def run_status(out: str | Path) -> RunStatus:
     return RunStatus(plan.suite.name, plan.data.name, rows, total, chunks)
 
 
-def _row(store: Store, plan: PlanRecord, run: RunRecord) -> RowStanding:
+def _row(store: Store, plan: PlanRecord, run: RunRecord) -> RunProgress:
     trained = store.cell(run.train_cell)
     records: dict[str, CellRecord | None] = {TRAINING: trained}
     for key in plan.evaluations:
         cell = run.evaluations.get(key)
         records[key] = store.cell(cell) if cell else None
     done = trained is not None and trained.status == "done"
-    return RowStanding(
+    return RunProgress(
         label=run.label,
         weights=trained.info["weights"] if trained and done else None,
         seconds=trained.seconds if trained and done else None,
         unfinished=tuple(k for k, r in records.items() if r is None or r.status != "done"),
+        last=frozenset(key for key, evaluation in plan.evaluations.items() if evaluation.reads_others),
         failed={k: r.error or "unknown" for k, r in records.items() if r and r.status == "failed"},
     )

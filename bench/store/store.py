@@ -26,7 +26,7 @@ from bench.core.records import Column
 from bench.store import serialise
 from bench.store.leases import is_alive, process_id
 from bench.store.plan_record import PlanRecord, parse_plan
-from bench.store.records import CellRecord, Lease, LeaseLost, cell_record
+from bench.store.records import LEFT_OUT, CellRecord, Lease, LeaseLost, cell_record
 from bench.store.sqlite import connect, translated
 
 FORMAT = 2
@@ -279,6 +279,10 @@ class Store:
     def chunk_info(self, cell: str) -> dict[int, dict[str, Any]]:
         """Return number to info (counts, seconds) of every stored chunk."""
         return {n: json.loads(i) for n, i in self._query("SELECT number, info FROM chunks WHERE cell=?", cell)}
+
+    def lacks_images(self, cell: str) -> bool:
+        """Tell whether some of a cell's images were left out when the folder was packed."""
+        return any(LEFT_OUT in info for info in self.chunk_info(cell).values())
 
     def table(self, cell: str) -> pd.DataFrame:
         """Return the rows of all stored chunks of a cell, in order; empty if there are none.

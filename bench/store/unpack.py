@@ -18,9 +18,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bench import reports
 from bench.core import files, hashing
 from bench.core.errors import IntegrityError, MachineError, SecurityError, UsageError
+from bench.reports import write as write_reports
 from bench.store.compact import check_foreign, mark_left_out
 from bench.store.pack import ARCHIVES, EXPORTS, FORMAT, LISTING, is_part
 from bench.store.status import RunStatus, run_status
@@ -94,7 +94,7 @@ def unpack(folder: str | Path, out: str | Path, *, board: bool = True) -> Unpack
         weights = {p.stem for p in (found / "weights").glob("*.safetensors")}
         missing = mark_left_out(found, weights)
         if board:
-            reports.write(found)  # a store that cannot be read is found out before anything is put in place
+            write_reports(found)  # a store that cannot be read is found out before anything is put in place
         for path in sorted(found.iterdir(), key=lambda p: p.name == NAME):  # the store comes last
             path.replace(out / path.name)
     return Unpacked(out, run_status(out), len(weights), missing)

@@ -12,7 +12,8 @@ from bench.core import registry
 from bench.core.errors import BenchError
 from bench.core.records import Adaptive
 from bench.evaluations.audit import audit_l2
-from bench.evaluations.transfer import describe_transfer, transfer_columns
+from bench.evaluations.transfer import describe_transfer, transfer_columns, transfer_l2
+from bench.measuring.inputs import BatchInputs
 from tests.attacks.known import Linear, flags
 from tests.attacks.test_closed_form import exact_distance, middle, problem
 
@@ -162,6 +163,10 @@ def test_transferred_examples_are_judged_like_any_other():
     )
     assert columns["transfer_l2_0.2_robust"].tolist() == [False, True, True, False], "the third leaves the ball"
     assert columns["transfer_l2_0.2_broken_by"] == ["a", "", "", "clean"]
-    assert set(columns) == {pattern.replace("{eps}", "0.2") for pattern in describe_transfer("l2")}
+    robust = torch.tensor([True, True, False, True])
+    inputs = BatchInputs(own={"robust": robust}, others={"adversarial": {"b": x + shift}})
+    whole = transfer_l2(model, x, y, inputs=inputs, eps=[0.2])
+    assert whole["best_known_l2_0.2_robust"].tolist() == [False, True, False, False]
+    assert set(whole) == {pattern.replace("{eps}", "0.2") for pattern in describe_transfer("l2")}
     with pytest.raises(BenchError, match="expected finite adversarial images"):
         transfer_columns(model, x, y, candidates={"a": x * torch.nan}, eps=0.2, norm="l2")

@@ -1,1 +1,14 @@
-"""Where cells run: one file per engine."""
+"""Where and when jobs run: one file per engine.
+
+An engine is a module with `run(context: RunContext) -> Outcome`. It gets the jobs of `context.plan` from a `Schedule`,
+decides which one is next and in which process, and goes through `attempt`, which claims a cell, keeps its lease alive,
+computes it with `run_job` and records how it ended. An engine itself has to provide:
+
+- order: a job only after everything in `Schedule.inputs` is done or has failed for good;
+- waiting: for jobs that another process holds, until they are done or their holder is dead;
+- bindings: where it is the owner of the plan, `Store.bind` for each cell once `CellIndex.cell` knows it;
+- stopping: `context.raise_if_stopped()` between two jobs;
+- the outcome: failures by job; a failure leaves the other jobs alone.
+
+A process on another machine needs the same plan (the command's arguments give it), the folder's store, and `attempt`.
+"""

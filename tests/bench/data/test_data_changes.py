@@ -60,8 +60,8 @@ def plan(tmp_path: Path) -> Callable[..., Plan]:
 
 def cells(plan: Plan) -> dict[str, str]:
     """Return the training's id and the evaluations' keys, the model left out."""
-    evaluations = {m.entry.key: key("evaluation", m.spec) for m in plan.measurements}
-    return {"train": plan.rows[0].cell.id, **evaluations}
+    evaluations = {p.entry.key: key("evaluation", p.spec) for p in plan.evaluations}
+    return {"train": plan.runs[0].cell.id, **evaluations}
 
 
 def changed(before: Plan, after: Plan) -> set[str]:

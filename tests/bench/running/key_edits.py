@@ -42,7 +42,7 @@ def keys(split):
             entry = registry.defenses.get(name)
             job = TrainJob(entry, entry.hyperparameters, PAPER, "convnet", 10, (1, 4, 4), 0, split)
             specs[name] = cells.train_spec(job, CPU, ExecutionConfig())
-            found[f"train {name}"] = cells.TrainCell(specs[name]).id
+            found[f"train {name}"] = cells.Cell("train", specs[name]).id
     for name in EVALUATIONS:
         if name in registry.evaluations:
             entry = registry.evaluations.get(name)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from bench.running.campaign import Piece, command_of, pack_what_fits, parser, summary
 from bench.store.pack import LISTING
-from bench.store.status import TRANSFER, run_status
+from bench.store.status import run_status
 from bench.store.unpack import unpack
-from benchmarks.campaign import Piece, command_of, pack_what_fits, parser, summary
 
 ROOT = Path(__file__).resolve().parents[3]
 DEFENSES = ["standard", "lcnn", "softplus_wd"]
@@ -47,7 +47,7 @@ def whole_run(suite, out, **narrow):
 
 
 def piece(suite, out, source, minutes):
-    command = [sys.executable, "-m", "benchmarks.campaign", "--suite", suite, "--train-limit", 400, "--out", out,
+    command = [sys.executable, "-m", "bench.running.campaign", "--suite", suite, "--train-limit", 400, "--out", out,
                "--from", source, "--minutes", minutes]  # fmt: skip
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT)
 
@@ -139,7 +139,7 @@ def test_the_line_says_what_is_done_and_left(half, tmp_path):
     assert "1 of 3 models, 7 of 18 cells done" in line
     assert "left: lcnn seed 0 (trained, 4 cells), softplus_wd seed 0 (6 cells)" in line
     assert "weights of 2 models" in line
-    assert TRANSFER in packed.standing.rows[0].unfinished
+    assert "transfer_l2" in packed.standing.rows[0].unfinished
 
 
 def test_a_training_that_cannot_end_in_time_is_given_up_at_once(half, tmp_path):
@@ -172,7 +172,7 @@ def test_the_board_shows_a_command_without_this_machines_paths(half, tmp_path):
     )
     assert str(tmp_path) not in words
     assert words == (
-        "python -m benchmarks.campaign --suite tiny.toml --data DIR --defense lcnn:lambda_beta=0.01 --limit 3 "
+        "python -m bench.running.campaign --suite tiny.toml --data DIR --defense lcnn:lambda_beta=0.01 --limit 3 "
         "--train-limit 400 --out OUT"
     )
 

@@ -259,7 +259,7 @@ def test_no_wait_ends_with_7(suite, tmp_path, cli):
     out = tmp_path / "held"
     plan = prepare(Options(suite=str(suite), out=out, narrow={"defenses": ("standard",), "train_limit": 150}))
     with Store.open(out, create=True) as store:
-        assert store.claim(plan.rows[0].cell.id, "train", {})
+        assert store.claim(plan.runs[0].cell.id, "train", {})
         held = cli("run", "--suite", suite, "--out", out, "--defense", "standard", "--train-limit", 150, "--no-wait")
     assert held.code == 7
     assert f"process {os.getpid()}" in held.err

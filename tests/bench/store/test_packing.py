@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from bench.core.errors import MachineError, StoreError
-from bench.store.compact import LEFT_OUT
 from bench.store.pack import Limits, TooLarge, pack
-from bench.store.status import TRANSFER, run_status
+from bench.store.records import LEFT_OUT
+from bench.store.status import run_status
 from bench.store.store import Store
 from bench.store.unpack import unpack
 
@@ -123,7 +123,7 @@ def test_a_finished_run_stays_finished_without_its_weights(finished, suite, tmp_
 
 def test_a_half_finished_run_goes_on_and_computes_only_the_rest(half, finished, suite, tmp_path):
     packed = pack(half, tmp_path / "pack", weights="all", pictures=True)
-    assert packed.standing.rows[0].unfinished == (TRANSFER,)
+    assert packed.standing.rows[0].unfinished == ("transfer_l2",)
     unpack(tmp_path / "pack", tmp_path / "back")
     before = computed(tmp_path / "back")
     assert before
@@ -145,7 +145,7 @@ def test_without_pictures_the_transfer_is_left_out_and_never_made_up(half, suite
         assert max(len(store.images(c.id).get("index", ())) for c in store.cells("evaluation")) > 12
     left = {r.label: r.unfinished for r in run_status(tmp_path / "back").rows}
     # standard is tried on lcnn's examples, which are all there; lcnn would be on standard's, of which some are not.
-    assert left == {"standard seed 0": (), "lcnn seed 0": (TRANSFER,)}
+    assert left == {"standard seed 0": (), "lcnn seed 0": ("transfer_l2",)}
     table = pd.read_parquet(tmp_path / "back" / "examples.parquet").set_index("defense")
     assert table.loc["lcnn", "best_known_l2_3_robust"].isna().all()
 

@@ -4,10 +4,10 @@ For a machine that is reached by bounded commands and starts bare each time. A p
 (or goes on in `--work`, if that is still there), trains and evaluates the next unfinished defenses, and packs the
 result: at most 8 small files. Run it again until it says that it is complete.
 
-    python -m benchmarks.campaign --suite cifar10-fast --data DIR --out OUT --minutes 9 [--from OUT]
+    python -m bench.running.campaign --suite cifar10-fast --data DIR --out OUT --minutes 9 [--from OUT]
 
 What travels: every finished evaluation and every finished chunk; the weights of models whose evaluations are
-unfinished; all weights and adversarial examples as long as they fit, because the transfer between rows comes last
+unfinished; all weights and adversarial examples as long as they fit, because what compares models comes last
 and needs them (where they do not fit it is left out, and said so). Optimiser states never travel: a training that
 cannot end within its piece is given up as soon as that shows, and starts first in the next one.
 
@@ -27,7 +27,7 @@ from typing import NoReturn
 
 from bench.core.errors import BenchError
 from bench.store.pack import LISTING, Limits, Packed, TooLarge, Weights, pack
-from bench.store.status import TRANSFER, RunStatus, run_status
+from bench.store.status import RunStatus, run_status
 from bench.store.store import NAME
 from bench.store.unpack import unpack
 
@@ -46,7 +46,7 @@ class Piece:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parse = argparse.ArgumentParser(prog="benchmarks.campaign", description=__doc__.split("\n", 1)[0])
+    parse = argparse.ArgumentParser(prog="bench.running.campaign", description=__doc__.split("\n", 1)[0])
     parse.add_argument("--suite", required=True, help="name of a suite, or a TOML file")
     parse.add_argument("--data", type=Path, help="folder in which data sets are looked for first")
     parse.add_argument("--out", type=Path, required=True, help="small folder for the pack")
@@ -152,7 +152,7 @@ def compute(arguments: argparse.Namespace, work: Path, deadline: float) -> NoRet
 
 def command_of(arguments: argparse.Namespace) -> str:
     """Return the command that the board shows: what decides the numbers, without this machine's paths."""
-    words = ["python -m benchmarks.campaign", "--suite", Path(arguments.suite).name]
+    words = ["python -m bench.running.campaign", "--suite", Path(arguments.suite).name]
     words += ["--data", "DIR"] if arguments.data else []
     for name in ("defense", "evaluation"):
         words += [word for value in getattr(arguments, name) or () for word in (f"--{name}", value)]
@@ -200,11 +200,12 @@ def summary(piece: Piece) -> str:
     if piece.standing is None or piece.packed is None:
         return f"campaign: nothing was packed: the run ended with code {piece.code} or before it had planned anything"
     now, packed = piece.standing, piece.packed
-    rows = [row for row in now.rows if set(row.unfinished) - {TRANSFER}]
+    rows = [row for row in now.rows if set(row.unfinished) - row.last]
     left = [f"{row.label} ({'trained, ' if row.weights else ''}{len(row.unfinished)} cells)" for row in rows]
-    transfers = sum(TRANSFER in row.unfinished for row in now.rows)
-    if not rows and transfers:
-        left.append(f"the transfer between rows of {transfers} models" + (", left out" if piece.code == 0 else ""))
+    last = sorted({key for row in now.rows for key in row.unfinished if key in row.last})
+    if not rows and last:
+        models = sum(bool(set(row.unfinished) & row.last) for row in now.rows)
+        left.append(f"{', '.join(last)} of {models} models" + (", left out" if piece.code == 0 else ""))
     text = f"campaign: {len(now.rows) - len(rows)} of {len(now.rows)} models, {now.done} of {now.total} cells done; "
     text += f"left: {', '.join(left)}; " if left else "complete; "
     failed = {f"{row.label}: {key}": cause for row in now.rows for key, cause in row.failed.items()}

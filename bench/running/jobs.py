@@ -1,0 +1,196 @@
+"""Run one job: train a model or evaluate one, into a cell whose lease is held. Nothing here waits or chooses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from bench.core import files, hashing
+from bench.core.records import Role
+from bench.data.pixels import to_unit
+from bench.measuring.inputs import CellInputs, Values, column_values, image_values
+from bench.measuring.model_contract import as_found, check_model
+from bench.measuring.runner import evaluate_chunks, predictions
+from bench.running.context import RunContext
+from bench.running.planned import PlannedEvaluation, Run
+from bench.running.schedule import CellIndex, Job
+from bench.store import serialise
+from bench.store.records import Lease
+from bench.store.store import Store
+from bench.store.weights import load_weights, weights_path
+from bench.training.loop import Stopped, train
+
+_COUNTS = ("forwards", "backwards", "images", "seconds")
+
+
+class LoadedModel:
+    """The network of the run whose evaluations are computed now: it is loaded once for all of them."""
+
+    def __init__(self) -> None:
+        self._weights: tuple[Run, str] | None = None
+        self._model: nn.Module | None = None
+
+    def of(self, run: Run, weights: str, context: RunContext) -> nn.Module:
+        """Return a run's network with its weights: the same bits that were saved.
+
+        Args:
+            run: the run.
+            weights: SHA-256 of its weights.
+            context: the run's surroundings.
+
+        Raises:
+            IntegrityError: the weights are missing, or not the ones that were stored.
+            UsageError: the network breaks the model contract.
+        """
+        if self._model is None or self._weights != (run, weights):
+            plan = context.plan
+            model = load_weights(run.job.build(), weights_path(plan.out, weights), weights).to(plan.device)
+            x = to_unit(torch.tensor(plan.dataset.test.images[:2])).to(plan.device)
+            check_model(model, x, run.job.num_classes)
+            self._weights, self._model = (run, weights), model
+        return self._model
+
+
+def run_job(job: Job, lease: Lease, context: RunContext, index: CellIndex, loaded: LoadedModel) -> None:
+    """Compute a job's cell, store its result and mark the cell done.
+
+    Args:
+        job: what is computed.
+        lease: the right to write its cell.
+        context: the run's surroundings.
+        index: where its inputs are.
+        loaded: the network that the last evaluation used.
+
+    Raises:
+        Stopped: the run was asked to stop; what is finished of the cell is stored.
+        LeaseLost: somebody else has taken the cell over.
+        BenchError: it cannot be computed.
+    """
+    started = time.monotonic()
+    if job.evaluation is None:
+        note = _train(job.run, lease, context)
+    else:
+        weights = index.weights(job)
+        assert weights is not None  # an evaluation has a cell only once its run is trained
+        model = loaded.of(job.run, weights, context)
+        _evaluate(job.name, job.evaluation, lease, context, model, _inputs(job, index, context.store), job.run, weights)
+        note = ""
+    context.reporter.done(job.title, time.monotonic() - started, note)
+
+
+def _train(run: Run, lease: Lease, context: RunContext) -> str:
+    """Train a run's model, store its weights, and return a note on the training."""
+    epochs = run.job.recipe.epochs
+    context.reporter.cell(f"train {run.label}", epochs)
+
+    def on_epoch(record: dict[str, Any]) -> None:
+        context.store.put_epoch(lease, record)
+        context.reporter.advance(f"loss {record['loss']:.3f}")
+        if context.options.whole_trainings and record["epoch"] > 1:  # the first epoch also compiles
+            context.stop.unless_time_for((epochs - record["epoch"]) * record["seconds"])
+
+    checkpoint = context.plan.out / "checkpoints" / f"{lease.cell}.pt"
+    model = train(
+        run.job,
+        context.plan.device,
+        checkpoint=checkpoint,
+        on_epoch=on_epoch,
+        should_stop=context.stop,
+        execution=context.plan.execution,
+        say=lambda text: context.reporter.log(f"  {run.label}: {text}"),
+    )
+    content = save({k: v.contiguous() for k, v in model.state_dict().items()})
+    sha = hashing.sha256_of(content)
+    files.write_bytes(weights_path(context.plan.out, sha), content)
+    log = context.store.log(lease.cell)
+    info = {
+        "weights": sha,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds": sum(r["seconds"] for r in log),
+        "device": context.plan.device.type,
+    }
+    context.store.finish(lease, info)
+    checkpoint.unlink(missing_ok=True)
+    accuracy = log[-1]["train_accuracy"] if log else None
+    return f"train accuracy {accuracy:.1%}" if isinstance(accuracy, float) else ""
+
+
+def _evaluate(
+    name: str,
+    planned: PlannedEvaluation,
+    lease: Lease,
+    context: RunContext,
+    model: nn.Module,
+    inputs: CellInputs | None,
+    run: Run,
+    weights: str,
+) -> None:
+    """Evaluate a model chunk by chunk; chunks that are stored already stay."""
+    store, device = context.store, context.plan.device
+    stored = store.chunk_info(lease.cell)
+    n, size = len(planned.split), planned.evaluation.chunk
+    context.reporter.cell(name, -(-n // size))
+    chunks = evaluate_chunks(
+        planned.evaluation,
+        model,
+        planned.split,
+        device,
+        arguments=planned.spec["arguments"],
+        seed=planned.entry.seed,
+        adaptive=run.job.defense.adaptive,
+        inputs=inputs,
+        batch_size=context.options.batch_size,
+        done=tuple(stored),
+        keep_images=planned.keeps,
+        index=planned.index,
+    )
+    for chunk in chunks:
+        images = chunk.images
+        if images:
+            images = {**images, "prediction": predictions(model, images["adversarial"], device)}
+        store.put_chunk(lease, chunk.number, chunk.table, images, chunk.info, chunk.columns)
+        stored[chunk.number] = chunk.info
+        context.reporter.advance()
+        if context.stop() and len(stored) * size < n:
+            raise Stopped("stopped between two chunks; run the same command to go on.")
+    totals: dict[str, object] = {k: sum(c[k] for c in stored.values()) for k in _COUNTS}
+    if planned.evaluation.summary is not None:
+        with as_found(model):
+            totals |= planned.evaluation.summary(model, device)
+    _export_images(store, lease, f"{weights}.{files.safe_name(planned.entry.key)}")
+    store.finish(lease, totals)
+
+
+def _export_images(store: Store, lease: Lease, stem: str) -> None:
+    """Write the adversarial examples of the final verdicts beside the weights that they break."""
+    images = store.images(lease.cell)
+    if images:
+        name = f"{stem}.{lease.cell[:8]}.adversarial.safetensors.z"
+        files.write_bytes(store.out / "weights" / name, serialise.pack_arrays(images))
+
+
+def _inputs(job: Job, index: CellIndex, store: Store) -> CellInputs | None:
+    """Read what an evaluation needs of other cells, None if it needs nothing."""
+    if job.evaluation is None or not job.evaluation.inputs:
+        return None
+    own: dict[Role, Values] = {}
+    others: dict[Role, Mapping[str, Values]] = {}
+    for needed in job.evaluation.inputs:
+        role = needed.need.role
+        if needed.need.of == "own":
+            cell = index.cell(index.schedule.own_input(job, needed.evaluation))
+            own[role] = _values(store, cell.id, role, needed.column) if cell else {}
+        else:
+            cells = index.other_cells(job, needed.evaluation)
+            others[role] = {label: _values(store, cell_id, role, needed.column) for label, cell_id in cells.items()}
+    return CellInputs(own, others)
+
+
+def _values(store: Store, cell: str, role: Role, column: str) -> Values:
+    """Return place in the data set to value or stored image, of one column of a cell."""
+    return image_values(store.images(cell)) if role == "adversarial" else column_values(store.table(cell), column)

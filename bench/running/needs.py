@@ -1,0 +1,124 @@
+"""What the evaluations of a plan read of each other, and which ones a suite gets without naming them.
+
+This is the only place that decides both; it knows roles and ranks of columns, and no evaluation by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from bench.config.evaluation_config import EvaluationConfig
+from bench.config.suite import Suite
+from bench.core import registry
+from bench.core.errors import UsageError
+from bench.core.records import REFERENCE_RANK, Column, Evaluation, Need, ThreatModel
+from bench.running.planned import Input, PlannedEvaluation
+
+
+def kept_images(columns: Mapping[str, Column], suite: Suite) -> frozenset[str] | None:
+    """Return the names of the image columns of an evaluation that a suite stores; None: all.
+
+    Args:
+        columns: the evaluation's concrete columns.
+        suite: its `store_adversarial` is "all", "none" or "primary": those of a reference attack at the suite's threat.
+    """
+    if suite.store_adversarial == "all":
+        return None
+    if suite.store_adversarial == "none":
+        return frozenset()
+    return frozenset(
+        name
+        for name, column in columns.items()
+        if column.role == "adversarial" and suite.threat.matches(column)
+        if _rank(column, columns.values(), suite.threat) >= REFERENCE_RANK
+    )
+
+
+def automatic_evaluations(suite: Suite, planned: Sequence[PlannedEvaluation]) -> list[EvaluationConfig]:
+    """Return the evaluations that a suite gets without naming them, at its threat.
+
+    They are computed on the images that the reference attack is run on; without such an attack there are none.
+
+    Args:
+        suite: the suite.
+        planned: the evaluations that it names.
+    """
+    attacked = next((p for p in planned if _is_reference_attack(p, suite.threat)), None)
+    if attacked is None:
+        return []
+    named, found = {p.evaluation.name for p in planned}, []
+    for evaluation in registry.evaluations:
+        if evaluation.name in named or not _is_due(evaluation, suite, planned):
+            continue
+        entry = EvaluationConfig(evaluation.name, evaluation.name, {"eps": [suite.threat.eps]}, attacked.entry.limit)
+        sample = suite.audit if evaluation.automatic == "audit" else None
+        found.append(replace(entry, split=attacked.entry.split, sample=sample))
+    return found
+
+
+def _is_due(evaluation: Evaluation, suite: Suite, planned: Sequence[PlannedEvaluation]) -> bool:
+    norms = {column.params["norm"] for column in evaluation.columns.values() if "norm" in column.params}
+    if evaluation.automatic == "never" or norms != {suite.threat.norm}:
+        return False
+    if evaluation.automatic == "audit":
+        return suite.audit > 0
+    alone = len(suite.defenses) < 2  # each is there once
+    return all(_find(n, planned, suite.threat) and not (alone and n.of == "others") for n in evaluation.needs)
+
+
+def with_inputs(
+    evaluation: PlannedEvaluation, planned: Sequence[PlannedEvaluation], threat: ThreatModel
+) -> PlannedEvaluation:
+    """Return an evaluation with its needs found in the plan.
+
+    Args:
+        evaluation: the evaluation.
+        planned: those that it may read.
+        threat: the suite's.
+
+    Raises:
+        UsageError: a need is not met, or the evaluation's budget is not the threat's.
+    """
+    where, inputs = f"evaluation {evaluation.entry.key}", []
+    for need in evaluation.evaluation.needs:
+        found = _find(need, [p for p in planned if p.entry.split == evaluation.entry.split], threat)
+        if found is None:
+            raise UsageError(
+                f"{where}: expected an evaluation whose column {need.role!r} it can read at {threat}, got none. Add an "
+                "attack at the suite's threat, and leave store_adversarial at its default."
+            )
+        inputs.append(found)
+    eps = evaluation.entry.arguments.get("eps")
+    if inputs and eps is not None and list(eps) != [threat.eps]:
+        raise UsageError(f"{where}.eps: expected [{threat.eps:g}], the suite's threat, got {eps}. Leave it out.")
+    return replace(evaluation, inputs=tuple(inputs))
+
+
+def _find(need: Need, planned: Iterable[PlannedEvaluation], threat: ThreatModel) -> Input | None:
+    """Return the column of a need: of those at the threat that are stored, the one of the highest-ranked attack."""
+    best, found = -1, None
+    for evaluation in planned:
+        if evaluation.entry.arguments.get("peer"):  # a reference implementation beside the attack itself
+            continue
+        columns = evaluation.columns
+        for name, column in columns.items():
+            if column.role != need.role or ("eps" in column.params and not threat.matches(column)):
+                continue
+            if column.role == "adversarial" and not evaluation.keeps(name):
+                continue
+            if (rank := _rank(column, columns.values(), threat)) > best:
+                best, found = rank, Input(need, evaluation.entry.key, name)
+    return found
+
+
+def _is_reference_attack(evaluation: PlannedEvaluation, threat: ThreatModel) -> bool:
+    robust = (c for c in evaluation.columns.values() if c.role == "robust" and threat.matches(c))
+    return not evaluation.entry.arguments.get("peer") and any(c.ranks >= REFERENCE_RANK for c in robust)
+
+
+def _rank(column: Column, columns: Iterable[Column], threat: ThreatModel) -> int:
+    """Return the preference of the attack that a column belongs to, 0 where it belongs to none."""
+    attack = column.params.get("attack")
+    same = (c.ranks for c in columns if c.role == "robust" and threat.matches(c) and c.params.get("attack") == attack)
+    return max(same, default=0) if attack else 0
