@@ -1,4 +1,4 @@
-"""Read a recorded autograd graph: its activations, their order, what is not smooth and what is not affine."""
+"""Read an autograd graph: its operations in topological order, its activations, and what is not smooth in it."""
 
 from __future__ import annotations
 
@@ -10,31 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.models.layers import CenteredSoftplus, Softplus
+from bench.numerics.smoothness import NONSMOOTH_MODULES, NONSMOOTH_OPS, SMOOTH, SOFTPLUS
 
 Node = Any  # torch.autograd.graph.Node with its `_saved_*` attributes
-# Elementwise, twice differentiable modules; those of the softplus family know their β (s' ≤ 1, s'' ≤ β/4).
-SOFTPLUS = (CenteredSoftplus, Softplus, nn.Softplus)
-SMOOTH = (*SOFTPLUS, nn.Tanh, nn.Sigmoid, nn.LogSigmoid, nn.SiLU, nn.GELU, nn.Mish)
-NONSMOOTH_MODULES = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.Hardtanh, nn.Hardsigmoid,
-    nn.Hardswish, nn.Hardshrink, nn.Softshrink, nn.Threshold, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d,
-    nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d, nn.FractionalMaxPool2d,
-)  # fmt: skip
-NONSMOOTH_OPS = frozenset({
-    "Relu", "LeakyRelu", "PreluKernel", "RreluWithNoise", "Elu", "Celu", "Hardtanh", "Hardsigmoid", "Hardswish",
-    "Hardshrink", "Softshrink", "Threshold", "MaxPool2DWithIndices", "MaxPool3DWithIndices",
-    "AdaptiveMaxPool2D", "AdaptiveMaxPool3D", "FractionalMaxPool2D", "MkldnnMaxPool2D", "Abs", "Clamp",
-    "ClampMin", "ClampMax", "Max", "Min", "Maximum", "Minimum", "Amax", "Amin", "Aminmax", "Fmax", "Fmin",
-    "Cummax", "Cummin", "Sort", "Topk", "Kthvalue", "Median", "Nanmedian", "Mode", "Round", "Floor", "Ceil",
-    "Trunc", "Frac", "Fmod", "Remainder", "Sign", "Where", "SmoothL1Loss", "HuberLoss", "LinalgVectorNorm",
-    "Norm",
-})  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Activation:
-    """One call of an elementwise module: z = `before` went in, a = `after` came out, both with their graph."""
+    """One call of an elementwise module, a = s(z).
+
+    Attributes:
+        module: s.
+        before: z, with its graph.
+        after: a, with its graph, shaped like z.
+    """
 
     module: nn.Module
     before: Tensor
@@ -46,7 +35,7 @@ class Activation:
         return float(torch.as_tensor(self.module.beta).detach()) if isinstance(self.module, SOFTPLUS) else None
 
     def value(self, z: Tensor) -> Tensor:
-        """Apply the activation to other inputs, without being recorded."""
+        """Return s(z) of other inputs, without recording the call."""
         return self.module.forward(z)
 
     def derivatives(self) -> tuple[Tensor, Tensor]:
@@ -55,7 +44,12 @@ class Activation:
 
 
 def derivatives(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
-    """Return s'(z) and s''(z) of an elementwise function s, shaped like z, detached."""
+    """Return s'(z) and s''(z) of an elementwise function s, shaped like z, detached.
+
+    Args:
+        function: s.
+        z: any shape.
+    """
     z = z.detach().requires_grad_(True)
     with torch.enable_grad():
         (first,) = torch.autograd.grad(function(z).sum(), z, create_graph=True)
@@ -67,7 +61,12 @@ def derivatives(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor
 
 @dataclass(frozen=True)
 class RecordedCalls:
-    """What was called during one forward pass, in order."""
+    """What was called during one forward pass, in order.
+
+    Attributes:
+        activations: calls of smooth elementwise modules.
+        nonsmooth: class names of the nonsmooth modules called.
+    """
 
     activations: list[Activation] = field(default_factory=list)
     nonsmooth: list[str] = field(default_factory=list)
@@ -75,10 +74,17 @@ class RecordedCalls:
 
 @contextmanager
 def record_activations(model: nn.Module) -> Iterator[RecordedCalls]:
-    """Record the activations and nonsmooth modules that a forward pass calls inside the block."""
+    """Record the activations and nonsmooth modules that a forward pass calls inside the block.
+
+    Args:
+        model: any network; hooks are added to it, and removed at the end of the block.
+
+    Yields:
+        The calls, filled in during the forward pass.
+    """
     calls, handles = RecordedCalls(), []
 
-    def note(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def record(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         if isinstance(module, SMOOTH):
             calls.activations.append(Activation(module, inputs[0], output))
         else:
@@ -86,7 +92,7 @@ def record_activations(model: nn.Module) -> Iterator[RecordedCalls]:
 
     for module in model.modules():
         if isinstance(module, SMOOTH + NONSMOOTH_MODULES):
-            handles.append(module.register_forward_hook(note))
+            handles.append(module.register_forward_hook(record))
     try:
         yield calls
     finally:
@@ -100,7 +106,11 @@ def operation(node: Node) -> str:
 
 
 def topological_order(*outputs: Tensor) -> list[Node]:
-    """Return all nodes behind the outputs, every node after those that it takes its inputs from."""
+    """Return all nodes behind the outputs, every node after those of its inputs.
+
+    Args:
+        outputs: tensors with their graphs.
+    """
     order: list[Node] = []
     seen: set[Node] = set()
     stack = [(t.grad_fn, False) for t in outputs if t.grad_fn is not None]
@@ -116,26 +126,34 @@ def topological_order(*outputs: Tensor) -> list[Node]:
 
 
 def activation_nodes(activations: list[Activation]) -> dict[Node, Activation]:
-    """Return the nodes that belong to an activation: from its output back to its input, the latter left out."""
-    owned: dict[Node, Activation] = {}
+    """Return the nodes that belong to an activation: from its output back to its input, the latter left out.
+
+    Args:
+        activations: of one forward pass, in order.
+    """
+    nodes: dict[Node, Activation] = {}
     for activation in activations:
         stack = [activation.after.grad_fn]
         while stack:
             node = stack.pop()
-            if node is None or node is activation.before.grad_fn or node in owned:
+            if node is None or node is activation.before.grad_fn or node in nodes:
                 continue
             if operation(node) == "AccumulateGrad":
                 continue
-            owned[node] = activation
+            nodes[node] = activation
             stack += [parent for parent, _ in node.next_functions]
-    return owned
+    return nodes
 
 
 def nonsmooth_ops(logits: Tensor, calls: RecordedCalls) -> list[str]:
     """Return the operations that are not twice differentiable, sorted; a model with any is not assessable.
 
-    Operations are recognised by name in the graph, modules by class. A kink inside an opaque custom function
-    is not seen; the fundamental-theorem check of the `bounds` evaluation is there for that.
+    Operations are recognised by name in the graph, modules by class. A nonsmooth operation inside a custom function
+    is not recognised; the fundamental-theorem check of the `bounds` evaluation finds it.
+
+    Args:
+        logits: with their graph.
+        calls: of the forward pass that made them.
     """
     names = {operation(node) for node in topological_order(logits)}
     return sorted((names & NONSMOOTH_OPS) or set(calls.nonsmooth))

@@ -1,4 +1,4 @@
-"""First and second derivatives of the per-example loss, batch-wise: what the geometry evaluations share.
+"""First and second derivatives of the per-example loss, batch-wise, for the geometry evaluations.
 
 The loss is cross-entropy at the true label, written f = softplus(u) with u = logsumexp_{k≠y}(z_k − z_y), whose
 gradient keeps its relative accuracy where p_y rounds to 1. In eval mode the sum of the losses of a batch has a
@@ -20,22 +20,38 @@ from bench.numerics.vectors import require_finite
 
 
 def log_odds_of_error(logits: Tensor, y: Tensor) -> Tensor:
-    """Return u = logsumexp_{k≠y}(z_k − z_y) of logits (B, K): log of (1 − p_y)/p_y, shape (B,)."""
+    """Return u = logsumexp_{k≠y}(z_k − z_y) = log((1 − p_y)/p_y), (B,).
+
+    Args:
+        logits: z, (B, K).
+        y: labels, (B,).
+    """
     others = torch.arange(logits.shape[1] - 1, device=logits.device)
     others = others + (others >= y[:, None])
     return (logits.gather(1, others) - logits.gather(1, y[:, None])).logsumexp(1)
 
 
 def loss_per_example(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the cross-entropy −log p_y of logits (B, K) at labels y (B,), shape (B,).
+    """Return the cross-entropy −log p_y, (B,).
 
     torch's own threshold of 20 would drop a second derivative of 2e-9; exp(80) still fits float32.
+
+    Args:
+        logits: z, (B, K).
+        y: labels, (B,).
     """
     return F.softplus(log_odds_of_error(logits, y), threshold=80.0)
 
 
 def differentiate(output: Tensor, x: Tensor, weight: Tensor, *, graph: bool = False) -> Tensor:
-    """Return Σ weight·∂output/∂x, shaped like x; zeros where output does not depend on x. Keeps the graph."""
+    """Return Σ weight·∂output/∂x, shaped like x; zeros where output does not depend on x. Keeps the graph.
+
+    Args:
+        output: any shape, with its graph.
+        x: what it is differentiated in.
+        weight: shaped like output.
+        graph: whether the result has a graph of its own, to be differentiated again.
+    """
     if not output.requires_grad:
         return torch.zeros_like(x)
     return torch.autograd.grad(
@@ -75,7 +91,13 @@ class Expansion:
 
 
 def expand(model: nn.Module, x: Tensor, y: Tensor, *, second_order: bool = True) -> Expansion:
-    """Return the loss's expansion at x (B, C, H, W), labels y (B,), in the dtype of x.
+    """Return the loss's expansion at x, in the dtype of x.
+
+    Args:
+        model: logits (B, K) from images, in eval mode.
+        x: images (B, C, H, W).
+        y: labels (B,).
+        second_order: False leaves out the graph of the gradient; `hvp` is then not available.
 
     Raises:
         BenchError: a logit or a gradient is not finite, or the model computes in another dtype.

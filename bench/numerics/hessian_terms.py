@@ -16,7 +16,7 @@ Product = Callable[[Tensor], Tensor]
 
 
 def wrong_class_probabilities(logits: Tensor, y: Tensor) -> Tensor:
-    """Return p_k/(1 − p_y) for k ≠ y and 0 at y: how the missing probability is spread, (B, K)."""
+    """Return p_k/(1 − p_y) for k ≠ y and 0 at y: the distribution of the wrong classes, (B, K)."""
     return logits.detach().scatter(1, y[:, None], -torch.inf).softmax(1)
 
 
@@ -26,7 +26,13 @@ def error_vector(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def softmax_product(logits: Tensor, y: Tensor, w: Tensor) -> Tensor:
-    """Return (diag(p) − ppᵀ)w/(1 − p_y) for w (B, K), without cancellation where p_y is near 1, (B, K)."""
+    """Return H_z·w/(1 − p_y), H_z = diag(p) − ppᵀ, without cancellation where p_y is near 1, (B, K).
+
+    Args:
+        logits: z, (B, K).
+        y: labels, (B,).
+        w: (B, K).
+    """
     z, r = logits.detach(), wrong_class_probabilities(logits, y)
     p = z.softmax(1)
     product = r * (w - (p * w).sum(1, keepdim=True))
@@ -35,14 +41,24 @@ def softmax_product(logits: Tensor, y: Tensor, w: Tensor) -> Tensor:
 
 
 def pushforward(output: Tensor, x: Tensor) -> Product:
-    """Return v (B, d) ↦ (∂output/∂x)v for an output (B, …): two reverse passes, no forward mode needed."""
+    """Return v (B, d) ↦ (∂output/∂x)v from two reverse passes; no forward mode is needed.
+
+    Args:
+        output: (B, …), with its graph.
+        x: (B, C, H, W).
+    """
     dummy = torch.zeros_like(output, requires_grad=True)
     pullback = differentiate(output, x, dummy, graph=True)
     return lambda v: differentiate(pullback, dummy, v.view_as(x))
 
 
 def logit_term(at: Expansion, y: Tensor) -> Product:
-    """Return v ↦ JᵀH_zJv/scale with J = ∂logits/∂x: what the loss's own curvature contributes to ∇²f."""
+    """Return v ↦ JᵀH_zJv/scale with J = ∂z/∂x: what the softmax's curvature contributes to ∇²f.
+
+    Args:
+        at: the expansion at a batch.
+        y: labels (B,).
+    """
     push = pushforward(at.logits, at.x)
 
     def product(v: Tensor) -> Tensor:
@@ -52,6 +68,11 @@ def logit_term(at: Expansion, y: Tensor) -> Product:
 
 
 def network_term(at: Expansion, y: Tensor) -> Product:
-    """Return v ↦ Σ_k q_k∇²z_k v/scale with q = p − e_y: what the network's curvature contributes to ∇²f."""
-    slope = differentiate(at.logits, at.x, error_vector(at.logits, y), graph=True)
-    return lambda v: differentiate(slope, at.x, v.view_as(at.x)).flatten(1)
+    """Return v ↦ Σ_k q_k∇²z_k v/scale with q = p − e_y: what the network's curvature contributes to ∇²f.
+
+    Args:
+        at: the expansion at a batch.
+        y: labels (B,).
+    """
+    gradient = differentiate(at.logits, at.x, error_vector(at.logits, y), graph=True)
+    return lambda v: differentiate(gradient, at.x, v.view_as(at.x)).flatten(1)

@@ -22,12 +22,13 @@ from torch.overrides import TorchFunctionMode
 from bench.models.layers import CenteredSoftplus, Softplus
 from bench.models.layers.batch_norm import batch_norm_affine
 from bench.models.layers.centered_softplus import softplus_derivatives
-from bench.models.layers.conv_arguments import conv2d_arguments, pair
+from bench.models.layers.conv_arguments import Conv2dGeometry, conv2d_arguments, pair
 from bench.models.layers.torch_state import functorch_active
-from bench.numerics.autograd_graph import SMOOTH, SOFTPLUS, derivatives
+from bench.numerics.autograd_graph import derivatives
+from bench.numerics.smoothness import SMOOTH, SOFTPLUS
 
 
-class ConstantConv2d(torch.autograd.Function):
+class _ConstantConv2d(torch.autograd.Function):
     """x ↦ W ∗ x + b with constant W and b: its derivative is the transposed map, the same everywhere.
 
     Unlike `bench.models.layers.double_backward_conv`, which also differentiates in W and therefore keeps x.
@@ -39,36 +40,34 @@ class ConstantConv2d(torch.autograd.Function):
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        stride: tuple[int, int],
-        padding: tuple[int, int],
-        dilation: tuple[int, int],
-        groups: int,
+        geometry: Conv2dGeometry,
     ) -> Tensor:
-        ctx.settings = (tuple(x.shape), stride, padding, dilation, groups)
+        stride, padding, dilation, groups = geometry
+        ctx.size, ctx.geometry = tuple(x.shape), geometry
         # Under the names of the library's own node, which `bench.numerics.op_norms` reads.
         ctx._saved_weight, ctx._saved_transposed, ctx._saved_groups = weight, False, groups
         ctx._saved_stride, ctx._saved_padding, ctx._saved_dilation = stride, padding, dilation
-        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+        return F.conv2d(x, weight, bias, *geometry)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return ConstantConvTranspose2d.apply(grad, ctx._saved_weight, *ctx.settings), None, None, None, None, None, None
+        return _ConstantConvTranspose2d.apply(grad, ctx._saved_weight, ctx.size, ctx.geometry), None, None, None
 
 
-class ConstantConvTranspose2d(torch.autograd.Function):
+class _ConstantConvTranspose2d(torch.autograd.Function):
     """The transpose of the convolution without bias, and as its own derivative the convolution again."""
 
     @staticmethod
-    def forward(ctx: Any, grad: Tensor, weight: Tensor, size: tuple[int, ...], *settings: Any) -> Tensor:
-        ctx.weight, ctx.settings = weight, settings
-        return conv2d_input(size, weight, grad, *settings)
+    def forward(ctx: Any, grad: Tensor, weight: Tensor, size: tuple[int, ...], geometry: Conv2dGeometry) -> Tensor:
+        ctx.weight, ctx.geometry = weight, geometry
+        return conv2d_input(size, weight, grad, *geometry)
 
     @staticmethod
     def backward(ctx: Any, h: Tensor) -> tuple[Tensor | None, ...]:
-        return ConstantConv2d.apply(h, ctx.weight, None, *ctx.settings), None, None, None, None, None, None
+        return _ConstantConv2d.apply(h, ctx.weight, None, ctx.geometry), None, None, None
 
 
-class ActivationFunction(torch.autograd.Function):
+class _ActivationFunction(torch.autograd.Function):
     """a = s(z) of an elementwise module, with its value given; s' and s'' are computed once."""
 
     @staticmethod
@@ -84,7 +83,7 @@ class ActivationFunction(torch.autograd.Function):
             ctx.derivatives = _derivatives(ctx.module, z)
         if not torch.is_grad_enabled():
             return grad * ctx.derivatives[0], None, None
-        return ActivationBackward.apply(grad, z, ctx.module, *ctx.derivatives), None, None
+        return _ActivationBackward.apply(grad, z, ctx.module, *ctx.derivatives), None, None
 
 
 def _derivatives(module: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,7 +99,7 @@ def _derivatives(module: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
     return first, second
 
 
-class ActivationBackward(torch.autograd.Function):
+class _ActivationBackward(torch.autograd.Function):
     """(g, z) ↦ g·s'(z), with the derivatives s'(z) in g and g·s''(z) in z."""
 
     @staticmethod
@@ -144,24 +143,20 @@ def _conv2d(*args: Any, **kwargs: Any) -> Tensor:
     variable = call.weight.requires_grad or (call.bias is not None and call.bias.requires_grad)
     if isinstance(call.padding, str) or call.x.ndim != 4 or variable:
         return F.conv2d(*args, **kwargs)
-    settings = pair(call.stride), pair(call.padding), pair(call.dilation), call.groups
-    return ConstantConv2d.apply(call.x, call.weight, call.bias, *settings)
+    geometry = pair(call.stride), pair(call.padding), pair(call.dilation), call.groups
+    return _ConstantConv2d.apply(call.x, call.weight, call.bias, geometry)
 
 
 def _batch_norm(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
+    input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, *args: Any, **kwargs: Any
 ) -> Tensor:
     """Do what F.batch_norm does; as a product and a sum per channel where the statistics are constant."""
-    if training or running_mean is None or running_var is None:
-        return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-    scale, shift = batch_norm_affine(running_mean, running_var, eps, weight, bias)
+    given = dict(zip(("weight", "bias", "training", "momentum", "eps"), args, strict=False)) | kwargs
+    if given.get("training", False) or running_mean is None or running_var is None:
+        return F.batch_norm(input, running_mean, running_var, *args, **kwargs)
+    scale, shift = batch_norm_affine(
+        running_mean, running_var, given.get("eps", 1e-5), given.get("weight"), given.get("bias")
+    )
     shape = (1, -1, *[1] * (input.ndim - 2))
     return (input * scale.view(shape)).add_(shift.view(shape))
 
@@ -181,7 +176,7 @@ def hvp_optimized(model: nn.Module) -> Iterator[None]:
         constant = not any(p.requires_grad for p in module.parameters())
         if len(inputs) != 1 or not inputs[0].requires_grad or not constant or functorch_active():
             return None
-        return ActivationFunction.apply(inputs[0], value.detach(), module)
+        return _ActivationFunction.apply(inputs[0], value.detach(), module)
 
     with ExitStack() as stack:
         for module in model.modules():

@@ -3,6 +3,9 @@
 Paige's and Kaniel's theory in Golub and Van Loan, "Matrix Computations", 4th ed., section 10.1-10.3: after k
 products the extreme eigenvalues of the k×k projection T lie inside the operator's spectrum, and an eigenvalue
 of the operator lies within |β_k s_k| of each. No host synchronisation inside the loop.
+
+`bench.models.layers.conv_lanczos` has the restarted form for one operator, AᵀA of a convolution, whose rounding is
+part of every trained weight: the two agree in exact arithmetic, not bit for bit.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from bench.numerics.vectors import require_finite, unit
 
 @dataclass(frozen=True)
 class Spectrum:
-    """What k products tell about a batch of symmetric operators on R^d.
+    """The projection of B symmetric operators H on R^d onto their Krylov spaces, after k products.
 
     Attributes:
         projection: T = QᵀHQ, tridiagonal, (B, k, k) float64.
@@ -36,7 +39,7 @@ class Spectrum:
 
     @property
     def norm(self) -> Tensor:
-        """max |ritz|, a lower estimate of the spectral norm, (B,)."""
+        """The largest |ritz|, a lower estimate of the spectral norm, (B,)."""
         return self.ritz.abs().amax(1)
 
     @property
@@ -50,10 +53,12 @@ class Spectrum:
         return torch.einsum("bk,bkd->bd", self._top().to(self.basis.dtype), self.basis)
 
     def _top(self) -> Tensor:
+        """Return the eigenvector of T for the largest |θ|, (B, k)."""
         index = self.ritz.abs().argmax(1)
         return self.vectors.gather(2, index[:, None, None].expand(-1, self.ritz.shape[1], 1)).squeeze(2)
 
     def _last_row(self) -> Tensor:
+        """Return the index k − 1 for every operator, (B, 1)."""
         size = self.ritz.shape[1]
         return torch.full((len(self.ritz), 1), size - 1, device=self.ritz.device)
 

@@ -1,4 +1,7 @@
-"""Lipschitz calculus: constants of single operations composed along the graph of the logits."""
+"""Lipschitz calculus: constants of single operations composed along the graph of the logits.
+
+An operation multiplies by its constant, sums add, concatenations add in squares. docs/theory.md, section 6.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from bench.numerics.autograd_graph import (
-    SOFTPLUS,
     Activation,
     Node,
     activation_nodes,
@@ -17,39 +19,43 @@ from bench.numerics.autograd_graph import (
     topological_order,
 )
 from bench.numerics.op_norms import op_lipschitz
+from bench.numerics.smoothness import SOFTPLUS
 
 
 @dataclass(frozen=True)
 class LipschitzGraph:
     """Data-free Lipschitz constants of a network at one image size.
 
+    Claim: every constant is at least the supremum, over all images, of the norm of the map's derivative. Holds when:
+    the graph is that of the network in eval mode. Measured by: `op_lipschitz`, which errs high.
+
     Attributes:
         order: the graph's nodes, inputs first.
         op_constants: node → constant of its operation.
-        softplus_nodes: the nodes inside activations of the softplus family (slope ≤ 1).
+        softplus_nodes: the nodes inside activations of the softplus family (0 ≤ s' ≤ 1).
     """
 
     order: list[Node]
     op_constants: dict[Node, float]
     softplus_nodes: dict[Node, Activation]
 
-    def from_input(self, slopes: dict[Node, float] | None = None) -> dict[Node, float]:
+    def from_input(self, max_derivatives: dict[Node, float] | None = None) -> dict[Node, float]:
         """Return, for every node, the constant of the map from the image to its output.
 
         Sums add, concatenations add in squares. Inside an activation s(z) + constant and the like are one map,
         of which the largest input counts.
 
         Args:
-            slopes: activation outputs' nodes to the largest slope at an image, where that is known.
+            max_derivatives: node of an activation's output → largest s' at an image, where that is known; else 1.
         """
         result: dict[Node, float] = {}
         for node in self.order:
             inputs = [result[p] for p, _ in node.next_functions if p is not None] or [1.0]
             if node in self.softplus_nodes:
-                joined = max(inputs) * (slopes or {}).get(node, 1.0)
+                combined = max(inputs) * (max_derivatives or {}).get(node, 1.0)
             else:
-                joined = math.hypot(*inputs) if operation(node) == "Cat" else sum(inputs)
-            result[node] = self.op_constants[node] * joined
+                combined = math.hypot(*inputs) if operation(node) == "Cat" else sum(inputs)
+            result[node] = self.op_constants[node] * combined
         return result
 
     def to_logits(self) -> dict[Node, float]:
@@ -72,12 +78,18 @@ class LipschitzGraph:
 
 
 def lipschitz_graph(logits: Tensor, activations: list[Activation]) -> LipschitzGraph:
-    """Return the gains of all operations behind the logits.
+    """Return the constants of all operations behind the logits.
+
+    Args:
+        logits: with their graph.
+        activations: of the forward pass that made them.
 
     Raises:
-        NotImplementedError: an operation's gain is not known; its name.
+        NotImplementedError: an operation's constant is not known; its name.
     """
-    owned = activation_nodes([a for a in activations if isinstance(a.module, SOFTPLUS)])
+    softplus_nodes = activation_nodes([a for a in activations if isinstance(a.module, SOFTPLUS)])
     order = topological_order(logits)
-    local = {n: 1.0 if n in owned or operation(n) == "AccumulateGrad" else op_lipschitz(n) for n in order}
-    return LipschitzGraph(order, local, owned)
+    op_constants = {
+        n: 1.0 if n in softplus_nodes or operation(n) == "AccumulateGrad" else op_lipschitz(n) for n in order
+    }
+    return LipschitzGraph(order, op_constants, softplus_nodes)

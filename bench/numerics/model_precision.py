@@ -17,11 +17,14 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 @contextmanager
 def differentiable_eval(model: nn.Module, precision: str = "float32") -> Iterator[nn.Module]:
-    """Yield the model in eval mode, without parameter gradients, TF32 off, autograd on; leave it as found.
+    """Put a model in eval mode, without parameter gradients, TF32 off and autograd on; restore it afterwards.
 
     Args:
         model: logits (B, K) from images (B, C, H, W).
         precision: "float32" works on the model itself; "float64" on a deep copy in double precision.
+
+    Yields:
+        The model, or its copy in double precision.
 
     Raises:
         UsageError: another precision.
@@ -31,17 +34,17 @@ def differentiable_eval(model: nn.Module, precision: str = "float32") -> Iterato
     if precision == "float64":
         model = _double(model)
     modes = [(m, m.training) for m in model.modules()]
-    wanted = [(p, p.requires_grad) for p in model.parameters()]
+    requires_grad = [(p, p.requires_grad) for p in model.parameters()]
     with ExitStack() as stack:
         stack.enter_context(_without_tf32())
         stack.enter_context(torch.enable_grad())
         try:
             model.eval()
-            for p, _ in wanted:
+            for p, _ in requires_grad:
                 p.requires_grad_(False)
             yield model
         finally:
-            for p, flag in wanted:
+            for p, flag in requires_grad:
                 p.requires_grad_(flag)
             for m, flag in modes:
                 m.training = flag
@@ -65,35 +68,42 @@ def _double(model: nn.Module) -> nn.Module:
 def logits_of(model: nn.Module, x: Tensor) -> Tensor:
     """Return the logits (B, K) of x (B, C, H, W), in the dtype of x.
 
+    Args:
+        model: logits (B, K) from images.
+        x: images.
+
     Raises:
         BenchError: the model computes in another dtype somewhere, so that a float64 check would see rounding.
     """
-    found: object
     try:
-        logits = model(x)
-        found = logits.dtype
+        logits: Tensor = model(x)
     except RuntimeError as error:
-        if x.dtype != torch.float64 or not any(word in str(error) for word in ("dtype", "Double", "scalar type")):
-            raise
-        logits, found = None, error
-    if logits is None or logits.dtype != x.dtype:
-        raise BenchError(
-            f"model {type(model).__name__}: expected {x.dtype} throughout a copy of that dtype, got {found}. "
-            "Keep constants in buffers and cast nothing inside forward."
-        )
+        if x.dtype == torch.float64 and any(word in str(error) for word in ("dtype", "Double", "scalar type")):
+            raise _mixed_dtypes(model, x, error) from error
+        raise
+    if logits.dtype != x.dtype:
+        raise _mixed_dtypes(model, x, logits.dtype)
     return logits
+
+
+def _mixed_dtypes(model: nn.Module, x: Tensor, got: object) -> BenchError:
+    """Return the error for a model that does not compute in its input's dtype throughout."""
+    return BenchError(
+        f"model {type(model).__name__}: expected {x.dtype} throughout a copy of that dtype, got {got}. "
+        "Keep constants in buffers and cast nothing inside forward."
+    )
 
 
 @contextmanager
 def _without_tf32() -> Iterator[None]:
     """Switch TF32 off: it moves ‖H‖ of a standard net by 15 % (median), and cuDNN's default is on."""
     cudnn: Any = torch.backends.cudnn
-    places: list[Any] = [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn]
-    saved = [p.fp32_precision for p in places]
+    backends: list[Any] = [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn]
+    saved = [b.fp32_precision for b in backends]
     try:
-        for p in places:
-            p.fp32_precision = "ieee"
+        for backend in backends:
+            backend.fp32_precision = "ieee"
         yield
     finally:
-        for p, value in zip(places, saved, strict=True):
-            p.fp32_precision = value
+        for backend, value in zip(backends, saved, strict=True):
+            backend.fp32_precision = value

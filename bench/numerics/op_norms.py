@@ -1,4 +1,8 @@
-"""Sound Lipschitz constants of single operations of an autograd graph: exact norms, or upper bounds by proof."""
+"""Sound Lipschitz constants of single operations of an autograd graph: exact norms, or upper bounds by proof.
+
+Power iteration and Lanczos err low and are not used here. An operation that is not in the tables raises
+NotImplementedError: its constant is unknown, never guessed. docs/theory.md, section 6.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +10,57 @@ import functools
 import hashlib
 import math
 from collections.abc import Callable
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from bench.models.layers import ConvGeometry, conv_norm_bound
 from bench.models.layers.conv_arguments import pair
-from bench.numerics.autograd_graph import (
-    Node,
-    RecordedCalls,
-    activation_nodes,
-    operation,
-    topological_order,
+from bench.numerics.autograd_graph import Node, RecordedCalls, activation_nodes, operation, topological_order
+
+# Affine operations that move, copy, select, add or negate: norm 1, times the factor `alpha` of a sum.
+UNIT_NORM: Final = frozenset(
+    [
+        "Add",
+        "Alias",
+        "Cat",
+        "Clone",
+        "ConstantPadNd",
+        "Flip",
+        "Neg",
+        "Permute",
+        "ReshapeAlias",
+        "Roll",
+        "Select",
+        "Slice",
+        "Split",
+        "SplitWithSizes",
+        "Squeeze",
+        "Sub",
+        "T",
+        "ToCopy",
+        "Transpose",
+        "Unsqueeze",
+        "UnsafeView",
+        "View",
+    ]
 )
+# Operations that are not affine, with derivatives of at most 1 in size.
+ONE_LIPSCHITZ: Final = frozenset(["Abs", "Clamp", "ClampMax", "ClampMin", "Hardtanh", "Relu", "Softplus", "Tanh"])
 
 
 def nonaffine_ops(logits: Tensor, calls: RecordedCalls) -> list[str]:
-    """Return the operations outside the recorded activations that are not known to be affine, sorted."""
-    owned = activation_nodes(calls.activations)
+    """Return the operations outside the recorded activations that are not known to be affine, sorted.
+
+    Args:
+        logits: with their graph.
+        calls: of the forward pass that made them.
+    """
+    activations = activation_nodes(calls.activations)
     unknown = set()
     for node in topological_order(logits):
-        if node not in owned and operation(node) != "AccumulateGrad":
+        if node not in activations and operation(node) != "AccumulateGrad":
             try:
                 affine_op_norm(node)
             except NotImplementedError:
@@ -34,21 +68,17 @@ def nonaffine_ops(logits: Tensor, calls: RecordedCalls) -> list[str]:
     return sorted(unknown)
 
 
-_SAME = frozenset({
-    "View", "UnsafeView", "ReshapeAlias", "Permute", "Transpose", "T", "Squeeze", "Unsqueeze", "Slice", "Select",
-    "Clone", "ToCopy", "Alias", "Neg", "ConstantPadNd", "Flip", "Roll", "Add", "Sub", "Cat", "Split", "SplitWithSizes",
-})  # fmt: skip
-_ONE_LIPSCHITZ = frozenset({"Relu", "Hardtanh", "Softplus", "Tanh", "Abs", "Clamp", "ClampMin", "ClampMax"})
-
-
 def op_lipschitz(node: Node) -> float:
     """Return a sound Lipschitz constant of one operation, from any of its inputs to its output.
+
+    Args:
+        node: of an autograd graph, with what it saved.
 
     Raises:
         NotImplementedError: none is known.
     """
     name = operation(node)
-    if name in _ONE_LIPSCHITZ:
+    if name in ONE_LIPSCHITZ:
         return 1.0
     if name == "MaxPool2DWithIndices":  # windows that overlap count a pixel several times
         sides = zip(pair(node._saved_kernel_size), pair(node._saved_stride), strict=True)
@@ -57,13 +87,16 @@ def op_lipschitz(node: Node) -> float:
 
 
 def affine_op_norm(node: Node) -> float:
-    """Return the norm of an affine operation (an upper bound).
+    """Return the spectral norm of an affine operation, or an upper bound of it.
+
+    Args:
+        node: of an autograd graph, with what it saved.
 
     Raises:
         NotImplementedError: the operation is not known to be affine in its differentiable inputs.
     """
     name = operation(node)
-    if name in _SAME:
+    if name in UNIT_NORM:
         return max(1.0, abs(float(getattr(node, "_saved_alpha", 1))))
     if name in ("Mul", "Div") and sum(parent is not None for parent, _ in node.next_functions) == 1:
         return _scaling(node)
@@ -83,18 +116,24 @@ def _scaling(node: Node) -> float:
 
 
 def _convolution(node: Node) -> float:
+    """Return the Fourier bound of a zero-padded two-dimensional convolution."""
     if node._saved_transposed or len(node._saved_stride) != 2:
         raise NotImplementedError("transposed or not two-dimensional convolution")
     weight = node._saved_weight.detach()
     geometry = ConvGeometry(
-        pair(_shape_of_input(node)[-2:]), pair(_shape(node)[-2:]), pair(weight.shape[2:]),
-        pair(node._saved_stride), pair(node._saved_padding), pair(node._saved_dilation), node._saved_groups,
-    )  # fmt: skip
+        in_size=pair(_input_shape(node)[-2:]),
+        out_size=pair(_output_shape(node)[-2:]),
+        kernel=pair(weight.shape[2:]),
+        stride=pair(node._saved_stride),
+        padding=pair(node._saved_padding),
+        dilation=pair(node._saved_dilation),
+        groups=node._saved_groups,
+    )
     return _cached_conv_norm(_Kernel(weight), geometry)
 
 
 class _Kernel:
-    """A kernel as a cache's key: equal where its numbers are."""
+    """A convolution's weight as a cache's key: equal where its numbers are."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor.cpu()
@@ -109,11 +148,12 @@ class _Kernel:
 
 @functools.lru_cache(maxsize=128)
 def _cached_conv_norm(weight: _Kernel, geometry: ConvGeometry) -> float:
-    """Return the convolution's norm from above; a wide ResNet's take the better part of a minute."""
+    """Return the convolution's norm from above; those of a wide ResNet take the better part of a minute."""
     return conv_norm_bound(weight.tensor, geometry)
 
 
 def _matrix(node: Node) -> float:
+    """Return the spectral norm of a constant matrix that multiplies, from its singular values."""
     if node.next_functions[-1][0] is not None:
         raise NotImplementedError("product of two variables")
     factor = abs(float(getattr(node, "_saved_alpha", 1)))
@@ -121,6 +161,7 @@ def _matrix(node: Node) -> float:
 
 
 def _batch_norm(node: Node) -> float:
+    """Return max_c |w_c|/√(running variance_c + eps)."""
     if node._saved_training:
         raise NotImplementedError("batch norm in training mode")
     weight = 1.0 if node._saved_weight is None else node._saved_weight.detach().double().abs()
@@ -128,51 +169,63 @@ def _batch_norm(node: Node) -> float:
 
 
 def _mean(node: Node) -> float:
-    return math.sqrt(math.prod(_shape(node)) / math.prod(_shape_of_input(node)))
+    """Return √(outputs/inputs): the norm of a mean over n numbers is 1/√n."""
+    return math.sqrt(math.prod(_output_shape(node)) / math.prod(_input_shape(node)))
 
 
 def _sum(node: Node) -> float:
-    return math.sqrt(math.prod(_shape_of_input(node)) / math.prod(_shape(node)))
+    """Return √(inputs/outputs): the norm of a sum over n numbers is √n."""
+    return math.sqrt(math.prod(_input_shape(node)) / math.prod(_output_shape(node)))
 
 
 def _average_pool(node: Node) -> float:
+    """Return the norm of an average pool, the product of its norms along the two axes."""
     if node._saved_divisor_override is not None:
         raise NotImplementedError("average pool with another divisor")
     kernel, stride = pair(node._saved_kernel_size), pair(node._saved_stride or node._saved_kernel_size)
     padding, norm = pair(node._saved_padding), 1.0
-    for axis, size in enumerate(_shape_of_input(node)[-2:]):
-        line = nn.AvgPool1d(
+    for axis, size in enumerate(_input_shape(node)[-2:]):
+        pool = nn.AvgPool1d(
             kernel[axis], stride[axis], padding[axis], node._saved_ceil_mode, node._saved_count_include_pad
         )
-        norm *= _pool_norm_1d(size, line)
+        norm *= _pool_norm_1d(size, pool)
     return norm
 
 
 def _adaptive_pool(node: Node) -> float:
+    """Return the norm of an adaptive average pool, the product of its norms along the two axes."""
     norm = 1.0
-    for size, out in zip(_shape_of_input(node)[-2:], _shape(node)[-2:], strict=True):
+    for size, out in zip(_input_shape(node)[-2:], _output_shape(node)[-2:], strict=True):
         norm *= _pool_norm_1d(size, nn.AdaptiveAvgPool1d(out))
     return norm
 
 
 def _pool_norm_1d(size: int, pool: Callable[[Tensor], Tensor]) -> float:
-    """Return the norm of a pooling along one axis; the two-dimensional one is the product of the two."""
+    """Return the norm of a pooling along one axis of the given size, from its matrix."""
     return float(torch.linalg.matrix_norm(pool(torch.eye(size, dtype=torch.float64)[None])[0], 2))
 
 
-_AFFINE: dict[str, Callable[[Node], float]] = {
-    "Convolution": _convolution,
-    "ConstantConv2d": _convolution, "Addmm": _matrix, "Mm": _matrix, "NativeBatchNorm": _batch_norm,
-    "CudnnBatchNorm": _batch_norm, "Mean": _mean, "Sum": _sum, "AvgPool2D": _average_pool,
+_AFFINE: Final[dict[str, Callable[[Node], float]]] = {
+    "Addmm": _matrix,
     "AdaptiveAvgPool2D": _adaptive_pool,
-}  # fmt: skip
+    "AvgPool2D": _average_pool,
+    "Convolution": _convolution,
+    "CudnnBatchNorm": _batch_norm,
+    "Mean": _mean,
+    "Mm": _matrix,
+    "NativeBatchNorm": _batch_norm,
+    "Sum": _sum,
+    "_ConstantConv2d": _convolution,  # of bench.numerics.hvp_ops
+}
 
 
-def _shape(node: Node) -> tuple[int, ...]:
+def _output_shape(node: Node) -> tuple[int, ...]:
+    """Return the shape of an operation's output."""
     return tuple(node._input_metadata[0].shape)
 
 
-def _shape_of_input(node: Node) -> tuple[int, ...]:
+def _input_shape(node: Node) -> tuple[int, ...]:
+    """Return the shape of an operation's first input."""
     parent, index = node.next_functions[0]
     if operation(parent) == "AccumulateGrad":
         return tuple(parent.variable.shape)

@@ -1,7 +1,7 @@
-"""The loss along segments x + sε, 0 ≤ s ≤ 1, on grids refined where it curves: what Propositions 1 and 2 speak of.
+"""The loss along segments x + sε, 0 ≤ s ≤ 1, on grids refined where it curves: the left sides of Propositions 1 and 2.
 
-Every node costs one gradient and one Hessian-vector product. ‖∇²f·ε̂‖ along the segment may stand for ‖∇²f‖ in
-every one of the bounds (docs/theory.md, section 2), is sharper, and needs no eigenvalue.
+Every node costs one gradient and one Hessian-vector product. ‖∇²f·ε̂‖ along the segment may replace ‖∇²f‖ in every
+one of the bounds (docs/theory.md, section 2), is sharper, and needs no eigenvalue.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ Oracle = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 FIRST_INTERVALS = 8
 # A grid is settled when the upper sum's slack and the trapezoid's error are below these shares of the whole.
 SLACK, QUADRATURE = 0.1, 1e-2
-# Below this exponent, and this share of the gradient, rounding is all there is to see.
+# Exponents and shares of the gradient below this are rounding.
 FLOOR = 1e-9
 
 
 @dataclass(frozen=True)
 class SegmentGrids:
-    """Nodes of S segments, sorted by segment and position.
+    """The N nodes of S segments, sorted by segment and position; an interval lies between neighbours of one segment.
 
     Attributes:
         radius: ‖ε‖ of each segment, (S,).
@@ -43,9 +43,20 @@ class SegmentGrids:
     product: Tensor
     direction: Tensor
 
+    @classmethod
+    def empty(cls, direction: Tensor, radius: Tensor) -> SegmentGrids:
+        """Return segments without nodes.
+
+        Args:
+            direction: unit vectors ε̂, (S, d).
+            radius: lengths ‖ε‖, (S,).
+        """
+        none, no_vector = radius.new_zeros(0), direction.new_zeros(0, direction.shape[1])
+        return cls(radius, none.long(), none, none, no_vector, no_vector, direction)
+
     @property
     def inner(self) -> Tensor:
-        """Indices k of nodes that are followed by one of the same segment: the intervals, (N − S,)."""
+        """Index k of the first node of every interval, (N − S,)."""
         return (self.segment[1:] == self.segment[:-1]).nonzero().squeeze(1)
 
     @property
@@ -64,11 +75,11 @@ class SegmentGrids:
         return self.last - self.first + 1
 
     def total(self, values: Tensor) -> Tensor:
-        """Sum one value per interval over each segment, (S,)."""
+        """Return the sum over each segment of values given per interval, (N − S,) → (S,)."""
         return values.new_zeros(len(self.radius)).index_add_(0, self.segment[self.inner], values)
 
     def length(self) -> Tensor:
-        """Return ‖ε‖·(s_{k+1} − s_k) of every interval."""
+        """Return ‖ε‖·(s_{k+1} − s_k) of every interval, (N − S,)."""
         k = self.inner
         return (self.s[k + 1] - self.s[k]) * self.radius[self.segment[k]]
 
@@ -78,53 +89,59 @@ class SegmentGrids:
         return torch.where(top > 0, top / bottom, 0.0)
 
     def upper(self, eps0: float) -> Tensor:
-        """Return ‖ε‖·h·max(C_k, C_{k+1}) of every interval: the terms of the upper sum D."""
+        """Return ‖ε‖·(s_{k+1} − s_k)·max(C_k, C_{k+1}) of every interval: the terms of the upper sum D, (N − S,)."""
         c, k = self.curvature(eps0), self.inner
         return torch.maximum(c[k], c[k + 1]) * self.length()
 
     def quadrature_error(self) -> Tensor:
-        """Return ‖g_{k+1} − g_k − trapezoid of ∇²f·ε‖ of every interval: what the nodes do not see."""
+        """Return ‖g_{k+1} − g_k − trapezoid of ∇²f·ε‖ of every interval: what the nodes miss, (N − S,)."""
         k = self.inner
-        seen = (self.product[k] + self.product[k + 1]) * self.length()[:, None] / 2
-        error = (self.gradient[k + 1] - self.gradient[k] - seen).norm(dim=1)
+        trapezoid = (self.product[k] + self.product[k + 1]) * self.length()[:, None] / 2
+        error = (self.gradient[k + 1] - self.gradient[k] - trapezoid).norm(dim=1)
         rounding = 1e-12 * (self.gradient[k].norm(dim=1) + self.gradient[k + 1].norm(dim=1))
         return (error - rounding).clamp_min(0)
 
     def movement(self) -> Tensor:
-        """Return ‖g_{k+1} − g_k‖ of every interval."""
+        """Return ‖g_{k+1} − g_k‖ of every interval, (N − S,)."""
         k = self.inner
         return (self.gradient[k + 1] - self.gradient[k]).norm(dim=1)
 
     def self_check(self) -> Tensor:
         """Return ‖∇f(x+ε) − ∇f(x) − ∫∇²f·ε ds‖ over the length of the gradient's path, (S,)."""
         k = self.inner
-        seen = (self.product[k] + self.product[k + 1]) * self.length()[:, None] / 2
-        integral = self.gradient.new_zeros(len(self.radius), seen.shape[1]).index_add_(0, self.segment[k], seen)
+        trapezoid = (self.product[k] + self.product[k + 1]) * self.length()[:, None] / 2
+        integral = self.gradient.new_zeros(len(self.radius), trapezoid.shape[1])
+        integral.index_add_(0, self.segment[k], trapezoid)
         change = self.gradient[self.last] - self.gradient[self.first]
         return (change - integral).norm(dim=1) / self.total(self.movement()).clamp_min(1e-300)
 
     def settled(self) -> Tensor:
         """Return whether more nodes would not change the sums by more than SLACK and QUADRATURE, (S,)."""
-        slack, error = self._doubts()
-        allowed_slack, allowed_error = self._allowed()
+        slack, error = self.uncertainty()
+        allowed_slack, allowed_error = self.allowed_uncertainty()
         return (self.total(slack) <= allowed_slack) & (self.total(error) <= allowed_error)
 
-    def _allowed(self) -> tuple[Tensor, Tensor]:
-        """Return, per segment, how much slack and how much quadrature error is left alone."""
+    def allowed_uncertainty(self) -> tuple[Tensor, Tensor]:
+        """Return how much slack and how much quadrature error a settled segment may have, (S,) each."""
         size = self.gradient[self.first].norm(dim=1)
         return SLACK * self.total(self.upper(0.0)) + FLOOR, QUADRATURE * self.total(self.movement()) + FLOOR * size
 
-    def _doubts(self) -> tuple[Tensor, Tensor]:
-        """Return, per interval, half of what the upper sum may have too much, and the quadrature error."""
+    def uncertainty(self) -> tuple[Tensor, Tensor]:
+        """Return half of what the upper sum may have too much, and the quadrature error, (N − S,) each."""
         c, k = self.curvature(0.0), self.inner
         jump = (c[k + 1] - c[k]).abs().nan_to_num(nan=torch.inf)
         return jump * self.length() / 2, self.quadrature_error()
 
 
 def trace_segments(
-    oracle: Oracle, x: Tensor, direction: Tensor, radius: Tensor, *, max_nodes: int = 257,
+    oracle: Oracle,
+    x: Tensor,
+    direction: Tensor,
+    radius: Tensor,
+    *,
+    max_nodes: int = 257,
     demand: Callable[[SegmentGrids], Tensor] | None = None,
-) -> SegmentGrids:  # fmt: skip
+) -> SegmentGrids:
     """Evaluate the loss along segments, bisecting the intervals that matter until every segment is settled.
 
     Args:
@@ -136,48 +153,42 @@ def trace_segments(
         demand: segments (S,) that must be refined although they are settled, because a bound seems to fail.
     """
     count = len(x)
-    grid = torch.linspace(0, 1, FIRST_INTERVALS + 1, dtype=x.dtype, device=x.device)
-    segment = torch.arange(count, device=x.device).repeat_interleave(len(grid))
-    paths = _add_nodes(oracle, None, x, direction, radius, segment, grid.repeat(count))
+    positions = torch.linspace(0, 1, FIRST_INTERVALS + 1, dtype=x.dtype, device=x.device)
+    segment = torch.arange(count, device=x.device).repeat_interleave(len(positions))
+    grids = _with_nodes(SegmentGrids.empty(direction, radius), oracle, x, segment, positions.repeat(count))
     while True:
-        doubtful = _intervals_to_bisect(paths, max_nodes, demand(paths) if demand else None)
-        if not len(doubtful):
-            return paths
-        middle = (paths.s[doubtful] + paths.s[doubtful + 1]) / 2
-        paths = _add_nodes(oracle, paths, x, direction, radius, paths.segment[doubtful], middle)
+        chosen = _intervals_to_bisect(grids, max_nodes, demand(grids) if demand else None)
+        if not len(chosen):
+            return grids
+        middle = (grids.s[chosen] + grids.s[chosen + 1]) / 2
+        grids = _with_nodes(grids, oracle, x, grids.segment[chosen], middle)
 
 
-def _intervals_to_bisect(paths: SegmentGrids, max_nodes: int, demanded: Tensor | None) -> Tensor:
+def _intervals_to_bisect(grids: SegmentGrids, max_nodes: int, demanded: Tensor | None) -> Tensor:
     """Return the first nodes of the intervals to bisect, the worst first where the budget of nodes runs out."""
-    k, inside = paths.inner, paths.segment[paths.inner]
-    allowed = [a[inside] for a in paths._allowed()]
-    doubts = paths._doubts()
-    even = 1.0 / (paths.nodes - 1)[inside]  # every interval may use an even share of the tolerance
-    chosen = torch.zeros_like(inside, dtype=torch.bool) if demanded is None else demanded[inside]
-    score = torch.zeros_like(even)
-    for doubt, limit in zip(doubts, allowed, strict=True):
-        chosen = chosen | ((paths.total(doubt)[inside] > limit) & (doubt > even * limit))
-        score = score + (doubt / limit).nan_to_num(nan=0.0, posinf=1e300)
+    k, segment = grids.inner, grids.segment[grids.inner]
+    allowed = [a[segment] for a in grids.allowed_uncertainty()]
+    even_share = 1.0 / (grids.nodes - 1)[segment]  # every interval may use an even share of the tolerance
+    chosen = torch.zeros_like(segment, dtype=torch.bool) if demanded is None else demanded[segment]
+    score = torch.zeros_like(even_share)
+    for uncertainty, limit in zip(grids.uncertainty(), allowed, strict=True):
+        chosen = chosen | ((grids.total(uncertainty)[segment] > limit) & (uncertainty > even_share * limit))
+        score = score + (uncertainty / limit).nan_to_num(nan=0.0, posinf=1e300)
     order = torch.argsort(score.masked_fill(~chosen, -1.0), descending=True, stable=True)
-    order = order[torch.argsort(inside[order], stable=True)]  # by segment, worst first
-    rank = (
-        torch.arange(len(order), device=order.device)
-        - (paths.first - torch.arange(len(paths.radius)).to(order))[inside[order]]
-    )
-    affordable = rank < (max_nodes - paths.nodes)[inside[order]]
+    order = order[torch.argsort(segment[order], stable=True)]  # by segment, worst first
+    first_interval = grids.first - torch.arange(len(grids.radius)).to(order)
+    rank = torch.arange(len(order), device=order.device) - first_interval[segment[order]]
+    affordable = rank < (max_nodes - grids.nodes)[segment[order]]
     picked = order[affordable & chosen[order]]
     return k[picked]
 
 
-def _add_nodes(
-    oracle: Oracle, paths: SegmentGrids | None, x: Tensor, direction: Tensor, radius: Tensor, segment: Tensor, s: Tensor
-) -> SegmentGrids:
-    """Return the paths with nodes added at positions s of the given segments."""
-    points = x[segment] + (s * radius[segment])[:, None] * direction[segment]
-    values: list[Tensor] = [segment, s, *oracle(points, segment)]
-    if paths is not None:
-        old = (paths.segment, paths.s, paths.loss, paths.gradient, paths.product)
-        values = [torch.cat(pair) for pair in zip(old, values, strict=True)]
+def _with_nodes(grids: SegmentGrids, oracle: Oracle, x: Tensor, segment: Tensor, s: Tensor) -> SegmentGrids:
+    """Return the grids with nodes added at positions s (M,) of the given segments (M,) from x (S, d)."""
+    points = x[segment] + (s * grids.radius[segment])[:, None] * grids.direction[segment]
+    added = (segment, s, *oracle(points, segment))
+    old = (grids.segment, grids.s, grids.loss, grids.gradient, grids.product)
+    values = [torch.cat(both) for both in zip(old, added, strict=True)]
     order = torch.argsort(values[0] + values[1] / 2, stable=True)  # s ≤ 1, halved: segments stay apart
     segment, s, loss, gradient, product = (v[order] for v in values)
-    return SegmentGrids(radius, segment, s, loss, gradient, product, direction)
+    return SegmentGrids(grids.radius, segment, s, loss, gradient, product, grids.direction)

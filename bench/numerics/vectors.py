@@ -11,8 +11,12 @@ from bench.core.errors import BenchError
 def require_finite(what: str, values: Tensor) -> None:
     """Refuse NaN and infinity, which later maxima and means would hide.
 
+    Args:
+        what: name of the values, for the message.
+        values: (B, …).
+
     Raises:
-        BenchError: naming the first example of the batch (B, …) that is not finite.
+        BenchError: a value is not finite; names the first such example of the batch.
     """
     bad = ~values.detach().isfinite().flatten(1).all(1)
     if bad.any():

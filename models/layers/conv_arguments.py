@@ -8,6 +8,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 Size = int | Sequence[int]
+# Stride, padding, dilation, (vertical, horizontal) each, and groups.
+Conv2dGeometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]
 
 
 class Conv2dArguments(NamedTuple):

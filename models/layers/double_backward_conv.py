@@ -14,15 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from bench.models.layers.conv_arguments import Conv2dArguments, conv2d_arguments, pair
+from bench.models.layers.conv_arguments import Conv2dArguments, Conv2dGeometry, conv2d_arguments, pair
 from bench.models.layers.torch_state import autocast_on, functorch_active
 
 # Numbers of an input, B·C·H·W, from which our backward pass saves more than its Python calls cost: below, a step on
 # the 8×8 digits would take 6 % longer; above, a step of ResNet-18 on 32×32 images takes 11 % less.
 MIN_INPUT_NUMEL = 1 << 17
-
-# Stride, padding, dilation (vertical, horizontal each) and groups.
-Geometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]
 
 _backward = torch.ops.aten.convolution_backward
 
@@ -31,7 +28,7 @@ class _Conv2d(torch.autograd.Function):
     """y = x ∗ w, without bias."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: Conv2dGeometry) -> Tensor:
         ctx.geometry = geometry
         ctx.save_for_backward(x, weight)
         return F.conv2d(x, weight, None, *geometry)
@@ -51,7 +48,7 @@ class _Conv2dBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, on_x: bool, on_weight: bool
+        ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, geometry: Conv2dGeometry, on_x: bool, on_weight: bool
     ) -> tuple[Tensor | None, Tensor | None]:
         ctx.geometry = geometry
         ctx.set_materialize_grads(False)
@@ -73,7 +70,7 @@ class _Conv2dBackward(torch.autograd.Function):
 
 
 def _gradients(
-    grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, on_x: bool, on_weight: bool
+    grad: Tensor, x: Tensor, weight: Tensor, geometry: Conv2dGeometry, on_x: bool, on_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return the input gradient and the weight gradient of a convolution; None for one that is not asked for."""
     stride, padding, dilation, groups = geometry

@@ -104,9 +104,9 @@ def test_the_smaller_end_of_every_interval(monkeypatch):
         return value, 1 + u**2, 2 * u
 
     start, direction = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
-    paths = trace_segments(oracle, start, direction, torch.tensor([0.9], dtype=torch.float64))
+    grids = trace_segments(oracle, start, direction, torch.tensor([0.9], dtype=torch.float64))
     names = ("gradient_integral", "growth", "loss_integral", "remainder_integral")
-    honest = segment_inequalities(paths, 0.0)
+    honest = segment_inequalities(grids, 0.0)
     assert not any(bool(honest[n].violated) for n in names)
     upper = SegmentGrids.upper
 
@@ -115,8 +115,8 @@ def test_the_smaller_end_of_every_interval(monkeypatch):
         return torch.minimum(c[k], c[k + 1]) * self.length()
 
     monkeypatch.setattr(SegmentGrids, "upper", lower)
-    assert (lower(paths, 0.0) < upper(paths, 0.0)).all()
-    assert all(bool(segment_inequalities(paths, 0.0)[n].violated) for n in names)
+    assert (lower(grids, 0.0) < upper(grids, 0.0)).all()
+    assert all(bool(segment_inequalities(grids, 0.0)[n].violated) for n in names)
 
 
 def test_a_hessian_half_as_large_again_passes_the_bounds_and_fails_the_self_check(monkeypatch, recorded):

@@ -9,10 +9,10 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.models.layers import CenteredSoftplus, Softplus
-from bench.numerics.autograd_graph import SMOOTH
 from bench.numerics.derivatives import expand
 from bench.numerics.hvp_ops import hvp_optimized
 from bench.numerics.model_precision import differentiable_eval
+from bench.numerics.smoothness import SMOOTH
 
 DOUBLE = torch.float64
 

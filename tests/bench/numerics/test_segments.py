@@ -53,18 +53,18 @@ def test_the_exponential_attains_every_sharp_form(delta):
 @pytest.mark.parametrize("eps0", [0.0, 1e-6])
 @pytest.mark.parametrize("name", SHARP)
 def test_a_curvature_one_percent_too_small_is_caught(name, eps0):
-    paths = walk(exponential(2.0), radius=0.7)
-    wrong = dataclasses.replace(paths, product=0.99 * paths.product)
-    assert not bool(segment_inequalities(paths, eps0)[name].violated)
+    grids = walk(exponential(2.0), radius=0.7)
+    wrong = dataclasses.replace(grids, product=0.99 * grids.product)
+    assert not bool(segment_inequalities(grids, eps0)[name].violated)
     assert bool(segment_inequalities(wrong, eps0)[name].violated)
 
 
 @pytest.mark.parametrize("name", ["gradient_printed", "loss_printed"])
 def test_half_the_curvature_is_caught_by_the_printed_forms(name):
     # t·e^t at t/2 is below e^t − 1; the loss's form has a spare term, so it takes a longer way to fall short
-    paths = walk(exponential(2.0), radius=3.0)
-    wrong = dataclasses.replace(paths, product=0.5 * paths.product)
-    assert not bool(segment_inequalities(paths, 0.0)[name].violated)
+    grids = walk(exponential(2.0), radius=3.0)
+    wrong = dataclasses.replace(grids, product=0.5 * grids.product)
+    assert not bool(segment_inequalities(grids, 0.0)[name].violated)
     assert bool(segment_inequalities(wrong, 0.0)[name].violated)
 
 
@@ -85,11 +85,11 @@ def test_a_dropped_term_is_caught():
 def test_the_printed_second_proposition_is_false_with_an_epsilon():
     # f = x²/2 at 0: the printed form claims h²/2 ≤ 0; ours holds with ε0
     h, eps0 = 0.5, 0.1
-    paths = walk(line(lambda u: u**2 / 2, lambda u: u, torch.ones_like), radius=h)
-    t = h * float(paths.curvature(eps0).max())
+    grids = walk(line(lambda u: u**2 / 2, lambda u: u, torch.ones_like), radius=h)
+    t = h * float(grids.curvature(eps0).max())
     assert t == pytest.approx(5.0)
-    assert h**2 / 2 > h * float(paths.gradient[0].norm()) * (1 + t * math.exp(t))
-    assert not any(bool(c.violated) for c in segment_inequalities(paths, eps0).values())
+    assert h**2 / 2 > h * float(grids.gradient[0].norm()) * (1 + t * math.exp(t))
+    assert not any(bool(c.violated) for c in segment_inequalities(grids, eps0).values())
 
 
 def test_the_total_integral_must_not_stand_in_the_second_proposition():
@@ -105,9 +105,9 @@ def test_the_total_integral_must_not_stand_in_the_second_proposition():
     def value(u):
         return rise[(u * 200_000).round().long().clamp(1) - 1] * (u > 0)
 
-    paths = walk(line(value, lambda u: exponent(u).exp(), lambda u: exponent(u).exp() * c / (1 + (u / w) ** 2)))
-    total = paths.total(paths.upper(0.0))
-    claims = segment_inequalities(paths, 0.0)
+    grids = walk(line(value, lambda u: exponent(u).exp(), lambda u: exponent(u).exp() * c / (1 + (u / w) ** 2)))
+    total = grids.total(grids.upper(0.0))
+    claims = segment_inequalities(grids, 0.0)
     assert float(claims["loss_integral"].left) > float(phi(total))
     assert float(claims["remainder_integral"].left) > float(phi_minus_one(total))
     assert not any(bool(claim.violated) for claim in claims.values())
@@ -125,11 +125,11 @@ def test_a_narrow_spike_between_the_first_nodes_is_found():
         lambda u: torch.nn.functional.softplus(u - kink, beta=beta, threshold=1e9) + u,
         lambda u: (beta * (u - kink)).sigmoid() + 1, bend,
     )  # fmt: skip
-    paths = walk(oracle, radius=0.1)
-    assert FIRST_INTERVALS + 1 < int(paths.nodes) <= 257
-    assert bool(paths.settled())
-    assert float(paths.total(paths.upper(0.0))) == pytest.approx(math.log(2), rel=0.12)
-    assert not any(bool(c.violated) for c in segment_inequalities(paths, 0.0).values())
+    grids = walk(oracle, radius=0.1)
+    assert FIRST_INTERVALS + 1 < int(grids.nodes) <= 257
+    assert bool(grids.settled())
+    assert float(grids.total(grids.upper(0.0))) == pytest.approx(math.log(2), rel=0.12)
+    assert not any(bool(c.violated) for c in segment_inequalities(grids, 0.0).values())
     coarse = walk(oracle, radius=0.1, max_nodes=9)
     assert int(coarse.nodes) == 9
     assert not bool(coarse.settled())  # a failure there would be undecided
@@ -160,26 +160,26 @@ def test_a_wrong_hessian_product_shows_in_the_self_check():
 def test_demanded_segments_are_refined_to_the_end():
     calls = []
 
-    def demand(paths: SegmentGrids):
-        calls.append(int(paths.nodes))
+    def demand(grids: SegmentGrids):
+        calls.append(int(grids.nodes))
         return torch.ones(1, dtype=torch.bool)
 
-    paths = walk(exponential(1.0), radius=0.1, max_nodes=65, demand=demand)
-    assert int(paths.nodes) == 65
+    grids = walk(exponential(1.0), radius=0.1, max_nodes=65, demand=demand)
+    assert int(grids.nodes) == 65
     assert calls == [9, 17, 33, 65]
 
 
 def test_a_critical_point_makes_the_bound_infinite_not_wrong():
-    paths = walk(line(lambda u: u**2 / 2, lambda u: u, torch.ones_like), radius=1.0, max_nodes=33)
-    claims = segment_inequalities(paths, 0.0)
+    grids = walk(line(lambda u: u**2 / 2, lambda u: u, torch.ones_like), radius=1.0, max_nodes=33)
+    claims = segment_inequalities(grids, 0.0)
     assert not any(bool(c.violated) for c in claims.values())
-    assert math.isinf(float(paths.curvature(0.0)[0]))
+    assert math.isinf(float(grids.curvature(0.0)[0]))
 
 
 def test_approximations_are_measured_over_claimed():
     h, delta = 0.5, 2.0
-    paths = walk(exponential(delta), radius=h)
-    ratios = approximations(paths, torch.tensor([delta], dtype=DOUBLE))
+    grids = walk(exponential(delta), radius=h)
+    ratios = approximations(grids, torch.tensor([delta], dtype=DOUBLE))
     t = h * delta
     assert float(ratios["quadratic_gradient"]) == pytest.approx(math.expm1(t) / t)  # > 1: only an approximation
     assert float(ratios["quadratic_loss"]) == pytest.approx(math.expm1(t) / (t * (1 + t)))
