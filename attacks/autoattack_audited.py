@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Final
 
 import torch
 from torch import Tensor, nn
 
 from bench.attacks.apgd import apgd
 from bench.attacks.core import balls, folding, frozen, randomness, search
+from bench.attacks.core.randomness import Stream
+from bench.attacks.core.trace import Trace
 from bench.attacks.peers import pyautoattack
 from bench.core.decorators import attack
+from bench.core.ranges import Ge, Interval
 from bench.core.records import Column
 
-STREAM: Final = 7 << 20
 EXTRA: Final = {
     "sampled": Column(
         "Survived the cheap stage and was drawn for the full AutoAttack.", kind="flag", aggregate="sum", shown=False
@@ -30,13 +34,13 @@ def autoattack_audited(
     x: Tensor,
     y: Tensor,
     *,
-    eps: float,
+    eps: Annotated[float, Ge(0)],
     norm: str = "l2",
     seed: int = 0,
-    steps: int = 100,
-    targets: int = 3,
-    sample: float = 0.02,
-    trace: dict[str, Any] | None = None,
+    steps: Annotated[int, Ge(1)] = 100,
+    n_target_classes: Annotated[int, Ge(1)] = 3,
+    sample: Annotated[float, Interval(ge=0, le=1)] = 0.02,
+    trace: Trace | None = None,
 ) -> Tensor:
     """Run APGD on cross-entropy and on the targeted DLR loss, then the official AutoAttack on a sample.
 
@@ -46,13 +50,17 @@ def autoattack_audited(
     official package's own random numbers belong to the batch that it is given.
 
     Args:
-        x: clean images (B, C, H, W) in [0, 1]; `y` (B,): their true labels.
+        model: network in eval mode, images to logits (B, K).
+        x: clean images (B, C, H, W) in [0, 1].
+        y: their true labels, (B,).
         eps: radius of the ball, ≥ 0.
+        norm: "l2" or "linf".
+        seed: of both stages and of the sample.
         steps: of both cheap attacks; cross-entropy takes half of them.
-        targets: classes tried; a survivor costs steps · (1 + 2·targets) passes, a tenth of AutoAttack's with 3.
+        n_target_classes: classes tried; a survivor costs steps · (1 + 2·n) passes, a tenth of AutoAttack's with 3.
         sample: share of the images drawn for the second stage if they survive; 0.02 adds a fifth to the cost.
-        trace: is given `broken_by` ("" robust or not drawn, "clean", "apgd-ce", "apgd-t", "audit:<stage>"),
-            `sampled` and `missed`, bool (B,).
+        trace: receives `broken_by` ("" robust or not drawn, "clean", "apgd-ce", "apgd-t", "audit:<stage>"),
+            `margin` (B,), `sampled` and `missed`, bool (B,).
 
     Raises:
         ValueError: unknown norm, or a sample outside [0, 1].
@@ -61,33 +69,36 @@ def autoattack_audited(
     balls.check_norm("autoattack_audited", norm)
     if not 0 <= sample <= 1:
         raise ValueError(f"autoattack_audited: expected a sample between 0 and 1, got {sample}. Give a share.")
+    cheap: dict[str, Callable[..., Tensor]] = {
+        "apgd-ce": partial(apgd, loss="ce", steps=steps // 2),
+        "apgd-t": partial(apgd, loss="targeted", steps=steps, n_target_classes=n_target_classes),
+    }
     with frozen.frozen_eval(model):
         best, fast = search.Best("autoattack_audited", model, x, y), folding.fold_constants(model, x, steps)
-        by = ["clean" if wrong else "" for wrong in (best.margin > 0).tolist()]
-        for name, settings in {
-            "apgd-ce": {"loss": "ce", "steps": steps // 2},
-            "apgd-t": {"loss": "targeted", "steps": steps, "targets": targets},
-        }.items():
-            rows = best.open()
-            point = apgd(fast, x[rows], y[rows], eps=eps, norm=norm, seed=seed, **settings)  # type: ignore[arg-type]
-            _note(best, by, rows, point, [name] * len(rows), model)
+        broken_by = ["clean" if wrong else "" for wrong in (best.margin > 0).tolist()]
+        for name, stage in cheap.items():
+            rows = best.active()
+            x_adv = stage(fast, x[rows], y[rows], eps=eps, norm=norm, seed=seed)
+            _update(best, broken_by, rows, x_adv, [name] * len(rows), model)
 
-        drawn = randomness.uniform(randomness.example_keys(x, seed), STREAM, ()) < sample
+        drawn = randomness.uniform(randomness.example_keys(x, seed), Stream.AUDIT_SAMPLE, ()) < sample
         sampled = drawn & (best.margin <= 0)
         rows = sampled.nonzero()[:, 0]
         if len(rows):
-            audit: dict[str, Any] = {}
-            point = pyautoattack.autoattack(model, x[rows], y[rows], eps=eps, norm=norm, seed=seed, trace=audit)
-            _note(best, by, rows, point, [f"audit:{stage}" for stage in audit["broken_by"]], model)
+            official: Trace = {}
+            x_adv = pyautoattack.autoattack(model, x[rows], y[rows], eps=eps, norm=norm, seed=seed, trace=official)
+            _update(best, broken_by, rows, x_adv, [f"audit:{stage}" for stage in official["broken_by"]], model)
     if trace is not None:
-        trace.update(broken_by=by, margin=best.margin, sampled=sampled, missed=sampled & (best.margin > 0))
-    return best.result()
+        trace.update(broken_by=broken_by, margin=best.margin, sampled=sampled, missed=sampled & (best.margin > 0))
+    return best.finalize()
 
 
-def _note(best: search.Best, by: list[str], rows: Tensor, point: Tensor, stages: list[str], model: nn.Module) -> None:
-    """Show `best` a stage's points and write down which examples the stage broke."""
+def _update(
+    best: search.Best, broken_by: list[str], rows: Tensor, x_adv: Tensor, stages: list[str], model: nn.Module
+) -> None:
+    """Update `best` with a stage's points, and `broken_by` with the examples that the stage broke."""
     before = best.margin[rows]
-    margin = best.see(rows, point, search.predict(model, point))
+    margin = best.update(rows, x_adv, search.predict(model, x_adv))
     won = torch.logical_and(margin > before, margin > 0)
     for row, stage, is_won in zip(rows.tolist(), stages, won.tolist(), strict=True):
-        by[row] = stage if is_won else by[row]
+        broken_by[row] = stage if is_won else broken_by[row]

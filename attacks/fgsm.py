@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from bench.attacks.core import balls, frozen, losses, search
-from bench.attacks.core.trace_columns import ZERO_GRADIENT
+from bench.attacks.core.trace import ZERO_GRADIENT, Trace
 from bench.core.decorators import attack
+from bench.core.ranges import Ge
 
 
 @attack(source="Goodfellow, Shlens, Szegedy 2015, section 4", extra={"zero_gradient": ZERO_GRADIENT})
@@ -18,17 +19,23 @@ def fgsm(
     x: Tensor,
     y: Tensor,
     *,
-    eps: float,
+    eps: Annotated[float, Ge(0)],
     norm: str = "l2",
     seed: int = 0,
-    trace: dict[str, Any] | None = None,
+    trace: Trace | None = None,
 ) -> Tensor:
     """Return clip(x + eps·d), d the direction in which cross-entropy rises fastest (∇/‖∇‖₂, or its sign for linf).
 
-    Deterministic: `seed` is there because every attack has it. The images x are (B, C, H, W) in [0, 1].
+    Deterministic.
 
     Args:
-        trace: is given `zero_gradient` (B,), 1 where there was no gradient to follow.
+        model: network in eval mode, images to logits (B, K).
+        x: clean images (B, C, H, W) in [0, 1].
+        y: their true labels, (B,).
+        eps: radius of the ball, ≥ 0.
+        norm: "l2" or "linf".
+        seed: not used; every attack has it.
+        trace: receives `zero_gradient` (B,), 1 where there was no gradient to follow.
 
     Raises:
         ValueError: unknown norm.
@@ -36,10 +43,10 @@ def fgsm(
     """
     balls.check_norm("fgsm", norm)
     with frozen.frozen_eval(model):
-        logits, _, slope = search.gradient(model, x, lambda z: losses.log_odds_loss(z, y))
-    if not (logits.isfinite().all() and slope.isfinite().all()):
-        raise FloatingPointError("fgsm: expected finite logits and gradients, got NaN or infinity. Mend the model.")
-    direction = balls.ascent(slope, norm)
+        logits, _, grad = search.gradient(model, x, lambda z: losses.log_odds_loss(z, y))
+    if not (logits.isfinite().all() and grad.isfinite().all()):
+        raise FloatingPointError("fgsm: expected finite logits and gradients, got NaN or infinity. Fix the model.")
+    direction = balls.ascent(grad, norm)
     if trace is not None:
         trace["zero_gradient"] = (direction.flatten(1) == 0).all(1).to(torch.long)
     return balls.into(x, x + eps * direction, eps, norm)

@@ -1,22 +1,25 @@
-"""Projected gradient descent, as the protocol wants it: two losses, per-example steps, best point kept."""
+"""Projected gradient descent as the protocol has it: two losses, per-example steps, best point kept."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Annotated, Final
 
 import torch
 from torch import Tensor, nn
 
 from bench.attacks.core import balls, folding, frozen, losses, randomness, search
-from bench.attacks.core.trace_columns import ZERO_GRADIENT
+from bench.attacks.core.randomness import Stream
+from bench.attacks.core.trace import ZERO_GRADIENT, Trace
 from bench.core.decorators import attack
+from bench.core.ranges import Ge, Gt
 
 LOSSES: Final[dict[str, Callable[..., Tensor]]] = {
     "ce": losses.log_odds_loss,
     "margin": losses.margin_loss,
 }
+PATH_LENGTH: Final = 2.5  # of all steps together, in radii; Madry et al. 2018, appendix
 
 
 @attack(
@@ -30,34 +33,35 @@ def pgd(
     x: Tensor,
     y: Tensor,
     *,
-    eps: float,
+    eps: Annotated[float, Ge(0)],
     norm: str = "l2",
     seed: int = 0,
-    steps: int = 40,
-    relative_step: float = 2.5,
-    restarts: int = 1,
+    steps: Annotated[int, Ge(1)] = 40,
+    rel_stepsize: Annotated[float, Gt(0)] | None = None,
+    restarts: Annotated[int, Ge(1)] = 1,
     losses: Sequence[str] = ("ce", "margin"),
     random_start: bool = True,
-    trace: dict[str, Any] | None = None,
+    trace: Trace | None = None,
 ) -> Tensor:
     """Climb the loss inside the eps-ball and return the point with the largest margin loss met on the way.
 
-    One step: x ← clip(x0 + P_eps(x + s·d − x0)), s = relative_step·eps/steps, d = ∇L/‖∇L‖₂ per example (l2)
+    One step: x ← clip(x0 + P_eps(x + s·d − x0)), s = rel_stepsize·eps, d = ∇L/‖∇L‖₂ per example (l2)
     or sign ∇L (linf). "ce" climbs logsumexp_{k≠y} z_k − z_y, which has cross-entropy's direction without its
     underflow. An example stops once it is misclassified beyond rounding.
 
     Args:
-        model: logits (B, K) of x (B, C, H, W) in [0, 1].
-        x: clean images; `y` (B,): their true labels.
+        model: network in eval mode, images to logits (B, K).
+        x: clean images (B, C, H, W) in [0, 1].
+        y: their true labels, (B,).
         eps: radius of the ball, ≥ 0.
         norm: "l2" or "linf".
         seed: of the random starts, which belong to the example and not to the batch.
-        steps: 40, the protocol's.
-        relative_step: length of the whole path over the radius; 2.5 from Madry et al. 2018, appendix.
+        steps: gradient steps per run; 40, the protocol's.
+        rel_stepsize: length of a step over the radius; None is 2.5/steps (Madry et al. 2018, appendix).
         restarts: runs per loss.
         losses: any of "ce", "margin"; all are run, the best point is kept.
         random_start: uniform in the ball; False starts at x.
-        trace: is given `margin` (B,), the best margin loss; `zero_gradient` (B,), steps that had no gradient;
+        trace: receives `margin` (B,), the best margin loss; `zero_gradient` (B,), steps that had no gradient;
             `path` (runs, steps + 1, B), margin losses along each run, NaN once an example has stopped; `last`
             (B, C, H, W), where the last run ended, x for examples that stopped before.
 
@@ -72,9 +76,10 @@ def pgd(
     unknown = set(losses) - LOSSES.keys()
     if unknown or not losses:
         raise ValueError(f"pgd: expected losses among {sorted(LOSSES)}, got {list(losses)!r}. Name at least one.")
-    keys, every = randomness.example_keys(x, seed), search.check_interval(x)
+    keys, check_every = randomness.example_keys(x, seed), search.check_interval(x)
+    step_size = PATH_LENGTH * eps / max(steps, 1) if rel_stepsize is None else rel_stepsize * eps
     runs = [LOSSES[name] for name in losses for _ in range(restarts)]
-    zero = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    zero_gradient = torch.zeros(len(x), dtype=torch.long, device=x.device)
     last = x.clone()
     path = torch.full((len(runs), steps + 1, len(x)), torch.nan, dtype=x.dtype, device=x.device)
 
@@ -82,26 +87,27 @@ def pgd(
         model = folding.fold_constants(model, x, steps * len(runs))
         best = search.Best("pgd", model, x, y)
         for run, loss in enumerate(runs):
-            rows = best.open()
-            x0, goal = x[rows], y[rows]
-            point = x0
+            rows = best.active()
+            x0, label = x[rows], y[rows]
+            x_adv = x0
             if random_start:
-                point = balls.into(x0, x0 + balls.random_perturbation(x0, keys[rows], run, eps, norm), eps, norm)
+                delta = balls.random_perturbation(x0, keys[rows], Stream.PGD_START + run, eps, norm)
+                x_adv = balls.into(x0, x0 + delta, eps, norm)
             for step in range(steps):
                 if not len(rows):
                     break
-                logits, _, slope = search.gradient(model, point, partial(loss, y=goal))
-                path[run, step, rows] = best.see(rows, point, logits)
-                best.note(rows, slope)
-                direction = balls.ascent(slope, norm)
-                zero[rows] += (direction.flatten(1) == 0).all(1)
-                point = balls.into(x0, point + relative_step * eps / steps * direction, eps, norm)
-                if step % every == every - 1:
+                logits, _, grad = search.gradient(model, x_adv, partial(loss, y=label))
+                path[run, step, rows] = best.update(rows, x_adv, logits)
+                best.flag_nonfinite(rows, grad)
+                direction = balls.ascent(grad, norm)
+                zero_gradient[rows] += (direction.flatten(1) == 0).all(1)
+                x_adv = balls.into(x0, x_adv + step_size * direction, eps, norm)
+                if step % check_every == check_every - 1:
                     keep = ~best.stopped[rows]
-                    rows, x0, goal, point = rows[keep], x0[keep], goal[keep], point[keep]
+                    rows, x0, label, x_adv = rows[keep], x0[keep], label[keep], x_adv[keep]
             if len(rows):
-                last[rows] = point
-                path[run, steps, rows] = best.see(rows, point, search.predict(model, point))
+                last[rows] = x_adv
+                path[run, steps, rows] = best.update(rows, x_adv, search.predict(model, x_adv))
     if trace is not None:
-        trace.update(margin=best.margin, zero_gradient=zero, path=path, last=last)
-    return best.result()
+        trace.update(margin=best.margin, zero_gradient=zero_gradient, path=path, last=last)
+    return best.finalize()

@@ -178,7 +178,7 @@ def report(case: Case, blocks: int, autoattack_blocks: int, queries: int) -> Non
             print(f"  PGD, {name}: not installed")
             continue
         compare(f"PGD-40, {name}", case, pgd, library.pgd, blocks, {**plain, "losses": ["ce"]}, plain)
-    both = {"queries": queries}
+    both = {"n_queries": queries}
     compare("AutoAttack, official", case, autoattack, pyautoattack.autoattack, autoattack_blocks, both, both)
 
 

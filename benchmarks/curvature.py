@@ -28,7 +28,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bench.attacks.core.randomness import example_keys, normal
+from bench.attacks.core.randomness import Stream, example_keys, normal
 from bench.core import registry
 from bench.core.recipe import PAPER, Recipe
 from bench.data.catalog import load
@@ -153,7 +153,7 @@ def _released_product(slope: Tensor, x: Tensor, u: Tensor) -> Tensor:
 def micro_batches(x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Return all images, labels and start vectors in micro-batches."""
     parts = zip(x.split(MICRO_BATCH), y.split(MICRO_BATCH), strict=True)
-    return [(a, b, normal(example_keys(a, 0), 0, (a[0].numel(),), a.dtype)) for a, b in parts]
+    return [(a, b, normal(example_keys(a, 0), Stream.LANCZOS_START, (a[0].numel(),), a.dtype)) for a, b in parts]
 
 
 def prefix(spectrum: Spectrum, products: int) -> Tensor:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from bench.attacks.core import balls, frozen, losses, randomness, search
 from bench.attacks.core.apgd_loop import ApgdState, apgd_loop
+from bench.attacks.core.randomness import Stream
+from bench.attacks.core.trace import Trace
 from bench.core.records import Adaptive
 
-STREAM: Final = 6 << 20
 STEPS: Final = 100
 
 
@@ -22,46 +23,72 @@ def adaptive(
     """Run Auto-PGD with the declared gradients and loss, judged by the model itself; return the worst points.
 
     Gradients come from `surrogate(model)` (backward pass differentiable approximation, Athalye et al. 2018),
-    averaged over `eot` passes; the loss is the declared one, else the margin. Images x are (B, C, H, W).
+    averaged over `eot` passes; the loss is the declared one, else the margin.
+
+    Args:
+        model: the defended network, images to logits (B, K).
+        x: clean images (B, C, H, W) in [0, 1].
+        y: their true labels, (B,).
+        eps: radius of the ball, ≥ 0.
+        norm: "l2" or "linf".
+        seed: of the random start.
+        declaration: what the author declares.
 
     Raises:
         FloatingPointError: NaN or infinity in logits or gradients.
     """
     guide = declaration.surrogate(model) if declaration.surrogate else model
-    own = declaration.loss
-    zero = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    declared = declaration.loss
+    zero_gradient = torch.zeros(len(x), dtype=torch.long, device=x.device)
     keys = randomness.example_keys(x, seed)
 
-    def loss(logits: Tensor, label: Tensor, goal: Tensor) -> Tensor:
-        return own(logits, label) if own else losses.margin_loss(logits, label)
+    def loss(logits: Tensor, label: Tensor, target: Tensor) -> Tensor:
+        return declared(logits, label) if declared else losses.margin_loss(logits, label)
 
     with frozen.frozen_eval(model), frozen.frozen_eval(guide):
         best = search.Best("adaptive attack", model, x, y)
         for start in range(2):  # from the image itself and from a random point: surrogates are often bent near x
-            for rows in best.parts(len(x)):
+            for rows in best.batches(len(x)):
                 delta = torch.zeros_like(x[rows])
                 if start:
-                    delta = balls.sphere_perturbation(x[rows], keys[rows], STREAM, eps, norm)
-                state = ApgdState.start(x, y, rows, y[:, None], delta[:, None], eps, norm)
-                apgd_loop(guide, state, best, zero, loss, STEPS, eps, norm, 0.75, declaration.eot, truth=model)
-    return best.result()
+                    delta = balls.sphere_perturbation(x[rows], keys[rows], Stream.ADAPTIVE_START, eps, norm)
+                state = ApgdState.start(x, y, rows, y[:, None], delta=delta[:, None], eps=eps, norm=norm)
+                apgd_loop(
+                    guide,
+                    state,
+                    best,
+                    loss=loss,
+                    steps=STEPS,
+                    eps=eps,
+                    norm=norm,
+                    zero_gradient=zero_gradient,
+                    eot_iter=declaration.eot,
+                    attacked=model,
+                )
+    return best.finalize()
 
 
 def worst_case_with(attack: Callable[..., Tensor], declaration: Adaptive) -> Callable[..., Tensor]:
-    """Return an attack that runs the declared one on what a standard attack leaves, and gives the worst case."""
+    """Return an attack that runs the declared one on what a standard attack leaves, and gives the worst case.
+
+    Args:
+        attack: a standard attack that names in `trace["broken_by"]` the stage that broke an example.
+        declaration: what the defense's author declares.
+    """
 
     def both(
-        model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str, seed: int, trace: dict[str, Any], **rest: Any
+        model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str, seed: int, trace: Trace, **rest: object
     ) -> Tensor:
-        found = attack(model, x, y, eps=eps, norm=norm, seed=seed, trace=trace, **rest)
-        left = (search.predict(model, found).argmax(1) == y).nonzero()[:, 0]
+        x_adv = attack(model, x, y, eps=eps, norm=norm, seed=seed, trace=trace, **rest)
+        left = (search.predict(model, x_adv).argmax(1) == y).nonzero()[:, 0]
         if len(left):
-            point = adaptive(model, x[left], y[left], eps=eps, norm=norm, seed=seed, declaration=declaration)
-            wrong = search.predict(model, point).argmax(1) != y[left]
-            found = found.clone()
-            found[left[wrong]] = point[wrong]
+            x_more = adaptive(model, x[left], y[left], eps=eps, norm=norm, seed=seed, declaration=declaration)
+            wrong = search.predict(model, x_more).argmax(1) != y[left]
+            x_adv = x_adv.clone()
+            x_adv[left[wrong]] = x_more[wrong]
+            stages = trace.setdefault("broken_by", [""] * len(x))
             for row in left[wrong].tolist():
-                trace["broken_by"][row] = "adaptive"
-        return found
+                stages[row] = "adaptive"  # type: ignore[call-overload]  # a list of strings
+        return x_adv
 
     return both

@@ -10,11 +10,16 @@ from torch.nn import functional as F
 
 from bench.attacks.core.precision import tf32
 
-RTOL: Final = 1e-5  # largest difference allowed, relative to the largest logit or slope: rounding gives 1e-7 to 1e-6
+RTOL: Final = 1e-5  # largest difference allowed, relative to the largest logit or gradient: rounding gives 1e-7 to 1e-6
 MIN_PASSES: Final = 20  # passes of a batch that folding costs
 PROBE_IMAGES: Final = 2  # images on which the two networks are compared
-HOOKS: Final = ("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
-                "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs")  # fmt: skip
+HOOKS: Final = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+)
 
 
 class _Outline(fx.Tracer):
@@ -38,7 +43,8 @@ def fold_constants(model: nn.Module, x: Tensor, passes: int) -> nn.Module:
 
     Args:
         model: in eval mode, without parameter gradients.
-        passes: what the attack may ask for per image; below `WORTH` the model itself is cheaper.
+        x: the images that will be attacked, (B, C, H, W).
+        passes: what the attack may ask for per image; below `MIN_PASSES` the model itself is cheaper.
     """
     if passes < MIN_PASSES or isinstance(model, fx.GraphModule):
         return model
@@ -49,7 +55,7 @@ def fold_constants(model: nn.Module, x: Tensor, passes: int) -> nn.Module:
             fast = _fold(model)
             if fast is None or not _agree(model, fast, x[:PROBE_IMAGES]):
                 return model
-        except Exception:  # foreign code is run on stand-ins for tensors; whatever it says to that, the model serves
+        except Exception:  # foreign code runs on stand-ins for tensors and may raise anything
             return model
     for name in HOOKS:
         setattr(fast, name, getattr(model, name))
@@ -57,7 +63,7 @@ def fold_constants(model: nn.Module, x: Tensor, passes: int) -> nn.Module:
 
 
 def _is_watched(module: nn.Module) -> bool:
-    """Return whether somebody has hung a hook on the module."""
+    """Return whether the module has a hook."""
     return any(getattr(module, name) for name in (*HOOKS, "_backward_hooks", "_backward_pre_hooks"))
 
 
@@ -124,16 +130,16 @@ class FrozenLayer(nn.Module):
 def _agree(model: nn.Module, fast: nn.Module, x: Tensor) -> bool:
     """Return whether both give the same logits and input gradients, up to rounding; these passes are not counted."""
     with tf32(False):  # whose rounding alone is 5e-4
-        (z, slope), (fast_z, fast_slope) = _answer(model, x), _answer(fast, x)
+        (z, grad), (fast_z, fast_grad) = _answer(model, x), _answer(fast, x)
     same = z.isfinite().all() & ((z - fast_z).abs().amax() <= RTOL * z.abs().amax())
-    return bool(same & ((slope - fast_slope).abs().amax() <= 100 * RTOL * slope.abs().amax()))
+    return bool(same & ((grad - fast_grad).abs().amax() <= 100 * RTOL * grad.abs().amax()))
 
 
 def _answer(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logits (B, K) and the gradient (B, …) of their weighted sum, past the model's hooks."""
-    point = x.detach().clone().requires_grad_()
+    leaf = x.detach().clone().requires_grad_()
     with torch.enable_grad():
-        logits = model.forward(point)
+        logits = model.forward(leaf)
         weights = torch.linspace(-1, 1, logits.shape[1], device=x.device, dtype=logits.dtype)
-        (slope,) = torch.autograd.grad((logits * weights).sum(), point)
-    return logits.detach(), slope
+        (grad,) = torch.autograd.grad((logits * weights).sum(), leaf)
+    return logits.detach(), grad

@@ -32,7 +32,7 @@ def isolated(model: nn.Module, x: Tensor, seed: int) -> Iterator[None]:
 
 @contextmanager
 def quiet_import() -> Iterator[None]:
-    """Hide the deprecation warnings of a library's import: nobody here can mend them."""
+    """Hide the deprecation warnings of a library's import: nobody here can fix them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         yield

@@ -8,9 +8,35 @@ made by integer arithmetic, so it is bit-equal everywhere and needs no generator
 from __future__ import annotations
 
 import math
+from enum import IntEnum
 
 import torch
 from torch import Tensor
+
+
+class Stream(IntEnum):
+    """First stream of each use of random numbers; an attack's uses are apart from each other's.
+
+    Uses in different computations may share a number: attacks and evaluations have seeds of their own.
+    """
+
+    PGD_START = 0  # plus the number of the run
+    NOISE = 0  # plus the number of the draw
+    LANCZOS_START = 0
+    SECOND_LANCZOS_START = 1
+    SECOND_LANCZOS_CHOICE = 2  # which images are measured from the second start too
+    SEGMENT_DIRECTION = 3
+    LAYER_PROBE = 4
+    STABILITY_DIRECTION = 16  # plus the number of the draw
+    APGD_CE_START = 1 << 20  # plus restart · classes + rank of the target; the same for the next two
+    APGD_DLR_START = 2 << 20
+    APGD_TARGETED_START = 3 << 20
+    SQUARE_TILE_ORIENTATION = (4 << 20) - 2
+    SQUARE_START_SIGN = (4 << 20) - 1
+    SQUARE_WINDOWS = 4 << 20  # plus the number of the page
+    PGD_RELEASED_START = 5 << 20
+    ADAPTIVE_START = 6 << 20
+    AUDIT_SAMPLE = 7 << 20
 
 
 def _signed(value: int) -> int:
@@ -57,16 +83,22 @@ def _words(keys: Tensor, stream: int, count: int) -> Tensor:
 
 
 def uniform(keys: Tensor, stream: int, shape: tuple[int, ...] = (), dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return uniform draws on [0, 1), shape (B, *shape); another `stream` gives independent draws.
+    """Return uniform draws on [0, 1), shape (B, *shape); another stream gives independent ones.
 
     The top 24 bits are used in every dtype, so float32 and float64 runs see the same numbers.
+
+    Args:
+        keys: of the examples, int64 (B,), from `example_keys`.
+        stream: number of the use; see `Stream`.
+        shape: of one example's draws.
+        dtype: of the result.
     """
     words = _words(keys, stream, math.prod(shape))
     return (_shift(words, 40).to(dtype) * 2.0**-24).reshape(len(keys), *shape)
 
 
 def normal(keys: Tensor, stream: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return standard normal draws, shape (B, *shape), by Box and Muller's transform."""
+    """Return standard normal draws, shape (B, *shape), by Box and Muller's transform; arguments as for `uniform`."""
     words = _words(keys, stream, 2 * math.prod(shape))
     u = ((_shift(words, 40).to(torch.float64) + 0.5) * 2.0**-24).reshape(len(keys), 2, math.prod(shape))
     radius = torch.sqrt(-2.0 * torch.log(u[:, 0]))
@@ -74,6 +106,6 @@ def normal(keys: Tensor, stream: int, shape: tuple[int, ...], dtype: torch.dtype
 
 
 def integers(keys: Tensor, stream: int, high: int, shape: tuple[int, ...] = ()) -> Tensor:
-    """Return integers in [0, high), int64 (B, *shape)."""
+    """Return integers in [0, high), int64 (B, *shape); arguments as for `uniform`."""
     words = _shift(_words(keys, stream, math.prod(shape)), 24)
     return (words % high).reshape(len(keys), *shape)

@@ -27,93 +27,102 @@ def predict(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def gradient(
-    model: nn.Module, x: Tensor, objective: Callable[[Tensor], Tensor], draws: int = 1
+    model: nn.Module, x: Tensor, objective: Callable[[Tensor], Tensor], eot_iter: int = 1
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return logits (B, K), objective (B,) and its gradient with respect to x (B, …), all detached.
 
     A model that passes no gradient yields zeros, which the attack counts; that is no error here.
 
     Args:
+        model: maps x to logits (B, K).
+        x: images (B, …).
         objective: maps logits (B, K) to one number per example, which must not depend on the other examples.
-        draws: passes of a randomised model over which all three are averaged (EOT, Athalye et al. 2018).
+        eot_iter: passes of a randomised model over which all three are averaged (EOT, Athalye et al. 2018), ≥ 1.
     """
     sums: list[Tensor] = []
-    for _ in range(draws):
-        point = x.detach().requires_grad_()
+    for _ in range(eot_iter):
+        leaf = x.detach().requires_grad_()
         with torch.enable_grad():
-            logits = model(point)
+            logits = model(leaf)
             value = objective(logits)
-            slope = None
+            grad = None
             if value.requires_grad:
-                (slope,) = torch.autograd.grad(value.sum(), point, allow_unused=True)
-        terms = [logits.detach(), value.detach(), torch.zeros_like(x) if slope is None else slope]
+                (grad,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
+        terms = [logits.detach(), value.detach(), torch.zeros_like(x) if grad is None else grad]
         sums = [a + b for a, b in zip(sums, terms, strict=True)] if sums else terms
-    logits, value, slope = (s / draws for s in sums) if draws > 1 else sums
-    return logits, value, slope
+    logits, value, grad = (s / eot_iter for s in sums) if eot_iter > 1 else sums
+    return logits, value, grad
 
 
 class Best:
     """The worst point met so far for every example, by margin, and which examples need no more attacking.
 
     Attributes:
-        point: (B, C, H, W), starts as the clean images.
+        where: name of the attack, for messages.
+        y: labels (B,).
+        logits: of the clean images, (B, K).
+        x_adv: (B, C, H, W), starts as the clean images.
         margin: its margin loss (B,), positive where misclassified.
         stopped: bool (B,), misclassified beyond rounding.
     """
 
     def __init__(self, where: str, model: nn.Module, x: Tensor, y: Tensor) -> None:
         self.where, self.y = where, y
-        self.point = x.clone()
+        self.x_adv = x.clone()
         self.margin = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         self.stopped = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self._bad = self.stopped.clone()
+        self._nonfinite = self.stopped.clone()
         self.logits = predict(model, x)
-        self.see(torch.arange(len(x), device=x.device), x, self.logits)
+        self.update(torch.arange(len(x), device=x.device), x, self.logits)
 
-    def see(self, rows: Tensor, point: Tensor, logits: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Take note of the model's answer at `point` for the examples `rows`; return the margins there.
+    def update(self, rows: Tensor, x_adv: Tensor, logits: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Keep the points that have a larger margin loss than the best so far; return the margins (n,) there.
 
-        Points where `valid` is False lie outside the ball and do not count.
+        Args:
+            rows: the examples' places in the batch, (n,).
+            x_adv: a point per example, (n, C, H, W).
+            logits: the model's logits there, (n, K).
+            valid: bool (n,), False where the point lies outside the ball and does not count.
         """
         margin = margin_loss(logits, self.y[rows]).to(self.margin.dtype)
         if valid is not None:
             margin = torch.where(valid, margin, -torch.inf)
         better = margin > self.margin[rows]
-        shape = (-1, *[1] * (point.ndim - 1))
-        self.point[rows] = torch.where(better.view(shape), point, self.point[rows])
+        shape = (-1, *[1] * (x_adv.ndim - 1))
+        self.x_adv[rows] = torch.where(better.view(shape), x_adv, self.x_adv[rows])
         self.margin[rows] = torch.where(better, margin, self.margin[rows])
         self.stopped[rows] |= margin > slack(logits)
-        self.note(rows, logits)
+        self.flag_nonfinite(rows, logits)
         return margin
 
-    def note(self, rows: Tensor, values: Tensor) -> None:
-        """Remember which examples met a NaN or an infinity in `values` (n, …): logits or gradients."""
-        self._bad[rows] |= ~values.flatten(1).isfinite().all(1)
+    def flag_nonfinite(self, rows: Tensor, values: Tensor) -> None:
+        """Flag the examples `rows` (n,) that met a NaN or an infinity in `values` (n, …): logits or gradients."""
+        self._nonfinite[rows] |= ~values.flatten(1).isfinite().all(1)
 
-    def open(self) -> Tensor:
+    def active(self) -> Tensor:
         """Return the indices of the examples still to be attacked (waits for the device)."""
         return (~self.stopped).nonzero()[:, 0]
 
-    def parts(self, rows: int) -> Iterator[Tensor]:
-        """Yield the examples still to be attacked in parts of at most `rows`."""
-        todo = self.open()
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """Yield the indices of the examples still to be attacked in batches of at most `size` ≥ 1."""
+        todo = self.active()
         if len(todo):
-            yield from todo.split(max(1, rows))
+            yield from todo.split(max(1, size))
 
-    def result(self) -> Tensor:
+    def finalize(self) -> Tensor:
         """Return the worst points (B, C, H, W).
 
         Raises:
             FloatingPointError: logits or gradients were not finite; such a model must never pass as robust.
         """
-        if self._bad.any():
-            rows = self._bad.nonzero()[:, 0].tolist()
+        if self._nonfinite.any():
+            rows = self._nonfinite.nonzero()[:, 0].tolist()
             raise FloatingPointError(
                 f"{self.where}: expected finite logits and gradients, got NaN or infinity on {len(rows)} of "
-                f"{len(self._bad)} examples (first at position {rows[0]} of the batch). Mend the model's forward; "
-                "it cannot be judged so."
+                f"{len(self._nonfinite)} examples (first at position {rows[0]} of the batch). Fix the model's "
+                "forward; it cannot be judged so."
             )
-        return self.point
+        return self.x_adv
 
 
 def check_interval(x: Tensor) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from types import ModuleType
+from typing import Annotated
 
 from torch import Tensor, nn
 
 from bench.attacks.core.isolation import checked, isolated, quiet_import
+from bench.core.ranges import Ge, Gt
 
 
 def pgd(
@@ -15,17 +17,19 @@ def pgd(
     x: Tensor,
     y: Tensor,
     *,
-    eps: float,
+    eps: Annotated[float, Ge(0)],
     norm: str = "l2",
     seed: int = 0,
-    steps: int = 40,
-    relative_step: float = 2.5,
+    steps: Annotated[int, Ge(1)] = 40,
+    rel_stepsize: Annotated[float, Gt(0)] | None = None,
     random_start: bool = True,
 ) -> Tensor:
     """Return the last point of foolbox's PGD, images (B, C, H, W), labels (B,).
 
     Its traps: importing it needs a `git` binary or GIT_PYTHON_REFRESH=quiet, and scipy below 2; it moves the
-    model to the first GPU unless told where it is.
+    model to the first GPU unless given a device.
+
+    Arguments as for our `pgd`.
 
     Raises:
         ValueError: unknown norm.
@@ -33,12 +37,13 @@ def pgd(
     checked("foolbox's pgd", norm)
     attacks = _library().attacks
     kind = attacks.LinfProjectedGradientDescentAttack if norm == "linf" else attacks.L2ProjectedGradientDescentAttack
-    return _run(
-        kind(rel_stepsize=relative_step / steps, steps=steps, random_start=random_start), model, x, y, eps, seed
-    )
+    length = 2.5 / steps if rel_stepsize is None else rel_stepsize
+    return _run(kind(rel_stepsize=length, steps=steps, random_start=random_start), model, x, y, eps, seed)
 
 
-def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str = "l2", seed: int = 0) -> Tensor:
+def fgsm(
+    model: nn.Module, x: Tensor, y: Tensor, *, eps: Annotated[float, Ge(0)], norm: str = "l2", seed: int = 0
+) -> Tensor:
     """Return foolbox's fast gradient step, images (B, C, H, W), labels (B,); same traps as `pgd`."""
     checked("foolbox's fgsm", norm)
     attacks = _library().attacks
@@ -47,6 +52,7 @@ def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str = "l2"
 
 
 def _library() -> ModuleType:
+    """Import foolbox."""
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     with quiet_import():
         import foolbox

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Annotated
 
 from torch import Tensor, nn
 
 from bench.attacks.core.isolation import checked, isolated, quiet_import
+from bench.core.ranges import Ge, Gt
 
 
 def pgd(
@@ -14,11 +16,11 @@ def pgd(
     x: Tensor,
     y: Tensor,
     *,
-    eps: float,
+    eps: Annotated[float, Ge(0)],
     norm: str = "l2",
     seed: int = 0,
-    steps: int = 40,
-    relative_step: float = 2.5,
+    steps: Annotated[int, Ge(1)] = 40,
+    rel_stepsize: Annotated[float, Gt(0)] | None = None,
     random_start: bool = True,
 ) -> Tensor:
     """Return the last point of torchattacks' PGD, images (B, C, H, W), labels (B,).
@@ -26,12 +28,15 @@ def pgd(
     Its traps: it adds 1e-10 to the gradient norm, which shrinks the steps on saturated logits (1e-30 is passed
     instead). Its "standard" AutoAttack makes 10 steps instead of 100 and is therefore not offered here.
 
+    Arguments as for our `pgd`.
+
     Raises:
         ModuleNotFoundError: torchattacks is not installed.
         ValueError: unknown norm.
     """
     checked("torchattacks' pgd", norm)
-    library, step = _library(), relative_step * eps / steps
+    library = _library()
+    step = 2.5 * eps / steps if rel_stepsize is None else rel_stepsize * eps
     with isolated(model, x, seed):
         if norm == "linf":
             attack = library.PGD(model, eps=eps, alpha=step, steps=steps, random_start=random_start)
@@ -42,7 +47,9 @@ def pgd(
         return attack(x.detach(), y).detach()
 
 
-def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str = "linf", seed: int = 0) -> Tensor:
+def fgsm(
+    model: nn.Module, x: Tensor, y: Tensor, *, eps: Annotated[float, Ge(0)], norm: str = "linf", seed: int = 0
+) -> Tensor:
     """Return torchattacks' fast gradient sign step (linf only), images (B, C, H, W), labels (B,).
 
     Raises:
@@ -55,6 +62,7 @@ def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str = "lin
 
 
 def _library() -> ModuleType:
+    """Import torchattacks."""
     try:
         with quiet_import():
             import torchattacks

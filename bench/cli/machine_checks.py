@@ -144,7 +144,7 @@ def _audit() -> tuple[bool, str]:
 
     model, x, y = _small_model()
     entry = registry.evaluations.get("autoattack_l2")
-    settings = {"seed": 0, "eps": [0.5], "queries": 500}  # a tenth of Square's: it breaks hardly anything here
+    settings = {"seed": 0, "eps": [0.5], "n_queries": 500}  # a tenth of Square's: it breaks hardly anything here
     ours = _robust_flags(entry.function(model, x[:8], y[:8], **settings))
     official = _robust_flags(entry.function(model, x[:8], y[:8], **settings, peer="pyautoattack"))
     differ = int((ours != official).sum())

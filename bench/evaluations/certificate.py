@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.core.randomness import example_keys, normal
+from bench.attacks.core.randomness import Stream, example_keys, normal
 from bench.core.decorators import evaluation
 from bench.core.records import Column
 from bench.numerics.autograd_graph import record_activations
@@ -101,7 +101,7 @@ def _certify(model: nn.Module, constants: LipschitzGraph, x: Tensor, y: Tensor, 
         slopes = torch.minimum(slopes, apart * into[node])
     fine = (margins / slopes).scatter(1, y[:, None], torch.inf).amin(1)
     push = pushforward(logits, x)
-    start = normal(keys, 0, (x[0].numel(),), x.dtype)
+    start = normal(keys, Stream.LANCZOS_START, (x[0].numel(),), x.dtype)
     slope = lanczos(lambda v: differentiate(logits, x, push(v)).flatten(1), start, SLOPE_STEPS).norm.sqrt()
     right = z.argmax(1) == y
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.core.randomness import example_keys, normal, uniform
+from bench.attacks.core.randomness import Stream, example_keys, normal, uniform
 from bench.core.decorators import evaluation
 from bench.core.errors import UsageError
 from bench.core.records import Column
@@ -23,7 +23,6 @@ PAPER_EPS0 = 1e-6
 CONVERGED = 0.1
 SECOND_SEED_SHARE = 0.05
 SECOND_SEED_AGREES = 0.01
-START, SECOND_START, SECOND_CHOICE = 0, 1, 2  # streams of an example's random numbers
 
 COLUMNS = {
     "gradient_norm": Column(
@@ -115,7 +114,7 @@ def curvature(
 def _measure(model: nn.Module, x: Tensor, y: Tensor, seed: int, steps: int, terms: bool) -> dict[str, Tensor]:
     keys = example_keys(x, seed)
     at = expand(model, x, y)
-    scale, start = at.scale.double(), _start(x, keys, START)
+    scale, start = at.scale.double(), _start(x, keys, Stream.LANCZOS_START)
     spectrum, gradient = lanczos(at.hvp, start, steps), norms(at.gradient) * scale
     norm, residual = spectrum.norm * scale, spectrum.residual * scale
     second = _second_seed(model, x, y, keys, steps)
@@ -150,7 +149,7 @@ def _paper_style(spectrum: Spectrum, scale: Tensor) -> Tensor:
     return power_iteration(spectrum, PAPER_ITERATIONS, scale=scale, eps0=PAPER_EPS0)
 
 
-def _start(x: Tensor, keys: Tensor, stream: int) -> Tensor:
+def _start(x: Tensor, keys: Tensor, stream: Stream) -> Tensor:
     """Return the random start vectors of a batch (B, C, H, W), (B, d)."""
     return normal(keys, stream, (x[0].numel(),), x.dtype)
 
@@ -158,9 +157,9 @@ def _start(x: Tensor, keys: Tensor, stream: int) -> Tensor:
 def _second_seed(model: nn.Module, x: Tensor, y: Tensor, keys: Tensor, steps: int) -> Tensor:
     """Return hessian_norm from another start vector for the images whose content draws it, NaN elsewhere, (B,)."""
     result = torch.full((len(x),), torch.nan, device=x.device, dtype=torch.float64)
-    chosen = (uniform(keys, SECOND_CHOICE) < SECOND_SEED_SHARE).nonzero().squeeze(1)
+    chosen = (uniform(keys, Stream.SECOND_LANCZOS_CHOICE) < SECOND_SEED_SHARE).nonzero().squeeze(1)
     if len(chosen):
         at = expand(model, x[chosen], y[chosen])
-        spectrum = lanczos(at.hvp, _start(at.x, keys[chosen], SECOND_START), steps)
+        spectrum = lanczos(at.hvp, _start(at.x, keys[chosen], Stream.SECOND_LANCZOS_START), steps)
         result[chosen] = spectrum.norm * at.scale.double()
     return result

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.core.randomness import example_keys, normal
+from bench.attacks.core.randomness import Stream, example_keys, normal
 from bench.core.decorators import evaluation
 from bench.core.errors import UsageError
 from bench.core.records import Column
@@ -19,7 +19,6 @@ from bench.numerics.model_precision import DTYPES, differentiable_eval
 from bench.numerics.vectors import norms, unit
 
 PAPER = "Srinivas et al. 2022, section 5.2 and Figure 2"
-FIRST_DRAW = 16  # stream of the first random direction; stream 0 is the Lanczos start vector
 
 COLUMNS = {
     "stability_{radius}": Column(
@@ -105,7 +104,7 @@ def _measure(
     worst, curvature, at_zero = _worst_direction(here, keys, steps)
     missing = norms(here.gradient) == 0
     here = Expansion(here.x.detach(), here.logits.detach(), here.loss, here.scale, here.grad.detach())
-    random = [unit(normal(keys, FIRST_DRAW + i, tuple(x.shape[1:]), x.dtype)) for i in range(draws)]
+    random = [unit(normal(keys, Stream.STABILITY_DIRECTION + i, tuple(x.shape[1:]), x.dtype)) for i in range(draws)]
     columns: dict[str, Tensor] = {}
     exponent, before, inner = torch.zeros_like(curvature), at_zero, 0.0
     for radius in radii:
@@ -132,7 +131,7 @@ def _change(here: Expansion, there: Expansion) -> Tensor:
 
 def _worst_direction(at: Expansion, keys: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the top eigenvector (B, C, H, W) on the rising side, C_f (B,), and ‖∇²f w‖/‖∇f‖ (B,)."""
-    spectrum = lanczos(at.hvp, normal(keys, 0, (at.gradient.shape[1],), at.x.dtype), steps)
+    spectrum = lanczos(at.hvp, normal(keys, Stream.LANCZOS_START, (at.gradient.shape[1],), at.x.dtype), steps)
     w = unit(spectrum.top_vector)
     w = torch.where((w * at.gradient).sum(1, keepdim=True) < 0, -w, w).view_as(at.x)
     return w, spectrum.norm / norms(at.gradient), _directional(at, w)

@@ -55,7 +55,7 @@ def predict(model: nn.Module, x: Tensor) -> Tensor:
     if bad:
         raise BenchError(
             f"robust accuracy: expected finite logits, got NaN or infinity on {len(bad)} of {len(x)} points "
-            f"(first at position {bad[0]} of the batch). Mend the model's forward; it cannot be judged so."
+            f"(first at position {bad[0]} of the batch). Fix the model's forward; it cannot be judged so."
         )
     return logits.argmax(1)
 
@@ -72,10 +72,10 @@ def judge(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, *, eps: float, 
     if x_adv.shape != x.shape:
         raise BenchError(
             f"robust accuracy: expected adversarial images of shape {tuple(x.shape)}, got {tuple(x_adv.shape)}. "
-            "Mend the attack."
+            "Fix the attack."
         )
     if not x_adv.isfinite().all():
-        raise BenchError("robust accuracy: expected finite adversarial images, got NaN or infinity. Mend the attack.")
+        raise BenchError("robust accuracy: expected finite adversarial images, got NaN or infinity. Fix the attack.")
     point = x_adv.detach().to(x.dtype).clamp(0, 1)
     delta = (point.double() - x.double()).flatten(1)
     distance = delta.norm(dim=1) if norm == "l2" else delta.abs().amax(1)

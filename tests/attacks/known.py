@@ -24,11 +24,11 @@ def targeted(*args, **kwargs) -> Tensor:
 
 
 def quick_square(*args, **kwargs) -> Tensor:
-    return square(*args, **{"queries": 300, **kwargs})
+    return square(*args, **{"n_queries": 300, **kwargs})
 
 
 def quick_autoattack(*args, **kwargs) -> Tensor:
-    return autoattack(*args, **{"steps": 20, "queries": 100, **kwargs})
+    return autoattack(*args, **{"steps": 20, "n_queries": 100, **kwargs})
 
 
 def quick_audited(*args, **kwargs) -> Tensor:

@@ -17,7 +17,7 @@ from bench.measuring.inputs import BatchInputs
 from tests.attacks.known import Linear, flags
 from tests.attacks.test_closed_form import exact_distance, middle, problem
 
-FEW = {"steps": 10, "queries": 5, "targets": 2}
+FEW = {"steps": 10, "n_queries": 5, "n_target_classes": 2}
 
 
 class Stairs(nn.Module):
@@ -72,7 +72,7 @@ def test_a_peer_runs_without_the_declaration(stairs):
     model, x, y, eps = stairs
     declared = Adaptive(surrogate=lambda m: pytest.fail("a library knows nothing of declarations"))
     evaluate = registry.evaluations.get("autoattack_l2").function
-    columns = evaluate(model, x[:4], y[:4], eps=[eps], peer="pyautoattack", queries=5, adaptive=declared)
+    columns = evaluate(model, x[:4], y[:4], eps=[eps], peer="pyautoattack", n_queries=5, adaptive=declared)
     assert f"autoattack_l2_pyautoattack_{eps:g}_robust" in columns
 
 
@@ -121,7 +121,7 @@ def test_the_audit_lists_both_kinds_of_disagreement(monkeypatch):
     x = x.reshape(-1, 1, 6, 6)
     eps = round(1.5 * float(exact_distance(model, x, y, "l2", box=False).max()), 1)
     ours, official = x.clone(), x.clone()
-    strong = autoattack(model, x, y, eps=eps, steps=20, queries=5)
+    strong = autoattack(model, x, y, eps=eps, steps=20, n_queries=5)
     assert not flags(model, strong, y).any()
     ours[:2], official[1:4] = strong[:2], strong[1:4]
     by_content = {"ours": ours, "official": official}

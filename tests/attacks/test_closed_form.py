@@ -8,10 +8,11 @@ from torch import nn
 
 from bench.attacks.apgd import apgd
 from bench.attacks.autoattack import autoattack
+from bench.attacks.core.square_windows import two_bumps, window_side
 from bench.attacks.fab import fab, to_hyperplane
 from bench.attacks.noise import noise
 from bench.attacks.pgd import pgd
-from bench.attacks.square import square, two_bumps, window_side
+from bench.attacks.square import square
 from tests.attacks.known import ALL, STRONG, Linear, flags, size
 
 
@@ -90,7 +91,7 @@ def test_square_comes_near_the_exact_answer_by_queries_alone(norm):
     x = x.reshape(-1, 1, 6, 6)
     exact = exact_distance(model, x, y, norm, box=False)
     eps = middle(exact)
-    robust = flags(model, square(model, x, y, eps=eps, norm=norm, queries=2000), y)
+    robust = flags(model, square(model, x, y, eps=eps, norm=norm, n_queries=2000), y)
     assert not robust[exact < 0.7 * eps].any()
     assert robust[exact > 1.001 * eps].all()
 
@@ -167,7 +168,7 @@ def test_autoattack_at_every_number_of_classes(classes, version):
     exact = exact_distance(model, x, y, "l2", box=False)
     eps = middle(exact)
     trace = {}
-    found = autoattack(model, x, y, eps=eps, version=version, steps=20, queries=50, draws=2, trace=trace)
+    found = autoattack(model, x, y, eps=eps, version=version, steps=20, n_queries=50, eot_iter=2, trace=trace)
     robust = flags(model, found, y)
     share = 0.98 if version == "standard" else 0.8  # "rand" has no targeted member
     assert not robust[exact < share * eps].any()

@@ -69,10 +69,10 @@ def test_the_folded_network_is_the_model_up_to_rounding(name, backbone, shape):
         assert fast is not model
         assert not any(isinstance(layer, nn.BatchNorm2d) for layer in fast.modules()), "every norm here can be folded"
         for objective in (lambda z: z.logsumexp(1), lambda z: z[:, 0]):
-            z, _, slope = search.gradient(model, x, objective)
-            fast_z, _, fast_slope = search.gradient(fast, x, objective)
+            z, _, grad = search.gradient(model, x, objective)
+            fast_z, _, fast_grad = search.gradient(fast, x, objective)
             assert (z - fast_z).abs().max() <= 1e-5 * z.abs().max()
-            assert (slope - fast_slope).abs().max() <= 1e-3 * slope.abs().max()
+            assert (grad - fast_grad).abs().max() <= 1e-3 * grad.abs().max()
 
 
 @pytest.mark.parametrize("why", UNFIT)
@@ -106,7 +106,7 @@ def test_hooks_on_the_model_itself_see_every_pass_of_the_folded_one(digits, nets
     _, _, x, y = digits
     x, y, model = x[:20], y[:20], nets["robust"]
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    for attack, settings in ((pgd, {}), (autoattack, {"steps": 20, "queries": 40})):
+    for attack, settings in ((pgd, {}), (autoattack, {"steps": 20, "n_queries": 40})):
         with counted(model) as fast:
             found = attack(model, x, y, eps=0.5, **settings)
         with monkeypatch.context() as patch:

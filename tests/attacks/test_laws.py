@@ -14,7 +14,7 @@ from tests.attacks.known import ALL, Linear, flags, size
 BOXED = [name for name in ALL if name != "pgd_released"]  # the released helper does not clip, and says so
 FEW = {
     "pgd": {"steps": 8}, "apgd": {"steps": 10}, "apgd-targeted": {"steps": 10}, "fab": {"steps": 8},
-    "square": {"queries": 30}, "autoattack": {"steps": 8, "queries": 30}, "noise": {"draws": 10},
+    "square": {"n_queries": 30}, "autoattack": {"steps": 8, "n_queries": 30}, "noise": {"draws": 10},
     "autoattack_audited": {"steps": 8},
 }  # fmt: skip
 LAW = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -77,9 +77,9 @@ def test_no_attack_mends_a_misclassified_image(name, problem, norm, eps):
 @given(problem=problems(), norm=st.sampled_from(["l2", "linf"]), eps=st.floats(0.01, 1))
 def test_autoattack_is_no_weaker_than_any_member(problem, norm, eps):
     model, x, y = problem
-    robust = flags(model, autoattack(model, x, y, eps=eps, norm=norm, steps=15, queries=60), y)
+    robust = flags(model, autoattack(model, x, y, eps=eps, norm=norm, steps=15, n_queries=60), y)
     for member, extra in {
-        "apgd": {"steps": 15}, "apgd-targeted": {"steps": 15}, "fab": {"steps": 15}, "square": {"queries": 60}
+        "apgd": {"steps": 15}, "apgd-targeted": {"steps": 15}, "fab": {"steps": 15}, "square": {"n_queries": 60}
     }.items():  # fmt: skip
         assert not (robust & ~flags(model, ALL[member](model, x, y, eps=eps, norm=norm, **extra), y)).any(), member
 

@@ -80,7 +80,7 @@ def test_saturated_logits_do_not_fool_our_attacks(norm, nets, digits):
 
 
 def autoattack_light(*args, **settings):
-    return autoattack(*args, steps=30, queries=100, **settings)
+    return autoattack(*args, steps=30, n_queries=100, **settings)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -131,8 +131,8 @@ def test_the_released_helper_uses_the_known_share_of_its_budget(steps, used):
 def test_autoattack_agrees_with_the_official_one(name, norm, nets, digits):
     (x, y), model = some(digits, 12), nets[name]
     eps, ours, theirs = EPS[norm], {}, {}
-    robust = flags(model, autoattack(model, x, y, eps=eps, norm=norm, queries=200, trace=ours), y)
-    official = flags(model, pyautoattack.autoattack(model, x, y, eps=eps, norm=norm, queries=200, trace=theirs), y)
+    robust = flags(model, autoattack(model, x, y, eps=eps, norm=norm, n_queries=200, trace=ours), y)
+    official = flags(model, pyautoattack.autoattack(model, x, y, eps=eps, norm=norm, n_queries=200, trace=theirs), y)
     assert torch.equal(robust, official)
     clean = [stage == "clean" for stage in ours["broken_by"]]
     assert clean == [stage == "clean" for stage in theirs["broken_by"]]
@@ -161,7 +161,7 @@ def test_apgd_from_the_same_start_breaks_the_same_examples(name, loss, norm, net
     model, eps = nets[name], EPS[norm]
     right = flags(model, x, y)
     x, y = x[right], y[right]
-    ours = flags(model, apgd(model, x, y, eps=eps, norm=norm, loss=loss, targets=1, steps=40), y)
+    ours = flags(model, apgd(model, x, y, eps=eps, norm=norm, loss=loss, n_target_classes=1, steps=40), y)
     keys = randomness.example_keys(x, 0)
     start = (x + balls.sphere_perturbation(x, keys, STREAMS[loss], eps, norm)).clamp(0, 1)
     theirs = official_apgd(model, loss, eps, norm)
@@ -178,7 +178,7 @@ def test_the_official_autoattack_serves_any_number_of_classes():
         x = x.reshape(-1, 1, 6, 6)
         exact = exact_distance(model, x, y, "l2", box=False)
         eps = middle(exact)
-        robust = flags(model, pyautoattack.autoattack(model, x, y, eps=eps, queries=10), y)
+        robust = flags(model, pyautoattack.autoattack(model, x, y, eps=eps, n_queries=10), y)
         assert not robust[exact < 0.98 * eps].any()
         assert robust[exact > 1.001 * eps].all()
 
@@ -192,7 +192,7 @@ def test_the_official_square_is_refused_where_it_would_divide_by_zero():
 PEER_ATTACKS = {
     "cleverhans pgd": cleverhans.pgd, "cleverhans fgsm": cleverhans.fgsm,
     "foolbox pgd": foolbox.pgd, "foolbox fgsm": foolbox.fgsm,
-    "official autoattack": lambda *a, **k: pyautoattack.autoattack(*a, queries=5, **k),
+    "official autoattack": lambda *a, **k: pyautoattack.autoattack(*a, n_queries=5, **k),
 }  # fmt: skip
 
 

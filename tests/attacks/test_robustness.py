@@ -223,7 +223,7 @@ def test_every_attack_is_an_evaluation_per_norm(name):
     x = x.reshape(-1, 1, 5, 5)
     exact = exact_distance(model, x, y, norm, box=False)
     eps = middle(exact)
-    few = {"autoattack": {"steps": 15, "queries": 50}, "square": {"queries": 300}}.get(attack, {})
+    few = {"autoattack": {"steps": 15, "n_queries": 50}, "square": {"n_queries": 300}}.get(attack, {})
     columns = entry.function(model, x, y, seed=0, eps=[eps], **few)
     robust = columns[f"{name}_{eps:g}_robust"]
     assert robust[exact > 1.001 * eps].all()

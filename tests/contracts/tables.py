@@ -13,7 +13,7 @@ from bench.data.split import Split
 from bench.measuring.runner import evaluate_chunks
 
 # Cheap settings of costly arguments; an evaluation that has such an argument is run with it.
-CHEAP = {"steps": 10, "queries": 30, "draws": 2, "eps": [0.3], "radius": [0.01], "radii": [0.01], "iterations": 6}
+CHEAP = {"steps": 10, "n_queries": 30, "draws": 2, "eps": [0.3], "radius": [0.01], "radii": [0.01], "iterations": 6}
 CPU = torch.device("cpu")
 
 

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from bench.attacks.core.randomness import normal
+from bench.attacks.core.randomness import Stream, normal
 from bench.numerics.autograd_graph import RecordedCalls, nonsmooth_ops, record_activations
 from bench.numerics.derivatives import Expansion, expand
 from bench.numerics.lanczos import Spectrum, lanczos
 
 SPECTRUM_STEPS = 20
-START = 0  # stream of an example's random numbers
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class BoundBatch:
         reasons = nonsmooth_ops(self.at.logits, self.calls) if self.at.logits.requires_grad else ["no gradient"]
         return ", ".join(reasons)
 
-    def normal(self, stream: int) -> Tensor:
+    def normal(self, stream: Stream) -> Tensor:
         """Return a standard normal vector for every image, (B, d).
 
         Args:
@@ -66,4 +65,4 @@ class BoundBatch:
 
     def spectrum(self) -> Spectrum:
         """Return what 20 Lanczos products tell about ∇²f/scale of every image."""
-        return lanczos(self.at.hvp, self.normal(START), SPECTRUM_STEPS)
+        return lanczos(self.at.hvp, self.normal(Stream.LANCZOS_START), SPECTRUM_STEPS)

@@ -12,8 +12,9 @@ import math
 import torch
 from torch import Tensor
 
+from bench.attacks.core.randomness import Stream
 from bench.numerics.autograd_graph import Activation
-from bench.numerics.bounds.batch import SPECTRUM_STEPS, START, BoundBatch
+from bench.numerics.bounds.batch import SPECTRUM_STEPS, BoundBatch
 from bench.numerics.bounds.check import BoundCheck
 from bench.numerics.derivatives import Expansion
 from bench.numerics.hessian_terms import Product, error_vector
@@ -25,7 +26,6 @@ from bench.numerics.op_norms import nonaffine_ops
 from bench.numerics.vectors import norms, unit
 
 NORM_STEPS = 10
-PROBE = 4  # stream of an example's random numbers
 # The library's softplus is cut to a line at βz = 20, where s' jumps by 2e-9.
 ACTIVATION_TOLERANCE = 1e-8
 
@@ -48,7 +48,7 @@ def check_images(batch: BoundBatch, spectrum: Spectrum, check: BoundCheck) -> di
     columns = {"tightness_softmax": softmax / (2**0.5 * norms(error_vector(at.logits, y)))}
     if nonaffine_ops(at.logits, batch.calls):
         return columns
-    start, majorant = batch.normal(START), layers.majorant()
+    start, majorant = batch.normal(Stream.LANCZOS_START), layers.majorant()
     columns |= _check_split(batch, layers, majorant, spectrum, check)
     elementwise, jacobian_norms = layers.elementwise(start, NORM_STEPS)
     columns |= {
@@ -65,7 +65,10 @@ def _check_split(
     """Check (4.1), the exact split of uᵀ∇²f u, and (4.2), |uᵀ∇²f u| ≤ uᵀMu, for two vectors u per image."""
     image = torch.arange(len(batch.y), device=batch.y.device)
     columns: dict[str, Tensor] = {}
-    for name, u in (("top eigenvector", unit(spectrum.top_vector)), ("random vector", unit(batch.normal(PROBE)))):
+    for name, u in (
+        ("top eigenvector", unit(spectrum.top_vector)),
+        ("random vector", unit(batch.normal(Stream.LAYER_PROBE))),
+    ):
         shares, form, bound = layers.shares(u), (u * batch.at.hvp(u)).sum(1), (u * majorant(u)).sum(1)
         noise = 1e-9 * bound + 1e-12 * spectrum.norm
         check.record(f"split by layer, {name}", image, Inequality((form - shares.sum(1)).abs(), 0 * form, noise))

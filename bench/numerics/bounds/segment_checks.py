@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from bench.attacks.core.randomness import Stream
 from bench.numerics.bounds.batch import BoundBatch
 from bench.numerics.bounds.check import BoundCheck
 from bench.numerics.derivatives import expand
@@ -24,7 +25,6 @@ from bench.numerics.vectors import norms, require_finite, unit
 
 EPS0 = (0.0, 1e-6)  # without, and with the constant of the authors' code
 SIDES = ("", "_worst")  # suffixes: a random direction, the Hessian's top eigenvector
-RANDOM_DIRECTION = 3  # stream of an example's random numbers
 # Beyond this self-check gradient and Hessian do not belong together, and the right sides mean nothing.
 MAX_SELF_CHECK = 0.05
 
@@ -76,7 +76,7 @@ def _directions(batch: BoundBatch, spectrum: Spectrum) -> list[Tensor]:
     """Return a random unit vector and the top eigenvector on the side where the loss rises, (B, d) each."""
     worst = unit(spectrum.top_vector)
     worst = torch.where((worst * batch.at.gradient).sum(1, keepdim=True) < 0, -worst, worst)
-    return [unit(batch.normal(RANDOM_DIRECTION)), worst]
+    return [unit(batch.normal(Stream.SEGMENT_DIRECTION)), worst]
 
 
 def _record_inequalities(grids: SegmentGrids, image: Tensor, names: Sequence[str], check: BoundCheck) -> None:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from bench.attacks.core.randomness import example_keys, uniform
+from bench.attacks.core.randomness import Stream, example_keys, uniform
 from bench.core.errors import BenchError, UsageError
-from bench.evaluations.curvature import SECOND_CHOICE, SECOND_SEED_SHARE, curvature
+from bench.evaluations.curvature import SECOND_SEED_SHARE, curvature
 from bench.numerics.derivatives import expand
 from bench.numerics.model_precision import differentiable_eval
 
@@ -149,7 +149,7 @@ def test_batch_order_and_size_do_not_matter(lcnn, images):
 def test_the_second_seed_is_drawn_by_content_and_agrees(lcnn):
     x = torch.rand(100, 1, 6, 6, generator=torch.Generator().manual_seed(1))
     table = curvature(lcnn, x, torch.zeros(100, dtype=torch.long), terms=False)
-    chosen = uniform(example_keys(x, 0), SECOND_CHOICE) < SECOND_SEED_SHARE
+    chosen = uniform(example_keys(x, 0), Stream.SECOND_LANCZOS_CHOICE) < SECOND_SEED_SHARE
     second = table["hessian_norm_second_seed"]
     assert 1 <= int(chosen.sum()) <= 15
     assert torch.equal(~second.isnan(), chosen)

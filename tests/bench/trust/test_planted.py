@@ -156,7 +156,7 @@ def test_images_whose_balls_overlap_are_refused():
 def test_folding_leaves_these_networks_alone_and_attacks_change_nothing(middle):
     before = copy.deepcopy(middle.network)
     assert fold_constants(middle.network, middle.x, 10_000) is middle.network
-    recall(partial(autoattack, steps=5, queries=5), middle)
+    recall(partial(autoattack, steps=5, n_queries=5), middle)
     assert all(torch.equal(p, q) for p, q in zip(before.buffers(), middle.network.buffers(), strict=True))
     with torch.no_grad():
         d = deviations(middle, 1)[0].float().view_as(middle.x)
@@ -179,7 +179,7 @@ def test_pgd_finds_at_least_what_its_starts_promise(middle, runs):
 
 def test_working_attacks_find_what_is_there(easy, middle):
     for attack, truth in ((autoattack, middle), (pgd, easy)):
-        settings = {"queries": 100} if attack is autoattack else {}
+        settings = {"n_queries": 100} if attack is autoattack else {}
         found = recall(partial(attack, **settings), truth)
         assert found.share >= 0.95
         assert found.in_cap[found.found].all()
