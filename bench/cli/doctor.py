@@ -1,13 +1,16 @@
-"""The command `doctor`: what this machine can run."""
+"""The command `doctor`: what this machine can run, and what the attacks can find."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from bench.cli.machine_checks import Check, run_checks
 from bench.cli.options import AsJson, Data
-from bench.cli.terminal import console, print_json
+from bench.cli.terminal import complain, console, print_json
+from bench.core.errors import UsageError
 
 commands = typer.Typer()
 
@@ -15,14 +18,42 @@ _COLOURS = {"ok": "green", "note": "yellow", "fail": "bold red"}
 
 
 @commands.command("doctor")
-def print_checks(data: Data = None, as_json: AsJson = False) -> None:
-    """Say what this machine can run, and smoke-test it."""
+def print_checks(
+    data: Data = None,
+    detection: Annotated[
+        bool, typer.Option("--detection", help="Measure what each attack finds of planted adversarial examples.")
+    ] = False,
+    full: Annotated[bool, typer.Option("--full", help="With --detection: 200 images per network, not 40.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what this machine can run, and smoke-test it; or measure the attacks' detection limits."""
+    if full and not detection:
+        raise UsageError("doctor --full: expected --detection with it, got none. Add --detection.")
+    if detection:
+        _print_detection(full, as_json)
+        return
     found = run_checks(data)
     if as_json:
         print_json([check.record() for check in found])
     else:
         console().print(_table(found))
     raise typer.Exit(4 if any(check.verdict == "fail" for check in found) else 0)
+
+
+def _print_detection(full: bool, as_json: bool) -> None:
+    """Measure and print the detection curves; the last line names the suites' own attacks and their limits."""
+    from bench.cli.detection_table import detection_table
+    from bench.trust.detection import FULL_IMAGES, QUICK_IMAGES, measure_detection
+    from bench.trust.detection_curves import summary_line
+
+    report = measure_detection(images=FULL_IMAGES if full else QUICK_IMAGES, report_progress=complain)
+    if as_json:
+        print_json(report.record())
+        return
+    console().print(detection_table(report))
+    for name in report.not_installed:
+        print(f"not measured: {name} (its library is not installed)")
+    print(summary_line(report))
 
 
 def _table(checks: list[Check]) -> Table:
