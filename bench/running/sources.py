@@ -11,9 +11,7 @@ under a computed name; `depends_on` of `@bench.defense`, `@bench.attack` and `@b
 
 from __future__ import annotations
 
-import ast
 import functools
-import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -23,35 +21,50 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import NamedTuple
+from typing import Final
 
 from bench.core import user_code
 from bench.core.hashing import sha256, sha256_of
+from bench.running.source_syntax import read_source
 
 # Ours, and without an effect on a result. Names with a dot at the end are whole packages.
-NOT_COUNTED = (
+NOT_COUNTED: Final = (
     # What the user types and reads.
-    "bench.__main__", "bench.api", "bench.cli.", "bench.reports.",
-    # Which cell is computed when, where it is stored, what is said meanwhile.
-    "bench.running.", "bench.store.", "bench.core.errors", "bench.core.files", "bench.core.hashing",
-    "bench.core.decorators", "bench.core.discovery", "bench.core.registry", "bench.core.user_code",
+    "bench.__main__",
+    "bench.api.",
+    "bench.cli.",
+    "bench.reports.",
+    "bench.core.version",
+    # Which cell is computed when, where it is stored, what is registered, what is said meanwhile.
+    "bench.running.",
+    "bench.store.",
+    "bench.core.errors",
+    "bench.core.files",
+    "bench.core.hashing",
+    "bench.core.decorators",
+    "bench.core.discovery",
+    "bench.core.registry",
+    "bench.core.user_code",
     # What they return is in the key itself: arguments, recipes, and the fingerprint of the images.
-    "bench.config.", "bench.data.catalog", "bench.data.download", "bench.data.embedded", "bench.data.image_folder",
-    "bench.data.info", "bench.data.npz", "bench.data.parquet", "bench.data.reading", "bench.data.torchvision_files",
+    "bench.config.",
+    "bench.data.arrays",
+    "bench.data.catalog",
+    "bench.data.download",
+    "bench.data.embedded",
+    "bench.data.image_folder",
+    "bench.data.info",
+    "bench.data.npz",
+    "bench.data.parquet",
+    "bench.data.reading",
+    "bench.data.torchvision_files",
     # Made from stored tables.
     "bench.core.stats.",
-)  # fmt: skip
+)
 
 # Third parties' imports of these are not part of the key beyond torch's version: our own code needs them too.
-_REQUIREMENTS = frozenset({"torch", "torchvision", "numpy", "pandas", "scipy", "sklearn", "matplotlib", "pyarrow"})
-
-
-class _Module(NamedTuple):
-    """What a key needs of a source file: its hash, what it imports, and its string constants."""
-
-    digest: str
-    imports: tuple[str, ...]
-    strings: tuple[str, ...]
+_REQUIREMENTS: Final = frozenset(
+    {"torch", "torchvision", "numpy", "pandas", "scipy", "sklearn", "matplotlib", "pyarrow"}
+)
 
 
 def sources(functions: Iterable[Callable[..., object]], depends_on: Iterable[Path] = ()) -> dict[str, str]:
@@ -118,7 +131,7 @@ class _Walk:
         if (name, file) in self._seen or (ours and not counts(name)):
             return
         self._seen.add((name, file))
-        module = _read(file.read_bytes(), name, file.name == "__init__.py")
+        module = read_source(file.read_bytes(), name, file.name == "__init__.py")
         self.note(name if ours else _label(name, file), module.digest)
         for path in _data_files(module.strings, file.parent):
             self.note(path.name, sha256(path))
@@ -240,77 +253,6 @@ def _data_files(strings: Iterable[str], folder: Path) -> Iterator[Path]:
         path = folder / text
         if path.suffix not in ("", ".py") and path.is_file():
             yield path
-
-
-@functools.lru_cache(maxsize=1024)
-def _read(content: bytes, name: str, is_package: bool) -> _Module:
-    try:
-        tree = ast.parse(content)
-    except (SyntaxError, ValueError):  # compiled code
-        return _Module(sha256_of(content), (), ())
-    digest, package = hashlib.sha256(), name if is_package else name.rpartition(".")[0]
-    imports: list[str] = []
-    strings: list[str] = []
-    for node in _nodes(tree, digest.update):
-        if isinstance(node, ast.Import):
-            imports += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = _base(node, package)
-            # `from package import name` may name a sub-module: both are looked up, what is no module has no file.
-            imports += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            strings.append(node.value)
-        elif isinstance(node, ast.Call) and (imported := _imported_by_call(node, package)):
-            imports.append(imported)
-    kept = tuple(name for name in dict.fromkeys(imports) if name and not name.endswith(".*"))
-    names = tuple(text for text in dict.fromkeys(strings) if 0 < len(text.encode()) < 200 and text.isprintable())
-    return _Module(digest.hexdigest(), kept, names)
-
-
-def _base(node: ast.ImportFrom, package: str) -> str:
-    """Return the absolute name of the module that a `from` statement imports from."""
-    if not node.level:
-        return node.module or ""
-    parts = package.split(".") if package else []
-    kept = parts[: len(parts) - node.level + 1]
-    return ".".join([*kept, *([node.module] if node.module else [])])
-
-
-def _imported_by_call(node: ast.Call, package: str) -> str | None:
-    """Return the module of `import_module("name")` or `__import__("name")` with a literal name."""
-    called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    if called not in ("import_module", "__import__") or not node.args:
-        return None
-    argument = node.args[0]
-    if not isinstance(argument, ast.Constant) or not isinstance(argument.value, str):
-        return None
-    try:
-        return importlib.util.resolve_name(argument.value, package or None)
-    except ImportError:
-        return None
-
-
-def _nodes(tree: ast.AST, write: Callable[[bytes], None]) -> Iterator[ast.AST]:
-    """Yield every node that has an effect, and write the tree in a form that no version of Python changes.
-
-    Left out are docstrings and other bare strings, `if TYPE_CHECKING:`, positions, and empty fields.
-    """
-    if isinstance(tree, ast.Expr) and isinstance(tree.value, ast.Constant) and isinstance(tree.value.value, str):
-        return
-    if isinstance(tree, ast.If) and ast.unparse(tree.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-        for node in tree.orelse:
-            yield from _nodes(node, write)
-        return
-    yield tree
-    write(f"({type(tree).__name__}".encode())
-    for name, value in ast.iter_fields(tree):
-        for item in value if isinstance(value, list) else [value]:
-            if isinstance(item, ast.AST):
-                write(f" {name}=".encode())
-                yield from _nodes(item, write)
-            elif item is not None and name not in ("kind", "type_comment"):
-                write(f" {name}={item!r}".encode())
-    write(b")")
 
 
 def _code_text(code: CodeType) -> str:

@@ -1,6 +1,7 @@
 """Apply edits one at a time and print which cells' keys change: run in a process of its own, on copies.
 
-Reads from stdin: `{"include": [file], "edits": {name: [file, kind]}}`. Prints: `{name: [cell]}`.
+Reads from stdin: `{"include": [file], "edits": {name: [file, kind]}}`.
+Prints: `{"keys": {cell: key}, "changed": {name: [cell]}}`.
 """
 
 import json
@@ -72,7 +73,7 @@ def main():
     for included in task["include"]:
         discovery.include(included)
     assert keys(split) == before
-    print(json.dumps({"cells": sorted(before), "changed": changed}))
+    print(json.dumps({"keys": before, "changed": changed}))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def test_two_names_of_one_network_are_one_cell(tmp_path):
 
     def key(backbone):
         narrow = {"defenses": ("standard",), "seeds": (0,), "train_limit": 20, "limit": 4, "backbone": backbone}
-        return prepare(Options(out=tmp_path, narrow=narrow)).rows[0].cell.id
+        return prepare(Options(out=tmp_path, narrow=narrow)).runs[0].cell.id
 
     assert key("convnet-w16") == key("convnet")
     assert key("convnet-w8") != key("convnet")

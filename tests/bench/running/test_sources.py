@@ -12,9 +12,13 @@ import pytest
 
 from bench.core import discovery, registry
 from bench.core.errors import UsageError
+from bench.measuring import runner
 from bench.running import sources
+from bench.training import loop
+from benchmarks import house
 
 ROOT = Path(__file__).resolve().parents[3]
+UNUSED = {"bench.trust", "bench.trust.maxout", "bench.trust.planted"}  # no evaluation uses them yet
 OURS = {"standard", "lcnn", "adversarial_training"}
 ATTACKS = {"pgd_l2", "fab_l2", "autoattack_l2"}
 
@@ -176,7 +180,7 @@ USER_EDITS = [
 
 
 @pytest.fixture(scope="module")
-def user_changes(tmp_path_factory):
+def user_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("user")
     mine, path = folder / "mine", folder / "path"
     for name, content in MODULES.items():
@@ -197,8 +201,14 @@ def user_changes(tmp_path_factory):
     (path / "plugged_helper.py").write_text("x = 1\n")
     (path / "plugged_table.json").write_text("[1]")
     (path / "elsewhere.py").write_text("x = 1\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def user_changes(user_folder):
     edits = [(f"{file} {kind}", file, kind) for file, kind, _ in USER_EDITS]
-    return changes(folder, [f"mine/{stem}.py" for stem in FILES], edits, path, ROOT)
+    path = user_folder / "path"
+    return changes(user_folder, [f"mine/{stem}.py" for stem in FILES], edits, path, ROOT)
 
 
 @pytest.mark.parametrize(("file", "kind", "cells"), USER_EDITS, ids=[f"{f}-{k}" for f, k, _ in USER_EDITS])
@@ -211,6 +221,26 @@ def test_a_key_holds_no_path_and_no_library():
     assert "bench.models.defenses.lcnn" in found
     assert "bench.models.layers.centered_softplus" in found
     assert not any(name.startswith(("/", "torch", "numpy", "bench.core.registry", "bench.store")) for name in found)
+
+
+def test_every_module_of_ours_counts_or_is_named_as_not_counting():
+    functions = [loop.train, runner.evaluate_chunks]
+    functions += [entry.function for entries in (registry.defenses, registry.attacks) for entry in entries]
+    for entry in registry.evaluations:
+        functions += [entry.function, *([entry.summary] if entry.summary else [])]
+    reached = set(sources.sources(functions))
+    ours = {m.name for m in house.modules() if m.name.startswith("bench.")}
+    chosen_by_name = {name for name in ours if name.startswith("bench.attacks.peers.")}
+    assert {name for name in ours - reached - chosen_by_name if sources.counts(name)} <= UNUSED
+    for name in sources.NOT_COUNTED:
+        assert any(module == name.rstrip(".") or module.startswith(name) for module in ours), name
+
+
+def test_what_else_is_included_changes_no_key(user_folder):
+    alone = changes(user_folder, ["mine/my_defense.py"], [], user_folder / "path", ROOT)["keys"]
+    files = ["mine/my_attack.py", "mine/my_defense.py", "mine/my_evaluation.py"]
+    beside = changes(user_folder, files, [], user_folder / "path", ROOT)["keys"]
+    assert {name: beside[name] for name in alone} == alone
 
 
 def write(folder, name, text):
