@@ -22,7 +22,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("benchmarks",),
     ("bench.cli", "bench.api", "bench.__main__", "bench"),
-    ("bench.running",),
+    ("bench.running", "bench.packs"),
     ("bench.evaluations", "bench.training", "bench.reports", "bench.config"),
     ("bench.measuring", "bench.store", "bench.numerics", "bench.trust", "bench.models"),
     ("bench.attacks", "bench.data"),

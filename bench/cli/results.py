@@ -22,7 +22,7 @@ def pack(
     latest: Annotated[bool, typer.Option("--latest", help="Only the last command's cells.")] = False,
 ) -> None:
     """Write board, manifest, examples and every finished chunk into at most 8 files of 15 MB."""
-    from bench.store import pack
+    from bench.packs import pack
 
     done = pack.pack(
         out,
@@ -34,7 +34,7 @@ def pack(
     )
     for name, size in done.sizes.items():
         print(f"{size:>12,}  {name}")
-    print(f"{done.standing.done} of {done.standing.total} cells, weights of {done.weights} models, in {done.folder}")
+    print(f"{done.status.done} of {done.status.total} cells, weights of {done.weights} models, in {done.folder}")
 
 
 @commands.command()
@@ -43,9 +43,9 @@ def unpack(
     out: Annotated[Path, typer.Option("--out", help="Result folder to make.")],
 ) -> None:
     """Check a pack's files and make a result folder of it; `run` and `report` go on there."""
-    from bench.store import unpack
+    from bench.packs import unpack
 
     done = unpack.unpack(folder, out)
-    print(f"{done.standing.done} of {done.standing.total} cells, weights of {done.weights} models", end="")
+    print(f"{done.status.done} of {done.status.total} cells, weights of {done.weights} models", end="")
     print(f" ({done.missing} models without)" if done.missing else "")
     print(out / "leaderboard.html")

@@ -7,7 +7,6 @@ files that were opened on the way, e.g. a table of constants.
 from __future__ import annotations
 
 import ast
-import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -21,7 +20,7 @@ from pathlib import Path
 from types import FrameType, ModuleType
 
 from bench.core.errors import UsageError
-from bench.core.hashing import sha256
+from bench.core.hashing import sha256, sha256_of
 
 _PREFIX = "bench_include_"
 _CODE = (".py", ".pyc", ".so", ".pyd", ".pth")
@@ -112,7 +111,7 @@ def load_file(path: Path) -> ModuleType:
         UsageError: no Python file, it fails to import, or it imports a helper inside a function while another
             included file has loaded a module of that name.
     """
-    name = f"{_PREFIX}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"{_PREFIX}{path.stem}_{sha256_of(str(path).encode())[:8]}"
     if name in sys.modules and name in _included and _included[name].unchanged():
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

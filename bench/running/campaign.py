@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from bench.core.errors import BenchError
-from bench.store.pack import LISTING, Limits, Packed, TooLarge, Weights, pack
+from bench.packs.pack import LISTING, Limits, Packed, TooLarge, Weights, pack
+from bench.packs.unpack import unpack
 from bench.store.status import RunStatus, run_status
 from bench.store.store import NAME
-from bench.store.unpack import unpack
 
 MORE, FAILED = 75, 1
 _KILLED = -9
@@ -40,7 +40,7 @@ class Piece:
     """What a piece came to: its exit code, how far the campaign is, and the pack; None where nothing was planned."""
 
     code: int
-    standing: RunStatus | None
+    status: RunStatus | None
     packed: Packed | None
 
 
@@ -197,9 +197,9 @@ def _pack(work: Path, out: Path, weights: Weights, pictures: bool, limits: Limit
 
 def summary(piece: Piece) -> str:
     """Return one line: what is done, what is left, what the pack holds."""
-    if piece.standing is None or piece.packed is None:
+    if piece.status is None or piece.packed is None:
         return f"campaign: nothing was packed: the run ended with code {piece.code} or before it had planned anything"
-    now, packed = piece.standing, piece.packed
+    now, packed = piece.status, piece.packed
     rows = [row for row in now.rows if set(row.unfinished) - row.last]
     left = [f"{row.label} ({'trained, ' if row.weights else ''}{len(row.unfinished)} cells)" for row in rows]
     last = sorted({key for row in now.rows for key in row.unfinished if key in row.last})

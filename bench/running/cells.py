@@ -8,7 +8,6 @@ edited defense or attack is computed anew and an edited comment is not.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any, Final, Literal
 import torch
 from pydantic import JsonValue
 
+from bench.core.hashing import sha256_of
 from bench.core.records import Adaptive, Evaluation
 from bench.data.split import Split
 from bench.evaluations.robustness import peer_attack
@@ -51,7 +51,7 @@ class Cell:
 def key(kind: str, spec: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a cell's description in canonical JSON."""
     text = json.dumps({"kind": kind, **spec}, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256_of(text.encode())
 
 
 def train_spec(job: TrainJob, device: torch.device, execution: ExecutionConfig) -> dict[str, Any]:

@@ -38,6 +38,7 @@ NOT_COUNTED: Final = (
     # Which cell is computed when, where it is stored, what is registered, what is said meanwhile.
     "bench.running.",
     "bench.store.",
+    "bench.packs.",
     "bench.core.errors",
     "bench.core.files",
     "bench.core.hashing",

@@ -8,7 +8,6 @@ their SHA-256, one row per chunk. Reading needs no torch.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import sqlite3
 import time
@@ -22,6 +21,7 @@ import pyarrow as pa
 
 from bench.core import files
 from bench.core.errors import IntegrityError, MachineError, StoreError
+from bench.core.hashing import sha256_of
 from bench.core.records import Column
 from bench.store import serialise
 from bench.store.leases import is_alive, process_id
@@ -364,7 +364,7 @@ def require_format(found: str, where: str) -> None:
 
 
 def _sha(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+    return sha256_of(data)
 
 
 def _verify(data: bytes, expected: str, where: str) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from bench.packs.pack import LISTING
+from bench.packs.unpack import unpack
 from bench.running.campaign import Piece, command_of, pack_what_fits, parser, summary
-from bench.store.pack import LISTING
 from bench.store.status import run_status
-from bench.store.unpack import unpack
 
 ROOT = Path(__file__).resolve().parents[3]
 DEFENSES = ["standard", "lcnn", "softplus_wd"]
@@ -135,11 +135,11 @@ def test_what_travels_shrinks_to_what_is_needed_and_what_fits(half, tmp_path):
 def test_the_line_says_what_is_done_and_left(half, tmp_path):
     suite, out = half
     packed = pack_what_fits(out, arguments(suite, tmp_path / "a"), complete=False)
-    line = summary(Piece(75, packed.standing, packed))
+    line = summary(Piece(75, packed.status, packed))
     assert "1 of 3 models, 7 of 18 cells done" in line
     assert "left: lcnn seed 0 (trained, 4 cells), softplus_wd seed 0 (6 cells)" in line
     assert "weights of 2 models" in line
-    assert "transfer_l2" in packed.standing.rows[0].unfinished
+    assert "transfer_l2" in packed.status.rows[0].unfinished
 
 
 def test_a_training_that_cannot_end_in_time_is_given_up_at_once(half, tmp_path):

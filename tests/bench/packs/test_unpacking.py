@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from bench.core.errors import IntegrityError, SecurityError, UsageError
-from bench.store.pack import LISTING, Limits, pack
-from bench.store.unpack import unpack
+from bench.packs.pack import LISTING, Limits, pack
+from bench.packs.unpack import unpack
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from bench.core.errors import MachineError, StoreError
-from bench.store.pack import Limits, TooLarge, pack
+from bench.packs.pack import Limits, TooLarge, pack
+from bench.packs.unpack import unpack
 from bench.store.records import LEFT_OUT
 from bench.store.status import run_status
 from bench.store.store import Store
-from bench.store.unpack import unpack
 
 EVALUATIONS = """
 [evaluations.accuracy]
@@ -77,7 +77,7 @@ def folder_bytes(folder):
 
 def test_there_and_back_the_board_is_the_same_to_the_byte(finished, tmp_path):
     packed = pack(finished, tmp_path / "pack", weights="all", pictures=True)
-    assert packed.standing.done == packed.standing.total == 2 * (1 + 2 + 1)
+    assert packed.status.done == packed.status.total == 2 * (1 + 2 + 1)
     assert set(packed.sizes) == {"pack.json", "leaderboard.html", "board.zip", "store.zip", "weights.zip"}
     unpack(tmp_path / "pack", tmp_path / "back")
     names = ["leaderboard.html", "leaderboard.csv", "leaderboard.json", "examples.parquet", "manifest.json"]
@@ -123,7 +123,7 @@ def test_a_finished_run_stays_finished_without_its_weights(finished, suite, tmp_
 
 def test_a_half_finished_run_goes_on_and_computes_only_the_rest(half, finished, suite, tmp_path):
     packed = pack(half, tmp_path / "pack", weights="all", pictures=True)
-    assert packed.standing.rows[0].unfinished == ("transfer_l2",)
+    assert packed.status.rows[0].unfinished == ("transfer_l2",)
     unpack(tmp_path / "pack", tmp_path / "back")
     before = computed(tmp_path / "back")
     assert before
@@ -216,7 +216,7 @@ def test_large_archives_are_cut_and_joined(big, tmp_path):
     assert {p.name: p.stat().st_size for p in (tmp_path / "pack").iterdir()} == packed.sizes
     assert any(name.endswith(".002") for name in packed.sizes)
     unpacked = unpack(tmp_path / "pack", tmp_path / "back")
-    assert unpacked.standing.done == packed.standing.done == packed.standing.total
+    assert unpacked.status.done == packed.status.done == packed.status.total
 
 
 def test_what_cannot_fit_is_said_with_sizes_and_ways_out(big, tmp_path):

@@ -8,7 +8,6 @@ of the adversarial examples only those that the page shows. Same results, same b
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -21,8 +20,8 @@ from typing import Literal
 from bench.core import files, hashing
 from bench.core.errors import UsageError
 from bench.core.version import VERSION
+from bench.packs.compact import compact
 from bench.reports import write as write_reports
-from bench.store.compact import compact
 from bench.store.status import RunStatus, run_status
 from bench.store.store import NAME
 
@@ -30,11 +29,8 @@ FORMAT = 1
 LISTING = "pack.json"
 PAGE = "leaderboard.html"
 ARCHIVES = ("board.zip", "store.zip", "weights.zip")
-EXPORTS = (
-    "leaderboard.csv", "leaderboard.json", "leaderboard.md", "leaderboard.tex", "manifest.json",
-    "examples.parquet", "examples_train.parquet",
-)  # fmt: skip
 EXAMPLES = ("examples.parquet", "examples_train.parquet")
+EXPORTS = ("leaderboard.csv", "leaderboard.json", "leaderboard.md", "leaderboard.tex", "manifest.json", *EXAMPLES)
 RULE = (
     "python -m bench results unpack DIR --out results/NAME checks every SHA-256 and puts the folder together again. "
     "By hand: `cat NAME.zip.* > NAME.zip`, then unzip; weights belong into weights/ beside bench.db."
@@ -61,7 +57,7 @@ class Packed:
 
     folder: Path
     sizes: dict[str, int]
-    standing: RunStatus
+    status: RunStatus
     weights: int
 
 
@@ -87,6 +83,9 @@ def pack(
         examples: the per-example tables also as Parquet (the store holds them in any case).
         latest: only cells of the last command.
         limits: None: 8 files of 15 MB.
+
+    Returns:
+        Where the pack is, its files' sizes, and how far the run was.
 
     Raises:
         TooLarge: it does not fit; says how large what is and what to leave out.
@@ -173,10 +172,7 @@ def _split(path: Path, most: int) -> list[str]:
 
 
 def _listing(ready: Path, archives: dict[str, dict[str, object]], now: RunStatus) -> str:
-    listed = {
-        p.name: {"bytes": p.stat().st_size, "sha256": hashlib.sha256(p.read_bytes()).hexdigest()}
-        for p in sorted(ready.iterdir())
-    }
+    listed = {p.name: {"bytes": p.stat().st_size, "sha256": hashing.sha256(p)} for p in sorted(ready.iterdir())}
     facts = {
         "format": FORMAT,
         "bench": VERSION,

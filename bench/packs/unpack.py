@@ -20,9 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.core import files, hashing
 from bench.core.errors import IntegrityError, MachineError, SecurityError, UsageError
+from bench.packs.compact import check_foreign, mark_left_out
+from bench.packs.pack import ARCHIVES, EXPORTS, FORMAT, LISTING, is_part
 from bench.reports import write as write_reports
-from bench.store.compact import check_foreign, mark_left_out
-from bench.store.pack import ARCHIVES, EXPORTS, FORMAT, LISTING, is_part
 from bench.store.status import RunStatus, run_status
 from bench.store.store import NAME
 
@@ -59,7 +59,7 @@ class Unpacked:
     """What was unpacked: where, how far the run is, and how many models' weights are there and are not."""
 
     out: Path
-    standing: RunStatus
+    status: RunStatus
     weights: int
     missing: int
 
@@ -71,6 +71,9 @@ def unpack(folder: str | Path, out: str | Path, *, board: bool = True) -> Unpack
         folder: the pack.
         out: the result folder to make: new, or empty.
         board: also rebuild the board.
+
+    Returns:
+        The folder, how far the run is, and how many models' weights are there and are not.
 
     Raises:
         UsageError: `out` holds something already.

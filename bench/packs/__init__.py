@@ -1,0 +1,1 @@
+"""A result folder as a few files that travel, and back."""
