@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.core import balls, folding, frozen, randomness, search
+from bench.attacks.core import balls, folding, randomness, search
 from bench.attacks.core.apgd_loop import ApgdState, apgd_loop
 from bench.attacks.core.lockstep import MAX_POINTS, lockstep
 from bench.attacks.core.losses import LOSSES
@@ -15,6 +15,7 @@ from bench.attacks.core.randomness import Stream
 from bench.attacks.core.trace import ZERO_GRADIENT, Trace
 from bench.core.decorators import attack
 from bench.core.ranges import Ge, Interval
+from bench.core.torch_state import frozen_eval
 
 STREAMS: Final = {
     "ce": Stream.APGD_CE_START,
@@ -75,7 +76,7 @@ def apgd(
         raise ValueError(f"apgd: expected a loss among {sorted(LOSSES)}, got {loss!r}. Choose one of them.")
     keys = randomness.example_keys(x, seed)
     zero_gradient = torch.zeros(len(x), dtype=torch.long, device=x.device)
-    with frozen.frozen_eval(model):
+    with frozen_eval(model):
         model = folding.fold_constants(model, x, steps)
         best = search.Best("apgd", model, x, y)
         classes = best.logits.shape[1]

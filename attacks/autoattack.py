@@ -9,12 +9,13 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from bench.attacks.apgd import apgd
-from bench.attacks.core import balls, folding, frozen, search
+from bench.attacks.core import balls, folding, search
 from bench.attacks.core.trace import Trace
 from bench.attacks.fab import fab
 from bench.attacks.square import square
 from bench.core.decorators import attack
 from bench.core.ranges import Ge
+from bench.core.torch_state import frozen_eval
 
 
 @attack(
@@ -65,7 +66,7 @@ def autoattack(
         FloatingPointError: NaN or infinity in logits or gradients.
     """
     balls.check_norm("autoattack", norm)
-    with frozen.frozen_eval(model):
+    with frozen_eval(model):
         best, fast = search.Best("autoattack", model, x, y), folding.fold_constants(model, x, steps + n_queries)
         by_version = _stages(best.logits.shape[1], steps, n_target_classes, n_queries, eot_iter)
         if version not in by_version:

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.apgd import apgd
-from bench.attacks.core import balls, folding, frozen, randomness, search
+from bench.attacks.core import balls, folding, randomness, search
 from bench.attacks.core.randomness import Stream
 from bench.attacks.core.trace import Trace
 from bench.attacks.peers import pyautoattack
 from bench.core.decorators import attack
 from bench.core.ranges import Ge, Interval
 from bench.core.records import Column
+from bench.core.torch_state import frozen_eval
 
 EXTRA: Final = {
     "sampled": Column(
@@ -73,7 +74,7 @@ def autoattack_audited(
         "apgd-ce": partial(apgd, loss="ce", steps=steps // 2),
         "apgd-t": partial(apgd, loss="targeted", steps=steps, n_target_classes=n_target_classes),
     }
-    with frozen.frozen_eval(model):
+    with frozen_eval(model):
         best, fast = search.Best("autoattack_audited", model, x, y), folding.fold_constants(model, x, steps)
         broken_by = ["clean" if wrong else "" for wrong in (best.margin > 0).tolist()]
         for name, stage in cheap.items():

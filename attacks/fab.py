@@ -9,11 +9,12 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.core import balls, folding, frozen, losses, search
+from bench.attacks.core import balls, folding, losses, search
 from bench.attacks.core.lockstep import MAX_POINTS, lockstep
 from bench.attacks.core.trace import Trace
 from bench.core.decorators import attack
 from bench.core.ranges import Ge, Gt, Interval
+from bench.core.torch_state import frozen_eval
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def fab(
     balls.check_norm("fab", norm)
     params = FabParams(steps, eps, norm, alpha_max, eta, beta)
     best_norm = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
-    with frozen.frozen_eval(model):
+    with frozen_eval(model):
         model = folding.fold_constants(model, x, steps)
         best = search.Best("fab", model, x, y)
         best_norm[best.margin > 0] = 0

@@ -7,10 +7,11 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.core import balls, frozen, losses, search
+from bench.attacks.core import balls, losses, search
 from bench.attacks.core.trace import ZERO_GRADIENT, Trace
 from bench.core.decorators import attack
 from bench.core.ranges import Ge
+from bench.core.torch_state import frozen_eval
 
 
 @attack(source="Goodfellow, Shlens, Szegedy 2015, section 4", extra={"zero_gradient": ZERO_GRADIENT})
@@ -42,7 +43,7 @@ def fgsm(
         FloatingPointError: NaN or infinity in logits or gradients.
     """
     balls.check_norm("fgsm", norm)
-    with frozen.frozen_eval(model):
+    with frozen_eval(model):
         logits, _, grad = search.gradient(model, x, lambda z: losses.log_odds_loss(z, y))
     if not (logits.isfinite().all() and grad.isfinite().all()):
         raise FloatingPointError("fgsm: expected finite logits and gradients, got NaN or infinity. Fix the model.")

@@ -6,11 +6,12 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from bench.attacks.core import balls, frozen, randomness, search
+from bench.attacks.core import balls, randomness, search
 from bench.attacks.core.randomness import Stream
 from bench.attacks.core.trace import Trace
 from bench.core.decorators import attack
 from bench.core.ranges import Ge
+from bench.core.torch_state import frozen_eval
 
 
 @attack(source="Carlini et al. 2019, 'On Evaluating Adversarial Robustness', section 4.3 (brute-force check)")
@@ -45,7 +46,7 @@ def noise(
     """
     balls.check_norm("noise", norm)
     keys, check_every = randomness.example_keys(x, seed), search.check_interval(x)
-    with frozen.frozen_eval(model):
+    with frozen_eval(model):
         best = search.Best("noise", model, x, y)
         rows = best.active()
         for draw in range(draws):

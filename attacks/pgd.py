@@ -9,11 +9,12 @@ from typing import Annotated, Final
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.core import balls, folding, frozen, losses, randomness, search
+from bench.attacks.core import balls, folding, losses, randomness, search
 from bench.attacks.core.randomness import Stream
 from bench.attacks.core.trace import ZERO_GRADIENT, Trace
 from bench.core.decorators import attack
 from bench.core.ranges import Ge, Gt
+from bench.core.torch_state import frozen_eval
 
 LOSSES: Final[dict[str, Callable[..., Tensor]]] = {
     "ce": losses.log_odds_loss,
@@ -83,7 +84,7 @@ def pgd(
     last = x.clone()
     path = torch.full((len(runs), steps + 1, len(x)), torch.nan, dtype=x.dtype, device=x.device)
 
-    with frozen.frozen_eval(model):
+    with frozen_eval(model):
         model = folding.fold_constants(model, x, steps * len(runs))
         best = search.Best("pgd", model, x, y)
         for run, loss in enumerate(runs):

@@ -7,11 +7,12 @@ from typing import Annotated, Final
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.core import balls, frozen, randomness, search
+from bench.attacks.core import balls, randomness, search
 from bench.attacks.core.randomness import Stream
 from bench.attacks.core.trace import ZERO_GRADIENT, Trace
 from bench.core.decorators import attack
 from bench.core.ranges import Ge, Gt
+from bench.core.torch_state import frozen_eval
 
 FLOOR: Final = 1e-12  # cleverhans' lower bound of the squared gradient norm
 
@@ -65,7 +66,7 @@ def pgd_released(
     cube = balls.random_perturbation(x, keys, Stream.PGD_RELEASED_START, eps, "linf")
     x_adv = x + balls.project(cube, radius, norm)
     finite = torch.ones((), dtype=torch.bool, device=x.device)
-    with frozen.frozen_eval(model):
+    with frozen_eval(model):
         predicted = search.predict(model, x).argmax(1)
         for _ in range(steps):
             logits, _, grad = search.gradient(

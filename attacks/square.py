@@ -8,12 +8,13 @@ from typing import Annotated, Final
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.core import balls, folding, frozen, losses, randomness, search
+from bench.attacks.core import balls, folding, losses, randomness, search
 from bench.attacks.core.randomness import Stream
 from bench.attacks.core.square_windows import HALVINGS, Windows, move_mass, stripes, tiles, window_side
 from bench.attacks.core.trace import Trace
 from bench.core.decorators import attack
 from bench.core.ranges import Ge, Interval
+from bench.core.torch_state import frozen_eval
 
 PAGE: Final = 100  # queries whose random numbers are drawn at once
 BLOCK: Final = 1 << 21  # numbers per block of windows: bounds the memory
@@ -69,7 +70,7 @@ def square(
     if x.ndim != 4:
         raise ValueError(f"square: expected images (B, C, H, W), got shape {tuple(x.shape)}. Reshape them.")
     keys = randomness.example_keys(x, seed)
-    with frozen.frozen_eval(model), torch.no_grad():
+    with frozen_eval(model), torch.no_grad():
         model = folding.fold_constants(model, x, n_queries)
         best = search.Best("square", model, x, y)
         rows = best.active()

@@ -39,9 +39,9 @@ from bench.attacks.peers import cleverhans, foolbox, pyautoattack, torchattacks
 from bench.attacks.pgd import pgd
 from bench.core import registry
 from bench.core.recipe import PAPER, Recipe
+from bench.core.torch_state import full_precision
 from bench.data.catalog import load
 from bench.data.pixels import to_unit
-from bench.measuring.judge import full_precision
 from bench.measuring.passes import counted
 from bench.running.machine import keep_memory
 from bench.training.loop import TrainJob, train

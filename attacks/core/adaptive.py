@@ -8,11 +8,12 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.core import balls, frozen, losses, randomness, search
+from bench.attacks.core import balls, losses, randomness, search
 from bench.attacks.core.apgd_loop import ApgdState, apgd_loop
 from bench.attacks.core.randomness import Stream
 from bench.attacks.core.trace import Trace
 from bench.core.records import Adaptive
+from bench.core.torch_state import frozen_eval
 
 STEPS: Final = 100
 
@@ -45,7 +46,7 @@ def adaptive(
     def loss(logits: Tensor, label: Tensor, target: Tensor) -> Tensor:
         return declared(logits, label) if declared else losses.margin_loss(logits, label)
 
-    with frozen.frozen_eval(model), frozen.frozen_eval(guide):
+    with frozen_eval(model), frozen_eval(guide):
         best = search.Best("adaptive attack", model, x, y)
         for start in range(2):  # from the image itself and from a random point: surrogates are often bent near x
             for rows in best.batches(len(x)):

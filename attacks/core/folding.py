@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from bench.attacks.core.precision import tf32
+from bench.core.torch_state import tf32
 
 RTOL: Final = 1e-5  # largest difference allowed, relative to the largest logit or gradient: rounding gives 1e-7 to 1e-6
 MIN_PASSES: Final = 20  # passes of a batch that folding costs

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.core import frozen
+from bench.core.torch_state import frozen_eval
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def isolated(model: nn.Module, x: Tensor, seed: int) -> Iterator[None]:
     """
     tracer = sys.gettrace()
     devices = [x.device] if x.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), frozen.frozen_eval(model):
+    with torch.random.fork_rng(devices), frozen_eval(model):
         torch.manual_seed(seed)
         try:
             yield

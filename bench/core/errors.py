@@ -22,6 +22,10 @@ class UsageError(BenchError, ValueError):
     exit_code = 2
 
 
+class OutOfMemoryError(BenchError):
+    """A computation needs more memory than there is; only its cell fails."""
+
+
 class IntegrityError(BenchError):
     """Data or a checkpoint is not what it claims to be."""
 

@@ -11,9 +11,9 @@ from typing import Any, Final, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.core.precision import tf32
 from bench.core.errors import BenchError, UsageError
 from bench.core.records import Column
+from bench.core.torch_state import tf32
 from bench.measuring.judge import TOLERANCE, JudgedBatch, judge, predict
 
 DEFAULT_EPS: Final = {"l2": (0.5,), "linf": (8 / 255,)}  # RobustBench's budgets

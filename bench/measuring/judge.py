@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.core.precision import tf32
 from bench.core.errors import BenchError
+from bench.core.torch_state import full_precision
 
 TOLERANCE: Final = 1e-5  # relative; float32 rounding overshoots a radius by up to 8e-7
 
@@ -31,15 +29,6 @@ class JudgedBatch:
     broken: Tensor
     refused: Tensor
     distance: Tensor
-
-
-@contextmanager
-def full_precision(device: torch.device | str) -> Iterator[None]:
-    """Switch TF32 and autocast off, and back to what they were: low precision may search, only float32 judges."""
-    kind = torch.device(device).type
-    cast = torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
-    with tf32(False), cast:
-        yield
 
 
 @torch.no_grad()

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from bench.core.errors import UsageError
+from bench.core.errors import OutOfMemoryError, UsageError
+from bench.core.torch_state import frozen_eval, same_bits
+from bench.measuring.memory import out_of_memory_detected
 
 
 class BadModel(UsageError):
@@ -16,28 +18,20 @@ class BadModel(UsageError):
 
 
 @contextlib.contextmanager
-def as_found(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode, its parameters without gradients, and leave it and the generators as found.
+def checked_eval(model: nn.Module) -> Iterator[None]:
+    """Freeze a model in eval mode (`frozen_eval`), restore the generators, and refuse one that changed its state.
 
     Raises:
         BadModel: the model's buffers or parameters changed inside the block.
     """
-    modes = {module: module.training for module in model.modules()}
-    wanted = {p: p.requires_grad for p in model.parameters()}
     state = {k: v.detach().clone() for k, v in model.state_dict().items() if isinstance(v, Tensor)}
     rng = torch.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    model.eval()
-    for p in wanted:
-        p.requires_grad_(False)
     try:
-        yield
-        changed = [k for k, v in model.state_dict().items() if k in state and not torch.equal(v, state[k])]
+        with frozen_eval(model):
+            yield
+        changed = [k for k, v in model.state_dict().items() if k in state and not same_bits(v, state[k])]
     finally:
-        for module, training in modes.items():
-            module.training = training
-        for p, flag in wanted.items():
-            p.requires_grad_(flag)
         torch.set_rng_state(rng)
         if cuda:
             torch.cuda.set_rng_state_all(cuda)
@@ -57,12 +51,18 @@ def check_model(model: nn.Module, x: Tensor, num_classes: int | None = None) -> 
         num_classes: K, if known.
 
     Raises:
-        BadModel: logits of a wrong shape, type or class count, not finite, or not the same twice.
+        BadModel: a weight is NaN; logits of a wrong shape, type or class count, not finite, or not the same twice.
+        OutOfMemoryError: the images do not fit into memory.
     """
     name = f"model {type(model).__name__}"
-    with as_found(model), torch.no_grad():
+    if bad := [k for k, p in model.named_parameters() if p.detach().isnan().any()]:
+        raise BadModel(f"{name}: expected finite weights, got NaN in {', '.join(bad[:3])}. Train it anew.")
+    with checked_eval(model), torch.no_grad():
         try:
-            logits, again = model(x), model(x)
+            with out_of_memory_detected(name):
+                logits, again = model(x), model(x)
+        except OutOfMemoryError:
+            raise
         except Exception as error:
             raise BadModel(
                 f"{name}: expected logits for images of shape {tuple(x.shape)}, got {type(error).__name__}: {error}. "

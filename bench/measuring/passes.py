@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor, nn
+
+from bench.core.torch_state import is_functorch_wrapped
 
 
 @dataclass
@@ -27,9 +27,9 @@ def counted(model: nn.Module) -> Iterator[Passes]:
     def backward(gradient: Tensor) -> None:
         passes.backwards += len(gradient)
 
-    def forward(module: nn.Module, inputs: Any, output: Tensor) -> None:
+    def forward(module: nn.Module, inputs: object, output: Tensor) -> None:
         passes.forwards += len(output)
-        if output.requires_grad and not torch._C._functorch.is_functorch_wrapped_tensor(output):
+        if output.requires_grad and not is_functorch_wrapped(output):
             output.register_hook(backward)
 
     handle = model.register_forward_hook(forward)

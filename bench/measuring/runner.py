@@ -20,11 +20,13 @@ from torch import Tensor, nn
 
 from bench.core.errors import BenchError, UsageError
 from bench.core.records import Adaptive, Column, Evaluation, expand_columns
+from bench.core.torch_state import full_precision
 from bench.data.pixels import to_unit
 from bench.data.split import Split
+from bench.measuring.adversarial_images import changed_images
 from bench.measuring.inputs import BatchInputs, CellInputs
-from bench.measuring.judge import full_precision
-from bench.measuring.model_contract import as_found
+from bench.measuring.memory import HalvingBatches
+from bench.measuring.model_contract import checked_eval
 from bench.measuring.passes import counted
 
 Columns = dict[str, Any]
@@ -32,7 +34,7 @@ Columns = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What is stored of one chunk: its table, its pictures (or None), its counts, and what its columns are."""
+    """What is stored of one chunk: its table, its images (or None), its counts, and what its columns are."""
 
     number: int
     table: pd.DataFrame
@@ -74,8 +76,8 @@ def evaluate_chunks(
 
     Raises:
         UsageError: the evaluation reads other cells, and there are no inputs.
-        BenchError: a column is missing, has the wrong length or is not finite where it must be; out of memory
-            at batch size 1.
+        BenchError: a column is missing, has the wrong length or is not finite where it must be.
+        OutOfMemoryError: not even one image fits into memory.
     """
     if entry.needs and inputs is None:
         raise UsageError(
@@ -86,22 +88,14 @@ def evaluate_chunks(
     n = len(split.labels)
     places = np.arange(n) if index is None else index
     aligned = None if inputs is None else functools.partial(_aligned, inputs, places)
-    size = batch_size or automatic_batch_size(split.images.shape[1:], device)
+    batches = HalvingBatches(entry.name, batch_size or automatic_batch_size(split.images.shape[1:], device))
     for number in range(math.ceil(n / entry.chunk)):
         if number in done:
             continue
         rows = range(number * entry.chunk, min(n, (number + 1) * entry.chunk))
-        started, parts = time.monotonic(), []
+        started = time.monotonic()
         with counted(model) as passes:
-            start = rows.start
-            while start < rows.stop:
-                stop = min(rows.stop, start + size)
-                result = _call(entry, model, split, slice(start, stop), device, settings, aligned)
-                if result is None:  # out of memory
-                    size = _halved(entry, stop - start)
-                    continue
-                parts.append(result)
-                start = stop
+            parts = batches.run(rows, lambda part: _call(entry, model, split, part, device, settings, aligned))
         table, images = _assemble(parts, split, rows, keep_images)
         table["index"] = places[table["index"]]
         info = {
@@ -118,14 +112,6 @@ def _aligned(inputs: CellInputs, places: np.ndarray, part: slice, x: Tensor) -> 
     return inputs.batch(places[part].tolist(), x)
 
 
-def _halved(entry: Evaluation, failed: int) -> int:
-    if failed <= 1:
-        raise BenchError(
-            f"{entry.name}: expected one image to fit into memory, got out of memory. Use a larger machine."
-        )
-    return failed // 2
-
-
 def automatic_batch_size(shape: tuple[int, ...], device: torch.device) -> int:
     """Return images per call for images of this shape: 130 of 3×32×32 on a CPU, 500 on a GPU."""
     return 500 if device.type == "cuda" else max(8, min(500, 400_000 // math.prod(shape)))
@@ -139,20 +125,12 @@ def _call(
     device: torch.device,
     settings: dict[str, Any],
     aligned: Callable[[slice, Tensor], BatchInputs] | None,
-) -> Columns | None:
-    """Evaluate one batch; None if memory ran out."""
+) -> Columns:
+    """Evaluate one batch."""
     x = to_unit(torch.tensor(split.images[part])).to(device)
     y = torch.tensor(split.labels[part]).to(device)
-    try:
-        with as_found(model), full_precision(device):
-            columns = entry.function(model, x, y, **settings, **({"inputs": aligned(part, x)} if aligned else {}))
-    except (torch.OutOfMemoryError, MemoryError):
-        torch.cuda.empty_cache()
-        return None
-    except RuntimeError as error:  # the CPU allocator has no exception of its own
-        if "can't allocate memory" not in str(error):
-            raise
-        return None
+    with checked_eval(model), full_precision(device):
+        columns = entry.function(model, x, y, **settings, **({"inputs": aligned(part, x)} if aligned else {}))
     for name, values in columns.items():
         if len(values) != len(y):
             raise BenchError(
@@ -165,7 +143,7 @@ def _call(
 def _assemble(
     parts: list[Columns], split: Split, rows: range, keep_images: Callable[[str], bool]
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray] | None]:
-    """Join the batches of a chunk into its table and its pictures."""
+    """Join the batches of a chunk into its table and its adversarial images."""
     columns = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
     index = np.arange(rows.start, rows.stop)
     table = pd.DataFrame({"index": index, "label": split.labels[rows.start : rows.stop]})
@@ -173,22 +151,6 @@ def _assemble(
     for name, values in columns.items():
         if values.ndim == 1:
             table[name] = values
-        elif keep_images(name) and (pictures := _pictures(values, split, index)):
-            kept.append(pictures)
+        elif keep_images(name) and (images := changed_images(values, split, rows)):
+            kept.append(images)
     return table, {k: np.concatenate([p[k] for p in kept]) for k in kept[0]} if kept else None
-
-
-def _pictures(adversarial: np.ndarray, split: Split, index: np.ndarray) -> dict[str, np.ndarray] | None:
-    """Keep the adversarial examples that differ from their clean images, beside those; columns follow each other."""
-    clean = to_unit(torch.tensor(split.images[index])).numpy()
-    found = (adversarial != clean).reshape(len(clean), -1).any(1)
-    if not found.any():
-        return None
-    return {"index": index[found], "clean": clean[found], "adversarial": adversarial[found].astype(np.float32)}
-
-
-def predictions(model: nn.Module, images: np.ndarray, device: torch.device) -> np.ndarray:
-    """Return what a model takes pictures (m, C, H, W) for, (m,) int64."""
-    with as_found(model), full_precision(device), torch.no_grad():
-        parts = [model(x.to(device)).argmax(1).cpu() for x in torch.tensor(images).split(100)]
-    return torch.cat(parts).numpy()

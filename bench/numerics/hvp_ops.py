@@ -19,11 +19,11 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 from torch.overrides import TorchFunctionMode
 
+from bench.core.torch_state import functorch_active
 from bench.models.layers import CenteredSoftplus, Softplus
 from bench.models.layers.batch_norm import batch_norm_affine
 from bench.models.layers.centered_softplus import softplus_derivatives
 from bench.models.layers.conv_arguments import Conv2dGeometry, conv2d_arguments, pair
-from bench.models.layers.torch_state import functorch_active
 from bench.numerics.autograd_graph import derivatives
 from bench.numerics.smoothness import SMOOTH, SOFTPLUS
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from bench.core.errors import BenchError, UsageError
+from bench.core.torch_state import frozen_eval, tf32
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -33,21 +33,8 @@ def differentiable_eval(model: nn.Module, precision: str = "float32") -> Iterato
         raise UsageError(f"precision: expected float32 or float64, got {precision!r}. Choose one of the two.")
     if precision == "float64":
         model = _double(model)
-    modes = [(m, m.training) for m in model.modules()]
-    requires_grad = [(p, p.requires_grad) for p in model.parameters()]
-    with ExitStack() as stack:
-        stack.enter_context(_without_tf32())
-        stack.enter_context(torch.enable_grad())
-        try:
-            model.eval()
-            for p, _ in requires_grad:
-                p.requires_grad_(False)
-            yield model
-        finally:
-            for p, flag in requires_grad:
-                p.requires_grad_(flag)
-            for m, flag in modes:
-                m.training = flag
+    with frozen_eval(model), tf32(False), torch.enable_grad():
+        yield model
 
 
 def _double(model: nn.Module) -> nn.Module:
@@ -92,18 +79,3 @@ def _mixed_dtypes(model: nn.Module, x: Tensor, got: object) -> BenchError:
         f"model {type(model).__name__}: expected {x.dtype} throughout a copy of that dtype, got {got}. "
         "Keep constants in buffers and cast nothing inside forward."
     )
-
-
-@contextmanager
-def _without_tf32() -> Iterator[None]:
-    """Switch TF32 off: it moves ‖H‖ of a standard net by 15 % (median), and cuDNN's default is on."""
-    cudnn: Any = torch.backends.cudnn
-    backends: list[Any] = [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn]
-    saved = [b.fp32_precision for b in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        yield
-    finally:
-        for backend, value in zip(backends, saved, strict=True):
-            backend.fp32_precision = value

@@ -13,9 +13,10 @@ from torch import nn
 from bench.core import files, hashing
 from bench.core.records import Role
 from bench.data.pixels import to_unit
+from bench.measuring.adversarial_images import predictions
 from bench.measuring.inputs import CellInputs, Values, column_values, image_values
-from bench.measuring.model_contract import as_found, check_model
-from bench.measuring.runner import evaluate_chunks, predictions
+from bench.measuring.model_contract import check_model, checked_eval
+from bench.measuring.runner import evaluate_chunks
 from bench.running.context import RunContext
 from bench.running.planned import PlannedEvaluation, Run
 from bench.running.schedule import CellIndex, Job
@@ -160,7 +161,7 @@ def _evaluate(
             raise Stopped("stopped between two chunks; run the same command to go on.")
     totals: dict[str, object] = {k: sum(c[k] for c in stored.values()) for k in _COUNTS}
     if planned.evaluation.summary is not None:
-        with as_found(model):
+        with checked_eval(model):
             totals |= planned.evaluation.summary(model, device)
     _export_images(store, lease, f"{weights}.{files.safe_name(planned.entry.key)}")
     store.finish(lease, totals)

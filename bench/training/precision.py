@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from bench.core.recipe import Precision
+from bench.core.torch_state import tf32
 from bench.training.execution import ExecutionConfig
 
 CPU_PIXELS = 256  # pixels of an image from which a CPU gains by channels last
@@ -44,19 +45,19 @@ def torch_settings(execution: ExecutionConfig, precision: str, device: torch.dev
     if device.type != "cuda":
         yield
         return
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    old = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
+    cudnn = torch.backends.cudnn
+    old = cudnn.benchmark, cudnn.deterministic
     strict = torch.are_deterministic_algorithms_enabled()
     memory: Any = torch.utils.deterministic
     fill = memory.fill_uninitialized_memory
     try:
-        matmul.allow_tf32 = cudnn.allow_tf32 = precision != "fp32"
         cudnn.benchmark, cudnn.deterministic = not execution.deterministic, execution.deterministic
         torch.use_deterministic_algorithms(execution.deterministic or strict)
         memory.fill_uninitialized_memory = False  # nothing here reads such memory
-        yield
+        with tf32(precision != "fp32"):
+            yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = old
+        cudnn.benchmark, cudnn.deterministic = old
         torch.use_deterministic_algorithms(strict)
         memory.fill_uninitialized_memory = fill
 

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from bench.core.decorators import defense
 from bench.core.ranges import Ge, Gt
 from bench.core.recipe import Recipe
+from bench.core.torch_state import eval_mode
 from bench.models.backbones import build
 from bench.models.backbones.blocks import folded_norms
-from bench.models.defenses._modes import eval_mode
 
 BIBTEX = """@inproceedings{madry2018towards,
   title     = {Towards Deep Learning Models Resistant to Adversarial Attacks},

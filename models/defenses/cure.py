@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from bench.core.decorators import defense
 from bench.core.ranges import Ge, Gt
 from bench.core.recipe import Recipe
+from bench.core.torch_state import eval_mode
 from bench.models.backbones import build
-from bench.models.defenses._modes import eval_mode
 from bench.models.defenses.gradreg import summed_loss_and_gradient
 
 BIBTEX = """@inproceedings{moosavi2019robustness,

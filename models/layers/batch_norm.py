@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.models.layers.torch_state import functorch_active
+from bench.core.torch_state import functorch_active
 
 # The library's own kernels.
 _forward = torch.ops.aten.native_batch_norm

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.core.torch_state import functorch_active
 from bench.models.layers.precompute import PrecomputedWeight
-from bench.models.layers.torch_state import functorch_active
 
 # Floor of β, from the authors' code (exp(log β) + 1e-3): 1/β stays finite while the penalty drives β down.
 BETA_FLOOR = 1e-3

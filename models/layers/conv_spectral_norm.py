@@ -10,10 +10,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from bench.core.torch_state import without_autocast
 from bench.models.layers.conv_geometry import ConvGeometry
 from bench.models.layers.conv_lanczos import top_singular
 from bench.models.layers.precompute import PrecomputedWeight
-from bench.models.layers.torch_state import without_autocast
 
 # At construction, from the authors' code.
 INITIAL_POWER_ITERATIONS = 15

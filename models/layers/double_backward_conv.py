@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from bench.core.torch_state import autocast_on, functorch_active
 from bench.models.layers.conv_arguments import Conv2dArguments, Conv2dGeometry, conv2d_arguments, pair
-from bench.models.layers.torch_state import autocast_on, functorch_active
 
 # Numbers of an input, B·C·H·W, from which our backward pass saves more than its Python calls cost: below, a step on
 # the 8×8 digits would take 6 % longer; above, a step of ResNet-18 on 32×32 images takes 11 % less.

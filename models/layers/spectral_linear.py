@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from bench.models.layers.torch_state import without_autocast
+from bench.core.torch_state import without_autocast
 
 
 class SpectralNormLinear(nn.Linear):

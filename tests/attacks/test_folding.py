@@ -6,10 +6,11 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from bench.attacks.autoattack import autoattack
-from bench.attacks.core import frozen, search
+from bench.attacks.core import search
 from bench.attacks.core.folding import fold_constants
 from bench.attacks.pgd import pgd
 from bench.core import registry
+from bench.core.torch_state import frozen_eval
 from bench.measuring.passes import counted
 from tests.attacks.known import flags
 
@@ -64,7 +65,7 @@ UNFIT = {
 )  # fmt: skip
 def test_the_folded_network_is_the_model_up_to_rounding(name, backbone, shape):
     model, x = built(name, backbone, shape), torch.rand(20, *shape)
-    with frozen.frozen_eval(model):
+    with frozen_eval(model):
         fast = fold_constants(model, x, 100)
         assert fast is not model
         assert not any(isinstance(layer, nn.BatchNorm2d) for layer in fast.modules()), "every norm here can be folded"
@@ -80,7 +81,7 @@ def test_a_model_that_cannot_be_folded_is_attacked_as_it_is(why):
     model, x = Small(UNFIT[why]).eval(), torch.rand(4, 1, 8, 8)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     rng = torch.get_rng_state()
-    with frozen.frozen_eval(model):
+    with frozen_eval(model):
         fast = fold_constants(model, x, 100)
     assert fast is model
     assert torch.equal(torch.get_rng_state(), rng)
@@ -90,7 +91,7 @@ def test_a_model_that_cannot_be_folded_is_attacked_as_it_is(why):
 
 def test_short_attacks_and_watched_layers_are_left_alone():
     model, x = Small().eval(), torch.rand(4, 1, 8, 8)
-    with frozen.frozen_eval(model):
+    with frozen_eval(model):
         assert fold_constants(model, x, 3) is model
         fast = fold_constants(model, x, 100)
         assert isinstance(fast, fx.GraphModule)

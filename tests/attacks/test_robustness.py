@@ -9,9 +9,10 @@ from torch import nn
 from bench.core import discovery, registry
 from bench.core.errors import BenchError, UsageError
 from bench.core.records import Column
+from bench.core.torch_state import full_precision
 from bench.evaluations import robustness
 from bench.measuring.attack_columns import DEFAULT_EPS, robust_columns
-from bench.measuring.judge import full_precision, judge, predict
+from bench.measuring.judge import judge, predict
 from tests.attacks.known import Linear, flags, size
 from tests.attacks.test_closed_form import exact_distance, middle, problem
 

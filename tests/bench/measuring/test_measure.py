@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from bench.core.errors import BenchError
+from bench.core.errors import BenchError, OutOfMemoryError
 from bench.core.records import Evaluation
 from bench.data.split import Split
-from bench.measuring.model_contract import BadModel, as_found, check_model
+from bench.measuring.adversarial_images import predictions
+from bench.measuring.model_contract import BadModel, check_model, checked_eval
 from bench.measuring.passes import counted
 from bench.measuring.runner import evaluate_chunks
 
@@ -68,7 +69,7 @@ def test_out_of_memory_at_one_image_is_an_error():
     def starving(model, x, y, *, seed=0):
         raise MemoryError
 
-    with pytest.raises(BenchError, match="expected one image to fit"):
+    with pytest.raises(OutOfMemoryError, match="expected one image to fit"):
         run(starving)
 
 
@@ -98,7 +99,7 @@ def test_a_model_and_the_generators_are_left_as_found():
     net[4].bias.requires_grad_(False)
     modes = [m.training for m in net.modules()]
     rng = torch.get_rng_state()
-    with as_found(net):
+    with checked_eval(net):
         assert not any(m.training for m in net.modules())
         assert not any(p.requires_grad for p in net.parameters())
         torch.rand(3)
@@ -118,6 +119,82 @@ def test_a_model_that_changes_its_state_is_named():
     entry = Evaluation("evil", evil, "test", 1, {}, 4)
     with pytest.raises(BadModel, match="expected its state untouched"):
         list(evaluate_chunks(entry, net, split(), torch.device("cpu"), arguments={}, seed=0))
+
+
+def test_a_nan_weight_is_reported_as_what_it_is():
+    net = model()
+    net[1].weight.data[0] = torch.nan
+    with pytest.raises(BadModel, match=r"expected finite weights, got NaN in 1\.weight"):
+        check_model(net, torch.rand(2, 1, 4, 4))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16, torch.complex64])
+def test_an_unused_nan_buffer_is_no_side_effect(kind):
+    net = model()
+    net.register_buffer("unused", torch.full((2,), torch.nan, dtype=kind))
+    net.register_buffer("scalar", torch.tensor(torch.nan, dtype=kind))
+    assert check_model(net, torch.rand(2, 1, 4, 4)) == 3
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(1.0, torch.nan), (torch.nan, 1.0), (0.0, -0.0), (1.0, 1.0000001), (True, False), (3, 4)]
+)
+def test_a_buffer_that_changes_is_named(before, after):
+    class Changes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = model()
+            self.register_buffer("place", torch.tensor([before]))
+
+        def forward(self, x):
+            self.place.fill_(after)
+            return self.net(x)
+
+    with pytest.raises(BadModel, match="got changes in place"):
+        check_model(Changes(), torch.rand(2, 1, 4, 4))
+
+
+class Starved(nn.Module):
+    """A model that finds memory for at most `fits` images, and reports it in a chosen way."""
+
+    def __init__(self, error, fits=2):
+        super().__init__()
+        self.error, self.fits, self.sizes = error, fits, []
+
+    def forward(self, x):
+        self.sizes.append(len(x))
+        if len(x) > self.fits:
+            raise self.error
+        return torch.stack([x.flatten(1).sum(1), -x.flatten(1).sum(1)], 1)
+
+
+REPORTS = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+]
+
+
+@pytest.mark.parametrize("error", REPORTS, ids=lambda e: str(e)[:30] or type(e).__name__)
+def test_predictions_halve_their_batch_whatever_reports_that_memory_ran_out(error):
+    net, images = Starved(error, fits=30), split(130).images
+    found = predictions(net, images, torch.device("cpu"))
+    np.testing.assert_array_equal(found, np.zeros(130))
+    assert net.sizes == [100, 50, *[25] * 5, 5]
+
+
+@pytest.mark.parametrize("error", REPORTS, ids=lambda e: str(e)[:30] or type(e).__name__)
+def test_the_door_says_that_memory_ran_out(error):
+    with pytest.raises(OutOfMemoryError, match="model Starved: expected the batch to fit into memory"):
+        check_model(Starved(error, fits=1), torch.rand(2, 1, 4, 4))
+
+
+def test_another_runtime_error_is_passed_on():
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        predictions(Starved(RuntimeError("shapes cannot be multiplied")), split(5).images, torch.device("cpu"))
 
 
 class Broken(nn.Module):
