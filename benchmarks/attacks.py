@@ -25,7 +25,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -49,6 +49,9 @@ from bench.training.loop import TrainJob, train
 LIBRARIES: dict[str, ModuleType] = {"cleverhans": cleverhans, "foolbox": foolbox, "torchattacks": torchattacks}
 
 
+Settings = Mapping[str, Any]  # keyword arguments of an attack or a defense
+
+
 @dataclass(frozen=True)
 class Case:
     """One network with its images and budget."""
@@ -70,7 +73,7 @@ class Side:
     robust: Tensor | None = None
 
 
-def digits_net(defense: str, settings: dict[str, Any], epochs: int) -> tuple[nn.Module, Tensor, Tensor]:
+def digits_net(defense: str, settings: Settings, epochs: int) -> tuple[nn.Module, Tensor, Tensor]:
     """Train a defense on digits with the shipped suite's recipe; return it with the test images and labels."""
     entry, data = registry.defenses.get(defense), load("digits")
     recipe = PAPER.with_overrides(
@@ -107,7 +110,7 @@ def cifar_images(folder: Path | None, count: int) -> tuple[Tensor, Tensor, str]:
     return x, y, "foolbox's samples"
 
 
-def measure(side: Side, attack: Callable[..., Tensor], case: Case, settings: dict[str, Any]) -> None:
+def measure(side: Side, attack: Callable[..., Tensor], case: Case, settings: Settings) -> None:
     """Run an attack once: CPU seconds, passes (the same every time), verdicts."""
     device = case.x.device
     with counted(case.model) as passes, full_precision(device):
@@ -127,9 +130,14 @@ def measure(side: Side, attack: Callable[..., Tensor], case: Case, settings: dic
 
 
 def compare(
-    title: str, case: Case, ours: Callable[..., Tensor], theirs: Callable[..., Tensor],
-    blocks: int, our_settings: dict[str, Any], their_settings: dict[str, Any],
-) -> None:  # fmt: skip
+    title: str,
+    case: Case,
+    ours: Callable[..., Tensor],
+    theirs: Callable[..., Tensor],
+    blocks: int,
+    our_settings: Settings,
+    their_settings: Settings,
+) -> None:
     """Run both sides in turn and print a line: ratio of times, passes of both, examples whose verdict differs."""
     a, b = Side([]), Side([])
     for block in range(blocks):
@@ -157,7 +165,7 @@ def compare(
             explain(case, rows, loser, settings)
 
 
-def explain(case: Case, rows: list[int], loser: Callable[..., Tensor], settings: dict[str, Any]) -> None:
+def explain(case: Case, rows: list[int], loser: Callable[..., Tensor], settings: Settings) -> None:
     """Print, for examples that one side did not break, which of its other seeds break them: luck, or weakness."""
     for row in rows:
         x, y = case.x[row : row + 1], case.y[row : row + 1]

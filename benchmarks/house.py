@@ -34,7 +34,7 @@ MAX_MEDIAN_LINES = 120
 MAX_FUNCTION_LINES = 60
 MAX_POSITIONAL = 7
 MAX_COMPLEXITY = 15
-MAX_UNTYPED_RECORDS = 29  # `dict[str, Any]`
+MAX_UNTYPED_RECORDS = 29  # occurrences of the next line's type
 UNTYPED_RECORD = "dict[str, " + "Any]"
 FORMATTER_OFF = ("# fmt: " + "skip", "# fmt: " + "off")
 

@@ -97,9 +97,14 @@ class DoubledBlock(nn.Module):
     """Residual block by channel doubling: (x, x)/√2, two branches side by side, half the sum of the halves."""
 
     def __init__(
-        self, channels: int, out: int, stride: int, part: Callable[..., nn.Module], act: Callable[[], nn.Module],
+        self,
+        channels: int,
+        out: int,
+        stride: int,
+        part: Callable[..., nn.Module],
+        act: Callable[[], nn.Module],
         size: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.first, self.act1 = part(channels, out, 3, stride, size), act()
         self.second = part(out, out, 3, 1, size // stride)
@@ -255,9 +260,13 @@ def _plain_layer(layer: nn.Module) -> nn.Module | None:
     elif isinstance(layer, SpectralNormConv2d):
         shape = {k: getattr(layer, k)[0] for k in ("stride", "padding", "dilation")} | {"groups": layer.groups}
         plain = DividedConv(
-            layer.in_channels, layer.out_channels, layer.kernel_size[0], in_size=layer.geometry.in_size, exact=True,
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size[0],
+            in_size=layer.geometry.in_size,
+            exact=True,
             **shape,
-        )  # fmt: skip
+        )
         plain.raw_weight, plain.u = layer.raw_weight, layer.u
     else:
         return None

@@ -116,9 +116,15 @@ def ours(
     loss = bound_loss(entry.recipe.loss, dict(entry.hyperparameters))
     fresh = copy.deepcopy(model)
     step = make_step(
-        execution.route(x.device), model, optimizer, loss, {},
-        autocast=lambda: autocast(precision, x.device), size=len(x), say=say,
-    )  # fmt: skip
+        execution.route(x.device),
+        model,
+        optimizer,
+        loss,
+        {},
+        autocast=lambda: autocast(precision, x.device),
+        size=len(x),
+        say=say,
+    )
     return Contender(regime, side, lambda x, y: step(x, y, LR), execution), fresh
 
 
@@ -274,7 +280,7 @@ def main() -> None:
         options.json.write_text(json.dumps(_record(sides, parities), indent=2) + "\n")
 
 
-def _record(sides: dict[tuple[str, str], Contender], parities: dict[str, Parity]) -> dict[str, Any]:
+def _record(sides: dict[tuple[str, str], Contender], parities: dict[str, Parity]) -> dict[str, dict[str, float]]:
     found = {}
     for regime in ("lcnn", "gradreg", "lcnn_gradreg", "cure", "adversarial_training"):
         middle, low, high = ratio(sides["ours", regime], sides["ours", "standard"])

@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -151,5 +151,5 @@ def _audit() -> tuple[bool, str]:
     return differ == 0, f"8 images at 0.5: {differ} verdicts differ, {int(ours.sum())} robust"
 
 
-def _robust_flags(columns: dict[str, Any]) -> Any:
+def _robust_flags(columns: Mapping[str, Any]) -> Any:
     return next(v for k, v in columns.items() if k.endswith("_robust"))

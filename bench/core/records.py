@@ -107,7 +107,7 @@ class Column:
                 return name, float(value)
         return None
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, object]:
         """Return what a reader of the stored table needs, prose left out: the plan has that, by pattern."""
         return {k: v for k, v in asdict(self).items() if k not in ("description", "formula", "source", "heading")}
 

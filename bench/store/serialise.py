@@ -40,7 +40,7 @@ def pack_table(table: pd.DataFrame, columns: Mapping[str, Column] | None = None)
     arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
     for number, name in enumerate(arrow.column_names):
         if columns and name in columns:
-            facts = {_COLUMN_FACTS: dump_json(columns[name].facts()).encode()}
+            facts = {_COLUMN_FACTS: dump_json(columns[name].metadata()).encode()}
             arrow = arrow.set_column(number, arrow.schema.field(number).with_metadata(facts), arrow.column(number))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, arrow.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
