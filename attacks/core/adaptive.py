@@ -88,8 +88,9 @@ def worst_case_with(attack: Callable[..., Tensor], declaration: Adaptive) -> Cal
             x_adv = x_adv.clone()
             x_adv[left[wrong]] = x_more[wrong]
             stages = trace.setdefault("broken_by", [""] * len(x))
+            assert isinstance(stages, list)  # "broken_by" holds names
             for row in left[wrong].tolist():
-                stages[row] = "adaptive"  # type: ignore[call-overload]  # a list of strings
+                stages[row] = "adaptive"
         return x_adv
 
     return both
