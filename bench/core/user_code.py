@@ -9,29 +9,18 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
-import os
-import site
 import sys
-import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 
 from bench.core.errors import UsageError
+from bench.core.file_reads import LIBRARIES, is_data, recorded_reads
 from bench.core.hashing import sha256, sha256_of
 
 _PREFIX = "bench_include_"
-_CODE = (".py", ".pyc", ".so", ".pyd", ".pth")
-_LIBRARIES = tuple(
-    str(Path(folder).resolve()) + os.sep
-    for folder in dict.fromkeys(
-        [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-        + site.getsitepackages()
-        + [site.getusersitepackages()]
-    )
-)
 
 
 @dataclass
@@ -66,8 +55,6 @@ _included: dict[str, LoadedCode] = {}  # by the name in sys.modules of the inclu
 _plugins: dict[str, LoadedCode] = {}  # by distribution
 _plugin_roots: set[str] = set()  # top-level names that a plug-in's distribution installs
 _folders: list[str] = []  # of included files, on sys.path for the imports inside their functions
-_recording: list[set[str]] = []
-_hooked = False
 
 
 def loaded_code(module: str, file: str) -> LoadedCode | None:
@@ -92,7 +79,7 @@ def loaded_code(module: str, file: str) -> LoadedCode | None:
 def is_library(name: str, path: Path) -> bool:
     """Tell whether a module belongs to Python or to an installed library that is no plug-in of ours."""
     top = name.partition(".")[0]
-    return top not in _plugin_roots and (top in sys.stdlib_module_names or str(path).startswith(_LIBRARIES))
+    return top not in _plugin_roots and (top in sys.stdlib_module_names or str(path).startswith(LIBRARIES))
 
 
 def load_file(path: Path) -> ModuleType:
@@ -147,10 +134,14 @@ def load_plugins(group: str) -> None:
     for point in importlib.metadata.entry_points(group=group):
         distribution = point.dist.name if point.dist else point.module
         _plugin_roots.add(point.module.partition(".")[0])
-        for installed in (point.dist.files or []) if point.dist else []:
-            if installed.suffix == ".py" and installed.parts[0] != "..":
-                _plugin_roots.add(Path(installed.parts[0]).stem)
         record = _plugins.setdefault(distribution, LoadedCode(None))
+        for installed in (point.dist.files or []) if point.dist else []:
+            if installed.parts[0] == ".." or installed.parts[0].endswith(".dist-info"):
+                continue
+            if installed.suffix == ".py":
+                _plugin_roots.add(Path(installed.parts[0]).stem)
+            elif is_data(path := Path(str(installed.locate()))):
+                record.files = tuple(sorted({*record.files, path}))
         try:
             with _recorded(record):
                 point.load()
@@ -182,44 +173,15 @@ def _file_of(module: ModuleType | None) -> Path | None:
 @contextmanager
 def _recorded(record: LoadedCode) -> Iterator[None]:
     """Add to a record the modules that the block loads and the files that it reads."""
-    global _hooked
-    if not _hooked:  # once, and only where there is code that is not ours: a hook cannot be removed
-        sys.addaudithook(_on_event)
-        _hooked = True
-    before, opened = dict(sys.modules), set[str]()
-    _recording.append(opened)
+    before = dict(sys.modules)
     try:
-        yield
+        with recorded_reads() as files:
+            yield
     finally:
-        _recording.remove(opened)
         for name, module in list(sys.modules.items()):
             if before.get(name) is not module and (file := _file_of(module)):
                 record.add(name, module, file)
-        read = {Path(name).resolve() for name in opened}
-        record.files = tuple(sorted({*record.files, *(path for path in read if _is_data(path))}))
-
-
-def _is_data(path: Path) -> bool:
-    return path.is_file() and path.suffix not in _CODE and not str(path).startswith(_LIBRARIES)
-
-
-def _on_event(event: str, arguments: tuple[object, ...]) -> None:
-    """Note a file that third-party code opens for reading; what a library's own import opens does not count."""
-    if event != "open" or not _recording:
-        return
-    name, _, flags = arguments
-    writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)
-    if writes or not isinstance(name, str | os.PathLike) or str(name).endswith(_CODE):
-        return
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        ours = str(frame.f_globals.get("__name__", "")).startswith("bench.")
-        if not ours and not frame.f_code.co_filename.startswith(("<", *_LIBRARIES)):
-            _recording[-1].add(os.path.abspath(os.fspath(name)))
-            return
-        if frame.f_code.co_name == "<module>":
-            return
-        frame = frame.f_back
+        record.files = tuple(sorted({*record.files, *files}))
 
 
 @contextmanager

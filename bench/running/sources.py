@@ -40,6 +40,7 @@ NOT_COUNTED: Final = (
     "bench.store.",
     "bench.packs.",
     "bench.core.errors",
+    "bench.core.file_reads",
     "bench.core.files",
     "bench.core.hashing",
     "bench.core.decorators",
