@@ -77,7 +77,7 @@ def load_model(
         IntegrityError: the weights are not the ones that were stored.
     """
     with Store.open(Path(out)) as store:
-        plan = store.latest_plan()
+        plan = store.plans.latest()
         spec = parse_defense_spec(name)
         rows = [r for r in plan.rows if r.defense == str(spec) and r.seed == seed]
         record = store.cell(rows[0].train_cell) if rows else None

@@ -8,20 +8,20 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from bench.core import hashing
-from bench.core.errors import IntegrityError, SecurityError, StoreError
-from bench.reports.board.examples import IMAGES_SHOWN
+from bench.core.errors import IntegrityError
+from bench.core.hashing import sha256_of
 from bench.store import serialise
+from bench.store.database import NAME
 from bench.store.plan_record import PlanRecord, parse_plan
-from bench.store.records import LEFT_OUT
-from bench.store.sqlite import translated
-from bench.store.store import NAME, Store
-
-_TABLES = {"meta", "cells", "chunks", "epochs", "plans", "bindings", "sqlite_sequence"}
+from bench.store.records import IMAGES_SHOWN, LEFT_OUT
+from bench.store.sqlite import insert, translated
+from bench.store.store import Store
 
 
 def compact(out: Path, target: Path, *, pictures: bool = False, latest: bool = False) -> None:
@@ -41,28 +41,33 @@ def compact(out: Path, target: Path, *, pictures: bool = False, latest: bool = F
         MachineError: no store there, or the target cannot be written.
     """
     with Store.open(out) as store:
-        store.latest_plan()
+        store.plans.latest()
     with Store.open(target, create=True):
         pass
-    with (
-        translated(target / NAME),
-        contextlib.closing(sqlite3.connect(out / NAME, timeout=60.0, isolation_level=None)) as source,
-        contextlib.closing(sqlite3.connect(target / NAME, isolation_level=None)) as copy,
-    ):
+    with translated(target / NAME), _connected(out) as source, _connected(target) as copy:
         copy.execute("PRAGMA journal_mode=DELETE")
         source.execute("BEGIN")
         copy.execute("BEGIN")
-        number, plan = source.execute("SELECT id, plan FROM plans ORDER BY id DESC LIMIT 1").fetchone()
-        copy.execute("INSERT INTO plans VALUES (1, ?)", (plan,))
-        sql = "SELECT 1, row, evaluation, cell FROM bindings WHERE plan=? ORDER BY row, evaluation"
-        copy.executemany("INSERT INTO bindings VALUES (?, ?, ?, ?)", source.execute(sql, (number,)))
-        cells = _copy_cells(source, copy, parse_plan(plan, str(out / NAME)) if latest else None)
-        for cell in cells:
-            sql = "SELECT * FROM epochs WHERE cell=? ORDER BY epoch"
-            copy.executemany("INSERT INTO epochs VALUES (?, ?, ?)", source.execute(sql, (cell,)))
+        last = source.execute("SELECT id, plan FROM plans ORDER BY id DESC LIMIT 1").fetchone()
+        insert(copy, "plans", {"id": 1, "plan": last["plan"]})
+        sql = "SELECT row, evaluation, cell FROM bindings WHERE plan=:plan ORDER BY row, evaluation"
+        for binding in source.execute(sql, {"plan": last["id"]}):
+            insert(copy, "bindings", {"plan": 1, **binding})
+        for cell in _copy_cells(source, copy, parse_plan(last["plan"], str(out / NAME)) if latest else None):
+            sql = "SELECT cell, epoch, record FROM epochs WHERE cell=:cell ORDER BY epoch"
+            for epoch in source.execute(sql, {"cell": cell}):
+                insert(copy, "epochs", dict(epoch))
             _copy_chunks(source, copy, cell, pictures)
         copy.execute("COMMIT")
         copy.execute("VACUUM")
+
+
+@contextlib.contextmanager
+def _connected(folder: Path) -> Iterator[sqlite3.Connection]:
+    """Open a folder's database without changing its mode, with columns by name."""
+    with contextlib.closing(sqlite3.connect(folder / NAME, timeout=60.0, isolation_level=None)) as db:
+        db.row_factory = sqlite3.Row
+        yield db
 
 
 def _copy_cells(source: sqlite3.Connection, copy: sqlite3.Connection, plan: PlanRecord | None) -> list[str]:
@@ -70,48 +75,55 @@ def _copy_cells(source: sqlite3.Connection, copy: sqlite3.Connection, plan: Plan
     wanted = None
     if plan is not None:
         wanted = {run.train_cell for run in plan.rows}
-        wanted |= {cell for (cell,) in copy.execute("SELECT cell FROM bindings")}
+        wanted |= {binding["cell"] for binding in copy.execute("SELECT cell FROM bindings")}
     kept = []
-    sql = "SELECT id, kind, spec, status, seconds, error, info FROM cells ORDER BY rowid"
-    for cell, kind, spec, status, seconds, error, info in source.execute(sql):
-        if wanted is not None and cell not in wanted:
+    for row in source.execute("SELECT id, kind, spec, status, seconds, error, info FROM cells ORDER BY rowid"):
+        cell = dict(row)
+        if wanted is not None and cell["id"] not in wanted:
             continue
-        facts = {k: v for k, v in json.loads(info).items() if k != LEFT_OUT}
-        state = "pending" if status == "running" else status
-        copy.execute(
-            "INSERT INTO cells (id, kind, spec, status, seconds, error, info) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (cell, kind, spec, state, seconds, error, serialise.dump_json(facts)),
-        )
-        kept.append(cell)
+        info = {k: v for k, v in json.loads(cell["info"]).items() if k != LEFT_OUT}
+        cell["info"] = serialise.dump_json(info)
+        cell["status"] = "pending" if cell["status"] == "running" else cell["status"]
+        insert(copy, "cells", cell)
+        kept.append(cell["id"])
     return kept
 
 
 def _copy_chunks(source: sqlite3.Connection, copy: sqlite3.Connection, cell: str, pictures: bool) -> None:
-    """Copy a cell's chunks; of their pictures all, or those that the page shows."""
+    """Copy a cell's chunks; of their images all, or those that the page shows."""
     shown = None if pictures else _shown(source, cell)
-    sql = "SELECT number, data, sha256, images, images_sha256, info FROM chunks WHERE cell=? ORDER BY number"
-    for number, data, sha, images, images_sha, info in source.execute(sql, (cell,)):
-        if images is not None and shown is not None:
-            arrays = serialise.unpack_arrays(images)
-            keep = np.isin(arrays["index"], shown)
-            if not keep.all():
-                facts = json.loads(info)
-                facts[LEFT_OUT] = facts.get(LEFT_OUT, 0) + int((~keep).sum())
-                info = serialise.dump_json(facts)
-                images = serialise.pack_arrays({k: v[keep] for k, v in arrays.items()}) if keep.any() else None
-                images_sha = None if images is None else hashing.sha256_of(images)
-        row = (cell, number, data, sha, images, images_sha, info)
-        copy.execute("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+    sql = "SELECT cell, number, data, sha256, images, images_sha256, info FROM chunks WHERE cell=:cell ORDER BY number"
+    for row in source.execute(sql, {"cell": cell}):
+        chunk = dict(row)
+        insert(copy, "chunks", chunk if shown is None or chunk["images"] is None else _reduced(chunk, shown))
+
+
+def _reduced(chunk: dict[str, Any], shown: np.ndarray) -> dict[str, Any]:
+    """Return a row of the table `chunks` with only some of its images; the info counts what is left out.
+
+    Args:
+        chunk: column to value.
+        shown: places in the data set of the images that stay.
+    """
+    arrays = serialise.unpack_arrays(chunk["images"])
+    keep = np.isin(arrays["index"], shown)
+    if keep.all():
+        return chunk
+    info = json.loads(chunk["info"])
+    info[LEFT_OUT] = info.get(LEFT_OUT, 0) + int((~keep).sum())
+    images = serialise.pack_arrays({k: v[keep] for k, v in arrays.items()}) if keep.any() else None
+    sha = None if images is None else sha256_of(images)
+    return {**chunk, "info": serialise.dump_json(info), "images": images, "images_sha256": sha}
 
 
 def _shown(source: sqlite3.Connection, cell: str) -> np.ndarray:
     """Return the places of the images that the page may show of a cell: the nearest and the farthest broken ones."""
     index, distance = [np.zeros(0, dtype=int)], [np.zeros(0)]
-    sql = "SELECT images, images_sha256 FROM chunks WHERE cell=? AND images IS NOT NULL ORDER BY number"
-    for images, sha in source.execute(sql, (cell,)):
-        if hashing.sha256_of(images) != sha:
+    sql = "SELECT images, images_sha256 FROM chunks WHERE cell=:cell AND images IS NOT NULL ORDER BY number"
+    for images, sha in source.execute(sql, {"cell": cell}):
+        if sha256_of(images) != sha:
             raise IntegrityError(
-                f"cell {cell[:12]}: expected pictures with SHA-256 {sha[:12]}, got {hashing.sha256_of(images)[:12]}. "
+                f"cell {cell[:12]}: expected pictures with SHA-256 {sha[:12]}, got {sha256_of(images)[:12]}. "
                 "The store was changed outside bench: restore it, or delete the folder and run again."
             )
         arrays = serialise.unpack_arrays(images)
@@ -120,40 +132,3 @@ def _shown(source: sqlite3.Connection, cell: str) -> np.ndarray:
         distance.append(np.linalg.norm(delta.astype("float64"), axis=1))
     order = np.argsort(np.concatenate(distance), kind="stable")
     return np.concatenate(index)[np.concatenate([order[:IMAGES_SHOWN], order[-IMAGES_SHOWN:]])]
-
-
-def check_foreign(folder: Path) -> None:
-    """Refuse a store from elsewhere that holds more than tables, before anything else is done with it.
-
-    Raises:
-        SecurityError: it holds a trigger, a view or an unknown table, which could act when it is used.
-        StoreError: it is damaged.
-    """
-    path = folder / NAME
-    with translated(path), contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
-        db.execute("PRAGMA trusted_schema=OFF")
-        for kind, name, table in db.execute("SELECT type, name, tbl_name FROM sqlite_master"):
-            known = (kind == "table" and name in _TABLES) or (kind == "index" and table in _TABLES)
-            if not known:
-                raise SecurityError(
-                    f"{NAME}: expected nothing but the tables of a result store, got a {kind} named {name!r}. "
-                    "Do not use this pack."
-                )
-        (verdict,) = db.execute("PRAGMA integrity_check(1)").fetchone()
-        if verdict != "ok":
-            raise StoreError(f"{NAME}: expected a sound database, got {verdict!r}. Fetch the pack again.")
-
-
-def mark_left_out(folder: Path, weights: set[str]) -> int:
-    """Note in a store which trained models' weights are not there, and return how many; `weights` are."""
-    missing = 0
-    with translated(folder / NAME), contextlib.closing(sqlite3.connect(folder / NAME, isolation_level=None)) as db:
-        db.execute("BEGIN IMMEDIATE")
-        sql = "SELECT id, info FROM cells WHERE kind='train' AND status='done'"
-        for cell, text in db.execute(sql).fetchall():
-            info = json.loads(text)
-            if info.get("weights") not in weights:
-                missing += 1
-                db.execute("UPDATE cells SET info=? WHERE id=?", (serialise.dump_json(info | {LEFT_OUT: True}), cell))
-        db.execute("COMMIT")
-    return missing

@@ -22,8 +22,8 @@ from bench.core.errors import UsageError
 from bench.core.version import VERSION
 from bench.packs.compact import compact
 from bench.reports import write as write_reports
+from bench.store.database import NAME
 from bench.store.status import RunStatus, run_status
-from bench.store.store import NAME
 
 FORMAT = 1
 LISTING = "pack.json"

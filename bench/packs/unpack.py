@@ -20,11 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.core import files, hashing
 from bench.core.errors import IntegrityError, MachineError, SecurityError, UsageError
-from bench.packs.compact import check_foreign, mark_left_out
+from bench.packs.foreign import check_foreign, mark_left_out
 from bench.packs.pack import ARCHIVES, EXPORTS, FORMAT, LISTING, is_part
 from bench.reports import write as write_reports
+from bench.store.database import NAME
 from bench.store.status import RunStatus, run_status
-from bench.store.store import NAME
 
 MOST = 4_000_000_000  # bytes that a pack may unfold to; its files hold at most 120 MB, so more is a bomb
 _WEIGHTS = re.compile(r"weights/[0-9a-f]{64}\.safetensors")

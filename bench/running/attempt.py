@@ -50,7 +50,7 @@ def attempt(job: Job, cell: Cell, context: RunContext, index: CellIndex, loaded:
         Stopped, KeyboardInterrupt: the run was asked to stop; the cell is given back.
         MachineError, IntegrityError, SecurityError, StoreError: nothing more can be done here.
     """
-    lease = context.store.claim(cell.id, cell.kind, {**cell.spec, "name": job.name})
+    lease = context.store.leases.claim(cell.id, cell.kind, {**cell.spec, "name": job.name})
     if lease is None:
         record = context.store.cell(cell.id)
         return Attempt("done" if record and record.status == "done" else "held")
@@ -83,7 +83,7 @@ def _held(lease: Lease, store: Store) -> Iterator[None]:
     except (Stopped, KeyboardInterrupt, *_FATAL):
         beat.stop()
         with contextlib.suppress(BenchError):
-            store.release(lease)
+            store.leases.release(lease)
         raise
     finally:
         beat.stop()
@@ -100,7 +100,7 @@ class _Heartbeat(threading.Thread):
         """Refresh until stopped, or until the lease is lost (which the worker finds out by itself)."""
         while not self._over.wait(HEARTBEAT_SECONDS):
             with contextlib.suppress(BenchError), Store.open(self._out) as store:
-                store.heartbeat(self._lease)
+                store.leases.heartbeat(self._lease)
 
     def stop(self) -> None:
         """End the thread."""

@@ -28,8 +28,8 @@ from typing import NoReturn
 from bench.core.errors import BenchError
 from bench.packs.pack import LISTING, Limits, Packed, TooLarge, Weights, pack
 from bench.packs.unpack import unpack
+from bench.store.database import NAME
 from bench.store.status import RunStatus, run_status
-from bench.store.store import NAME
 
 MORE, FAILED = 75, 1
 _KILLED = -9

@@ -9,8 +9,9 @@ from bench.running.cells import Cell, difference
 from bench.running.plan import Plan
 from bench.running.prepare import Options, prepare
 from bench.running.schedule import CellIndex, Job, Schedule
+from bench.store.database import NAME
 from bench.store.records import CellRecord
-from bench.store.store import NAME, Store
+from bench.store.store import Store
 
 _UNFINISHED = {"running": "in progress", "pending": "unfinished"}
 

@@ -46,9 +46,9 @@ def run(options: Options) -> Result:
     if plan.dataset.note:
         reporter.log(plan.dataset.note)
     with Store.open(plan.out, create=True) as store, stop.signals():
-        number = store.put_plan(plan_record(plan))
+        number = store.plans.put(plan_record(plan))
         bound = CellIndex(Schedule(plan), store).bindings()
-        store.bind_all((number, place, key, cell) for (place, key), cell in bound.items())
+        store.plans.bind_all((number, place, key, cell) for (place, key), cell in bound.items())
         context = RunContext(plan, store, reporter, stop, options, "owner", number)
         states = cell_states(plan, store)
         reporter.start(len(states), sum(s.cached for s in states))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from bench.core.errors import LockedError
 
 # In a train cell's info: its weights are not here; in a chunk's info: so many of its images are not.
 LEFT_OUT: Final = "left_out"
+IMAGES_SHOWN: Final = 6  # of the nearest and of the farthest broken images that the page shows, per defense
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +32,10 @@ class CellRecord:
         return bool(self.info.get(LEFT_OUT))
 
 
-def cell_record(
-    cell: str, kind: str, status: str, seconds: float | None, error: str | None, info: str, spec: str
-) -> CellRecord:
+def cell_record(row: sqlite3.Row) -> CellRecord:
     """Return a row of the table `cells`."""
-    return CellRecord(cell, kind, status, seconds, error, json.loads(info), json.loads(spec))
+    values = {name: row[name] for name in ("id", "kind", "status", "seconds", "error")}
+    return CellRecord(**values, info=json.loads(row["info"]), spec=json.loads(row["spec"]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from safetensors.numpy import save as save_safetensors
 from bench.core.records import Column
 
 
-def pack_arrays(arrays: dict[str, np.ndarray]) -> bytes:
+def pack_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
     """Serialise named arrays, compressed (safetensors inside zlib: no pickle)."""
     return zlib.compress(save_safetensors({k: np.ascontiguousarray(v) for k, v in arrays.items()}), 6)
 
@@ -68,7 +68,7 @@ def dump_json(value: Any, sort: bool = True) -> str:
 
 
 def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(k): _finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(v) for v in value]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from bench.core.errors import LockedError, MachineError, StoreError
 
@@ -23,6 +24,7 @@ def connect(path: Path) -> sqlite3.Connection:
         sqlite3.Error: it cannot be opened, or stays locked.
     """
     db = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)
+    db.row_factory = sqlite3.Row
     patience = time.monotonic() + WAIT_SECONDS
     try:
         while True:
@@ -37,6 +39,21 @@ def connect(path: Path) -> sqlite3.Connection:
     except BaseException:
         db.close()
         raise
+
+
+def insert(db: sqlite3.Connection, table: str, values: Mapping[str, Any], *, replace: bool = False) -> sqlite3.Cursor:
+    """Insert a row.
+
+    Args:
+        db: the connection.
+        table: name of the table.
+        values: column to value.
+        replace: replace a row of the same primary key.
+    """
+    names = ", ".join(values)
+    places = ", ".join(f":{name}" for name in values)
+    verb = "INSERT OR REPLACE" if replace else "INSERT"
+    return db.execute(f"{verb} INTO {table} ({names}) VALUES ({places})", dict(values))
 
 
 @contextlib.contextmanager

@@ -70,7 +70,7 @@ def run_status(out: str | Path) -> RunStatus:
         StoreError: nothing has been planned there, or the store is damaged.
     """
     with Store.open(out) as store:
-        plan = store.latest_plan()
+        plan = store.plans.latest()
         rows = tuple(_row(store, plan, run) for run in plan.rows)
         chunks = sum(len(store.chunk_info(cell.id)) for cell in store.cells("evaluation"))
     total = len(plan.rows) * (1 + len(plan.evaluations))

@@ -32,13 +32,13 @@ def build(store: Store, plan: PlanRecord | None = None) -> Board:
 
     Args:
         store: an open store.
-        plan: as `Store.latest_plan` returns it.
+        plan: as `Store.plans.latest` returns it.
 
     Raises:
         StoreError: no plan, or tables of one plan that disagree about an image's label.
         IntegrityError: a stored chunk does not match its SHA-256.
     """
-    plan = plan or store.latest_plan()
+    plan = plan or store.plans.latest()
     runs = renamed(plan, [load(store, plan, entry) for entry in plan.rows])
     columns = _columns(plan, runs)
     ranking = _ranking(plan, columns)

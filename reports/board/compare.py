@@ -17,7 +17,8 @@ from bench.core.stats.intervals import ALPHA
 from bench.core.stats.paired import Paired, compare_flags, compare_values, holm
 from bench.reports.board.build import build
 from bench.reports.board.model import Board, BoardColumn
-from bench.store.store import NAME, Store
+from bench.store.database import NAME
+from bench.store.store import Store
 
 Verdict = Literal["better", "worse", "no difference shown"]
 

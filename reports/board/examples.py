@@ -15,11 +15,10 @@ import pyarrow as pa
 
 from bench.core.errors import StoreError
 from bench.store.plan_record import PlanRecord, RunRecord
-from bench.store.records import CellRecord
+from bench.store.records import IMAGES_SHOWN, CellRecord
 from bench.store.store import Store
 
 KEYS = ("defense", "seed", "index", "label")
-IMAGES_SHOWN = 6  # of the nearest and of the farthest broken images, per defense
 
 
 @dataclass(frozen=True)

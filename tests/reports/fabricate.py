@@ -178,7 +178,7 @@ def table_of(
 
 def write_cell(store: Store, cell: str, kind: str, info: dict[str, Any], tables: list[pd.DataFrame]) -> Lease:
     """Write a finished cell of that many chunks."""
-    lease = store.claim(cell, kind, {})
+    lease = store.leases.claim(cell, kind, {})
     assert lease is not None
     for number, table in enumerate(tables):
         store.put_chunk(lease, number, table, None, {})
@@ -192,12 +192,12 @@ def make_store(
     """Fill a store for a plan: every training and every evaluation done; return the plan as it then reads."""
     distances = distances or DEFENSES
     with Store.open(out, create=True) as store:
-        store._db.execute("PRAGMA synchronous=OFF")  # nothing here must survive a crash
-        number = store.put_plan(record(plan))
+        store._database.connection.execute("PRAGMA synchronous=OFF")  # nothing here must survive a crash
+        number = store.plans.put(record(plan))
         for place, row in enumerate(plan["rows"]):
             spelling, seed = row["defense"], row["seed"]
             seconds = 4.0 * distances[spelling] + seed
-            lease = store.claim(row["train_cell"], "train", {})
+            lease = store.leases.claim(row["train_cell"], "train", {})
             assert lease is not None
             store.put_epoch(lease, {"epoch": 1, "loss": 1.0, "terms": {}, "train_accuracy": 0.9, "seconds": seconds})
             store.finish(
@@ -211,5 +211,5 @@ def make_store(
                 pieces = [table[i : i + chunk] for i in range(0, size, chunk)]
                 info = {"forwards": 40 * size, "backwards": 20 * size, "images": size, "seconds": 2.5 + seed}
                 write_cell(store, cell, "evaluation", info, pieces)
-                store.bind(number, place, key, cell)
-        return store.latest_plan()
+                store.plans.bind(number, place, key, cell)
+        return store.plans.latest()

@@ -143,7 +143,7 @@ def fill(
     plan = make_plan(names, seeds, n, shape, evaluations, facts)
     difficulty = np.random.default_rng(0).normal(size=n)
     with Store.open(out, create=True) as store:
-        number = store.put_plan(parse_plan(json.dumps(plan), "synthetic"))
+        number = store.plans.put(parse_plan(json.dumps(plan), "synthetic"))
         for place, row in enumerate(plan["rows"]):
             name, seed = row["defense"], row["seed"]
             rng = np.random.default_rng(int(_id(list(names).index(name), seed)[:12], 16))
@@ -152,8 +152,8 @@ def fill(
             table["bound_violations"] = np.where(np.arange(n) == 7, float(name in violated), 0.0)
             for key in evaluations:
                 cell = _id(key, name, seed)
-                store.bind(number, place, key, cell)
-                lease = store.claim(cell, "evaluation", {})
+                store.plans.bind(number, place, key, cell)
+                lease = store.leases.claim(cell, "evaluation", {})
                 assert lease is not None
                 if name in failed and key == "autoattack_l2":
                     store.fail(lease, "AutoAttack: expected finite logits, got NaN on 3 of 200 images. Mend the model.")
@@ -323,7 +323,7 @@ def _images(table: pd.DataFrame, shape: tuple[int, int, int], count: int, rng: n
 
 
 def _train(store: Store, cell: str, facts: tuple[float, ...], seed: int) -> None:
-    lease = store.claim(cell, "train", {})
+    lease = store.leases.claim(cell, "train", {})
     assert lease is not None
     for epoch in range(1, 31):
         loss = 2.2 * float(np.exp(-epoch / 6)) + 0.03 + 0.01 * seed + 0.02 * facts[3]

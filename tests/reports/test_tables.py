@@ -40,7 +40,7 @@ def rows_of(board: Board) -> dict[str, Row]:
 def changed(fabricate: ModuleType, out: Path, plan: dict[str, Any], tables: dict[tuple[str, str, int], Any]) -> Board:
     """Return the board of a store in which some cells' tables are others; None: no such cell, str: failed so."""
     with Store.open(out, create=True) as store:
-        number = store.put_plan(fabricate.record(plan))
+        number = store.plans.put(fabricate.record(plan))
         for place, row in enumerate(plan["rows"]):
             name, seed = row["defense"], row["seed"]
             for key, facts in plan["evaluations"].items():
@@ -51,12 +51,12 @@ def changed(fabricate: ModuleType, out: Path, plan: dict[str, Any], tables: dict
                 if table is None:
                     continue
                 if isinstance(table, str):
-                    lease = store.claim(cell, "evaluation", {})
+                    lease = store.leases.claim(cell, "evaluation", {})
                     assert lease is not None
                     store.fail(lease, table)
                 else:
                     fabricate.write_cell(store, cell, "evaluation", {"images": size, "seconds": 1.0}, [table])
-                store.bind(number, place, key, cell)
+                store.plans.bind(number, place, key, cell)
         return build(store)
 
 
@@ -225,7 +225,7 @@ def test_trust_is_the_worst_grade_of_the_models(tmp_path: Path, fabricate: Modul
     plan = fabricate.make_plan(evaluations=("accuracy", "autoattack_l2"))
     grades = {("lcnn", 0): "A", ("lcnn", 1): "C", ("gradreg", 0): "INVALID", ("gradreg", 1): "B"}
     with Store.open(tmp_path, create=True) as store:
-        number = store.put_plan(fabricate.record(plan))
+        number = store.plans.put(fabricate.record(plan))
         for place, row in enumerate(plan["rows"]):
             name, seed = row["defense"], row["seed"]
             verdict = "fail" if grades.get((name, seed)) in ("C", "INVALID") else "pass"
@@ -235,7 +235,7 @@ def test_trust_is_the_worst_grade_of_the_models(tmp_path: Path, fabricate: Modul
                 info = {"trust": trust} if key == "accuracy" else {}
                 table = fabricate.table_of(key, name, seed, 120, fabricate.DEFENSES[name])
                 fabricate.write_cell(store, cell, "evaluation", info, [table])
-                store.bind(number, place, key, cell)
+                store.plans.bind(number, place, key, cell)
         rows = rows_of(build(store))
     assert (rows["lcnn"].trust, rows["lcnn"].trust_failed) == ("C", ("G1",))
     assert (rows["standard"].trust, rows["standard"].trust_failed) == ("B", ())
@@ -300,14 +300,14 @@ def test_pictures_are_the_nearest_and_the_farthest(tmp_path: Path, fabricate: Mo
     delta[:, 0, 0, 0] = sizes
     images = {"index": np.arange(30), "clean": clean, "adversarial": clean + delta}
     with Store.open(tmp_path, create=True) as store:
-        number = store.put_plan(fabricate.record(plan))
+        number = store.plans.put(fabricate.record(plan))
         for key in plan["evaluations"]:
-            lease = store.claim(key, "evaluation", {})
+            lease = store.leases.claim(key, "evaluation", {})
             assert lease is not None
             table = fabricate.table_of(key, "lcnn", 0, 120, 0.24)
             store.put_chunk(lease, 0, table, images if key == "autoattack_l2" else None, {})
             store.finish(lease, {})
-            store.bind(number, 0, key, key)
+            store.plans.bind(number, 0, key, key)
         pictures = build(store).pictures
     found = pictures["lcnn", 0]
     order = np.argsort(sizes)
@@ -318,7 +318,7 @@ def test_pictures_are_the_nearest_and_the_farthest(tmp_path: Path, fabricate: Mo
 
 def test_a_plan_without_any_result_gives_an_empty_board(tmp_path: Path, fabricate: ModuleType) -> None:
     with Store.open(tmp_path, create=True) as store:
-        store.put_plan(fabricate.record(fabricate.make_plan()))
+        store.plans.put(fabricate.record(fabricate.make_plan()))
         board = build(store)
     assert len(board.rows) == 4
     assert len(board.examples) == 0

@@ -60,7 +60,7 @@ class _LocalRun:
         if cell is None:  # what it needs has failed
             return self._is_settled(job)
         if job.evaluation and self._context.role == "owner":
-            self._context.store.bind(self._context.number, job.place, job.key, cell.id)
+            self._context.store.plans.bind(self._context.number, job.place, job.key, cell.id)
         if self._is_stored(job) or self._is_left_out(job):
             return self._is_settled(job)
         done = attempt(job, cell, self._context, self._index, self._loaded)
@@ -85,7 +85,7 @@ class _LocalRun:
             return True
         if record.left_out and all(map(self._index.is_done, self._index.schedule.own_evaluations(job))):
             return True
-        store.reopen(record.id)
+        store.leases.reopen(record.id)
         self._context.reporter.log(f"  {job.name}: its weights are missing, training anew")
         return False
 
@@ -97,7 +97,7 @@ class _LocalRun:
         return bool(missing)
 
     def _locked(self) -> LockedError:
-        holders = (self._context.store.holder(cell.id) for job in self._held if (cell := self._index.cell(job)))
+        holders = (self._context.store.leases.holder(cell.id) for job in self._held if (cell := self._index.cell(job)))
         return LockedError(
             f"{self._context.plan.out}: expected free cells, got cells that another run works on "
             f"({next((h for h in holders if h), 'one of its evaluations')}). Wait for it, or run without --no-wait."

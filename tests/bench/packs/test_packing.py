@@ -160,24 +160,24 @@ def test_unfinished_evaluations_without_weights_train_anew(half, suite, tmp_path
 
 def test_a_run_that_is_in_use_is_packed_as_it_stands(half, tmp_path):
     with Store.open(half) as store:
-        lease = store.claim("a" * 64, "evaluation", {"name": "in flight"})
+        lease = store.leases.claim("a" * 64, "evaluation", {"name": "in flight"})
         assert lease
         store.put_chunk(lease, 0, pd.DataFrame({"index": [0], "label": [1]}), None, {})
         pack(half, tmp_path / "pack")
         store.put_chunk(lease, 1, pd.DataFrame({"index": [1], "label": [1]}), None, {})  # the lease still holds
-        store.release(lease)
+        store.leases.release(lease)
     unpack(tmp_path / "pack", tmp_path / "back")
     with Store.open(tmp_path / "back") as store:
         record = store.cell("a" * 64)
         assert record.status == "pending"
         assert list(store.table("a" * 64)["index"]) == [0]
-        assert store.holder("a" * 64) is None
-        assert store.claim("a" * 64, "evaluation", {})
+        assert store.leases.holder("a" * 64) is None
+        assert store.leases.claim("a" * 64, "evaluation", {})
 
 
 def test_latest_leaves_other_cells_behind(half, tmp_path):
     with Store.open(half) as store:
-        lease = store.claim("b" * 64, "evaluation", {"name": "of an earlier command"})
+        lease = store.leases.claim("b" * 64, "evaluation", {"name": "of an earlier command"})
         store.finish(lease, {"seconds": 1.0})
     for name, there in (("all", True), ("latest", False)):
         pack(half, tmp_path / name, latest=name == "latest")

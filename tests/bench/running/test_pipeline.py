@@ -144,7 +144,7 @@ def test_transfer_is_what_the_stored_examples_do_to_the_other_model(finished):
     out, _ = finished
     table, tried = pd.read_parquet(out / "examples.parquet"), 0
     with Store.open(out) as store:
-        rows = {run.defense: run for run in store.latest_plan().rows}
+        rows = {run.defense: run for run in store.plans.latest().rows}
         for name, other in (("standard", "lcnn_gradreg"), ("lcnn_gradreg", "standard")):
             mine = table[table["defense"] == name].set_index("index").loc[:19]
             robust = mine["clean_correct"].astype(bool).to_numpy().copy()
@@ -259,7 +259,7 @@ def test_no_wait_ends_with_7(suite, tmp_path, cli):
     out = tmp_path / "held"
     plan = prepare(Options(suite=str(suite), out=out, narrow={"defenses": ("standard",), "train_limit": 150}))
     with Store.open(out, create=True) as store:
-        assert store.claim(plan.runs[0].cell.id, "train", {})
+        assert store.leases.claim(plan.runs[0].cell.id, "train", {})
         held = cli("run", "--suite", suite, "--out", out, "--defense", "standard", "--train-limit", 150, "--no-wait")
     assert held.code == 7
     assert f"process {os.getpid()}" in held.err

@@ -38,7 +38,7 @@ def test_a_killed_process_is_dead_even_before_its_parent_has_reaped_it() -> None
 def test_a_reused_pid_is_another_process() -> None:
     mine = process_id()
     assert is_alive(json.dumps(mine), None)
-    assert not is_alive(json.dumps({**mine, "start": "1"}), None)
+    assert not is_alive(json.dumps({**mine, "start": 1.0}), None)
 
 
 def test_another_host_lives_by_its_heartbeat() -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from bench.core.errors import IntegrityError, MachineError, StoreError
+from bench.store import database
 from bench.store.plan_record import DataRecord, EnvironmentRecord, PlanRecord, RunRecord, SplitRecord, SuiteRecord
 from bench.store.records import LeaseLost
 from bench.store.store import Store
@@ -55,7 +56,7 @@ def change(out, sql, *values):
 
 
 def test_chunks_come_back_in_order_with_types_and_nan(store):
-    lease = store.claim("c", "evaluation", {"a": 1})
+    lease = store.leases.claim("c", "evaluation", {"a": 1})
     second, first = table(3, 3), table(3)
     first.loc[1, "value"] = np.nan
     store.put_chunk(lease, 1, second, None, {"forwards": 2})
@@ -66,33 +67,33 @@ def test_chunks_come_back_in_order_with_types_and_nan(store):
 
 
 def test_a_cell_is_held_by_one_worker(store):
-    assert store.claim("c", "train", {}) is not None
+    assert store.leases.claim("c", "train", {}) is not None
     with Store.open(store.out) as other:
-        assert other.claim("c", "train", {}) is None
-        assert f"process {os.getpid()}" in (other.holder("c") or "")
+        assert other.leases.claim("c", "train", {}) is None
+        assert f"process {os.getpid()}" in (other.leases.holder("c") or "")
 
 
 def test_a_done_cell_is_not_given_again_and_a_failed_one_is(store):
-    store.finish(store.claim("done", "train", {}), {"seconds": 2.0})
-    store.fail(store.claim("failed", "train", {}), "it broke")
-    assert store.claim("done", "train", {}) is None
+    store.finish(store.leases.claim("done", "train", {}), {"seconds": 2.0})
+    store.fail(store.leases.claim("failed", "train", {}), "it broke")
+    assert store.leases.claim("done", "train", {}) is None
     assert store.cell("done").seconds == 2.0
     assert store.cell("failed").error == "it broke"
-    assert store.claim("failed", "train", {}).generation == 2
+    assert store.leases.claim("failed", "train", {}).generation == 2
 
 
 def test_a_released_cell_keeps_its_chunks(store):
-    lease = store.claim("c", "evaluation", {})
+    lease = store.leases.claim("c", "evaluation", {})
     store.put_chunk(lease, 0, table(), None, {})
-    store.release(lease)
-    assert store.claim("c", "evaluation", {}) is not None
+    store.leases.release(lease)
+    assert store.leases.claim("c", "evaluation", {}) is not None
     assert len(store.table("c")) == 3
 
 
 def test_a_worker_that_lost_its_lease_cannot_commit(store):
-    late = store.claim("c", "evaluation", {})
-    store.release(late)
-    store.claim("c", "evaluation", {})
+    late = store.leases.claim("c", "evaluation", {})
+    store.leases.release(late)
+    store.leases.claim("c", "evaluation", {})
     with pytest.raises(LeaseLost, match="expected to hold generation 1"):
         store.put_chunk(late, 0, table(), None, {})
     with pytest.raises(LeaseLost):
@@ -103,19 +104,19 @@ def test_a_worker_that_lost_its_lease_cannot_commit(store):
 def test_the_lease_of_a_dead_process_is_taken_over(store):
     code = (
         "import os, sys\nfrom bench.store.store import Store\n"
-        f"s = Store.open({str(store.out)!r})\nassert s.claim('c', 'train', {{}})\nos.kill(os.getpid(), 9)"
+        f"s = Store.open({str(store.out)!r})\nassert s.leases.claim('c', 'train', {{}})\nos.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
     assert store.cell("c").status == "running"
-    assert store.claim("c", "train", {}).generation == 2
+    assert store.leases.claim("c", "train", {}).generation == 2
 
 
 def test_the_lease_of_another_host_dies_with_its_heartbeat(store):
-    store.claim("c", "train", {})
+    store.leases.claim("c", "train", {})
     change(store.out, "UPDATE cells SET owner=json_set(owner, '$.host', 'elsewhere'), heartbeat=?", time.time())
-    assert store.claim("c", "train", {}) is None
+    assert store.leases.claim("c", "train", {}) is None
     change(store.out, "UPDATE cells SET heartbeat=?", time.time() - 1000)
-    assert store.claim("c", "train", {}) is not None
+    assert store.leases.claim("c", "train", {}) is not None
 
 
 def test_twenty_processes_starting_together_share_the_cells(store):
@@ -129,7 +130,7 @@ def test_twenty_processes_starting_together_share_the_cells(store):
         "    if pid:\n        children.append(pid)\n        continue\n"
         f"    s = Store.open({str(out)!r}, create=True)\n"
         "    for c in map(str, range(30)):\n"
-        "        lease = s.claim(c, 'train', {})\n"
+        "        lease = s.leases.claim(c, 'train', {})\n"
         "        if lease:\n            s.finish(lease, {'by': i})\n            print(c, flush=True)\n"
         "    os._exit(0)\n"
         "assert all(os.waitpid(pid, 0)[1] == 0 for pid in children)"
@@ -144,7 +145,8 @@ def test_what_put_chunk_returned_from_survives_kill_nine(store):
     """A writer is killed at random instants; every chunk that it acknowledged must be there and whole."""
     code = (
         "import numpy as np, pandas as pd\nfrom bench.store.store import Store\n"
-        f"s = Store.open({str(store.out)!r})\nlease = s.claim('c', 'evaluation', {{}})\nn = len(s.chunk_info('c'))\n"
+        f"s = Store.open({str(store.out)!r})\nlease = s.leases.claim('c', 'evaluation', {{}})\n"
+        "n = len(s.chunk_info('c'))\n"
         "while True:\n"
         "    s.put_chunk(lease, n, pd.DataFrame({'index': np.arange(100), 'v': np.full(100, float(n))}), None, {})\n"
         "    print(n, flush=True)\n    n += 1"
@@ -163,10 +165,10 @@ def test_what_put_chunk_returned_from_survives_kill_nine(store):
 
 
 def test_the_last_plan_knows_its_cells(store):
-    store.put_plan(plan("gradreg"))
-    number = store.put_plan(plan("standard", "lcnn", weight=float("nan")))
-    store.bind(number, 1, "accuracy", "abc")
-    latest = store.latest_plan()
+    store.plans.put(plan("gradreg"))
+    number = store.plans.put(plan("standard", "lcnn", weight=float("nan")))
+    store.plans.bind(number, 1, "accuracy", "abc")
+    latest = store.plans.latest()
     assert [(run.label, run.evaluations) for run in latest.rows] == [
         ("standard seed 0", {}),
         ("lcnn seed 0", {"accuracy": "abc"}),
@@ -183,10 +185,10 @@ def test_the_last_plan_knows_its_cells(store):
     ],
 )
 def test_a_plan_of_another_version_is_refused(store, change_of, message):
-    store.put_plan(plan("standard"))
+    store.plans.put(plan("standard"))
     change(store.out, f"UPDATE plans SET plan=json_set(plan, {change_of})")
     with pytest.raises(StoreError, match=message):
-        store.latest_plan()
+        store.plans.latest()
 
 
 @pytest.mark.parametrize(
@@ -200,16 +202,16 @@ def test_a_plan_of_another_version_is_refused(store, change_of, message):
     ],
 )
 def test_a_damaged_plan_is_named_in_one_line(store, sql, message):
-    store.put_plan(plan("standard"))
+    store.plans.put(plan("standard"))
     change(store.out, f"UPDATE plans SET {sql}")
     with pytest.raises(IntegrityError, match="expected a sound plan, got") as raised:
-        store.latest_plan()
+        store.plans.latest()
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_a_changed_chunk_is_named(store):
-    store.put_chunk(store.claim("c", "evaluation", {}), 0, table(), None, {})
+    store.put_chunk(store.leases.claim("c", "evaluation", {}), 0, table(), None, {})
     change(store.out, "UPDATE chunks SET data=zeroblob(length(data))")
     with pytest.raises(IntegrityError, match="chunk 0 of cell c: expected SHA-256"):
         store.table("c")
@@ -234,7 +236,7 @@ def test_a_damaged_store_is_refused(tmp_path, content):
 
 def test_a_truncated_store_is_refused(tmp_path):
     with Store.open(tmp_path, create=True) as whole:
-        lease = whole.claim("c", "evaluation", {})
+        lease = whole.leases.claim("c", "evaluation", {})
         for i in range(50):
             whole.put_chunk(lease, i, table(), None, {})
     path = tmp_path / "bench.db"
@@ -259,7 +261,7 @@ def test_a_reader_waits_for_the_process_that_is_creating_the_store(tmp_path):
 
 
 def test_an_empty_file_is_no_store(tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.store.store.CREATION_SECONDS", 0.2)
+    monkeypatch.setattr("bench.store.database.CREATION_SECONDS", 0.2)
     (tmp_path / "bench.db").touch()
     with pytest.raises(StoreError, match="expected a store of bench"):
         Store.open(tmp_path)
@@ -281,6 +283,45 @@ def test_an_older_store_is_refused(tmp_path):
     change(tmp_path, "UPDATE meta SET value='1'")
     with pytest.raises(StoreError, match=r"got 1, written by an older bench.*another --out, or use that version"):
         Store.open(tmp_path, create=True)
+
+
+def test_an_upgrade_makes_the_next_format(tmp_path, monkeypatch):
+    with Store.open(tmp_path, create=True) as old:
+        old.finish(old.leases.claim("c", "train", {}), {"seconds": 1.0})
+    change(tmp_path, "UPDATE meta SET value='0'")
+    ran = []
+
+    def rename(db):
+        ran.append(db.in_transaction)
+        db.execute("UPDATE cells SET id='renamed'")
+
+    monkeypatch.setattr(database, "UPGRADES", {0: rename})
+    with pytest.raises(StoreError, match="got 0, written by an older bench"):  # there is no way from 1 to 2
+        Store.open(tmp_path)
+    assert not ran
+    monkeypatch.setattr(database, "UPGRADES", {0: rename, 1: lambda db: ran.append(True)})
+    with Store.open(tmp_path) as new:
+        assert new.cell("renamed").status == "done"
+    assert ran == [True, True]
+    Store.open(tmp_path).close()
+    assert len(ran) == 2
+
+
+def test_an_upgrade_that_fails_changes_nothing(tmp_path, monkeypatch):
+    with Store.open(tmp_path, create=True) as old:
+        old.leases.claim("c", "train", {})
+    change(tmp_path, "UPDATE meta SET value='1'")
+
+    def fail(db):
+        db.execute("DELETE FROM cells")
+        raise RuntimeError("half way")
+
+    monkeypatch.setattr(database, "UPGRADES", {1: fail})
+    with pytest.raises(RuntimeError, match="half way"):
+        Store.open(tmp_path)
+    monkeypatch.setattr(database, "UPGRADES", {1: lambda db: None})
+    with Store.open(tmp_path) as new:
+        assert new.cell("c") is not None
 
 
 def test_a_network_file_system_is_refused(monkeypatch, tmp_path):

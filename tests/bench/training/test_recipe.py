@@ -205,7 +205,7 @@ def test_a_run_reports_held_out_accuracy_and_where_a_diverged_training_was_still
     named = done.err.split("last good weights: epoch 2, ")[1].split()[0].rstrip(".")
     assert list(out.rglob(named.split("/")[-1])), f"{named} is there"
     with Store.open(out) as store:
-        rows = {run.base: run for run in store.latest_plan().rows}
+        rows = {run.base: run for run in store.plans.latest().rows}
         log = store.log(rows["standard"].train_cell)
         assert store.cell(rows["breaking"].train_cell).status == "failed"
     held = [r["holdout_accuracy"] for r in log]
