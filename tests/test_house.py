@@ -1,12 +1,15 @@
 """The house rules that a program can check: imports point down, files say what they are for, sizes stay readable."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import bench
+from bench.core import discovery
 from benchmarks import house
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,9 +88,17 @@ def test_nothing_is_left_over():
     assert not words
 
 
-def test_no_public_name_is_hidden_by_a_module_of_the_same_name():
-    import bench
+@pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")], ids=lambda p: p.name)
+def test_a_document_names_files_and_modules_that_exist(path):
+    words = set(re.findall(r"`([\w./-]+)(?![\w./<*-])", path.read_text()))
+    places = {w for w in words if w.split("/")[0] in (*house.FOLDERS, "tests", "docs") and "/" in w}
+    assert not [place for place in places if not (ROOT / place).exists()]
+    names = {*MODULES, *(f"bench.{name}" for name in bench.__all__), *discovery.ENTRY_POINTS, "bench.db"}
+    dotted = {w.rstrip(".") for w in words if w.startswith(("bench.", "benchmarks."))}
+    assert not {w for w in dotted if w not in names and w.rpartition(".")[0] not in set(MODULES) - {"bench"}}
 
+
+def test_no_public_name_is_hidden_by_a_module_of_the_same_name():
     assert not {p.stem for p in (ROOT / "bench").iterdir()} & set(bench.__all__)
 
 
