@@ -99,6 +99,6 @@ def _norm_of(evaluation: Evaluation, argument: str) -> str:
 
 def check_radii(where: str, values: Any, norm: str, shape: tuple[int, int, int]) -> list[float]:
     """Return radii sorted, each once; none may be larger than the box [0, 1]^d itself, which 128 for 128/255 is."""
-    from bench.measuring.attack_columns import check_budgets
+    from bench.measuring.budgets import check_budgets
 
     return check_budgets(where, list(values) if isinstance(values, list | tuple) else [values], norm, shape)

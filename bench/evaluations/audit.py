@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -11,7 +10,9 @@ from bench.attacks.autoattack import autoattack
 from bench.attacks.peers import pyautoattack
 from bench.core.decorators import evaluation
 from bench.core.records import Column
-from bench.measuring.attack_columns import robust_columns
+from bench.measuring.attack_call import AttackCall
+from bench.measuring.budgets import check_budgets
+from bench.measuring.robust_state import attack_budgets
 
 SOURCE = "Croce and Hein 2020; package pyautoattack"
 
@@ -23,35 +24,45 @@ def _columns(norm: str) -> dict[str, Column]:
         f"{name}_official": Column(f"The official AutoAttack finds none {words}.", kind="flag", source=SOURCE),
         f"{name}_missed": Column(
             "The official AutoAttack broke the example and ours did not.",
-            kind="flag", board=f"{name}_missed", aggregate="sum", source=SOURCE, role="audit",
+            kind="flag",
+            board=f"{name}_missed",
+            aggregate="sum",
+            source=SOURCE,
+            role="audit",
             params={"norm": norm},
         ),
         f"{name}_gained": Column(
             "Our AutoAttack broke the example and the official one did not.",
-            kind="flag", board=f"{name}_gained", aggregate="sum", source=SOURCE, role="audit",
+            kind="flag",
+            board=f"{name}_gained",
+            aggregate="sum",
+            source=SOURCE,
+            role="audit",
             params={"norm": norm},
         ),
         f"{name}_official_broken_by": Column("The official stage that broke it.", kind="text", source=SOURCE),
-    }  # fmt: skip
+    }
 
 
-def _audit(model: nn.Module, x: Tensor, y: Tensor, norm: str, eps: Sequence[float], seed: int) -> dict[str, Any]:
-    settings: dict[str, Any] = {"eps": eps, "norm": norm, "seed": seed, "arguments": {}}
-    ours = robust_columns(model, x, y, attack=autoattack, prefix="ours", **settings)
-    official = robust_columns(model, x, y, attack=pyautoattack.autoattack, prefix="official", **settings)
-    columns: dict[str, Any] = {}
-    for key in ours:
-        if not key.endswith("_robust"):
-            continue
-        number = key.removeprefix("ours_").removesuffix("_robust")
-        a, b, name = ours[key], official[f"official_{number}_robust"], f"audit_{norm}_{number}"
+def _audit(
+    model: nn.Module, x: Tensor, y: Tensor, *, norm: str, eps: Sequence[float], seed: int
+) -> dict[str, Tensor | list[str]]:
+    """Run both attacks at every budget and compare their verdicts."""
+    budgets = check_budgets(f"audit_{norm}", eps, norm, x.shape[1:])
+    attacks = (AttackCall(f, p, norm, seed) for f, p in ((autoattack, "ours"), (pyautoattack.autoattack, "official")))
+    results = (attack_budgets(call, model, x, y, budgets) for call in attacks)
+    columns: dict[str, Tensor | list[str]] = {}
+    for ours, official in zip(*results, strict=True):
+        name, a, b = f"audit_{norm}_{ours.eps:g}", ours.state.robust, official.state.robust
         columns |= {f"{name}_ours": a, f"{name}_official": b, f"{name}_missed": a & ~b, f"{name}_gained": b & ~a}
-        columns[f"{name}_official_broken_by"] = official[f"official_{number}_broken_by"]
+        columns[f"{name}_official_broken_by"] = official.state.broken_by
     return columns
 
 
 @evaluation(source=SOURCE, columns=_columns("l2"), chunk=32, automatic="audit")
-def audit_l2(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0, eps: Sequence[float] = (0.5,)) -> dict[str, Any]:
+def audit_l2(
+    model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0, eps: Sequence[float] = (0.5,)
+) -> dict[str, Tensor | list[str]]:
     """Attack images x (B, C, H, W) with our AutoAttack and with the official one, in l2, and compare per example.
 
     The instrument's own check: protocol, section 1. Meant for a few images drawn at random; an image that resists
@@ -61,19 +72,19 @@ def audit_l2(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0, eps: Sequ
         BenchError: something was not finite.
         UsageError: an impossible eps.
     """
-    return _audit(model, x, y, "l2", eps, seed)
+    return _audit(model, x, y, norm="l2", eps=eps, seed=seed)
 
 
 @evaluation(source=SOURCE, columns=_columns("linf"), chunk=32, automatic="audit")
 def audit_linf(
     model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0, eps: Sequence[float] = (8 / 255,)
-) -> dict[str, Any]:
+) -> dict[str, Tensor | list[str]]:
     """Attack images x (B, C, H, W) with our AutoAttack and with the official one, in linf, and compare per example.
 
-    See `audit_l2`.
+    See `audit_l2`, whose arguments it has.
 
     Raises:
         BenchError: something was not finite.
         UsageError: an impossible eps.
     """
-    return _audit(model, x, y, "linf", eps, seed)
+    return _audit(model, x, y, norm="linf", eps=eps, seed=seed)

@@ -8,7 +8,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from torch import Tensor, nn
 
@@ -16,7 +16,9 @@ from bench.attacks.core.adaptive import worst_case_with
 from bench.core import registry
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.records import Adaptive, Attack, Column, Evaluation
-from bench.measuring.attack_columns import DEFAULT_EPS, Search, describe_columns, robust_columns
+from bench.measuring.attack_call import Search
+from bench.measuring.attack_columns import describe_columns, robust_columns
+from bench.measuring.budgets import DEFAULT_EPS
 
 PEERS: Final = "bench.attacks.peers"
 
@@ -47,7 +49,9 @@ def evaluation_of(attack: Attack, norm: str) -> Evaluation:
 def _columns(attack: Attack, norm: str, peers: Sequence[str]) -> dict[str, Column]:
     """Return every column by pattern of its name: ours, the attack's extra ones, and those of its peers."""
     prefix, params = f"{attack.name}_{norm}", {"norm": norm, "attack": attack.name}
-    columns = describe_columns(attack.name, norm, attack.source, prefix, attack.ranks, attack.csv_interval)
+    columns = describe_columns(
+        attack.name, norm, attack.source, prefix, ranks=attack.ranks, csv_interval=attack.csv_interval
+    )
     for name, column in attack.extra.items():
         columns[f"{prefix}_{{eps}}_{name}"] = replace(
             column, source=column.source or attack.source, params={**params, **column.params}
@@ -69,7 +73,7 @@ def _parameters(attack: Attack, norm: str, peers: Sequence[str]) -> dict[str, in
     return {p.name: p for p in added} | {name: p for name, p in attack.parameters.items() if name != "eps"}
 
 
-def _function(entry: Attack, norm: str) -> Callable[..., dict[str, Any]]:
+def _function(entry: Attack, norm: str) -> Callable[..., dict[str, Tensor | list[str]]]:
     """Return the function of the evaluation of one attack and norm."""
     name = f"{entry.name}_{norm}"
 
@@ -83,8 +87,8 @@ def _function(entry: Attack, norm: str) -> Callable[..., dict[str, Any]]:
         eps: Sequence[float] = DEFAULT_EPS[norm],
         search: Search = "fp32",
         peer: str = "",
-        **arguments: Any,
-    ) -> dict[str, Any]:
+        **arguments: object,
+    ) -> dict[str, Tensor | list[str]]:
         attack, prefix, extra = entry.function, name, entry.extra
         if peer:
             attack, prefix, extra = peer_attack(entry.name, peer), f"{name}_{peer}", {}
@@ -130,7 +134,9 @@ def peer_attack(attack: str, peer: str) -> Callable[..., Tensor]:
     return getattr(importlib.import_module(f"{PEERS}.{peer}"), attack)
 
 
-def _shared(attack: Callable[..., Any], entry: Attack, peer: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _shared(
+    attack: Callable[..., Tensor], entry: Attack, peer: str, arguments: Mapping[str, object]
+) -> dict[str, object]:
     """Return the arguments that the peer's function takes.
 
     Raises:

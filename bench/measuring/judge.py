@@ -19,13 +19,13 @@ class JudgedBatch:
     """What a proposed adversarial batch is worth.
 
     Attributes:
-        point: the proposal after the clip to [0, 1], (B, C, H, W).
+        x_adv: the proposal after the clip to [0, 1], (B, C, H, W).
         broken: misclassified and inside the ball, bool (B,).
         refused: misclassified, but outside the ball: a claim that does not hold, bool (B,).
         distance: norm of the perturbation, (B,).
     """
 
-    point: Tensor
+    x_adv: Tensor
     broken: Tensor
     refused: Tensor
     distance: Tensor
@@ -65,9 +65,9 @@ def judge(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, *, eps: float, 
         )
     if not x_adv.isfinite().all():
         raise BenchError("robust accuracy: expected finite adversarial images, got NaN or infinity. Fix the attack.")
-    point = x_adv.detach().to(x.dtype).clamp(0, 1)
-    delta = (point.double() - x.double()).flatten(1)
+    x_adv = x_adv.detach().to(x.dtype).clamp(0, 1)
+    delta = (x_adv.double() - x.double()).flatten(1)
     distance = delta.norm(dim=1) if norm == "l2" else delta.abs().amax(1)
-    wrong = predict(model, point) != y
+    wrong = predict(model, x_adv) != y
     inside = distance <= eps * (1 + TOLERANCE)
-    return JudgedBatch(point, wrong & inside, wrong & ~inside, distance.to(x.dtype))
+    return JudgedBatch(x_adv, wrong & inside, wrong & ~inside, distance.to(x.dtype))

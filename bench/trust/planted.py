@@ -143,7 +143,7 @@ def recall(attack: Callable[..., Tensor], truth: PlantedTruth, *, seed: int = 0)
     """
     proposed = attack(truth.network, truth.x, truth.y, eps=truth.eps, norm="l2", seed=seed)
     judged = judge(truth.exact, truth.x, truth.y, proposed, eps=truth.eps, norm="l2")
-    return Recall(judged.broken, judged.refused, truth.in_cap(judged.point))
+    return Recall(judged.broken, judged.refused, truth.in_cap(judged.x_adv))
 
 
 def _separated_digits(n: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

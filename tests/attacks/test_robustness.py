@@ -11,7 +11,8 @@ from bench.core.errors import BenchError, UsageError
 from bench.core.records import Column
 from bench.core.torch_state import full_precision
 from bench.evaluations import robustness
-from bench.measuring.attack_columns import DEFAULT_EPS, robust_columns
+from bench.measuring.attack_columns import robust_columns
+from bench.measuring.budgets import DEFAULT_EPS
 from bench.measuring.judge import judge, predict
 from tests.attacks.known import Linear, flags, size
 from tests.attacks.test_closed_form import exact_distance, middle, problem
@@ -30,7 +31,7 @@ def test_a_verdict_needs_ball_box_and_misclassification():
     verdict = judge(MODEL, x, y, proposed, eps=0.2, norm="l2")
     assert verdict.broken.tolist() == [True, False, False, True], "the last is inside the ball once clipped"
     assert verdict.refused.tolist() == [False, False, True, False]
-    assert verdict.point.min() >= 0
+    assert verdict.x_adv.min() >= 0
     assert torch.allclose(verdict.distance, torch.tensor([0.15, 0.05, 0.4, 0.15]), atol=1e-6)
 
 
