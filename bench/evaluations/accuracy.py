@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -34,7 +32,7 @@ from bench.core.records import Column
         ),
     },
 )
-def accuracy(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> dict[str, Any]:
+def accuracy(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> dict[str, Tensor]:
     """Classify the unperturbed images.
 
     Args:

@@ -1,8 +1,8 @@
-"""Where a network draws the line in the plane: the paper's Figure 1, for data sets of points."""
+"""Decision boundary of a network in the plane: the paper's Figure 1, for data sets of points."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,19 @@ from bench.core.records import Column
 POINTS = 121  # per side of the map; finer than a contour drawn 280 pixels wide can show
 
 
-def decision_map(model: nn.Module, device: torch.device) -> dict[str, Any]:
+class DecisionGrid(TypedDict):
+    """Probabilities over the unit square.
+
+    Attributes:
+        probability: of class 1, rows from the lowest, each from left to right.
+        extent: left, right, bottom, top of the square.
+    """
+
+    probability: list[list[float]]
+    extent: list[float]
+
+
+def decision_map(model: nn.Module, device: torch.device) -> dict[str, DecisionGrid]:
     """Return the probability of class 1 over the unit square, as the page draws it.
 
     Args:
@@ -22,7 +34,7 @@ def decision_map(model: nn.Module, device: torch.device) -> dict[str, Any]:
         device: where the model is.
 
     Returns:
-        `grid`: `probability`, rows from the lowest, and `extent` [left, right, bottom, top].
+        The one entry `grid`.
     """
     side = torch.linspace(0.0, 1.0, POINTS, device=device)
     vertical, horizontal = torch.meshgrid(side, side, indexing="ij")
@@ -51,8 +63,8 @@ def decision_map(model: nn.Module, device: torch.device) -> dict[str, Any]:
     },
     summary=decision_map,
 )
-def boundary(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> dict[str, Any]:
-    """Map the plane: the probability of the true class at every point, and of class 1 on a grid.
+def boundary(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> dict[str, Tensor]:
+    """Return the probability of the true class at every point; the summary has that of class 1 on a grid.
 
     Args:
         model: network in eval mode, points (B, 2, 1, 1) in [0, 1]² → logits (B, 2).
@@ -64,7 +76,7 @@ def boundary(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> dict[s
         `true_probability` (B,) in [0, 1], and `point_x`, `point_y` (B,): where the points are.
 
     Raises:
-        UsageError: the data are no points in the plane.
+        UsageError: the data are not points in the plane.
     """
     if tuple(x.shape[1:]) != (2, 1, 1):
         raise UsageError(

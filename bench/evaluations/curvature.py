@@ -21,43 +21,68 @@ PAPER_ITERATIONS = 10  # the authors' estimate_curvature script
 PAPER_EPS0 = 1e-6
 # Lanczos' error is at most residual²/gap: 10 % leaves about 1 % where the gap is as large as the eigenvalue.
 CONVERGED = 0.1
-SECOND_SEED_SHARE = 0.05
-SECOND_SEED_AGREES = 0.01
+SECOND_SEED_SHARE = 0.05  # of the images
+SECOND_SEED_AGREES = 0.01  # relative difference of the two norms
 
 COLUMNS = {
     "gradient_norm": Column(
-        "Norm of the loss's gradient with respect to the image", "1/pixel", board="gradient_norm",
-        direction="lower", formula="‖∇f(x)‖₂", source=PAPER, role="gradient_norm",
+        "Norm of the loss's gradient with respect to the image",
+        "1/pixel",
+        board="gradient_norm",
+        direction="lower",
+        formula="‖∇f(x)‖₂",
+        source=PAPER,
+        role="gradient_norm",
     ),
     "hessian_norm": Column(
-        "Spectral norm of the loss's Hessian (largest Ritz value in size; a lower estimate)", "1/pixel²",
-        board="hessian_norm", direction="lower", formula="‖∇²f(x)‖₂", source=PAPER, role="hessian_norm", shown=False,
+        "Spectral norm of the loss's Hessian (largest Ritz value in size; a lower estimate)",
+        "1/pixel²",
+        board="hessian_norm",
+        direction="lower",
+        formula="‖∇²f(x)‖₂",
+        source=PAPER,
+        role="hessian_norm",
+        shown=False,
     ),
     "hessian_norm_residual": Column(
-        "An eigenvalue of the Hessian lies this near hessian_norm (in size)", "1/pixel²",
+        "An eigenvalue of the Hessian lies this near hessian_norm (in size)",
+        "1/pixel²",
         formula="‖Hw − θw‖₂",
     ),
     "curvature": Column(
-        "Normalised curvature; missing where the gradient is exactly 0", "1/pixel", board="curvature",
-        direction="lower", formula="‖∇²f(x)‖₂ / ‖∇f(x)‖₂", source=PAPER, role="curvature",
+        "Normalised curvature; missing where the gradient is exactly 0",
+        "1/pixel",
+        board="curvature",
+        direction="lower",
+        formula="‖∇²f(x)‖₂ / ‖∇f(x)‖₂",
+        source=PAPER,
+        role="curvature",
     ),
     "eigenvalue_min": Column("Smallest (signed) Ritz value of the Hessian", "1/pixel²", formula="λ_min(∇²f(x))"),
     "eigenvalue_max": Column("Largest (signed) Ritz value of the Hessian", "1/pixel²", formula="λ_max(∇²f(x))"),
     "hessian_norm_paper": Column(
-        "The paper-style estimate: 10 power iterations; biased low, for comparison with its Table 1", "1/pixel²",
-        formula="|uᵀHu|, u ← Hu/(‖Hu‖ + 1e-6)", source="Srinivas et al. 2022, Table 1; the authors' released code",
+        "The paper-style estimate: 10 power iterations; biased low, for comparison with its Table 1",
+        "1/pixel²",
+        formula="|uᵀHu|, u ← Hu/(‖Hu‖ + 1e-6)",
+        source="Srinivas et al. 2022, Table 1; the authors' released code",
     ),
     "curvature_paper": Column(
-        "Curvature from the paper-style estimate", "1/pixel", formula="|uᵀHu| / (‖∇f(x)‖₂ + 1e-6)",
+        "Curvature from the paper-style estimate",
+        "1/pixel",
+        formula="|uᵀHu| / (‖∇f(x)‖₂ + 1e-6)",
         source="Srinivas et al. 2022, Table 1; the authors' released code",
     ),
     "hessian_logit_term": Column(
-        "Spectral norm of the part of the Hessian that comes from the loss's curvature in the logits", "1/pixel²",
-        formula="‖JᵀH_zJ‖₂, J = ∂z/∂x, H_z = diag(p) − ppᵀ", source="Srinivas et al. 2022, section 5.1",
+        "Spectral norm of the part of the Hessian that comes from the loss's curvature in the logits",
+        "1/pixel²",
+        formula="‖JᵀH_zJ‖₂, J = ∂z/∂x, H_z = diag(p) − ppᵀ",
+        source="Srinivas et al. 2022, section 5.1",
     ),
     "hessian_network_term": Column(
-        "Spectral norm of the part of the Hessian that comes from the network's curvature", "1/pixel²",
-        formula="‖Σ_k (p_k − [k = y])∇²z_k‖₂", source="Srinivas et al. 2022, section 5.1, with the label's term",
+        "Spectral norm of the part of the Hessian that comes from the network's curvature",
+        "1/pixel²",
+        formula="‖Σ_k (p_k − [k = y])∇²z_k‖₂",
+        source="Srinivas et al. 2022, section 5.1, with the label's term",
     ),
     "hvps": Column("Hessian-vector products behind hessian_norm", kind="count"),
     "converged": Column(
@@ -66,7 +91,7 @@ COLUMNS = {
     "hessian_norm_second_seed": Column(
         "hessian_norm from another start vector, on a fixed 5 % of the images; missing elsewhere", "1/pixel²"
     ),
-}  # fmt: skip
+}
 
 
 @evaluation(source=PAPER, columns=COLUMNS, chunk=250)
@@ -84,7 +109,7 @@ def curvature(
 
     f is cross-entropy at the true label, eval mode, TF32 off. Lanczos with full re-orthogonalisation needs 7 to
     8 products where power iteration needs 17 (LCNN) or more than 70 (standard nets, whose λ_min ≈ −λ_max).
-    The paper-style estimate is read off the same Krylov space and costs nothing.
+    The paper-style estimate comes from the same Krylov space, without another product.
 
     Args:
         model: logits (B, K) from images in [0, 1].
@@ -95,6 +120,9 @@ def curvature(
             paper-style columns are missing below 10.
         terms: also split the Hessian into its two terms (twice as many products again).
         precision: "float32" or "float64" (a copy of the model).
+
+    Returns:
+        Column → (B,); see `COLUMNS`.
 
     Raises:
         UsageError: steps < 1, or another precision.
@@ -112,6 +140,7 @@ def curvature(
 
 
 def _measure(model: nn.Module, x: Tensor, y: Tensor, seed: int, steps: int, terms: bool) -> dict[str, Tensor]:
+    """Return the columns of a micro-batch x (B, C, H, W)."""
     keys = example_keys(x, seed)
     at = expand(model, x, y)
     scale, start = at.scale.double(), _start(x, keys, Stream.LANCZOS_START)
@@ -142,7 +171,7 @@ def _measure(model: nn.Module, x: Tensor, y: Tensor, seed: int, steps: int, term
 
 
 def _paper_style(spectrum: Spectrum, scale: Tensor) -> Tensor:
-    """Return |uᵀ∇²f u| after 10 power iterations, (B,); missing if the Krylov space is too small to tell."""
+    """Return |uᵀ∇²f u| after 10 power iterations, (B,); missing where the Krylov space is too small."""
     _, steps, size = spectrum.basis.shape
     if steps < min(PAPER_ITERATIONS, size):
         return torch.full_like(scale, torch.nan)
@@ -155,7 +184,7 @@ def _start(x: Tensor, keys: Tensor, stream: Stream) -> Tensor:
 
 
 def _second_seed(model: nn.Module, x: Tensor, y: Tensor, keys: Tensor, steps: int) -> Tensor:
-    """Return hessian_norm from another start vector for the images whose content draws it, NaN elsewhere, (B,)."""
+    """Return hessian_norm from another start vector for the images whose keys choose it, NaN elsewhere, (B,)."""
     result = torch.full((len(x),), torch.nan, device=x.device, dtype=torch.float64)
     chosen = (uniform(keys, Stream.SECOND_LANCZOS_CHOICE) < SECOND_SEED_SHARE).nonzero().squeeze(1)
     if len(chosen):

@@ -1,4 +1,4 @@
-"""Per-example gradient stability (the paper's Figure 2): how much the loss's gradient moves at exact radii."""
+"""Per-example gradient stability (the paper's Figure 2): relative change of the loss's gradient at exact radii."""
 
 from __future__ import annotations
 
@@ -23,26 +23,35 @@ PAPER = "Srinivas et al. 2022, section 5.2 and Figure 2"
 COLUMNS = {
     "stability_{radius}": Column(
         "Relative change of the loss's gradient in a random direction at this exact radius, mean over draws",
-        board="stability_{radius}", direction="lower", formula="‖∇f(x+ε) − ∇f(x)‖ / ‖∇f(x)‖, ‖ε‖ = radius",
-        source=PAPER, role="stability",
+        board="stability_{radius}",
+        direction="lower",
+        formula="‖∇f(x+ε) − ∇f(x)‖ / ‖∇f(x)‖, ‖ε‖ = radius",
+        source=PAPER,
+        role="stability",
     ),
     "stability_{radius}_worst": Column(
         "The same along the Hessian's top eigenvector, on the side where the loss rises",
         formula="ε = radius·w, ∇²f(x)w = θw, |θ| largest, wᵀ∇f ≥ 0",
-        role="stability", companion_of="stability_{radius}", companion="worst",
+        role="stability",
+        companion_of="stability_{radius}",
+        companion="worst",
     ),
     "stability_{radius}_approximation": Column(
-        "First-order approximation of the worst change; not a bound", formula="‖ε‖·C_f(x)", source=PAPER,
-        companion_of="stability_{radius}", companion="approximation",
+        "First-order approximation of the worst change; not a bound",
+        formula="‖ε‖·C_f(x)",
+        source=PAPER,
+        companion_of="stability_{radius}",
+        companion="approximation",
     ),
     "stability_{radius}_bound": Column(
         "Upper sum of Proposition 1 along the same eigenvector: bounds the worst change up to the grid of radii, and "
         "says nothing about other directions; missing for models with kinks (ReLU, max-pool)",
         formula="exp(Σ_j Δr_j·max(c_j, c_{j+1})) − 1, c = ‖∇²f w‖/‖∇f‖",
         source="Srinivas et al. 2022, Proposition 1, sharpened (docs/theory.md)",
-        companion_of="stability_{radius}", companion="bound",
+        companion_of="stability_{radius}",
+        companion="bound",
     ),
-}  # fmt: skip
+}
 
 
 @evaluation(source=PAPER, columns=COLUMNS, chunk=250)
@@ -60,11 +69,12 @@ def stability(
     """Measure the relative gradient change at exact l2 radii, in random directions and in the worst one.
 
     A direction is an isotropic Gaussian vector scaled to the radius, the same for all radii of a draw; x + ε is
-    not clipped to [0, 1], because the radius is the point. Missing where ∇f(x) is exactly 0.
+    not clipped to [0, 1], which would change the radius. Missing where ∇f(x) is exactly 0.
 
-    What holds: `_worst` ≤ `_bound` when ‖∇²f w‖/‖∇f‖ between two neighbouring radii stays below the larger of
-    its values there (the `bounds` evaluation refines that grid; here it is the suite's radii, starting at 0).
-    A model with kinks has no such bound; it is missing. `_approximation` is first order and may be exceeded.
+    Claim: `_worst` ≤ `_bound` (Proposition 1). Holds when: ‖∇²f w‖/‖∇f‖ between two neighbouring radii stays below
+    the larger of its values there (the `bounds` evaluation refines that grid; here it is the suite's radii, starting
+    at 0). Missing for a model with nonsmooth operations (ReLU, max-pool), which has no such bound. `_approximation` is
+    first order and may be exceeded.
 
     Args:
         model: logits (B, K) from images in [0, 1].
@@ -75,6 +85,9 @@ def stability(
         draws: random directions per image (protocol: 10).
         steps: Lanczos products for the worst direction.
         precision: "float32" or "float64" (a copy of the model).
+
+    Returns:
+        Column → (B,), float64; see `COLUMNS`.
 
     Raises:
         UsageError: no radius, a radius ≤ 0, draws < 1 or another precision.
@@ -97,13 +110,14 @@ def stability(
 def _measure(
     model: nn.Module, x: Tensor, y: Tensor, seed: int, radii: list[float], draws: int, steps: int
 ) -> dict[str, Tensor]:
+    """Return the columns of a micro-batch x (B, C, H, W), radii ascending."""
     keys = example_keys(x, seed)
     with record_activations(model) as calls:
         here = expand(model, x, y)
     smooth = not nonsmooth_ops(here.logits, calls)
     worst, curvature, at_zero = _worst_direction(here, keys, steps)
     missing = norms(here.gradient) == 0
-    here = Expansion(here.x.detach(), here.logits.detach(), here.loss, here.scale, here.grad.detach())
+    here = here.detach()
     random = [unit(normal(keys, Stream.STABILITY_DIRECTION + i, tuple(x.shape[1:]), x.dtype)) for i in range(draws)]
     columns: dict[str, Tensor] = {}
     exponent, before, inner = torch.zeros_like(curvature), at_zero, 0.0

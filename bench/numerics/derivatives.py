@@ -85,6 +85,10 @@ class Expansion:
         """∇f/scale, (B, d), detached."""
         return self.grad.detach().flatten(1)
 
+    def detach(self) -> Expansion:
+        """Return the expansion without its graph, to free the memory; `hvp` is then not available."""
+        return Expansion(self.x.detach(), self.logits.detach(), self.loss, self.scale, self.grad.detach())
+
     def hvp(self, v: Tensor) -> Tensor:
         """Return ∇²f·v/scale for v (B, d), example by example, (B, d)."""
         return differentiate(self.grad, self.x, v.view_as(self.x)).flatten(1)

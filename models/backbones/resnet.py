@@ -13,13 +13,20 @@ from bench.models.layers import precomputed
 class Block(nn.Module):
     """Basic residual block, two 3×3 convolutions.
 
-    Authors' scaling (Srinivas et al. 2022, code; method of their figure is silent):
+    Authors' scaling (Srinivas et al. 2022, in their code; the paper does not mention it):
 
         act(½·(conv2(act(conv1(x/√2))) + shortcut(x/√2)))
 
     which equals their channel-doubling form, repeat (x, x)/√2, two branches, ½·(sum of the halves), and keeps
     every part 1-Lipschitz. Textbook (He et al. 2016): act(conv2(act(conv1(x))) + shortcut(x)). The shortcut is
     the identity, or a 1×1 convolution and norm where the shape changes. "conv" includes its norm.
+
+    Args:
+        in_channels: Cin.
+        out_channels: Cout.
+        stride: of the first convolution.
+        size: (H, W) of the input.
+        layers: see `bench.models.backbones.build`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, size: tuple[int, int], layers: Layers) -> None:
@@ -33,6 +40,7 @@ class Block(nn.Module):
         self.act2 = layers.activation()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the block to x (B, Cin, H, W), (B, Cout, H', W')."""
         if self.scale is None:
             return self.act2(self.conv2(self.act1(self.conv1(x))) + self.shortcut(x))
         x = x * self.scale[0]
@@ -45,7 +53,9 @@ class ResNet(nn.Module):
     Args:
         depths: blocks per stage; (2, 2, 2, 2) is ResNet-18, (3, 4, 6, 3) ResNet-34.
         width: w; 64 in the paper.
-        num_classes, in_shape, layers: see `bench.models.backbones.build`.
+        num_classes: see `bench.models.backbones.build`, like the others.
+        in_shape: (C, H, W).
+        layers: the defense's choice.
     """
 
     def __init__(
@@ -65,5 +75,6 @@ class ResNet(nn.Module):
         self.fc = layers.linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (B, K) of images x (B, C, H, W)."""
         with precomputed(self):
             return self.fc(self.blocks(self.act(self.stem(x))).mean((2, 3)))

@@ -15,7 +15,9 @@ class ConvNet(nn.Module):
 
     Args:
         width: w; 16 by default.
-        num_classes, in_shape, layers: see `bench.models.backbones.build`.
+        num_classes: see `bench.models.backbones.build`, like the others.
+        in_shape: (C, H, W).
+        layers: the defense's choice.
     """
 
     def __init__(self, width: int, num_classes: int, in_shape: tuple[int, int, int], layers: Layers) -> None:
@@ -28,6 +30,7 @@ class ConvNet(nn.Module):
         self.fc = layers.linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (B, K) of images x (B, C, H, W)."""
         with precomputed(self):
             return self.fc(self.features(x).mean((2, 3)))
 
@@ -37,8 +40,9 @@ class MLP(nn.Module):
 
     Args:
         width: w; 64 by default.
-        num_classes, layers: see `bench.models.backbones.build`.
+        num_classes: see `bench.models.backbones.build`, like the others.
         in_shape: (C, H, W) of any size; flattened. Points of two-moons are (2, 1, 1).
+        layers: the defense's choice.
     """
 
     def __init__(self, width: int, num_classes: int, in_shape: tuple[int, int, int], layers: Layers) -> None:
@@ -51,5 +55,6 @@ class MLP(nn.Module):
         self.fc = layers.linear(units, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (B, K) of images x (B, C, H, W)."""
         with precomputed(self):
             return self.fc(self.features(x.reshape(len(x), -1, 1, 1)).flatten(1))

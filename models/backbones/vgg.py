@@ -17,11 +17,13 @@ class VGG11(nn.Module):
     One activation (one β) after each of the eight convolutions. Differs from torchvision: convolutions have no
     bias, which the norm behind them would remove; a max-pool is left out where the image is down to one pixel.
     The authors' net of the same name is another one (ten convolutions, one β shared by all). Max-pools are
-    1-Lipschitz but have kinks: the curvature theory of smooth networks does not apply.
+    1-Lipschitz but not smooth: the curvature theory of smooth networks does not apply.
 
     Args:
         width: channels of the first layer; 64 in torchvision.
-        num_classes, in_shape, layers: see `bench.models.backbones.build`.
+        num_classes: see `bench.models.backbones.build`, like the others.
+        in_shape: (C, H, W).
+        layers: the defense's choice.
     """
 
     def __init__(self, width: int, num_classes: int, in_shape: tuple[int, int, int], layers: Layers) -> None:
@@ -38,5 +40,6 @@ class VGG11(nn.Module):
         self.fc = layers.linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (B, K) of images x (B, C, H, W)."""
         with precomputed(self):
             return self.fc(self.features(x).mean((2, 3)))

@@ -24,22 +24,30 @@ BIBTEX = """@inproceedings{madry2018towards,
 
 
 def ascend(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, steps: int, step_size: float) -> Tensor:
-    """Return points that raise the cross-entropy at y, within eps (l2) of x and inside [0, 1], (B, C, H, W).
+    """Return adversarial examples that raise the cross-entropy at y, (B, C, H, W).
 
     Start uniform in the ball, `steps` steps along the per-sample normalised gradient (no step where it is 0), each
-    followed by projection onto ball and box; the last point is returned. Runs in eval mode, so that running
+    followed by projection onto ball and box; the last iterate is returned. Runs in eval mode, so that running
     statistics and spectral vectors stay those of the training passes; only gradients in x are computed.
+
+    Args:
+        model: logits (B, K) from images.
+        x: images (B, C, H, W) in [0, 1].
+        y: labels (B,).
+        eps: l2 radius of the ball around x.
+        steps: gradient steps.
+        step_size: l2 length of a step.
     """
     with eval_mode(model), folded_norms(model):
         # drawn in float32 and in order whatever x's type and layout, so that every way of computing starts alike
         shift = torch.empty_like(x).copy_(torch.randn(x.shape, device=x.device))
         radius = eps * torch.rand(len(x), device=x.device).to(x.dtype) ** (1 / x[0].numel())
-        point = (x + shift * _per_sample(radius / _norms(shift), x)).clamp(0, 1)
+        x_adv = (x + shift * _per_sample(radius / _norms(shift), x)).clamp(0, 1)
         for _ in range(steps):
-            gradient = _input_gradient(model, point, y)
+            gradient = _input_gradient(model, x_adv, y)
             step = gradient * _per_sample(step_size / _norms(gradient).clamp_min(1e-30), x)
-            point = (x + _into_ball(point + step - x, eps)).clamp(0, 1)
-    return point
+            x_adv = (x + _into_ball(x_adv + step - x, eps)).clamp(0, 1)
+    return x_adv
 
 
 def ascend_as_released(model: nn.Module, x: Tensor, *, eps: float, steps: int) -> Tensor:
@@ -49,51 +57,63 @@ def ascend_as_released(model: nn.Module, x: Tensor, *, eps: float, steps: int) -
     [0, 1]; start uniform in the cube of half-width eps, projected, hence almost surely on the sphere; squared
     gradients of the batch's mean loss floored at 1e-12; all passes in the model's mode, in training with their
     updates of batch norm.
+
+    Args:
+        model: logits (B, K) from images.
+        x: images (B, C, H, W) in [0, 1].
+        eps: l2 radius of the ball around x.
+        steps: gradient steps.
     """
     with torch.no_grad():
         y = model(x).argmax(1)
     cube = torch.empty_like(x).copy_(2 * torch.rand(x.shape, device=x.device) - 1)
-    point = x + _into_ball(cube * eps, eps)
+    x_adv = x + _into_ball(cube * eps, eps)
     for _ in range(steps):
-        gradient = _input_gradient(model, point, y) / len(x)
+        gradient = _input_gradient(model, x_adv, y) / len(x)
         step = gradient * _per_sample(0.1 * eps / _norms(gradient).clamp_min(1e-6), x)
-        point = x + _into_ball(point + step - x, eps)
-    return point
+        x_adv = x + _into_ball(x_adv + step - x, eps)
+    return x_adv
 
 
-def _input_gradient(model: nn.Module, point: Tensor, y: Tensor) -> Tensor:
+def _input_gradient(model: nn.Module, x_adv: Tensor, y: Tensor) -> Tensor:
     """Return the gradient of the summed cross-entropy; asking for x alone leaves the weights' gradients out."""
-    point = point.detach().requires_grad_()
+    x_adv = x_adv.detach().requires_grad_()
     with torch.enable_grad():
-        return torch.autograd.grad(F.cross_entropy(model(point), y, reduction="sum"), point)[0]
+        return torch.autograd.grad(F.cross_entropy(model(x_adv), y, reduction="sum"), x_adv)[0]
 
 
 def _norms(shift: Tensor) -> Tensor:
+    """Return the l2 norm of every sample, (B,)."""
     return shift.flatten(1).norm(dim=1)
 
 
 def _per_sample(factor: Tensor, x: Tensor) -> Tensor:
+    """Return factors (B,) in the shape that broadcasts over x (B, …)."""
     return factor.view(-1, *[1] * (x.dim() - 1))
 
 
 def _into_ball(shift: Tensor, eps: float) -> Tensor:
+    """Return the shifts with those longer than eps (l2) scaled to eps."""
     return shift * _per_sample((eps / _norms(shift).clamp_min(1e-30)).clamp_max(1.0), shift)
 
 
 def loss(
     model: nn.Module, x: Tensor, y: Tensor, *, eps: float, steps: int, step_size: float | None, released: bool
 ) -> dict[str, Tensor]:
-    """Return mean cross-entropy at adversarial points of x (B, C, H, W) and the true labels y (B,)."""
+    """Return mean cross-entropy at adversarial examples of x (B, C, H, W) and the true labels y (B,)."""
     if released:
-        point = ascend_as_released(model, x, eps=eps, steps=steps)
+        x_adv = ascend_as_released(model, x, eps=eps, steps=steps)
     else:
         size = 2.5 * eps / max(steps, 1) if step_size is None else step_size
-        point = ascend(model, x, y, eps=eps, steps=steps, step_size=size)
-    return {"adversarial_cross_entropy": F.cross_entropy(model(point), y)}
+        x_adv = ascend(model, x, y, eps=eps, steps=steps, step_size=size)
+    return {"adversarial_cross_entropy": F.cross_entropy(model(x_adv), y)}
 
 
-@defense(source='Madry et al. 2018; Srinivas et al. 2022, Table 1, "Adversarial Training"',
-         recipe=Recipe(loss=loss), bibtex=BIBTEX)  # fmt: skip
+@defense(
+    source='Madry et al. 2018; Srinivas et al. 2022, Table 1, "Adversarial Training"',
+    recipe=Recipe(loss=loss),
+    bibtex=BIBTEX,
+)
 def adversarial_training(
     num_classes: int,
     in_shape: tuple[int, int, int],
@@ -104,15 +124,17 @@ def adversarial_training(
     step_size: Annotated[float, Gt(0)] | None = None,
     released: bool = False,
 ) -> nn.Module:
-    """Train the standard network on points found by l2 projected gradient ascent against itself.
+    """Train the standard network on adversarial examples found by l2 projected gradient ascent against itself.
 
-    Loss: mean cross-entropy at those points alone, true labels. The attack uses the whole budget, unlike the
+    Loss: mean cross-entropy at those alone, true labels. The attack uses the whole budget, unlike the
     paper's released code, which is `released=true` (see `ascend_as_released`). The attack's passes run in eval
     mode (choice of Zhang et al. 2019, TRADES; the paper is silent, its code uses training mode). Expected (paper,
     with the weaker attack, CIFAR-100, ResNet-18, 200 epochs, 2 runs): accuracy 77.0 %, 64.7 % at eps 0.1.
 
     Args:
-        num_classes, in_shape, backbone: see `bench.models.backbones.build`.
+        num_classes: see `bench.models.backbones.build`, like the next two.
+        in_shape: (C, H, W).
+        backbone: name of a network.
         eps: l2 radius on [0, 1] pixels (paper: 0.1).
         steps: ascent steps (paper: 3).
         step_size: length of a step; None is 2.5·eps/steps (Madry et al. 2018). Ignored if released.

@@ -78,8 +78,11 @@ def _norms(difference: Tensor) -> Tensor:
     return squares.where(positive, squares.new_ones(())).sqrt() * positive
 
 
-@defense(source='Moosavi-Dezfooli et al. 2019; Srinivas et al. 2022, Table 1, "CURE"', recipe=Recipe(loss=loss),
-         bibtex=BIBTEX)  # fmt: skip
+@defense(
+    source='Moosavi-Dezfooli et al. 2019; Srinivas et al. 2022, Table 1, "CURE"',
+    recipe=Recipe(loss=loss),
+    bibtex=BIBTEX,
+)
 def cure(
     num_classes: int,
     in_shape: tuple[int, int, int],
@@ -105,7 +108,9 @@ def cure(
     Expected (paper, CIFAR-100, ResNet-18, 200 epochs, 2 runs): accuracy 76.5 %, mean curvature 116.3.
 
     Args:
-        num_classes, in_shape, backbone: see `bench.models.backbones.build`.
+        num_classes: see `bench.models.backbones.build`, like the next two.
+        in_shape: (C, H, W).
+        backbone: name of a network.
         variant: one of the two above.
         lambda_curvature: λ; None is the variant's.
         h: one length for all epochs; None is the variant's.

@@ -22,8 +22,13 @@ AUTHORS_LAMBDA = 100 / 128**2
 def summed_loss_and_gradient(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return Σ_i ℓ_i, shape (), and its gradient in x, (B, C, H, W), differentiable again.
 
-    Row i is ∇ℓ_i, plus in training mode what batch norm lets other samples' losses depend on x_i (as in the
-    authors' code).
+    Row i is ∇ℓ_i; in training mode also the derivatives of the other samples' losses in x_i, through batch norm (as
+    in the authors' code).
+
+    Args:
+        model: logits (B, K) from images.
+        x: images (B, C, H, W).
+        y: labels (B,).
     """
     x = x.detach().requires_grad_()
     with DoubleBackwardConv2d():
@@ -41,8 +46,11 @@ def loss(model: nn.Module, x: Tensor, y: Tensor, *, lambda_gradient: float) -> d
     }
 
 
-@defense(source="Srinivas et al. 2022, section 5 (GradReg), after Drucker, Le Cun 1992",
-         recipe=Recipe(loss=loss), bibtex=BIBTEX)  # fmt: skip
+@defense(
+    source="Srinivas et al. 2022, section 5 (GradReg), after Drucker, Le Cun 1992",
+    recipe=Recipe(loss=loss),
+    bibtex=BIBTEX,
+)
 def gradreg(
     num_classes: int,
     in_shape: tuple[int, int, int],
@@ -58,7 +66,9 @@ def gradreg(
     norm 8.9 against 19.7 for Standard.
 
     Args:
-        num_classes, in_shape, backbone: see `bench.models.backbones.build`.
+        num_classes: see `bench.models.backbones.build`, like the next two.
+        in_shape: (C, H, W).
+        backbone: name of a network.
         lambda_gradient: λ, in units of 1/(squared pixel gradient), pixels in [0, 1].
     """
     return build(backbone, num_classes, in_shape)

@@ -26,8 +26,16 @@ from bench.models.layers import (
 def curvature_penalty(model: nn.Module, lambda_beta: float, lambda_gamma: float) -> dict[str, Tensor]:
     """Return R_f of eq. (5), λβ Σ β + λγ Σ|log γ|, as the terms `beta` and `gamma`; absent where there is no layer.
 
-    β without its floor; every γ counts, on both branches of a residual block, and |log γ| stands where the paper
-    prints log γ (all three as in the authors' code).
+    β without its floor; every γ counts, on both branches of a residual block, and |log γ| replaces the paper's log γ
+    (all three as in the authors' code).
+
+    Args:
+        model: any network.
+        lambda_beta: λβ.
+        lambda_gamma: λγ.
+
+    Returns:
+        Name of the term → its value, shape ().
     """
     beta, gamma = beta_sum(model), gamma_sum(model)
     terms = {}
@@ -43,9 +51,7 @@ def loss(model: nn.Module, x: Tensor, y: Tensor, *, lambda_beta: float, lambda_g
     return {"cross_entropy": F.cross_entropy(model(x), y), **curvature_penalty(model, lambda_beta, lambda_gamma)}
 
 
-@defense(
-    source="Srinivas et al. 2022, sections 3.3-3.5, eq. (5)", recipe=Recipe(loss=loss), bibtex=BIBTEX
-)  # fmt: skip
+@defense(source="Srinivas et al. 2022, sections 3.3-3.5, eq. (5)", recipe=Recipe(loss=loss), bibtex=BIBTEX)
 def lcnn(
     num_classes: int,
     in_shape: tuple[int, int, int],
@@ -68,10 +74,14 @@ def lcnn(
     against 270.9 for Standard.
 
     Args:
-        num_classes, in_shape, backbone: see `bench.models.backbones.build`.
-        lambda_beta, lambda_gamma: λβ, λγ. The paper's main text gives neither; 1e-3 is the authors' code at the
-            time of the paper's table, 1e-2 their later one.
-        beta0, gamma0: start of β and γ (authors' code).
+        num_classes: see `bench.models.backbones.build`, like the next two.
+        in_shape: (C, H, W).
+        backbone: name of a network.
+        lambda_beta: λβ. The paper's main text gives neither λ; 1e-3 is the authors' code at the time of the paper's
+            table, 1e-2 their later one.
+        lambda_gamma: λγ.
+        beta0: initial β (authors' code).
+        gamma0: initial γ (authors' code).
         learn_beta: False keeps β at beta0 (ablation).
         centered: False takes the uncentered softplus, β still learnt (ablation).
         conv_spectral_norm: False leaves convolutions as they are (ablation).

@@ -38,8 +38,11 @@ def lcnn_gradreg(
     Expected (paper, CIFAR-100, ResNet-18, 200 epochs, 2 runs): accuracy 77.3 %, mean curvature 25.3.
 
     Args:
-        num_classes, in_shape, backbone: see `bench.models.backbones.build`.
-        lambda_beta, lambda_gamma: see `lcnn`.
+        num_classes: see `bench.models.backbones.build`, like the next two.
+        in_shape: (C, H, W).
+        backbone: name of a network.
+        lambda_beta: see `lcnn`.
+        lambda_gamma: see `lcnn`.
         lambda_gradient: see `gradreg`.
     """
     return lcnn(num_classes, in_shape, backbone)

@@ -32,7 +32,9 @@ def softplus_wd(
     Standard: only the combination with GradReg separates them.
 
     Args:
-        num_classes, in_shape, backbone: see `bench.models.backbones.build`.
+        num_classes: see `bench.models.backbones.build`, like the next two.
+        in_shape: (C, H, W).
+        backbone: name of a network.
         beta: the fixed β of every activation.
     """
     return build(backbone, num_classes, in_shape, Layers(activation=partial(Softplus, beta)))

@@ -1,4 +1,4 @@
-"""The layers of the paper, each usable on its own in anyone's network, and what a training log says of them."""
+"""The layers of Srinivas et al. 2022, each usable on its own in any network, and their training statistics."""
 
 from __future__ import annotations
 
@@ -37,11 +37,15 @@ __all__ = [
 
 
 def layer_statistics(model: nn.Module) -> dict[str, float]:
-    """Return what there is of `sum_beta`, `sum_abs_log_gamma` and `max_sigma_error`, for the training log.
+    """Return the statistics of a network's layers for the training log. Waits for the device: once per epoch.
 
-    `sum_beta` is Σ exp(log β) over learnable activations (the penalised sum, without the floor);
-    `sum_abs_log_gamma` is Σ|log γ|; `max_sigma_error` is the largest |true norm − 1| of any spectrally
-    normalised layer as it stands in eval mode, from converged norms. Waits for the device: once per epoch.
+    Args:
+        model: any network.
+
+    Returns:
+        Those of the following for which there are layers: `sum_beta`, Σ exp(log β) over learnable activations (the
+        penalised sum, without the floor); `sum_abs_log_gamma`, Σ|log γ|; `max_sigma_error`, the largest
+        |true norm − 1| of any spectrally normalised layer in eval mode, from converged norms.
     """
     statistics: dict[str, float] = {}
     beta, gamma = beta_sum(model), gamma_sum(model)

@@ -16,7 +16,10 @@ _BLOCK = 1 << 22  # complex numbers of a convolution's Fourier blocks held at on
 def conv_norm_bound(weight: Tensor, geometry: ConvGeometry) -> float:
     """Return a sound upper bound of the spectral norm of the zero-padded convolution, in float64.
 
-    Claim: ‖conv‖₂ ≤ bound, rounding included, unlike power iteration, which errs low: what a certificate must use.
+    Claim: ‖conv‖₂ ≤ bound, rounding included; a certificate needs this bound, because power iteration errs low. Holds
+    when: padding is zeros. Measured by: one eigenvalue and Cholesky factorisations, in float64. Tolerance: none;
+    the bound includes its rounding.
+
     The zero-padded map is a part of the circular convolution on a grid of N ≥ max(H + p, last pixel read + 1),
     rounded up to a multiple of the stride, on which the discrete Fourier transform block-diagonalises: for stride 1
     the bound is max over frequencies of σmax(K(f)); for stride s the s_h·s_w frequencies that alias onto one are
@@ -64,9 +67,9 @@ def _symbols(weight: Tensor, phases: Tensor, groups: int) -> Tensor:
 def _largest_eigenvalue(gram: Tensor, known: float, rounding: float) -> float:
     """Return the largest eigenvalue of Hermitian positive semidefinite matrices (F, n, n), or `known` if larger.
 
-    One matrix is diagonalised; the Cholesky factorisation of μ − G, many times cheaper, then proves of the others
-    that nothing of them exceeds μ = λmax(1 + rounding). The likeliest goes first; those without a proof are
-    diagonalised in turn. (Equal ones, as of a 1×1 kernel, fall under the rounding.)
+    One matrix is diagonalised; the Cholesky factorisation of μ − G, many times cheaper, then proves that no eigenvalue
+    of the others exceeds μ = λmax(1 + rounding). The one with the largest estimate comes first; those without a proof
+    are diagonalised in turn. (Equal ones, as of a 1×1 kernel, are within the rounding.)
     """
     order = _estimates(gram).argsort(descending=True)
     one = torch.eye(gram.shape[1], dtype=gram.dtype)
@@ -94,13 +97,11 @@ def _estimates(gram: Tensor, rounds: int = 6) -> Tensor:
 def _circular_grid(geometry: ConvGeometry) -> list[int]:
     """Return the smallest periods on which the circular convolution contains the zero-padded one."""
     grid = []
-    for n, m, k, s, p, d in zip(
-        geometry.in_size, geometry.out_size, geometry.kernel, geometry.stride, geometry.padding,
-        geometry.dilation, strict=True,
-    ):  # fmt: skip
+    g = geometry
+    for n, m, k, s, p, d in zip(g.in_size, g.out_size, g.kernel, g.stride, g.padding, g.dilation, strict=True):
         first_output, last_output = -p, s * (m - 1) - p
-        # zeros read on the left wrap past the image's end, those on the right stay short of its begin,
-        # and no two outputs fall together
+        # Zeros read on the left wrap past the image's end, those on the right stay short of its begin, and no two
+        # outputs coincide.
         period = max(n - first_output, last_output + d * (k - 1) + 1, last_output - first_output + 1)
         grid.append(math.ceil(period / s) * s)
     return grid

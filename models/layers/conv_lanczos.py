@@ -23,15 +23,16 @@ def top_singular(
         geometry: the rest of the convolution.
         basis: Krylov vectors per restart (24 images of the input's size are held).
         rounds: restarts at most.
-        start: where to begin, (1, Cin, H, W), not 0; None: a fixed random vector.
+        start: start vector, (1, Cin, H, W), not 0; None: a fixed random vector.
+
+    Returns:
+        σ and v.
     """
     if weight.device.type != "cpu":
         weight = weight.double()
     if start is None:
-        start = torch.randn(
-            1, weight.shape[1] * geometry.groups, *geometry.in_size,
-            generator=torch.Generator().manual_seed(0), dtype=torch.float64,
-        )  # fmt: skip
+        shape = (1, weight.shape[1] * geometry.groups, *geometry.in_size)
+        start = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     v = (start / start.norm()).to(weight)
     value = torch.zeros((), dtype=weight.dtype, device=weight.device)
     for _ in range(rounds):
@@ -55,10 +56,10 @@ def _krylov(v: Tensor, weight: Tensor, geometry: ConvGeometry, size: int) -> tup
         images.append(image)
         if len(images) == size:
             break
-        known, rest = torch.stack(vectors), image
+        basis, rest = torch.stack(vectors), image
         for _ in range(2):  # once is not enough in floating point
-            rest = rest - known.T @ (known @ rest)
+            rest = rest - basis.T @ (basis @ rest)
         if rest.norm() <= 10 * torch.finfo(v.dtype).eps * image.norm():
-            break  # the space is invariant: small maps end here
+            break  # the space is invariant, as small maps' soon are
         vectors.append(rest / rest.norm())
     return torch.stack(vectors), torch.stack(images)

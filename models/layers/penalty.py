@@ -1,4 +1,4 @@
-"""The two sums that eq. (5) of Srinivas et al. 2022 penalises."""
+"""The two sums of the penalty of Srinivas et al. 2022, eq. (5): R_f = λβ Σ β + λγ Σ|log γ|."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from bench.models.layers.lipschitz_batch_norm import LipschitzBatchNorm2d
 def beta_sum(model: nn.Module) -> Tensor | None:
     """Return Σ exp(log β) over the learnable activations, shape (); None if there are none.
 
-    The floor 1e-3 of β is left out, as in the authors' code. A module used twice counts once.
+    Without the floor 1e-3 of β, as in the authors' code. A module used twice counts once.
+
+    Args:
+        model: any network.
     """
     logs: list[Tensor] = [
         m.log_beta for m in model.modules() if isinstance(m, CenteredSoftplus) and "log_beta" in m._parameters
@@ -24,6 +27,9 @@ def gamma_sum(model: nn.Module) -> Tensor | None:
     """Return Σ|log γ| over every Lipschitz batch norm, both branches of a residual block, shape (); or None.
 
     The absolute value, as in the authors' code (the paper prints log γ), pulls γ to 1 from both sides.
+
+    Args:
+        model: any network.
     """
     logs: list[Tensor] = [m.log_gamma for m in model.modules() if isinstance(m, LipschitzBatchNorm2d)]
     return torch.stack(logs).abs().sum() if logs else None

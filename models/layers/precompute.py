@@ -1,4 +1,4 @@
-"""What a layer computes from its parameter alone, made before the images reach it, as branches of a CUDA graph."""
+"""Compute reparametrised weights before the forward pass, in parallel branches of a CUDA graph."""
 
 from __future__ import annotations
 
@@ -10,81 +10,99 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-# Side streams that the layers of a network share while a CUDA graph is being captured.
+# CUDA streams that the layers of a network share while a graph is being captured.
 SIDE_STREAMS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class _Precomputed:
-    """A tensor made ahead, and what says on another stream that it is ready; None: it is on the layer's own."""
+    """A tensor that was computed before the forward pass.
+
+    Attributes:
+        tensor: with its graph.
+        ready: CUDA event after which it is complete; None: it was computed on the stream that uses it.
+    """
 
     tensor: Tensor
-    ready: Any
+    ready: torch.cuda.Event | None
 
-    def take(self) -> Tensor:
-        """Have the current stream wait for the tensor, and return it."""
+    def wait(self) -> Tensor:
+        """Return the tensor, after making the current stream wait for it."""
         if self.ready is not None:
-            here = torch.cuda.current_stream(self.tensor.device)
-            here.wait_event(self.ready)
-            self.tensor.record_stream(here)
+            current = torch.cuda.current_stream(self.tensor.device)
+            current.wait_event(self.ready)
+            self.tensor.record_stream(current)
         return self.tensor
 
 
 class PrecomputedWeight(nn.Module):
-    """A layer part of whose work in training mode needs one of its own tensors and no images.
+    """A layer that computes a weight, scale or β in training mode from one of its own tensors, without images.
 
-    It defines `precompute`, and takes the result in its forward pass from `take_precomputed`.
+    A subclass defines `precompute`, and calls `take_precomputed` in its forward pass.
+
+    Attributes:
+        precomputed_from: name of that tensor, a parameter or buffer.
     """
 
-    precomputed_from: ClassVar[str]  # name of that tensor, a parameter or buffer
+    precomputed_from: ClassVar[str]
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._precomputed: _Precomputed | None = None
 
     def precompute(self, source: Tensor) -> Tensor:
-        """Return what a forward pass in training mode needs of the tensor, with its gradient in it."""
+        """Return what a forward pass in training mode needs, differentiable in the tensor.
+
+        Args:
+            source: the tensor named by `precomputed_from`.
+
+        Raises:
+            NotImplementedError: the subclass does not define it.
+        """
         raise NotImplementedError
 
     def take_precomputed(self) -> Tensor:
-        """Return what `precomputed` has left for this pass, or else make it now."""
-        made, self._precomputed = self._precomputed, None
-        return self.precompute(getattr(self, self.precomputed_from)) if made is None else made.take()
+        """Return what `precomputed` computed for this pass; outside that block, compute it now."""
+        earlier, self._precomputed = self._precomputed, None
+        return self.precompute(getattr(self, self.precomputed_from)) if earlier is None else earlier.wait()
 
 
 @contextmanager
 def precomputed(network: nn.Module) -> Iterator[None]:
-    """Begin a training-mode forward pass with what the network's layers can make without images.
+    """Precompute the weights of all layers of a network for the training-mode forward pass inside the block.
 
-    Those are power iterations, normalised weights, scales and slopes: hundreds of operations too small to fill a
-    GPU, none of which waits for another layer's. While a CUDA graph is being captured, where their launches cost
-    nothing, they and their gradients become branches of their own, beside one another and beside the first layers;
-    elsewhere they run one after another. The numbers are those of layers left to themselves, bit for bit. Does
+    Those are power iterations, normalised weights, scales and β: hundreds of operations too small to fill a GPU, which
+    do not depend on one another. While a CUDA graph is being captured, where their launches cost nothing, they and
+    their gradients become parallel branches, beside one another and beside the first layers; elsewhere they run one
+    after another. Results are bit for bit those of layers that compute their weights in their own forward pass. Does
     nothing in eval mode, nor inside `torch.compile`, which orders operations itself.
 
         def forward(self, x):
             with precomputed(self):
                 return self.head(self.body(x))
+
+    Args:
+        network: its `PrecomputedWeight` layers in training mode count; a network inside another may do the same.
     """
     if not network.training or torch.compiler.is_compiling():
         yield
         return
-    # Those that have theirs already belong to a network around this one.
+    # Layers that have been computed already belong to an enclosing network that uses this block, too.
     layers = [
         m for m in network.modules() if isinstance(m, PrecomputedWeight) and m.training and m._precomputed is None
     ]
     try:
         streams = _precompute_all(layers)
         yield
-        for stream in streams:  # also those of layers that this pass did not come by: a capture leaves none open
+        for stream in streams:  # also those of layers that this pass did not call: a capture must join every stream
             torch.cuda.current_stream(stream.device).wait_stream(stream)
     finally:
         for layer in layers:
             layer._precomputed = None
 
 
-def _precompute_all(layers: Sequence[PrecomputedWeight]) -> list[Any]:
-    """Leave with every layer what it prepares; return the side streams in use."""
+def _precompute_all(layers: Sequence[PrecomputedWeight]) -> list[torch.cuda.Stream]:
+    """Store with every layer what it precomputes; return the side streams in use."""
     # A view made here keeps the sum of each parameter's gradients on this stream, where the optimiser reads it.
     sources = [(tensor := getattr(layer, layer.precomputed_from)).view_as(tensor) for layer in layers]
     if not layers or not _is_capturing(sources[0]):
@@ -92,9 +110,9 @@ def _precompute_all(layers: Sequence[PrecomputedWeight]) -> list[Any]:
             layer._precomputed = _Precomputed(layer.precompute(source), None)
         return []
     device = sources[0].device
-    here, streams = torch.cuda.current_stream(device), [torch.cuda.Stream(device) for _ in layers[:SIDE_STREAMS]]
+    current, streams = torch.cuda.current_stream(device), [torch.cuda.Stream(device) for _ in layers[:SIDE_STREAMS]]
     for stream in streams:
-        stream.wait_stream(here)
+        stream.wait_stream(current)
     for i, (layer, source) in enumerate(zip(layers, sources, strict=True)):
         stream = streams[i % len(streams)]
         with torch.cuda.stream(stream):
@@ -103,4 +121,5 @@ def _precompute_all(layers: Sequence[PrecomputedWeight]) -> list[Any]:
 
 
 def _is_capturing(tensor: Tensor) -> bool:
+    """Return whether a CUDA graph is being captured on the current stream of the tensor's device."""
     return tensor.is_cuda and torch.cuda.is_current_stream_capturing()

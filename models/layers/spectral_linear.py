@@ -1,4 +1,4 @@
-"""Fully connected layer divided by its spectral norm, with torch's own parametrisation."""
+"""Fully connected layer with weight W/σmax(W), by torch's own parametrisation. `SpectralNormLinear`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ class SpectralNormLinear(nn.Linear):
     Miyato et al. 2018 through torch.nn.utils.parametrizations.spectral_norm: one power iteration per weight
     access in training mode, 15 at construction. Srinivas et al. 2022 use it for the last layer, in the authors'
     code in the baselines too. `finalize` replaces the iterated vectors by the singular vectors themselves.
+
+    Args:
+        in_features: as in nn.Linear.
+        out_features: as in nn.Linear.
+        bias: as in nn.Linear.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
@@ -46,6 +51,7 @@ class SpectralNormLinear(nn.Linear):
         return abs(float(torch.linalg.matrix_norm(raw.double(), 2) / used) - 1.0)
 
     def _raw(self) -> Tensor:
+        """Return the trained parameter W, (out, in)."""
         chain: Any = self.parametrizations
         return chain.weight.original
 
