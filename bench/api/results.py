@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import torch
 from torch import nn
 
 from bench.config.defense_spec import parse_defense_spec
-from bench.core import registry
 from bench.core.errors import UsageError
 from bench.reports.board.build import build
 from bench.reports.exports.leaderboard import leaderboard_frame
+from bench.running.stored import load_run
 from bench.store.plan_record import PlanRecord
 from bench.store.store import Store
-from bench.store.weights import load_weights, weights_path
 
 
 @dataclass(frozen=True)
@@ -86,9 +84,4 @@ def load_model(
     if record is None or record.status != "done":
         there = sorted({r.label for r in plan.rows})
         raise UsageError(f"load_model: expected a trained row, got {spec} seed {seed}. Planned: {', '.join(there)}.")
-    row = rows[0]
-    entry = registry.defenses.get(spec.name)
-    with torch.random.fork_rng(devices=[]):  # the factory draws weights which are replaced; the caller's draws stay
-        model = entry.function(len(plan.data.classes), plan.data.shape, row.backbone, **row.hyperparameters)
-    sha = record.info["weights"]
-    return load_weights(model, weights_path(Path(out), sha), sha)
+    return load_run(plan, rows[0], str(record.info["weights"]), Path(out))

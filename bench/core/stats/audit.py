@@ -77,30 +77,48 @@ class AuditRule:
         """Return whether M(draws, hits) ≥ 1/risk, decided exactly."""
         return _reaches(self.images, self.boundary, draws, hits, 1 / self.risk)
 
-    def outcome(self, draws: int, hits: int) -> Outcome:
-        """Return what the audit concludes after `hits` of `draws` images were broken."""
-        if hits >= self.boundary:
-            return "refuted"
-        return "confirmed" if self.confirms(draws, hits) else "undecided"
+    def threshold(self, hits: int, low: int = 1) -> int:
+        """Return b[hits], the first draw at which the claim is confirmed with so many hits.
 
-    def thresholds(self) -> tuple[int, ...]:
-        """Return b[0], b[1], …, b[D0 − 1]: with s hits the claim is confirmed at the first draw t ≥ b[s].
+        M rises in t for a fixed s, so it is found by bisection.
 
-        M rises in t for a fixed s and falls in s, so b is non-decreasing and each entry is found by bisection.
+        Args:
+            hits: s, below D0.
+            low: no smaller draw is considered.
         """
-        found: list[int] = []
-        low = 1
-        for hits in range(self.boundary):
-            low, high = max(low, hits), self.images
-            while low < high:
-                middle = (low + high) // 2
-                low, high = (low, middle) if self.confirms(middle, hits) else (middle + 1, high)
-            found.append(low)
-        return tuple(found)
+        low, high = max(low, hits), self.images
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.confirms(middle, hits) else (middle + 1, high)
+        return low
+
+    def thresholds(self, count: int | None = None) -> tuple[int, ...]:
+        """Return b[0], b[1], …, non-decreasing because M falls in s.
+
+        Args:
+            count: so many of them; None: all D0.
+        """
+        found = [1]
+        for hits in range(self.boundary if count is None else min(count, self.boundary)):
+            found.append(self.threshold(hits, found[-1]))
+        return tuple(found[1:])
 
     def needs_a_full_count(self) -> bool:
         """Return whether even a clean audit must attack most images, so that all should be attacked instead."""
-        return self.thresholds()[0] > FULL_COUNT_SHARE * self.images
+        return self.threshold(0) > FULL_COUNT_SHARE * self.images
+
+
+def conclude(rule: AuditRule, draws: int, hit_at: Sequence[int]) -> Outcome:
+    """Return what an audit concludes; once confirmed it stays so, unless as many images as were claimed not to fall do.
+
+    Args:
+        rule: the claim.
+        draws: images attacked.
+        hit_at: numbers of the draws (1, 2, …, ascending) whose image was broken.
+    """
+    if len(hit_at) >= rule.boundary:
+        return "refuted"
+    return "confirmed" if any(rule.confirms(t, s) for t, s in _peaks(draws, hit_at)) else "undecided"
 
 
 def anytime_p(rule: AuditRule, draws: int, hit_at: Sequence[int]) -> float:

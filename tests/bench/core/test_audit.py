@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bench.core.stats.audit import AuditRule, anytime_p, audit_order, upper_limit
+from bench.core.stats.audit import AuditRule, anytime_p, audit_order, conclude, upper_limit
 
 FIVE = Fraction("0.05")
 
@@ -59,11 +59,13 @@ def test_the_boundary_is_the_ceiling_of_an_exact_fraction():
 
 def test_outcomes():
     audit = rule(1000, "0.01")
-    assert [audit.outcome(313, 0), audit.outcome(314, 0), audit.outcome(314, 1), audit.outcome(481, 1)] == [
-        "undecided", "confirmed", "undecided", "confirmed"
-    ]  # fmt: skip
-    assert audit.outcome(20, 10) == audit.outcome(1000, 10) == "refuted"
-    assert audit.outcome(1000, 9) == "confirmed"
+    assert conclude(audit, 313, []) == "undecided"
+    assert conclude(audit, 314, []) == "confirmed"
+    assert conclude(audit, 314, [1]) == "undecided"
+    assert conclude(audit, 481, [1]) == "confirmed"
+    assert conclude(audit, 320, [315]) == "confirmed", "what was confirmed at 314 stays confirmed"
+    assert conclude(audit, 20, range(11, 21)) == conclude(audit, 1000, range(991, 1001)) == "refuted"
+    assert conclude(audit, 1000, range(1, 10)) == "confirmed"
     assert rule(300, "0.01").needs_a_full_count() is False, "205 of 300"
     assert rule(200, "0.01").needs_a_full_count() is True
 
@@ -170,8 +172,9 @@ def test_a_simulated_audit_confirms_false_claims_at_most_at_the_risk():
         )
         confirmed += stop > 0
         stop = stop or int(hits[3])
-        assert audit.outcome(stop, int((hits <= stop).sum())) != "undecided"
-        limits.append(upper_limit(60, FIVE, stop, [int(h) for h in hits if h <= stop]))
+        seen = [int(h) for h in hits if h <= stop]
+        assert conclude(audit, stop, seen) != "undecided"
+        limits.append(upper_limit(60, FIVE, stop, seen))
     assert confirmed / 2000 <= 0.0369 + 3 * math.sqrt(0.0369 * 0.9631 / 2000)
     assert np.mean(np.array(limits) < 4) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 2000)
 

@@ -1,0 +1,163 @@
+"""The command `audit` on a real folder: honest, tampered, stopped, repeated, and misused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+
+import pytest
+
+from bench.store import serialise
+from bench.store.audit_record import load_audits
+from bench.store.store import Store
+
+EVALUATIONS = """
+[evaluations.pgd_l2]
+eps = [0.1, 0.5]
+steps = 5
+limit = 60
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, write_suite):
+    """A tiny board ranked by PGD at 0.5."""
+    from bench.running import pipeline
+    from bench.running.prepare import Options
+
+    place = tmp_path_factory.mktemp("audit")
+    suite = write_suite(place / "tiny.toml", ["standard", "adversarial_training"], EVALUATIONS, epochs=4)
+    pipeline.run(Options(suite=str(suite), narrow={"train_limit": 300}, out=place / "out", quiet=True))
+    return place / "out"
+
+
+@pytest.fixture
+def out(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "out")
+
+
+def flip_to_robust(out, count):
+    """Count so many broken images of each row robust, with matching hashes: what a cheat would store."""
+    flipped = 0
+    with Store.open(out) as store:
+        for run in store.latest_plan().rows:
+            cell, column = run.evaluations["pgd_l2"], "pgd_l2_0.5_robust"
+            table = store.table(cell)
+            rows = table.index[~table[column].astype(bool)][:count]
+            flipped += len(rows)
+            table.loc[rows, column] = True
+            data = serialise.pack_table(table, None)
+            store._db.execute(
+                "UPDATE chunks SET data=?, sha256=? WHERE cell=?", (data, hashlib.sha256(data).hexdigest(), cell)
+            )
+    return flipped
+
+
+def test_an_honest_board_is_confirmed_and_the_audit_is_stored(cli, out):
+    finished = cli("audit", "--out", out, "--margin", "0.2")
+    assert finished.code == 0, finished.err
+    assert finished.out.splitlines()[-1].startswith("confirmed: ")
+    assert "b = " in finished.out
+    (record,) = load_audits(out).audits
+    assert record.outcome == "confirmed"
+    assert record.seed_source == "drawn"
+    assert record.claim.attack["arguments"]["steps"] == 5, "the suite's attack, as it was set"
+    assert record.claim.attack["arguments"]["eps"] == [0.5]
+    assert record.claim.attack["seed"] != 0, "with fresh seeds"
+    assert record.statement == finished.out.splitlines()[-1]
+    again = cli("audit", "--out", out, "--margin", "0.2")
+    assert again.out == finished.out, "the same claim has one audit: another try is no other answer"
+    assert len(load_audits(out).audits) == 1
+
+
+def test_another_seed_is_a_further_audit_and_is_said_to_be(cli, out):
+    cli("audit", "--out", out, "--margin", "0.2", "--seed", "1")
+    finished = cli("audit", "--out", out, "--margin", "0.2", "--seed", "2")
+    assert "audit 2 of this claim" in finished.out
+    assert [a.seed for a in load_audits(out).audits] == [1, 2]
+    assert {a.seed_source for a in load_audits(out).audits} == {"given"}
+
+
+def test_flags_that_were_flipped_to_robust_are_found(cli, out):
+    assert flip_to_robust(out, 15) >= 15
+    finished = cli("audit", "--out", out, "--margin", "0.1", "--seed", "3")
+    assert finished.code == 3
+    assert finished.out.splitlines()[-1].startswith("refuted: ")
+    assert "fell at draw" in finished.out
+
+
+def test_a_stopped_audit_goes_on(cli, out):
+    first = cli("audit", "--out", out, "--margin", "0.2", "--seed", "4", "--max-images", "2")
+    assert first.code == 75
+    assert "not decided after 2 images" in first.out
+    second = cli("audit", "--out", out, "--margin", "0.2", "--seed", "4")
+    assert second.code == 0
+    whole = cli("audit", "--out", out, "--margin", "0.2", "--seed", "5")
+    assert whole.code == 0
+    assert load_audits(out).audits[0].draws > 2
+
+
+def test_one_row_with_another_attack_or_another_library(cli, out):
+    finished = cli("audit", "--out", out, "--margin", "0.3", "--defense", "adversarial_training", "--attack", "apgd")
+    assert finished.code in (0, 3), finished.err
+    finished = cli("audit", "--out", out, "--margin", "0.3", "--defense", "adversarial_training", "--attack", "foolbox")
+    assert finished.code in (0, 3), finished.err
+    first, second = load_audits(out).audits
+    assert [m.run for m in first.claim.models] == ["adversarial_training seed 0"]
+    assert first.claim.attack["evaluation"] == "apgd_l2"
+    assert second.claim.attack["arguments"]["peer"] == "foolbox"
+
+
+def test_an_attack_that_fails_counts_as_a_hit(cli, out, tmp_path):
+    path = tmp_path / "crash.py"
+    path.write_text(
+        "import bench\n\n\n@bench.attack(source='a test')\n"
+        "def crash(model, x, y, *, eps, norm='l2', seed=0):\n"
+        '    """Fail."""\n    raise RuntimeError("no")\n'
+    )
+    finished = cli("audit", "--out", out, "--margin", "0.1", "--attack", "crash", "--include", path)
+    assert finished.code == 3
+    assert "failed: RuntimeError: no" in finished.out
+
+
+def test_a_full_count_where_the_audit_would_need_almost_all(cli, out):
+    finished = cli("audit", "--out", out, "--margin", "0.05")
+    assert "all are attacked" in finished.out
+    (record,) = load_audits(out).audits
+    assert record.draws == record.claim.rule.images
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--margin", "0.0001"), 2, "margin"),
+        (("--margin", "two"), 2, "margin"),
+        (("--risk", "1/0"), 2, "risk"),
+        (("--risk", "1"), 2, "risk"),
+        (("--attack", "autoatack"), 2, "autoattack"),
+        (("--defense", "lcnn"), 2, "--defense"),
+    ],
+)
+def test_wrong_usage(cli, out, arguments, code, words):
+    finished = cli("audit", "--out", out, *arguments)
+    assert finished.code == code
+    assert words in finished.err
+    assert len(finished.err.splitlines()) == 1
+    assert not load_audits(out).audits
+
+
+def test_missing_weights_and_changed_audits_are_integrity_errors(cli, out):
+    assert cli("audit", "--out", out, "--margin", "0.2", "--seed", "1").code == 0
+    content = json.loads((out / "audit.json").read_text())
+    content["audits"][0]["claim"]["margin"] = "0.1"
+    (out / "audit.json").write_text(json.dumps(content))
+    finished = cli("audit", "--out", out, "--margin", "0.2")
+    assert finished.code == 3
+    assert "changed claim" in finished.err
+    (out / "audit.json").unlink()
+    for file in (out / "weights").glob("*.safetensors"):
+        file.unlink()
+    finished = cli("audit", "--out", out, "--margin", "0.2")
+    assert finished.code == 3
+    assert "weights" in finished.err
