@@ -67,6 +67,9 @@ def apgd(
         eot_iter: passes per gradient, for randomised models; 20 in AutoAttack's "rand".
         trace: receives `margin` (B,), the best margin loss; `zero_gradient` (B,), steps that had no gradient.
 
+    Returns:
+        The points with the largest margin loss met, (B, C, H, W).
+
     Raises:
         ValueError: unknown norm or loss, or "dlr" with two classes.
         FloatingPointError: NaN or infinity in logits or gradients.

@@ -61,6 +61,9 @@ def autoattack(
         trace: receives `broken_by`, a list of B strings: "" where robust, "clean" where misclassified without
             attack, else the stage; and `margin` (B,), the best margin loss.
 
+    Returns:
+        The worst points that any stage met, (B, C, H, W).
+
     Raises:
         ValueError: unknown norm or version.
         FloatingPointError: NaN or infinity in logits or gradients.

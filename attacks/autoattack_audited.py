@@ -63,6 +63,9 @@ def autoattack_audited(
         trace: receives `broken_by` ("" robust or not drawn, "clean", "apgd-ce", "apgd-t", "audit:<stage>"),
             `margin` (B,), `sampled` and `missed`, bool (B,).
 
+    Returns:
+        The worst points met, (B, C, H, W).
+
     Raises:
         ValueError: unknown norm, or a sample outside [0, 1].
         FloatingPointError: NaN or infinity in logits or gradients.

@@ -69,6 +69,9 @@ def fab(
         trace: receives `margin` (B,), the best margin loss inside the ball; `nearest` (B,), the smallest norm of
             a misclassified point met, infinity if none.
 
+    Returns:
+        Misclassified points inside the ball where found, else the points with the largest margin loss, (B, C, H, W).
+
     Raises:
         ValueError: unknown norm.
         FloatingPointError: NaN or infinity in logits or gradients.

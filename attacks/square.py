@@ -62,6 +62,9 @@ def square(
         p: share of the pixels that the first windows cover; 0.8 in AutoAttack. It is halved at fixed queries.
         trace: receives `margin` (B,), the best margin loss.
 
+    Returns:
+        The points with the largest margin loss met, (B, C, H, W).
+
     Raises:
         ValueError: unknown norm, or x is not (B, C, H, W).
         FloatingPointError: NaN or infinity in logits.

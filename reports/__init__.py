@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 def write(out: str | Path) -> Board:
     """Rebuild every report of a result folder from its store, and return the board.
 
+    Returns:
+        The board.
+
     Raises:
         MachineError: no store there, or the folder cannot be written.
         IntegrityError: a stored chunk does not match its SHA-256.

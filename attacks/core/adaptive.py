@@ -35,6 +35,9 @@ def adaptive(
         seed: of the random start.
         declaration: what the author declares.
 
+    Returns:
+        The points with the largest margin loss met, (B, C, H, W).
+
     Raises:
         FloatingPointError: NaN or infinity in logits or gradients.
     """

@@ -122,6 +122,7 @@ class FrozenLayer(nn.Module):
         self.settings = (layer.stride, layer.padding, layer.dilation, layer.groups) if conv else None  # type: ignore[union-attr]
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's output for x, (B, Cin, H, W) or (B, features)."""
         if self.settings is None:
             return F.linear(x, self.weight, self.bias)
         return F.conv2d(x, self.weight, self.bias, *self.settings)  # type: ignore[arg-type]

@@ -83,6 +83,9 @@ class Best:
             x_adv: a point per example, (n, C, H, W).
             logits: the model's logits there, (n, K).
             valid: bool (n,), False where the point lies outside the ball and does not count.
+
+        Returns:
+            The margin loss at each point, (n,).
         """
         margin = margin_loss(logits, self.y[rows]).to(self.margin.dtype)
         if valid is not None:

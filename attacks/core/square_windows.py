@@ -54,6 +54,9 @@ class Windows:
             image: height and width in pixels.
             side: of the windows.
             norm: "l2" or "linf".
+
+        Returns:
+            One window per draw.
         """
         height, width = image
         draws = draws.transpose(0, 1)

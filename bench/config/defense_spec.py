@@ -44,6 +44,9 @@ def parse_defense_spec(text: str) -> DefenseSpec:
     Values have the type of the hyper-parameter; a list's items are separated by `/`, as in `milestones=0.5/0.75`. A
     name that is both hyper-parameter and recipe's field means the hyper-parameter.
 
+    Returns:
+        The spec, its values checked and in their types.
+
     Raises:
         UsageError: unknown defense or key (the nearest is suggested), or a value of the wrong type or range.
     """

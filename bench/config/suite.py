@@ -139,6 +139,9 @@ def check_defenses(where: str, texts: Sequence[str]) -> tuple[DefenseSpec, ...]:
         where: what an error message begins with.
         texts: the specs as written.
 
+    Returns:
+        The specs in the order of the texts.
+
     Raises:
         UsageError: one cannot be parsed, or two are the same.
     """

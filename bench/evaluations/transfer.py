@@ -106,6 +106,9 @@ def transfer_l2(
     The examples are stored already, so this costs one pass each. Together with the attack's own verdict they give the
     best known robust accuracy.
 
+    Returns:
+        The columns by name, (B,) each.
+
     Raises:
         BenchError: an example or an answer of the model is not finite.
     """
@@ -119,6 +122,9 @@ def transfer_linf(
     """Try the adversarial examples that were found against the other rows on images x (B, C, H, W), in linf.
 
     See `transfer_l2`.
+
+    Returns:
+        The columns by name, (B,) each.
 
     Raises:
         BenchError: an example or an answer of the model is not finite.

@@ -32,7 +32,7 @@ def out_of_memory_detected(where: str) -> Iterator[None]:
 
     Raises:
         OutOfMemoryError: memory ran out.
-    """
+    """  # noqa: DOC501 - other errors of the block pass through
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:

@@ -50,6 +50,9 @@ def check_model(model: nn.Module, x: Tensor, num_classes: int | None = None) -> 
         x: images (B, C, H, W), float32 in [0, 1], on the model's device.
         num_classes: K, if known.
 
+    Returns:
+        K, the number of logits.
+
     Raises:
         BadModel: a weight is NaN; logits of a wrong shape, type or class count, not finite, or not the same twice.
         OutOfMemoryError: the images do not fit into memory.

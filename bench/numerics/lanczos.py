@@ -71,6 +71,9 @@ def lanczos(product: Product, start: Tensor, steps: int) -> Spectrum:
         start: start vectors (B, d), not zero; random, so that no eigenvector is missed by symmetry.
         steps: products k; at most d are made.
 
+    Returns:
+        Ritz values and residuals of each operator.
+
     Raises:
         BenchError: a product is not finite.
     """

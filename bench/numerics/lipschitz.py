@@ -47,6 +47,9 @@ class LipschitzGraph:
 
         Args:
             max_derivatives: node of an activation's output → largest s' at an image, where that is known; else 1.
+
+        Returns:
+            Node to constant, ≥ 0.
         """
         result: dict[Node, float] = {}
         for node in self.order:

@@ -61,21 +61,22 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
 
     Raises:
         BenchError: the model computes in another dtype somewhere, so that a float64 check would see rounding.
+        RuntimeError: the model fails for another reason.
     """
     try:
         logits: Tensor = model(x)
     except RuntimeError as error:
         if x.dtype == torch.float64 and any(word in str(error) for word in ("dtype", "Double", "scalar type")):
-            raise _mixed_dtypes(model, x, error) from error
+            raise BenchError(_mixed_dtypes(model, x, error)) from error
         raise
     if logits.dtype != x.dtype:
-        raise _mixed_dtypes(model, x, logits.dtype)
+        raise BenchError(_mixed_dtypes(model, x, logits.dtype))
     return logits
 
 
-def _mixed_dtypes(model: nn.Module, x: Tensor, got: object) -> BenchError:
-    """Return the error for a model that does not compute in its input's dtype throughout."""
-    return BenchError(
+def _mixed_dtypes(model: nn.Module, x: Tensor, got: object) -> str:
+    """Return the message for a model that does not compute in its input's dtype throughout."""
+    return (
         f"model {type(model).__name__}: expected {x.dtype} throughout a copy of that dtype, got {got}. "
         "Keep constants in buffers and cast nothing inside forward."
     )

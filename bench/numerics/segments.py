@@ -151,6 +151,9 @@ def trace_segments(
         radius: lengths ‖ε‖, (S,).
         max_nodes: at most so many nodes per segment.
         demand: segments (S,) that must be refined although they are settled, because a bound seems to fail.
+
+    Returns:
+        The grids, refined until settled or full.
     """
     count = len(x)
     positions = torch.linspace(0, 1, FIRST_INTERVALS + 1, dtype=x.dtype, device=x.device)

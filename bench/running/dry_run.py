@@ -90,6 +90,9 @@ def dry_run(options: Options) -> tuple[Plan, list[CellState]]:
 
     Args:
         options: of the command.
+
+    Returns:
+        The plan, and the state of each of its cells.
     """
     plan = prepare(options)
     if not (plan.out / NAME).is_file():

@@ -19,6 +19,9 @@ def keep_memory() -> bool:
 
     On small networks a third to a half of the time goes into page faults for tensors that were given back to the
     system a moment before. It must run before the first large tensor; results do not change.
+
+    Returns:
+        Whether glibc took both settings.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -33,6 +36,9 @@ def limit_threads(pixels: int) -> int:
     """Set torch's threads for images of so many values, whatever OMP_NUM_THREADS says, and return the number.
 
     Images below 16×16 are too small to be worth a second thread: waking it costs more than it computes.
+
+    Returns:
+        The number of threads, ≥ 1.
     """
     import torch
 

@@ -54,6 +54,9 @@ def make_plan(
 ) -> Plan:
     """Plan a suite: seeds outermost, so that a run that is stopped early has every defense once.
 
+    Returns:
+        The plan; nothing of it is stored yet.
+
     Raises:
         UsageError: an unknown defense, evaluation, hyper-parameter or backbone.
     """

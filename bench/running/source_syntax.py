@@ -34,6 +34,9 @@ def read_source(content: bytes, name: str, is_package: bool) -> ModuleSource:
         content: the file's bytes.
         name: the module's dotted name, against which its relative imports are resolved.
         is_package: whether the file is a package's `__init__.py`.
+
+    Returns:
+        Its hash, its imports and its strings.
     """
     try:
         tree = ast.parse(content)

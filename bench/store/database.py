@@ -51,6 +51,9 @@ class Database:
             out: the result folder.
             create: make folder and database when they do not exist.
 
+        Returns:
+            The open database.
+
         Raises:
             MachineError: no database there (and not `create`), no right to write, network file system.
             StoreError: the file is damaged, is no store, or has a format that this version cannot read.

@@ -34,6 +34,9 @@ class Leases:
             cell: id of the cell.
             kind: "train" or "evaluation".
             spec: everything that its id was made of.
+
+        Returns:
+            The lease, or None.
         """
         with self._database.transaction() as db:
             sql = "SELECT status, generation, owner, heartbeat FROM cells WHERE id=:id"
@@ -127,6 +130,9 @@ def is_alive(owner: str | None, heartbeat: float | None) -> bool:
     Args:
         owner: `process_id` of the holder as JSON; None: nobody.
         heartbeat: when it was last heard of, in seconds since the epoch.
+
+    Returns:
+        False for nobody.
     """
     if not owner:
         return False

@@ -36,6 +36,9 @@ def pack_table(table: pd.DataFrame, columns: Mapping[str, Column] | None = None)
     Args:
         table: one row per image.
         columns: name to the concrete `Column`.
+
+    Returns:
+        The stream; the same table gives the same bytes.
     """
     arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
     for number, name in enumerate(arrow.column_names):

@@ -20,8 +20,11 @@ def connect(path: Path) -> sqlite3.Connection:
     SQLite waits for a lock by itself, but not while two processes change a new file's mode at the same time: that
     is tried again here.
 
+    Returns:
+        The connection.
+
     Raises:
-        sqlite3.Error: it cannot be opened, or stays locked.
+        sqlite3.OperationalError: it cannot be opened, or stays locked.
     """
     db = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)
     db.row_factory = sqlite3.Row
@@ -49,6 +52,9 @@ def insert(db: sqlite3.Connection, table: str, values: Mapping[str, Any], *, rep
         table: name of the table.
         values: column to value.
         replace: replace a row of the same primary key.
+
+    Returns:
+        The cursor of the statement.
     """
     names = ", ".join(values)
     places = ", ".join(f":{name}" for name in values)

@@ -65,6 +65,9 @@ class RunStatus:
 def run_status(out: str | Path) -> RunStatus:
     """Read how far the last plan of a result folder has come.
 
+    Returns:
+        What is done and what is left, by run.
+
     Raises:
         MachineError: there is no store.
         StoreError: nothing has been planned there, or the store is damaged.

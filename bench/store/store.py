@@ -52,6 +52,9 @@ class Store:
             out: the result folder.
             create: make folder and store when they do not exist.
 
+        Returns:
+            The open store; close it, or use it in a `with` block.
+
         Raises:
             MachineError: no store there (and not `create`), no right to write, network file system.
             StoreError: the file is damaged or was written by another version of bench.

@@ -15,6 +15,9 @@ from bench.core.errors import (
 def load_weights(model: nn.Module, path: Path, expected: str) -> nn.Module:
     """Load weights whose SHA-256 is known into a model and return it in eval mode.
 
+    Returns:
+        The model.
+
     Raises:
         IntegrityError: the file is not the one that was stored, or does not fit the model.
     """

@@ -36,6 +36,9 @@ def build(backbone: str, num_classes: int, in_shape: tuple[int, int, int], layer
         layers: what the defense puts in place of convolution, norm, activation and last layer;
             default: the paper's "Standard".
 
+    Returns:
+        The network, freshly initialised from torch's global generator.
+
     Raises:
         UsageError: no such backbone, or a width below 1.
     """

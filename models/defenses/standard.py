@@ -22,5 +22,8 @@ def standard(num_classes: int, in_shape: tuple[int, int, int], backbone: str) ->
     This is the authors' "Standard", not a textbook network (that is `vanilla`): residual inputs are scaled by
     1/√2 and block outputs by 1/2, the last layer is spectrally normalised, and the activation is an uncentered
     softplus steep enough to be a ReLU in all but name (their code; the paper only says "standard").
+
+    Returns:
+        The network, images (B, *in_shape) in [0, 1] to logits (B, num_classes).
     """
     return build(backbone, num_classes, in_shape, Layers())

@@ -21,6 +21,9 @@ def vanilla(num_classes: int, in_shape: tuple[int, int, int], backbone: str) -> 
 
     Not a row of the paper. It shows what the paper's skeleton by itself changes. ReLU has no curvature where it has
     one at all, so curvature figures of this row say little.
+
+    Returns:
+        The network, images (B, *in_shape) in [0, 1] to logits (B, num_classes).
     """
     layers = Layers(norm=nn.BatchNorm2d, activation=nn.ReLU, linear=nn.Linear, scaled_residual=False)
     return build(backbone, num_classes, in_shape, layers)

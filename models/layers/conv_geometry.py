@@ -70,6 +70,9 @@ class ConvGeometry:
         Args:
             x: images.
             weight: (Cout, Cin/groups, kh, kw).
+
+        Returns:
+            (B, Cout, H', W').
         """
         return F.conv2d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
 
@@ -79,6 +82,9 @@ class ConvGeometry:
         Args:
             u: images of the output's size.
             weight: (Cout, Cin/groups, kh, kw).
+
+        Returns:
+            (B, Cin, H, W).
         """
         extra = [
             n - ((m - 1) * s - 2 * p + d * (k - 1) + 1)

@@ -102,6 +102,9 @@ class SpectralNormConv2d(PrecomputedWeight, nn.Conv2d):
 
         Args:
             source: W, (Cout, Cin/groups, kh, kw).
+
+        Returns:
+            W/σ, in the shape of W.
         """
         with without_autocast(source.device):
             return source * self._iterate(source).reciprocal()

@@ -22,6 +22,9 @@ def write_model_info(
         clean: clean accuracy in [0, 1].
         robust: AutoAttack's robust accuracy in [0, 1]; None: not measured, null in the file.
         eps: the budget on [0, 1] pixels; multiples of 1/255 are written as such.
+
+    Returns:
+        The path of the file.
     """
     path = folder / robustbench.place(dataset, threat_model, name)
     files.write_text(path, dump(robustbench.model_info(dataset, name, clean, robust, eps)))

@@ -42,6 +42,9 @@ class BoundBatch:
             y: labels.
             keys: of the images' random numbers, (B,).
 
+        Returns:
+            The expansion of each image.
+
         Raises:
             BenchError: a logit or a gradient is not finite.
         """

@@ -18,6 +18,12 @@ POLL_SECONDS = 0.5  # between two looks at cells that other processes compute
 def run(context: RunContext) -> Outcome:
     """Compute every cell of the plan that is not stored, waiting for those that others compute.
 
+    Args:
+        context: plan, store, reporter and stop request.
+
+    Returns:
+        What was computed, and what failed.
+
     Raises:
         Stopped: the run was asked to stop.
         LockedError: the option `no_wait`, and another process holds a cell.
@@ -39,7 +45,11 @@ class _LocalRun:
         self._failures: dict[str, str] = {}
 
     def run(self) -> Outcome:
-        """Go through the jobs until each one is settled."""
+        """Go through the jobs until each one is settled.
+
+        Returns:
+            What was computed, and what failed.
+        """
         waiting: Sequence[Job] = self._index.schedule.jobs
         while waiting:
             self._held = []
