@@ -38,11 +38,11 @@ from bench.core.seeding import seed_everything
 from bench.models.layers import Softplus
 from bench.running import machine
 from bench.training.execution import STEP_MODES, ExecutionConfig
-from bench.training.gradients import Loss, eager_gradients
-from bench.training.loop import bound_loss
+from bench.training.gradients import EagerGradients, Loss
+from bench.training.losses import bound_loss
+from bench.training.make_step import make_step
 from bench.training.optimization import parameter_groups
 from bench.training.precision import autocast, memory_format, torch_settings
-from bench.training.step import make_step
 from benchmarks import published
 
 # Regime → (forward passes relative to Standard's at least, counted; the paper's on its GPU).
@@ -104,7 +104,7 @@ def ours(
     precision: str,
     execution: ExecutionConfig,
     side: str,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> tuple[Contender, nn.Module]:
     """Return our step of a regime as the training loop makes it, and its network as it was before any step."""
     seed_everything(0)
@@ -116,14 +116,14 @@ def ours(
     loss = bound_loss(entry.recipe.loss, dict(entry.hyperparameters))
     fresh = copy.deepcopy(model)
     step = make_step(
-        execution.route(x.device),
+        execution.step_mode(x.device),
         model,
         optimizer,
         loss,
         {},
         autocast=lambda: autocast(precision, x.device),
         size=len(x),
-        say=say,
+        log=log,
     )
     return Contender(regime, side, lambda x, y: step(x, y, LR), execution), fresh
 
@@ -162,7 +162,7 @@ def parity(regime: str, fresh: nn.Module, x: Tensor, y: Tensor, precision: str) 
 def _gradients(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, precision: str) -> tuple[Tensor, list[Tensor]]:
     twin = copy.deepcopy(model)
     seed_everything(1)
-    terms, _ = eager_gradients(twin, loss, lambda: autocast(precision, x.device))(x, y)
+    terms, _ = EagerGradients(twin, loss, lambda: autocast(precision, x.device))(x, y)
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in twin.parameters()]
     return torch.stack([t.double() for t in terms.values()]).sum(), [g.double() for g in gradients]
 
@@ -246,7 +246,7 @@ def main() -> None:
         machine.keep_memory()
     strict = ExecutionConfig(options.step, deterministic=True)
     if options.deterministic:
-        strict.settle()
+        strict.apply()
     draw = torch.Generator().manual_seed(0)
     x = torch.rand(options.batch, 3, SIZE, SIZE, generator=draw).to(device)
     y = torch.randint(0, CLASSES, (options.batch,), generator=draw).to(device)
@@ -266,7 +266,7 @@ def main() -> None:
     print(
         f"ResNet-18 of width {options.width}, batch {options.batch}, "
         f"{options.precision if device.type == 'cuda' else 'fp32'}, "
-        f"step {ExecutionConfig(options.step).route(device)}, "
+        f"step {ExecutionConfig(options.step).step_mode(device)}, "
         f"{options.blocks} blocks of {options.steps} steps; torch {torch.__version__}, {name}; "
         f"Standard {1e3 * statistics.median(sides['ours', 'standard'].seconds):.1f} ms a step\n"
     )

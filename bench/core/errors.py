@@ -62,6 +62,10 @@ class TimeLimitError(BenchError):
     exit_code = 75
 
 
+class Stopped(BenchError):
+    """The work was asked to stop; what is finished is stored, and a training has written a checkpoint."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the closest known name, or the list of names when none is close."""
     known = sorted(known)

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bench.core.errors import BenchError, IntegrityError, MachineError, SecurityError, StoreError
+from bench.core.errors import BenchError, IntegrityError, MachineError, SecurityError, Stopped, StoreError
 from bench.running.cells import Cell
 from bench.running.context import RunContext
 from bench.running.jobs import LoadedModel, run_job
 from bench.running.schedule import CellIndex, Job
 from bench.store.records import Lease, LeaseLost
 from bench.store.store import Store
-from bench.training.loop import Stopped
 
 HEARTBEAT_SECONDS = 30.0
 _FATAL = (MachineError, IntegrityError, SecurityError, StoreError)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bench.core.errors import Stopped
 from bench.running.plan import Plan
 from bench.running.prepare import Options
 from bench.running.progress import Reporter
 from bench.running.stopping import StopRequest
 from bench.store.store import Store
-from bench.training.loop import Stopped
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def environment(device: torch.device, included: Sequence[str], execution: Execut
         dirty=dirty,
         packages=packages,
         included=tuple(IncludedFile(file=Path(p).name, sha256=hashing.sha256(Path(p))) for p in included),
-        step=execution.route(device),
+        step=execution.step_mode(device),
         deterministic=execution.deterministic or device.type == "cpu",
     )
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from safetensors.torch import save
 from torch import nn
 
 from bench.core import files, hashing
+from bench.core.errors import Stopped
 from bench.core.records import Role
 from bench.data.pixels import to_unit
 from bench.measuring.adversarial_images import predictions
@@ -24,7 +24,8 @@ from bench.store import serialise
 from bench.store.records import Lease
 from bench.store.store import Store
 from bench.store.weights import load_weights, weights_path
-from bench.training.loop import Stopped, train
+from bench.training.epoch import EpochRecord
+from bench.training.loop import train
 
 _COUNTS = ("forwards", "backwards", "images", "seconds")
 
@@ -89,11 +90,11 @@ def _train(run: Run, lease: Lease, context: RunContext) -> str:
     epochs = run.job.recipe.epochs
     context.reporter.cell(f"train {run.label}", epochs)
 
-    def on_epoch(record: dict[str, Any]) -> None:
-        context.store.put_epoch(lease, record)
-        context.reporter.advance(f"loss {record['loss']:.3f}")
-        if context.options.whole_trainings and record["epoch"] > 1:  # the first epoch also compiles
-            context.stop.unless_time_for((epochs - record["epoch"]) * record["seconds"])
+    def on_epoch(record: EpochRecord) -> None:
+        context.store.put_epoch(lease, record.as_data())
+        context.reporter.advance(f"loss {record.loss:.3f}")
+        if context.options.whole_trainings and record.epoch > 1:  # the first epoch also compiles
+            context.stop.unless_time_for((epochs - record.epoch) * record.seconds)
 
     checkpoint = context.plan.out / "checkpoints" / f"{lease.cell}.pt"
     model = train(
@@ -103,7 +104,7 @@ def _train(run: Run, lease: Lease, context: RunContext) -> str:
         on_epoch=on_epoch,
         should_stop=context.stop,
         execution=context.plan.execution,
-        say=lambda text: context.reporter.log(f"  {run.label}: {text}"),
+        log=lambda text: context.reporter.log(f"  {run.label}: {text}"),
     )
     content = save({k: v.contiguous() for k, v in model.state_dict().items()})
     sha = hashing.sha256_of(content)

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.core.errors import Stopped
 from bench.reports import write as write_reports
 from bench.reports.board.model import Board
 from bench.running import machine, workers
@@ -20,7 +21,6 @@ from bench.running.progress import Reporter
 from bench.running.schedule import CellIndex, Schedule
 from bench.running.stopping import StopRequest
 from bench.store.store import Store
-from bench.training.loop import Stopped
 
 
 @dataclass(frozen=True)

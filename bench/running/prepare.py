@@ -69,7 +69,7 @@ def prepare(options: Options) -> Plan:
     suite = whole.with_overrides(**{k: v for k, v in options.narrow.items() if k not in ("train_limit", "attack_peer")})
     if peer := options.narrow.get("attack_peer"):
         suite = with_peer(suite, peer)
-    options.execution.settle()
+    options.execution.apply()
     device = choose_device(options.device)
     dataset = catalog.load(
         suite.dataset,

@@ -1,4 +1,4 @@
-"""How a training is carried out: route of a step, determinism, precision, memory layout. The recipe says what is done.
+"""How a training is carried out: mode of a step, determinism. The recipe says what is done.
 
 Nothing here changes a result but by rounding; what does change rounding is part of the cell's key.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 
@@ -18,14 +18,14 @@ STEP_MODES: tuple[str, ...] = get_args(StepMode)
 
 
 def parse_step_mode(text: str) -> StepMode:
-    """Return a route by its name.
+    """Return the mode of a step by its name.
 
     Raises:
         UsageError: there is none of that name.
     """
-    for route in get_args(StepMode):
-        if text == route:
-            return route
+    for mode in get_args(StepMode):
+        if text == mode:
+            return mode
     raise UsageError(f"--step: expected {', '.join(STEP_MODES)}, got {text!r}. {did_you_mean(text, STEP_MODES)}")
 
 
@@ -47,18 +47,22 @@ class ExecutionConfig:
     def __post_init__(self) -> None:
         parse_step_mode(self.step)
 
-    def route(self, device: torch.device) -> str:
+    def step_mode(self, device: torch.device) -> str:
         """Return "eager", "graph" or "compile" for a device."""
         if self.step == "auto":
             return "graph" if device.type == "cuda" else "eager"
         return self.step
 
-    def key(self, device: torch.device) -> dict[str, Any]:
+    def key(self, device: torch.device) -> dict[str, str | bool]:
         """Return the part of a cell's key: what rounds differently from the default; {} for most."""
-        compiled = {"step": "compile"} if self.step == "compile" else {}
-        return compiled | ({"deterministic": True} if self.deterministic and device.type == "cuda" else {})
+        found: dict[str, str | bool] = {}
+        if self.step == "compile":
+            found["step"] = "compile"
+        if self.deterministic and device.type == "cuda":
+            found["deterministic"] = True
+        return found
 
-    def settle(self) -> None:
-        """Prepare the process; before the first work on a GPU, because cuBLAS reads its setting only once."""
+    def apply(self) -> None:
+        """Set the process up; before the first work on a GPU, because cuBLAS reads its setting only once."""
         if self.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -4,32 +4,68 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 Loss = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
 Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
-Gradients = Callable[[Tensor, Tensor], tuple[dict[str, Tensor], Tensor | None]]
 Log = Callable[[str], None]
+Computed = tuple[dict[str, Tensor], Tensor | None]
 
 
-def eager_gradients(model: nn.Module, loss: Loss, autocast: Autocast) -> Gradients:
-    """Return what computes the gradients of the summed loss terms by autograd."""
+class Gradients(Protocol):
+    """A way to compute the gradients of a batch."""
 
-    def gradients(x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
-        total, terms, logits = forward_terms(model, loss, autocast, x, y)
+    def __call__(self, x: Tensor, y: Tensor) -> Computed:
+        """Put the gradients of x (B, C, H, W), y (B,) into the parameters.
+
+        Returns:
+            The loss terms, scalars without a graph, and the logits of the first forward pass, None if unknown.
+        """
+
+    def invalidate(self) -> None:
+        """Drop what was traced or compiled: a number that the model or its loss keeps in Python has changed."""
+
+
+class EagerGradients:
+    """Gradients of the summed loss terms by autograd.
+
+    Args:
+        model: in training mode.
+        loss: `loss(model, x, y) -> terms`.
+        autocast: makes the context of the forward passes.
+    """
+
+    def __init__(self, model: nn.Module, loss: Loss, autocast: Autocast) -> None:
+        self.model, self.loss, self.autocast = model, loss, autocast
+
+    def __call__(self, x: Tensor, y: Tensor) -> Computed:
+        """Put the gradients into the parameters; return the loss terms and the first logits."""
+        total, terms, logits = forward_terms(self.model, self.loss, self.autocast, x, y)
         total.backward()
         return terms, logits
 
-    return gradients
+    def invalidate(self) -> None:
+        """Do nothing: every call reads the model anew."""
 
 
 def forward_terms(
     model: nn.Module, loss: Loss, autocast: Autocast, x: Tensor, y: Tensor
 ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
-    """Return the sum of the loss terms with its graph, the terms without, and the first forward pass' logits."""
+    """Run the forward passes of a loss.
+
+    Args:
+        model: in training mode.
+        loss: `loss(model, x, y) -> terms`.
+        autocast: makes the context of the forward passes.
+        x: images (B, C, H, W).
+        y: labels (B,).
+
+    Returns:
+        The sum of the loss terms with its graph, the terms without, and the logits of the first forward pass.
+    """
     with autocast(), _first_logits(model) as seen:
         terms = loss(model, x, y)
     half = (torch.bfloat16, torch.float16)

@@ -20,7 +20,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         if name in getattr(module, "no_weight_decay", ())
     }
     parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if id(p) not in exempt], "weight_decay": weight_decay},
         {"params": [p for p in parameters if id(p) in exempt], "weight_decay": 0.0},
     ]

@@ -221,9 +221,10 @@ def test_a_training_that_was_stopped_goes_on_bit_equal(suite, tmp_path):
     import torch
 
     from bench.core import registry
+    from bench.core.errors import Stopped
     from bench.core.recipe import PAPER, Recipe
     from bench.data import catalog
-    from bench.training.loop import Stopped, TrainJob, train
+    from bench.training.loop import TrainJob, train
 
     digits = catalog.load("digits", train_limit=150, limit=4)
     entry = registry.defenses.get("adversarial_training")

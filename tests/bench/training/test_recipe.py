@@ -32,7 +32,8 @@ class Linear(nn.Module):
         self.breaks_at, self.factor = breaks_at, 1.0
 
     def set_epoch(self, epoch):
-        self.factor = math.nan if epoch == self.breaks_at else 1.0
+        before, self.factor = self.factor, math.nan if epoch == self.breaks_at else 1.0
+        return self.factor is not before
 
     def forward(self, x):
         return x.flatten(1) @ self.weight.T * self.factor
@@ -95,7 +96,7 @@ def test_training_is_sgd_with_momentum_and_weight_decay_written_out():
     model = train(task, CPU, on_epoch=log.append)
     expected, losses = by_hand(task.train, task.recipe)
     torch.testing.assert_close(model.weight.double(), expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose([r["loss"] for r in log], losses, rtol=1e-6)
+    np.testing.assert_allclose([r.loss for r in log], losses, rtol=1e-6)
 
 
 def test_the_papers_schedule_divides_by_ten_at_150_and_175():
@@ -156,20 +157,20 @@ def test_the_log_of_an_epoch_says_what_happened_in_it():
     log = []
     model = train(job(Recipe(epochs=2, lr=0.3), holdout=holdout), CPU, on_epoch=log.append)
     first, last = log
-    assert first["terms"] == {"cross_entropy": pytest.approx(math.log(3), rel=1e-6)}
-    assert first["train_accuracy"] == pytest.approx((images(24).labels == 0).mean()), "all logits are 0 before step 1"
+    assert first.terms == {"cross_entropy": pytest.approx(math.log(3), rel=1e-6)}
+    assert first.train_accuracy == pytest.approx((images(24).labels == 0).mean()), "all logits are 0 before step 1"
     with torch.no_grad():
         predicted = model(torch.tensor(holdout.images)).argmax(1).numpy()
-    assert last["holdout_accuracy"] == pytest.approx((predicted == holdout.labels).mean())
-    assert [r["epoch"] for r in log] == [1, 2]
-    assert all(r["seconds"] > 0 and r["lr"] > 0 for r in log)
+    assert last.holdout_accuracy == pytest.approx((predicted == holdout.labels).mean())
+    assert [r.epoch for r in log] == [1, 2]
+    assert all(r.seconds > 0 and r.lr > 0 for r in log)
 
 
 def test_divergence_names_the_epoch_and_keeps_the_last_good_weights(tmp_path):
     kept = []
 
     def good(record):
-        kept.append(record["epoch"])
+        kept.append(record.epoch)
 
     with pytest.raises(Diverged, match=r"got cross_entropy nan in epoch 3.*last good weights: epoch 2, .*/cell\.last-"):
         train(job(Recipe(epochs=5), breaks_at=2), CPU, checkpoint=tmp_path / "cell.pt", on_epoch=good)
@@ -185,7 +186,8 @@ def test_a_run_reports_held_out_accuracy_and_where_a_diverged_training_was_still
         '"""A softmax regression whose loss breaks in its third epoch."""\n'
         "import math\nfrom torch import nn\nfrom torch.nn import functional as F\n"
         "import bench\nfrom bench import Recipe\n\n"
-        "class Net(nn.Sequential):\n    bad = False\n    def set_epoch(self, epoch):\n        self.bad = epoch == 2\n\n"
+        "class Net(nn.Sequential):\n    bad = False\n    def set_epoch(self, epoch):\n"
+        "        self.bad = epoch == 2\n        return epoch in (2, 3)\n\n"
         "def loss(model, x, y):\n"
         "    return {'cross_entropy': F.cross_entropy(model(x), y) * (math.nan if model.bad else 1)}\n\n"
         "@bench.defense(source='test', recipe=Recipe(loss=loss))\n"

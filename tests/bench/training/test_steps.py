@@ -15,12 +15,15 @@ from bench.core.errors import UsageError
 from bench.core.seeding import seed_everything
 from bench.models.layers import Softplus, double_backward_conv
 from bench.training.compiled import CompiledGradients
+from bench.training.cuda_graph import CudaGraphStep
 from bench.training.execution import ExecutionConfig
-from bench.training.gradients import eager_gradients
-from bench.training.loop import bound_loss, set_epoch
+from bench.training.gradients import EagerGradients
+from bench.training.hooks import set_epoch
+from bench.training.losses import bound_loss
+from bench.training.make_step import make_step
 from bench.training.optimization import parameter_groups
 from bench.training.precision import autocast, memory_format, resolve_precision, torch_settings
-from bench.training.step import CudaGraphStep, EagerStep, make_step
+from bench.training.step import EagerStep, Step
 from benchmarks import published
 
 CPU = torch.device("cpu")
@@ -52,12 +55,19 @@ def plain() -> torch.autocast:
     return autocast("fp32", CPU)
 
 
-def run(step: EagerStep, data: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+def inner(step: Step) -> EagerStep:
+    """Return the eager step that a step is or repeats."""
+    found = step.inner if isinstance(step, CudaGraphStep) else step
+    assert isinstance(found, EagerStep)
+    return found
+
+
+def run(step: Step, data: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
     """Take a step per batch and return weights, buffers and the epoch's sums."""
     seed_everything(7)
     for i, (x, y) in enumerate(data):
         step(x, y, 0.1 / (i + 1))
-    return {**step.model.state_dict(), **step.sums}
+    return {**inner(step).model.state_dict(), **inner(step).sums}
 
 
 def same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -65,13 +75,16 @@ def same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def eager(name: str, backbone: str = "resnet18-w4") -> EagerStep:
-    model, loss, optimizer = parts(name, backbone)
-    return EagerStep(model, optimizer, eager_gradients(model, loss, plain), {})
+    return eager_step(*parts(name, backbone))
+
+
+def eager_step(model: nn.Module, loss, optimizer: torch.optim.Optimizer) -> EagerStep:
+    return EagerStep(model, optimizer, EagerGradients(model, loss, plain), {})
 
 
 def gradients_of(model: nn.Module, loss, x: Tensor, y: Tensor) -> tuple[dict[str, float], dict[str, Tensor]]:
     seed_everything(1)
-    terms, _ = eager_gradients(model, loss, plain)(x, y)
+    terms, _ = EagerGradients(model, loss, plain)(x, y)
     found = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in model.named_parameters()}
     return {k: float(v) for k, v in terms.items()}, {n: g.double() for n, g in found.items()}
 
@@ -117,7 +130,7 @@ def test_a_step_stays_on_its_device_and_never_waits_for_it(name):
     model = entry.function(10, (3, 32, 32), "resnet18").train().to("meta", memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(parameter_groups(model, 5e-4), lr=0.1, momentum=0.9)
     loss = bound_loss(entry.recipe.loss, dict(entry.hyperparameters))
-    step = EagerStep(model, optimizer, eager_gradients(model, loss, contextlib.nullcontext), {})
+    step = EagerStep(model, optimizer, EagerGradients(model, loss, contextlib.nullcontext), {})
     x, y = torch.empty(128, 3, 32, 32, device="meta"), torch.empty(128, dtype=torch.long, device="meta")
     step(x.contiguous(memory_format=torch.channels_last), y, 0.1)
     assert {total.device.type for total in step.sums.values()} == {"meta"}
@@ -135,12 +148,10 @@ def test_a_replayed_step_gives_the_bits_of_the_eager_one(name):
         recorded.append(body)
         return body
 
-    step = CudaGraphStep(
-        model, optimizer, eager_gradients(model, loss, plain), {}, size=8, say=pytest.fail, record=record
-    )  # fmt: skip
+    step = CudaGraphStep(eager_step(model, loss, optimizer), size=8, log=pytest.fail, record=record)
     assert same_bits(run(step, data), run(eager(name), data))
     assert len(recorded) == 1
-    step.forget()
+    step.invalidate()
     run(step, batches(4))
     assert len(recorded) == 2, "recorded anew after its warm-up"
 
@@ -148,16 +159,19 @@ def test_a_replayed_step_gives_the_bits_of_the_eager_one(name):
 def test_a_new_epoch_zeroes_the_sums_where_the_recording_adds_to_them():
     model, loss, optimizer = parts("standard", "convnet-w4")
     step = CudaGraphStep(
-        model, optimizer, eager_gradients(model, loss, plain), {}, size=8, say=pytest.fail, record=lambda body: body
-    )  # fmt: skip
+        EagerStep(model, optimizer, EagerGradients(model, loss, plain), {}),
+        size=8,
+        log=pytest.fail,
+        record=lambda body: body,
+    )
     run(step, batches())
-    places = {k: v.data_ptr() for k, v in step.sums.items()}
+    places = {k: v.data_ptr() for k, v in inner(step).sums.items()}
     step.reset()
-    assert all(float(v) == 0 for v in step.sums.values())
+    assert all(float(v) == 0 for v in inner(step).sums.values())
     x, y = batches(1)[0]
     step(x, y, 0.0)
-    assert {k: v.data_ptr() for k, v in step.sums.items()} == places
-    assert float(step.sums["term:cross_entropy"]) > 0
+    assert {k: v.data_ptr() for k, v in inner(step).sums.items()} == places
+    assert float(inner(step).sums["term:cross_entropy"]) > 0
 
 
 def test_a_recording_that_fails_is_said_once_and_the_step_goes_on():
@@ -167,9 +181,7 @@ def test_a_recording_that_fails_is_said_once_and_the_step_goes_on():
     def record(body):
         raise RuntimeError("operation not permitted\nwhen stream is capturing")
 
-    step = CudaGraphStep(
-        model, optimizer, eager_gradients(model, loss, plain), {}, size=8, say=said.append, record=record
-    )
+    step = CudaGraphStep(eager_step(model, loss, optimizer), size=8, log=said.append, record=record)
     assert same_bits(run(step, batches(6)), run(eager("gradreg"), batches(6)))
     assert len(said) == 1
     assert "RuntimeError: operation not permitted when stream is capturing. Going on operation by" in said[0]
@@ -181,12 +193,12 @@ def test_a_traced_step_gives_the_bits_of_the_eager_one(name, monkeypatch):
     monkeypatch.setattr(double_backward_conv, "MIN_INPUT_NUMEL", 0)
     data = batches(3, (8, 8, 5))
     model, loss, optimizer = parts(name, "convnet-w4")
-    gradients = CompiledGradients(model, loss, plain, size=8, say=pytest.fail, backend=None)
+    gradients = CompiledGradients(model, loss, plain, size=8, log=pytest.fail, backend=None)
     step = EagerStep(model, optimizer, gradients, {})
     assert same_bits(run(step, data), run(eager(name, "convnet-w4"), data))
-    assert gradients.run is not None
-    step.forget()
-    assert gradients.run is None
+    assert gradients.compiled is not None
+    step.invalidate()
+    assert gradients.compiled is None
 
 
 @pytest.mark.slow
@@ -201,9 +213,9 @@ def test_a_compiled_step_agrees_with_the_eager_one(name):
             if isinstance(module, Softplus):
                 module.fixed_beta = 10.0
         calls = (
-            CompiledGradients(model, loss, plain, size=8, say=pytest.fail)
+            CompiledGradients(model, loss, plain, size=8, log=pytest.fail)
             if compiled
-            else eager_gradients(model, loss, plain)
+            else EagerGradients(model, loss, plain)
         )
         terms, _ = calls(x, y)
         found.append((terms, {n: p.grad.double() for n, p in model.named_parameters()}))
@@ -220,7 +232,7 @@ def test_a_step_that_cannot_be_traced_is_said_once_and_runs_eagerly():
         return {"a": value if value.item() > 0 else -value}
 
     said: list[str] = []
-    step = make_step("compile", model, optimizer, loss, {}, autocast=plain, size=8, say=said.append)
+    step = make_step("compile", model, optimizer, loss, {}, autocast=plain, size=8, log=said.append)
     before = copy.deepcopy(model.state_dict())
     run(step, batches(2))
     assert len(said) == 1
@@ -231,7 +243,7 @@ def test_a_step_that_cannot_be_traced_is_said_once_and_runs_eagerly():
 def test_a_graph_without_a_gpu_is_said_and_runs_eagerly():
     model, loss, optimizer = parts("standard", "convnet-w4")
     said: list[str] = []
-    step = make_step("graph", model, optimizer, loss, {}, autocast=plain, size=8, say=said.append)
+    step = make_step("graph", model, optimizer, loss, {}, autocast=plain, size=8, log=said.append)
     assert type(step) is EagerStep
     assert said == ["training step: expected a GPU to record it on, got cpu. Going on operation by operation."]
 
@@ -243,7 +255,7 @@ def test_every_step_under_autocast_sees_the_weights_of_the_step_before():
     def half() -> torch.autocast:
         return torch.autocast("cpu", torch.bfloat16)
 
-    step = EagerStep(model, optimizer, eager_gradients(model, loss, half), {})
+    step = EagerStep(model, optimizer, EagerGradients(model, loss, half), {})
     x, y = batches(1)[0]
     for _ in range(3):
         with half():
@@ -261,7 +273,8 @@ def test_epochs_that_change_a_number_are_told_apart():
     changing = entry.function(10, (3, SIZE, SIZE), "convnet-w4", variant="reference")
     assert [set_epoch(changing, epoch) for epoch in range(6)] == [True, True, True, True, True, False]
     changing.set_epoch = lambda epoch: None
-    assert set_epoch(changing, 6), "who does not answer may have changed something"
+    with pytest.raises(UsageError, match="set_epoch: expected True or False, got None"):
+        set_epoch(changing, 6)
 
 
 def test_execution_enters_the_key_only_where_it_changes_rounding():
@@ -270,7 +283,7 @@ def test_execution_enters_the_key_only_where_it_changes_rounding():
     assert ExecutionConfig("compile").key(CPU) == {"step": "compile"}
     assert ExecutionConfig(deterministic=True).key(CPU) == {}
     assert ExecutionConfig(deterministic=True).key(gpu) == {"deterministic": True}
-    assert (ExecutionConfig().route(gpu), ExecutionConfig().route(CPU)) == ("graph", "eager")
+    assert (ExecutionConfig().step_mode(gpu), ExecutionConfig().step_mode(CPU)) == ("graph", "eager")
     with pytest.raises(UsageError, match=r"--step: expected auto, eager, graph, compile, got 'grph'.*'graph'"):
         ExecutionConfig("grph")
 
@@ -315,7 +328,7 @@ def test_bfloat16_training_is_as_accurate_within_noise(name):
             optimizer = torch.optim.SGD(parameter_groups(model, 5e-4), lr=0.05, momentum=0.9)
             loss = bound_loss(entry.recipe.loss, dict(entry.hyperparameters))
             half = lambda enabled=enabled: torch.autocast("cpu", torch.bfloat16, enabled=enabled)  # noqa: E731
-            step = EagerStep(model, optimizer, eager_gradients(model, loss, half), {})
+            step = EagerStep(model, optimizer, EagerGradients(model, loss, half), {})
             for i in range(60):
                 part = slice(64 * (i % 4), 64 * (i % 4) + 64)
                 step(x[part], y[part], 0.05)
@@ -333,14 +346,14 @@ def test_bfloat16_training_is_as_accurate_within_noise(name):
 def test_a_cuda_graph_gives_the_numbers_of_the_eager_step(name, precision):
     gpu, found = torch.device("cuda"), []
     data = [(x.to(gpu), y.to(gpu)) for x, y in batches(6)]
-    for route in ("graph", "eager"):
+    for mode in ("graph", "eager"):
         model, loss, _ = parts(name)
         model = model.to(gpu)
         optimizer = torch.optim.SGD(parameter_groups(model, 5e-4), lr=0.1, momentum=0.9, fused=True)
         with torch_settings(ExecutionConfig(deterministic=True), precision, gpu):
-            step = make_step(route, model, optimizer, loss, {}, autocast=lambda: autocast(precision, gpu), size=8,
-                             say=pytest.fail)  # fmt: skip
+            step = make_step(mode, model, optimizer, loss, {}, autocast=lambda: autocast(precision, gpu), size=8,
+                             log=pytest.fail)  # fmt: skip
             found.append(run(step, data))
-        assert route == "eager" or step.replay is not None
+        assert mode == "eager" or step.recording is not None
     for key, want in found[1].items():
         torch.testing.assert_close(found[0][key], want, rtol=1e-3, atol=1e-4, msg=key)

@@ -8,7 +8,8 @@ from torch import nn
 
 from bench.core.registry import defenses
 from bench.models.defenses import cure
-from bench.training.loop import bound_loss, set_epoch
+from bench.training.hooks import set_epoch
+from bench.training.losses import bound_loss
 
 
 def test_direction_is_the_sign_of_length_one():

@@ -12,7 +12,8 @@ from torch import nn
 from bench.core.registry import defenses
 from bench.models.backbones import BACKBONES
 from bench.models.layers import CenteredSoftplus, LipschitzBatchNorm2d, Softplus, SpectralNormConv2d, layer_statistics
-from bench.training.loop import bound_loss, finalize
+from bench.training.hooks import finalize
+from bench.training.losses import bound_loss
 from bench.training.optimization import parameter_groups
 
 NAMES = [

@@ -14,7 +14,7 @@ from torch import nn
 from bench.core.registry import defenses
 from bench.models.defenses import adversarial_training, cure, gradreg, lcnn, lcnn_gradreg
 from bench.models.layers import CenteredSoftplus, LipschitzBatchNorm2d
-from bench.training.loop import bound_loss
+from bench.training.losses import bound_loss
 
 B, D, HIDDEN, K = 5, 4, 6, 3
 

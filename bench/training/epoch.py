@@ -1,0 +1,145 @@
+"""One epoch of training, from its first step or from a checkpoint's, and what the log says of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from bench.core.errors import Stopped
+from bench.core.seeding import derive, seed_everything
+from bench.data.pixels import to_unit
+from bench.data.split import Split
+from bench.models.layers import layer_statistics
+from bench.training.batches import Batches
+from bench.training.checkpoint import Checkpointer, TrainState
+from bench.training.hooks import set_epoch
+from bench.training.optimization import learning_rate
+from bench.training.step import Step
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """What the log of a training says of an epoch.
+
+    Attributes:
+        epoch: counted from 1.
+        loss: sum of the terms.
+        terms: mean of each loss term over the images, as met while training.
+        train_accuracy: share of images right in the first forward pass of their step; None if unknown.
+        holdout_accuracy: accuracy on the images kept apart, in eval mode; None without any.
+        lr: learning rate of the last step.
+        seconds: of the epoch, all its parts together.
+        statistics: numbers of the layers, see `layer_statistics`.
+    """
+
+    epoch: int
+    loss: float
+    terms: Mapping[str, float]
+    train_accuracy: float | None
+    holdout_accuracy: float | None
+    lr: float
+    seconds: float
+    statistics: Mapping[str, float] = field(default_factory=dict)
+
+    def as_data(self) -> dict[str, object]:
+        """Return the record as plain data, the statistics beside the other numbers: as the store keeps it."""
+        return {
+            "epoch": self.epoch,
+            "loss": self.loss,
+            "terms": dict(self.terms),
+            "train_accuracy": self.train_accuracy,
+            "holdout_accuracy": self.holdout_accuracy,
+            "lr": self.lr,
+            "seconds": self.seconds,
+            **self.statistics,
+        }
+
+
+def train_epoch(
+    state: TrainState,
+    step: Step,
+    batches: Batches,
+    epoch: int,
+    *,
+    holdout: Split | None,
+    checkpointer: Checkpointer,
+    should_stop: Callable[[], bool],
+) -> EpochRecord:
+    """Run what is left of an epoch.
+
+    Args:
+        state: before the epoch, or inside it; changed in place.
+        step: trains the state's network and adds to its sums.
+        batches: of the training images, with the recipe and the seed.
+        epoch: counted from 0.
+        holdout: images to measure on after the epoch; None: none.
+        checkpointer: writes checkpoints while the epoch runs.
+        should_stop: asked after each step.
+
+    Raises:
+        Stopped: `should_stop` said so.
+    """
+    started, first = time.monotonic(), state.step - epoch * batches.per_epoch
+    if first == 0:
+        seed_everything(derive("epoch", batches.seed, epoch))
+        step.reset()
+        state.seconds = 0.0
+    state.model.train()
+    if set_epoch(state.model, epoch):
+        step.invalidate()
+    for x, y in batches.of_epoch(epoch, first):
+        step(x, y, learning_rate(batches.recipe, state.step, batches.per_epoch))
+        state.step += 1
+        stop, now = should_stop(), time.monotonic()
+        if checkpointer.due(now, stopping=stop):
+            state.seconds += now - started
+            started = now
+            checkpointer.save(state, now)
+        if stop:
+            raise Stopped(f"training stopped after step {state.step}; run the same command to go on.")
+    device = batches.images.device
+    if device.type == "cuda":  # steps are only queued so far: without this the epoch looks cheaper
+        torch.cuda.synchronize(device)
+    state.seconds += time.monotonic() - started
+    return _record(state, batches, holdout)
+
+
+def _record(state: TrainState, batches: Batches, holdout: Split | None) -> EpochRecord:
+    """Return the record of the epoch that has just ended; measuring the held-out accuracy leaves eval mode on."""
+    sums = {k: float(v) / len(batches.labels) for k, v in state.sums.items()}
+    terms = {k.removeprefix("term:"): v for k, v in sums.items() if k.startswith("term:")}
+    return EpochRecord(
+        epoch=state.step // batches.per_epoch,
+        loss=sum(terms.values()),
+        terms=terms,
+        train_accuracy=None if math.isnan(sums["correct"]) else sums["correct"],
+        holdout_accuracy=_accuracy(state.model, holdout, batches.images.device),
+        lr=learning_rate(batches.recipe, state.step - 1, batches.per_epoch),
+        seconds=state.seconds,
+        statistics=layer_statistics(state.model) if all_finite(state.model) else {},
+    )
+
+
+def _accuracy(model: nn.Module, split: Split | None, device: torch.device) -> float | None:
+    """Return the accuracy on held-out images in eval mode; None without any."""
+    if split is None or len(split.labels) == 0:
+        return None
+    model.eval()
+    correct = 0
+    with torch.no_grad():
+        for start in range(0, len(split.labels), 500):
+            x = to_unit(torch.tensor(split.images[start : start + 500]).to(device))
+            y = torch.tensor(split.labels[start : start + 500]).to(device)
+            correct += int((model(x).argmax(1) == y).sum())
+    return correct / len(split.labels)
+
+
+def all_finite(model: nn.Module) -> bool:
+    """Tell whether every weight and buffer is finite."""
+    tensors: list[Tensor] = [v for v in model.state_dict().values() if v.is_floating_point()]
+    return all(bool(torch.isfinite(v).all()) for v in tensors)
