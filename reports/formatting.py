@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from itertools import zip_longest
+from typing import Literal, TypeAlias
+
+from bench.core.records import NORM_SYMBOLS, Grade
 
 MISSING = "–"
+SMALLEST_P = 1e-4  # that is written as a number
+LEVELS = {"eps": "ε"}  # names of parameters as readers know them
 # Trust grade → in short, in a sentence.
-GRADES = {
-    "A": ("trust A", "Every check passed, and an attack made for this very defense was run as well."),
-    "B": ("trust B", "No check failed that matters; mild ones failed or could not be made."),
-    "C": (
+GRADES: Mapping[Grade | None, tuple[str, str]] = {
+    Grade.A: ("trust A", "Every check passed, and an attack made for this very defense was run as well."),
+    Grade.B: ("trust B", "No check failed that matters; mild ones failed or could not be made."),
+    Grade.C: (
         "trust C, an upper bound only",
         "A check failed that matters: the true number may be lower than the one shown.",
     ),
-    "INVALID": ("invalid", "A check shows that the measurement itself is broken: the number means nothing."),
-    "": (
+    Grade.INVALID: ("invalid", "A check shows that the measurement itself is broken: the number means nothing."),
+    None: (
         "trust not assessed",
         "No check for masked gradients was run: the number is what these attacks found, no more.",
     ),
@@ -23,11 +31,10 @@ GRADES = {
 _WORDS = {
     "pgd": "PGD",
     "autoattack": "AutoAttack",
-    "l2": "ℓ₂",
-    "linf": "ℓ∞",
     "fgsm": "FGSM",
     "apgd": "APGD",
     "hessian": "Hessian",
+    **NORM_SYMBOLS,
 }
 
 
@@ -65,7 +72,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def p_value(p: float) -> str:
     """Return a p-value with two digits, "< 0.0001" below that: "0.14", "0.0021"."""
-    return "<\u00a00.0001" if p < 1e-4 else number(p, 2)
+    return f"<\u00a0{SMALLEST_P:.4f}" if p < SMALLEST_P else number(p, 2)
 
 
 def points(value: float) -> str:
@@ -105,6 +112,16 @@ def label(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
+def level_name(parameter: str) -> str:
+    """Return the name of a parameter that columns differ in, as readers know it: "eps" → "ε"."""
+    return LEVELS.get(parameter, parameter)
+
+
+def norm_symbol(norm: str) -> str:
+    """Return a norm as it is printed: "l2" → "ℓ₂"."""
+    return NORM_SYMBOLS.get(norm, norm)
+
+
 def rank_range(low: int | None, high: int | None) -> str:
     """Return "2–4", or "2" where both ends agree, or a dash for a row that is not ranked."""
     if low is None or high is None:
@@ -128,30 +145,86 @@ def spelled(k: int) -> str:
     return f"{small[k] if k < len(small) else k} defense{'' if k == 1 else 's'}"
 
 
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+
+
 def moment(iso: str) -> str:
     """Return an ISO time as "14 March 2026, 09:26 UTC"-like text; the text itself when it is none."""
     try:
         at = datetime.fromisoformat(iso)
     except ValueError:
         return iso
-    months = [
-        "January",
-        "February",
-        "March",
-        "April",
-        "May",
-        "June",
-        "July",
-        "August",
-        "September",
-        "October",
-        "November",
-        "December",
-    ]
     zone = f" {at.tzname()}" if at.tzinfo else ""
-    return f"{at.day} {months[at.month - 1]} {at.year}, {at:%H:%M}{zone}"
+    return f"{at.day} {_MONTHS[at.month - 1]} {at.year}, {at:%H:%M}{zone}"
 
 
 def short(name: str, length: int = 24) -> str:
     """Return a name that fits into a figure, its end replaced by an ellipsis."""
     return name if len(name) <= length else name[: length - 1] + "…"
+
+
+Kind: TypeAlias = Literal["text", "number", "percent", "share", "integer", "count", "seconds", "ratio", "correlation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One cell of a table: what it says, and in which form it is written.
+
+    Attributes:
+        value: a number or a text; None or NaN: missing.
+        kind: "text"; "number" with three digits; "percent" of a fraction, with the decimals that `n` images allow;
+            "share" in per cent, with one decimal; "integer" in full; "count" with a suffix; "seconds"; "ratio";
+            "correlation" in [−1, 1].
+        n: images behind a fraction.
+        unit: written behind the number.
+    """
+
+    value: float | str | None
+    kind: Kind = "text"
+    n: int = 0
+    unit: str = ""
+
+    def __str__(self) -> str:
+        if isinstance(self.value, str) or self.value is None or missing(self.value):
+            return self.value if isinstance(self.value, str) else MISSING
+        return _FORMS[self.kind](self.value, self.n) + self.unit
+
+
+_FORMS: Mapping[Kind, Callable[[float, int], str]] = {
+    "text": lambda v, _: str(v),
+    "number": lambda v, _: number(v),
+    "percent": percent,
+    "share": lambda v, _: f"{v:.1f}",
+    "integer": lambda v, _: f"{v:,.0f}",
+    "count": lambda v, _: count(v),
+    "seconds": lambda v, _: duration(v),
+    "ratio": lambda v, _: f"{v:.2f}",
+    "correlation": lambda v, _: correlation(v),
+}
+
+Entry: TypeAlias = Value | tuple[Value, ...] | None  # several values stand in one cell; None leaves it empty
+Lines: TypeAlias = tuple[tuple[Entry, ...], ...]
+
+
+def show(entry: Entry) -> str:
+    """Return a cell of a table as text: several values with a stroke between them, nothing for None."""
+    if entry is None:
+        return ""
+    return " / ".join(map(str, entry)) if isinstance(entry, tuple) else str(entry)
+
+
+def numeric(lines: Lines) -> list[bool]:
+    """Tell of each column of a table whether it holds numbers, which are set flush right; the first names its line.
+
+    Args:
+        lines: of the table; a line may be shorter than another.
+    """
+    columns = [[cell for cell in column if cell is not None] for column in zip_longest(*lines)]
+    return [k > 0 and all(_is_number(cell) for cell in column) for k, column in enumerate(columns)]
+
+
+def _is_number(entry: Value | tuple[Value, ...]) -> bool:
+    return all(v.kind != "text" for v in (entry if isinstance(entry, tuple) else (entry,)))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,80 +15,11 @@ from bench.core.errors import UsageError, did_you_mean
 from bench.core.stats.intervals import ALPHA
 from bench.core.stats.paired import Paired, compare_flags, compare_values, holm
 from bench.reports.board.build import build
-from bench.reports.board.model import Board, BoardColumn
+from bench.reports.board.columns import BoardColumn
+from bench.reports.board.comparison import Comparison, ComparisonReport, Discordant, Verdict
+from bench.reports.board.model import Board
 from bench.store.database import NAME
 from bench.store.store import Store
-
-Verdict = Literal["better", "worse", "no difference shown"]
-
-
-@dataclass(frozen=True, slots=True)
-class Discordant:
-    """One image on which the two differ: the share of a's and of b's models that are right."""
-
-    index: int
-    label: int
-    a: float
-    b: float
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """One board column of two defenses on the same images.
-
-    Attributes:
-        a: the first, a defense or a folder: the one compared with.
-        b: the second; `difference` is b − a.
-        defense: the defense that two folders are compared on; "" if a and b are defenses.
-        column: name on the board.
-        direction: which way is better.
-        a_value: mean over seeds and the common images.
-        b_value: likewise.
-        difference: b_value − a_value.
-        low: lower end of its 95 % interval (bootstrap over images).
-        high: upper end.
-        p: exact two-sided p (sign-flip test with 10,000 draws for a number that is no fraction).
-        p_holm: the same, Holm-adjusted over all fractions (or all other numbers) that this command compares.
-        n: common images.
-        verdict: of b, at 5 % after adjustment.
-        gates: whether a loss here is a regression: fractions gate, other numbers inform.
-        discordant: the images on which they differ, for fractions.
-    """
-
-    a: str
-    b: str
-    defense: str
-    column: str
-    direction: str
-    a_value: float
-    b_value: float
-    difference: float
-    low: float
-    high: float
-    p: float
-    p_holm: float
-    n: int
-    verdict: Verdict
-    gates: bool
-    discordant: tuple[Discordant, ...] = ()
-
-    @property
-    def regression(self) -> bool:
-        """Whether b is worse where it counts."""
-        return self.gates and self.verdict == "worse"
-
-
-@dataclass(frozen=True, slots=True)
-class ComparisonReport:
-    """All comparisons of one command, and what could not be compared, with the reason."""
-
-    comparisons: tuple[Comparison, ...]
-    skipped: tuple[str, ...]
-
-    @property
-    def regressions(self) -> tuple[Comparison, ...]:
-        """The comparisons in which b has become worse."""
-        return tuple(c for c in self.comparisons if c.regression)
 
 
 def compare(out: str | Path, a: str, b: str) -> ComparisonReport:
@@ -187,7 +117,7 @@ def _pair(a: Side, b: Side, defense: str) -> tuple[list[Comparison], list[str]]:
     return found, skipped
 
 
-def _setting(board: Board, column: BoardColumn) -> tuple[Any, ...]:
+def _setting(board: Board, column: BoardColumn) -> tuple[str, ...]:
     """Return what must agree for two numbers to be comparable."""
     planned = board.plan.evaluations.get(column.evaluation)
     return tuple(repr(getattr(planned, key, None)) for key in ("evaluation", "version", "arguments", "seed", "split"))
@@ -195,8 +125,7 @@ def _setting(board: Board, column: BoardColumn) -> tuple[Any, ...]:
 
 def _outcomes(board: Board, defense: str, column: BoardColumn) -> pd.DataFrame:
     """Return the values of a column, images × seeds; images on which any seed has none are left out."""
-    train = column.example_column.startswith("train_")
-    table = board.train_examples if train else board.examples
+    table = board.train_examples if column.split == "train" else board.examples
     mine = table[table["defense"] == defense]
     wide = mine.pivot(index="index", columns="seed", values=column.example_column).astype("float64")
     return wide.dropna(axis="columns", how="all").dropna()

@@ -8,6 +8,7 @@ import pandas as pd
 from bench.core.stats.intervals import fraction_interval
 from bench.core.stats.paired import bootstrap_difference, bootstrap_mean
 from bench.reports.board.model import Board
+from bench.reports.board.run_tables import TRAIN
 
 Estimate = tuple[float, float, float]  # value and the ends of its 95 % interval over images
 
@@ -16,12 +17,18 @@ class Estimates:
     """The per-example columns of a board by defense and seed, and the time of their training."""
 
     def __init__(self, board: Board) -> None:
+        self._facts = board.facts
         self._tables = {"test": _split(board.examples), "train": _split(board.train_examples)}
         self._epochs = {key: float(np.median([r["seconds"] for r in log])) for key, log in board.logs.items()}
 
-    def columns(self) -> list[str]:
-        """Return the names of all per-example columns on test images."""
-        return next((list(table.columns) for table in self._tables["test"].values()), [])
+    def columns(self, pattern: str) -> list[str]:
+        """Return the names of the per-example columns on test images that a pattern gives.
+
+        Args:
+            pattern: as its evaluation declares it, e.g. "stability_{radius}".
+        """
+        names = next((list(table.columns) for table in self._tables["test"].values()), [])
+        return [name for name in names if name in self._facts and self._facts[name].pattern == pattern]
 
     def seeds(self, *defenses: str) -> list[int]:
         """Return the seeds that all these defenses have been evaluated with."""
@@ -31,7 +38,7 @@ class Estimates:
     def values(self, defense: str, seed: int, column: str, split: str = "test") -> pd.Series:
         """Return a column of one model by image, missing values left out; empty if it was not measured."""
         table = self._tables[split].get((defense, seed))
-        name = f"train_{column}" if split == "train" else column
+        name = TRAIN + column if split == "train" else column
         if table is None or name not in table:
             return pd.Series(dtype="float64")
         return table[name].astype("float64").dropna()
@@ -43,7 +50,7 @@ class Estimates:
             return {}, None
         by_seed = {seed: float(values.mean()) for seed, values in series.items()}
         per_image = pd.concat(series.values(), axis=1).mean(axis=1).to_numpy()
-        if _is_flag(column):
+        if self._is_flag(column):
             return by_seed, fraction_interval(float(np.mean(list(by_seed.values()))), len(per_image))
         return by_seed, bootstrap_mean(per_image)
 
@@ -54,7 +61,7 @@ class Estimates:
         if not len(both):
             return None
         d = (a.loc[both] - b.loc[both]).to_numpy()
-        low, high = bootstrap_difference(d.astype("int64")) if _is_flag(column) else bootstrap_mean(d)
+        low, high = bootstrap_difference(d.astype("int64")) if self._is_flag(column) else bootstrap_mean(d)
         return float(d.mean()), low, high
 
     def discrepancy(self, defense: str, seed: int, column: str) -> Estimate | None:
@@ -75,9 +82,8 @@ class Estimates:
         a, b = self._epochs.get((left, seed)), self._epochs.get((right, seed))
         return a / b if a and b else None
 
-
-def _is_flag(column: str) -> bool:
-    return column.endswith(("_correct", "_robust"))
+    def _is_flag(self, column: str) -> bool:
+        return column in self._facts and self._facts[column].kind == "flag"
 
 
 def _split(examples: pd.DataFrame) -> dict[tuple[str, int], pd.DataFrame]:

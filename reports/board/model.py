@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from bench.core.records import Column
-from bench.store.plan_record import PlanRecord
-
-if TYPE_CHECKING:
-    from bench.reports.claims.verdicts import Claims
+from bench.core.records import Column, Grade, Role, ThreatModel
+from bench.reports.board.columns import BoardColumn, with_role
+from bench.reports.claims.records import Claims
+from bench.store.plan_record import PlanRecord, RunRecord
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,23 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class RunFacts:
+    """One defense and seed: its entry in the plan, and what the store knows of its cells.
+
+    Attributes:
+        entry: the plan's entry: base, description, source, hyper-parameters, recipe, cells …
+        training: counts and hashes of its training; empty if it is not trained.
+        status: evaluation to the state of its cell.
+        info: evaluation to the counts of its cell.
+    """
+
+    entry: RunRecord
+    training: Mapping[str, Any] = field(default_factory=dict)
+    status: Mapping[str, str] = field(default_factory=dict)
+    info: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Row:
     """One defense on the board.
 
@@ -43,12 +61,12 @@ class Row:
         rank: integer place by the ranking column (1 = best); None for a row that is not ranked.
         rank_low: best place it can hold, 1 + number of defenses significantly better.
         rank_high: worst place it can hold, K - number of defenses significantly worse.
-        defense: its name as spelled on the command line with sorted keys, e.g. "lcnn:lambda_beta=0.01".
+        defense: its spec as on the command line with sorted keys, e.g. "lcnn:lambda_beta=0.01".
         anchor: a safe identifier for files, links and permalinks.
         seeds: training seeds behind the numbers.
         n: distinct images of the ranking column.
         cells: board column to number; a column is absent only if its evaluation was not run.
-        trust: "A", "B", "C", "INVALID", or "" where trust was not assessed.
+        trust: the worst grade over its runs; None where trust was not assessed.
         trust_failed: names of the checks that failed.
         bound_violations: None where no bound applies.
         train_seconds: mean over seeds of the training time.
@@ -56,7 +74,7 @@ class Row:
         eval_seconds: mean over seeds of the time of all its evaluations.
         eval_forwards: mean over seeds of images passed forward in all its evaluations.
         eval_backwards: likewise backward.
-        facts: the plan's entries of the row, seed by seed (description, source, hyper-parameters, recipe, cells …).
+        runs: seed to what plan and store say of that run.
         failures: evaluations or trainings that failed, each with its cause.
         missing: what has not been run to its end yet, each with how far it came.
         unranked: why the row has no rank, "" if it has one.
@@ -72,7 +90,7 @@ class Row:
     seeds: tuple[int, ...]
     n: int
     cells: dict[str, Cell]
-    trust: str = ""
+    trust: Grade | None = None
     trust_failed: tuple[str, ...] = ()
     bound_violations: int | None = None
     train_seconds: float | None = None
@@ -80,77 +98,46 @@ class Row:
     eval_seconds: float | None = None
     eval_forwards: int | None = None
     eval_backwards: int | None = None
-    facts: dict[int, dict[str, Any]] = field(default_factory=dict)
+    runs: dict[int, RunFacts] = field(default_factory=dict)
     failures: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     unranked: str = ""
     variance: dict[str, float | None] = field(default_factory=dict)
 
-    def own(self, name: str) -> Any:
-        """Return the row's entry of one of the board's own columns (see `OWN`); None where it has none."""
-        return {"seeds": len(self.seeds), "trust_failed": ";".join(self.trust_failed)}.get(name, getattr(self, name))
+    @property
+    def entry(self) -> RunRecord:
+        """The plan's entry of its first run."""
+        return next(iter(self.runs.values())).entry
 
+    def own(self, column: BoardColumn) -> int | float | str | None:
+        """Return the row's value in one of the board's own columns, as leaderboard.csv has it; None if missing.
 
-@dataclass(frozen=True)
-class BoardColumn:
-    """One column of the board: its name, its words, and where it comes from.
+        Args:
+            column: one of `columns.OWN`, or the column of violations.
+        """
+        if column.facts.role == "violations":
+            return self.bound_violations
+        derived: dict[str, int | str] = {
+            "seeds": len(self.seeds),
+            "trust": "" if self.trust is None else self.trust.name,
+            "trust_failed": ";".join(self.trust_failed),
+        }
+        value: int | float | str | None = derived.get(column.name, getattr(self, column.name))
+        return value
 
-    Attributes:
-        name: as in leaderboard.csv, e.g. "pgd_l2_0.1".
-        facts: the evaluation's own description of the per-example column behind it.
-        evaluation: key of the evaluation in the plan; "" for the board's own columns (rank, cost …).
-        example_column: name of the per-example column behind it; "" for the board's own.
-        number: the number in its name (eps or radius), if it has one.
-    """
+    def value(self, column: BoardColumn | None) -> float | None:
+        """Return the row's number in a measured column; None where there is none.
 
-    name: str
-    facts: Column
-    evaluation: str = ""
-    example_column: str = ""
-    number: float | None = None
-
-
-def _own(
-    name: str, description: str, unit: str = "", direction: Any = "none", formula: str = "", source: str = ""
-) -> BoardColumn:
-    return BoardColumn(name, Column(description, unit, direction=direction, formula=formula, source=source))
-
-
-_TIES = "McNemar 1947 (exact; sign flips with several seeds), Holm 1979"
-_CLOCK = "the run's own clock"
-_COUNTER = "the run's own counter, by hooks on the model"
-
-
-# The board's own columns. The measured ones stand between the first six and the rest.
-OWN: tuple[BoardColumn, ...] = (
-    _own("rank", "Place by the ranking column; equal values share a place.", "place", "lower",
-         "1 + number strictly better"),
-    _own("rank_low", "Best place it can hold.", "place", "lower",
-         "1 + number significantly better (Holm over all pairs, 5 %)", _TIES),
-    _own("rank_high", "Worst place it can hold.", "place", "lower",
-         "K − number significantly worse (Holm over all pairs, 5 %)", _TIES),
-    _own("defense", "Name of the defense, with the hyper-parameters that differ from its defaults."),
-    _own("seeds", "Number of trained models (training seeds) behind the numbers; values are means over them.",
-         "models"),
-    _own("n", "Distinct test images of the ranking column.", "images"),
-    _own("trust", "Grade of the checks: A, B, C (upper bound only) or INVALID (not ranked).", "grade",
-         formula="the worst grade over the seeds"),
-    _own("trust_failed", "Checks that failed, separated by semicolons.", "names"),
-    _own("train_seconds", "Training time of one model.", "s", "lower", "mean over seeds", _CLOCK),
-    _own("train_cost", "Training time relative to Standard's in the same run.", "ratio", "lower",
-         "train_seconds / train_seconds of Standard", _CLOCK),
-    _own("eval_seconds", "Time of all evaluations of one model.", "s", "none",
-         "sum over evaluations, mean over seeds", _CLOCK),
-    _own("eval_forwards", "Images passed forward in all evaluations of one model.", "images", "none",
-         "sum over evaluations, mean over seeds", _COUNTER),
-    _own("eval_backwards", "Images passed backward in all evaluations of one model.", "images", "none",
-         "sum over evaluations, mean over seeds", _COUNTER),
-)  # fmt: skip
+        Args:
+            column: of the board; None: there is no such column.
+        """
+        cell = None if column is None else self.cells.get(column.name)
+        return None if cell is None or cell.value is None or np.isnan(cell.value) else cell.value
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two ranked defenses on the same images by the ranking column; `a` stands above `b`.
+    """Two ranked defenses on the same images by the ranking column; `a` ranks above `b`.
 
     Attributes:
         a: defense above.
@@ -180,22 +167,42 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class StoredImages:
+    """Some adversarial examples of one run, the nearest first.
+
+    Attributes:
+        index: (m,), of the images.
+        clean: (m, C, H, W) in [0, 1].
+        adversarial: likewise, after the attack.
+        distance: (m,), size of the perturbation in the norm of the threat.
+        prediction: (m,), the class that the network then gives; None where it was not stored.
+    """
+
+    index: np.ndarray
+    clean: np.ndarray
+    adversarial: np.ndarray
+    distance: np.ndarray
+    prediction: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class Board:
     """Everything the page shows.
 
     Attributes:
         plan: the last command's plan as stored: suite, data, environment, command, evaluations, rows.
         rows: ranked rows first (by rank), then the unranked.
-        columns: the board's columns in the order of leaderboard.csv, its own (`OWN`) among the measured ones.
+        columns: the board's columns in the order of leaderboard.csv, its own (`columns.OWN`) among the measured ones.
         examples: the joined per-example table (defense, seed, index, label + columns).
         ranking: name of the column that ranks; "" if none was run.
         resolvable: smallest gap of the ranking column that its n can resolve, as a fraction.
         logs: (defense, seed) to the training log, one record per epoch.
         train_examples: likewise for evaluations on training images (columns begin with train_); never joined.
         pairs: all pairs of ranked rows, in the order of their ranks.
-        pictures: (defense, seed) to some of the broken images of the ranking evaluation, nearest first: index and
-            prediction (m,), clean and adversarial (m, C, H, W), distance (m,) in l2.
+        adversarial: (defense, seed) to some of the adversarial examples of the ranking evaluation.
         claims: the paper's numbers and claims beside ours; None where the paper says nothing about these data.
+        facts: per-example column to what it is.
+        origins: per-example column to the key of its evaluation.
     """
 
     plan: PlanRecord
@@ -204,8 +211,59 @@ class Board:
     examples: pd.DataFrame
     ranking: str
     resolvable: float | None
-    logs: dict[tuple[str, int], list[dict[str, Any]]] = field(default_factory=dict)
+    logs: dict[tuple[str, int], Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     train_examples: pd.DataFrame = field(default_factory=pd.DataFrame)
     pairs: tuple[Pair, ...] = ()
-    pictures: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+    adversarial: dict[tuple[str, int], StoredImages] = field(default_factory=dict)
     claims: Claims | None = None
+    facts: Mapping[str, Column] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def threat(self) -> ThreatModel | None:
+        """The threat model by which the board ranks."""
+        return self.plan.suite.threat
+
+    @property
+    def ranking_column(self) -> BoardColumn | None:
+        """The column that ranks; None without one."""
+        return next((c for c in self.columns if c.name == self.ranking), None)
+
+    def first(self, role: Role) -> BoardColumn | None:
+        """Return the first column of a role, measured on test images; None without one.
+
+        Args:
+            role: what the column is for.
+        """
+        return next(iter(with_role(self.columns, role)), None)
+
+    def best_known(self) -> BoardColumn | None:
+        """Return the column of what is known to be robust at the board's threat; None without one."""
+        threat = self.threat
+        found = (c for c in with_role(self.columns, "best_known") if threat is not None and threat.matches(c.facts))
+        return next(found, None)
+
+    def examples_with(self, *roles: Role, among: Iterable[str] | None = None) -> list[str]:
+        """Return the names of the per-example columns of some roles, in the order of the table.
+
+        Args:
+            roles: what the columns are for.
+            among: names to choose from; None: those of `examples`.
+        """
+        names = self.examples.columns if among is None else among
+        return [name for name in names if name in self.facts and self.facts[name].role in roles]
+
+    def beside(self, column: BoardColumn | None, role: Role) -> str | None:
+        """Return the per-example column of a role that the same evaluation gave at the same parameters.
+
+        Args:
+            column: of the board; None: there is no such column.
+            role: e.g. "broken_by".
+        """
+        if column is None:
+            return None
+        for name, facts in self.facts.items():
+            same = self.origins.get(name) == column.evaluation and facts.params == column.facts.params
+            if facts.role == role and same:
+                return name
+        return None

@@ -7,108 +7,20 @@ measured is said, never assumed.
 
 from __future__ import annotations
 
-import re
 import tomllib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from bench.reports import formatting
 from bench.reports.board.estimates import Estimates
 from bench.reports.board.model import Board
+from bench.reports.claims.records import Claim, Claims, ClaimVerdict, Condition, Published, PublishedTable
 
-ClaimVerdict = Literal["reproduced", "not reproduced", "undecided"]
+Facts: TypeAlias = Mapping[str, Any]  # one table of claims.toml
 COST_NOISE = 0.05  # of a ratio of training times
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """One published number beside ours.
-
-    Attributes:
-        defense: row of the paper's table and of the board.
-        column: per-example column of ours that it is compared with; "train_cost" for training time.
-        published: the paper's value, in the table's unit.
-        spread: its ± over two runs, None where the paper prints none.
-        value: ours, mean over seeds; None where not measured.
-        low: lower end of its 95 % interval over images, None where it has none.
-        high: upper end.
-        by_seed: the seeds' own values.
-        agrees: whether our interval meets published ± 2 spreads; None where not measured or without an interval.
-    """
-
-    defense: str
-    column: str
-    published: float
-    spread: float | None
-    value: float | None
-    low: float | None
-    high: float | None
-    by_seed: dict[int, float]
-    agrees: bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedTable:
-    """One table of the paper beside ours; `numbers` in the order of the paper."""
-
-    title: str
-    source: str
-    note: str
-    columns: tuple[str, ...]
-    numbers: tuple[Published, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """One condition of a claim: in words, and per seed whether it holds (None: undecided) with its numbers.
-
-    Attributes:
-        text: e.g. "curvature of lcnn < curvature of standard".
-        by_seed: seed to True, False or None.
-        numbers: seed to the measured quantity with its interval, in words.
-        missing: what would be needed but was not measured, "" if nothing.
-    """
-
-    text: str
-    by_seed: dict[int, bool | None]
-    numbers: dict[int, str]
-    missing: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A claim, its conditions, and the verdict on these trained models."""
-
-    id: str
-    title: str
-    source: str
-    conditions: tuple[Condition, ...]
-    verdict: ClaimVerdict
-    explanation: str
-    footnotes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Claims:
-    """All that the board of a paper suite says about the paper.
-
-    Attributes:
-        paper: title, authors, venue, link.
-        deviations: what this run does otherwise than the paper ("30 epochs instead of 200"): read verdicts with it.
-        tables: published against measured.
-        claims: the claims with verdicts.
-        footnotes: (about, text) of the paper's own inconsistencies.
-    """
-
-    paper: dict[str, Any]
-    deviations: tuple[str, ...]
-    tables: tuple[PublishedTable, ...]
-    claims: tuple[Claim, ...]
-    footnotes: tuple[tuple[str, str], ...]
 
 
 def check(board: Board) -> Claims | None:
@@ -130,7 +42,7 @@ def check(board: Board) -> Claims | None:
     )
 
 
-def _deviations(board: Board, paper: dict[str, Any]) -> tuple[str, ...]:
+def _deviations(board: Board, paper: Facts) -> tuple[str, ...]:
     """Return what the run does otherwise than the paper."""
     rows, data, wanted = board.plan.rows, board.plan.data, board.plan.suite.dataset
     other = [f"data {data.name} instead of {wanted}"] if data.name != wanted else []
@@ -146,7 +58,7 @@ def _deviations(board: Board, paper: dict[str, Any]) -> tuple[str, ...]:
 # Published tables
 
 
-def _table(measured: Estimates, table: dict[str, Any]) -> PublishedTable:
+def _table(measured: Estimates, table: Facts) -> PublishedTable:
     """Return a published table beside ours."""
     compare = {"discrepancy": _discrepancies, "cost": _costs}.get(table.get("kind", ""), _means)
     numbers = []
@@ -200,7 +112,7 @@ def _costs(measured: Estimates, defense: str, column: str) -> _Ours:
 # Claims
 
 
-def _claim(measured: Estimates, claim: dict[str, Any], notes: list[tuple[str, str]]) -> Claim:
+def _claim(measured: Estimates, claim: Facts, notes: list[tuple[str, str]]) -> Claim:
     """Check a claim."""
     conditions = tuple(c for facts in claim["conditions"] for c in _conditions(measured, facts))
     verdict, explanation = judge(conditions)
@@ -228,19 +140,17 @@ def judge(conditions: tuple[Condition, ...]) -> tuple[ClaimVerdict, str]:
     return "undecided", f"holds on {held}, fails on {failed}, undecided on {rest} of {len(seeds)} seeds"
 
 
-def _conditions(measured: Estimates, facts: dict[str, Any]) -> Iterator[Condition]:
+def _conditions(measured: Estimates, facts: Facts) -> Iterator[Condition]:
     """Check a condition; one with a {placeholder} in its column becomes one per matching column."""
     column = facts.get("column", "")
     if "{" not in column:
         yield _condition(measured, facts)
         return
-    expression = re.compile(re.sub(r"\{\w+\}", r"[0-9.e+-]+", column))
-    found = [name for name in measured.columns() if expression.fullmatch(name)]
-    for name in found or [column]:
+    for name in measured.columns(column) or [column]:
         yield _condition(measured, {**facts, "column": name})
 
 
-def _condition(measured: Estimates, facts: dict[str, Any]) -> Condition:
+def _condition(measured: Estimates, facts: Facts) -> Condition:
     decide = _cheaper if facts["kind"] == "cheaper" else _in_range
     defenses = [facts[side] for side in ("left", "right") if side in facts]
     decided = {s: d for s in measured.seeds(*defenses) if (d := decide(measured, facts, s)) is not None}
@@ -263,7 +173,7 @@ _WORDS = {
 }
 _TINY = float(np.finfo(float).tiny)
 # Kind to the range in which its quantity must lie.
-_RANGES: dict[str, Callable[[dict[str, Any]], tuple[float, float]]] = {
+_RANGES: dict[str, Callable[[Facts], tuple[float, float]]] = {
     "lower": lambda facts: (-np.inf, -_TINY),
     "higher": lambda facts: (_TINY, np.inf),
     "on_par": lambda facts: (-facts["margin"], facts["margin"]),
@@ -272,7 +182,7 @@ _RANGES: dict[str, Callable[[dict[str, Any]], tuple[float, float]]] = {
 }
 
 
-def _in_range(measured: Estimates, facts: dict[str, Any], seed: int) -> tuple[bool | None, str] | None:
+def _in_range(measured: Estimates, facts: Facts, seed: int) -> tuple[bool | None, str] | None:
     """Decide one seed: True if the quantity's whole interval lies in the range, False if all of it lies outside."""
     if "right" in facts:
         found = measured.difference(facts["left"], facts["right"], seed, facts["column"])
@@ -287,7 +197,7 @@ def _in_range(measured: Estimates, facts: dict[str, Any], seed: int) -> tuple[bo
     return (True if inside else False if outside else None), numbers
 
 
-def _cheaper(measured: Estimates, facts: dict[str, Any], seed: int) -> tuple[bool | None, str] | None:
+def _cheaper(measured: Estimates, facts: Facts, seed: int) -> tuple[bool | None, str] | None:
     """Decide a ratio of training times; what exceeds the claimed one by the noise of a clock still holds."""
     ratio = measured.cost(facts["left"], facts["right"], seed)
     return None if ratio is None else (ratio <= facts["ratio"] * (1 + COST_NOISE), formatting.number(ratio))

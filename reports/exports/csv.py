@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import Any
 
 from bench.reports.board.model import Board
 from bench.reports.exports.leaderboard import names_of, row_record
+from bench.reports.exports.registry import export
 
 
+@export("leaderboard.csv", media="text/csv", label="CSV", order=10)
 def csv_text(board: Board) -> str:
     """Return leaderboard.csv: full precision, empty where missing, no cell that a spreadsheet takes for a formula."""
     stream = io.StringIO()
@@ -20,7 +21,7 @@ def csv_text(board: Board) -> str:
     return stream.getvalue()
 
 
-def _csv_cell(value: Any) -> str:
+def _csv_cell(value: int | float | str | None) -> str:
     if isinstance(value, str):
         plain = printable(value)
         return f"'{plain}" if plain.startswith(("=", "+", "-", "@")) else plain
@@ -28,5 +29,9 @@ def _csv_cell(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text without control characters."""
+    """Return a text without control characters.
+
+    Args:
+        text: any.
+    """
     return "".join(c for c in text if c.isprintable())

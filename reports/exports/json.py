@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
 
-from bench.core.records import Column
 from bench.core.stats.seeds import describe_seeds
-from bench.reports.board.model import Board, BoardColumn, Row
+from bench.reports.board.columns import BoardColumn
+from bench.reports.board.model import Board, Cell, Row
 from bench.reports.exports.leaderboard import row_record
+from bench.reports.exports.registry import export
 
 
+@export("leaderboard.json", media="application/json", label="JSON", order=20)
 def json_text(board: Board) -> str:
     """Return leaderboard.json: the CSV's numbers, and for each its interval, n, nulls and the seeds' own values."""
     return dump(
@@ -30,36 +32,45 @@ def json_text(board: Board) -> str:
     )
 
 
-def _describe(column: BoardColumn) -> dict[str, Any]:
-    facts: Column = column.facts
-    words_of = {k: getattr(facts, k) for k in ("description", "unit", "aggregate", "direction", "formula", "source")}
+def _describe(column: BoardColumn) -> dict[str, object]:
+    prose = ("description", "unit", "aggregate", "direction", "formula", "source")
     origin = {"evaluation": column.evaluation or None, "example_column": column.example_column or None}
-    return {"name": column.name, **words_of, **origin}
+    return {"name": column.name, **{k: getattr(column.facts, k) for k in prose}, **origin}
 
 
-def _json_row(row: Row, columns: tuple[BoardColumn, ...]) -> dict[str, Any]:
-    cells = {}
-    for name, cell in row.cells.items():
-        by_seed = {str(seed): value for seed, value in cell.by_seed.items()}
-        summary = describe_seeds(list(cell.by_seed.values())) if by_seed else None
-        cells[name] = {
-            "value": cell.value,
-            "low": cell.low,
-            "high": cell.high,
-            "n": cell.n,
-            "nulls": cell.nulls,
-            "by_seed": by_seed,
-            "seed_sd": summary.sd if summary else None,
-            "about": summary.about if summary else None,
-        }
-    extra = {
+def _json_row(row: Row, columns: tuple[BoardColumn, ...]) -> dict[str, object]:
+    return {
+        **row_record(row, columns),
+        "seed_list": list(row.seeds),
         "failures": list(row.failures),
         "missing": list(row.missing),
         "unranked": row.unranked,
         "variance": row.variance,
+        "cells": {name: _json_cell(cell) for name, cell in row.cells.items()},
     }
-    return {**row_record(row, columns), "seed_list": list(row.seeds), **extra, "cells": cells}
 
 
-def dump(value: Any) -> str:
+def _json_cell(cell: Cell) -> dict[str, object]:
+    summary = describe_seeds(list(cell.by_seed.values())) if cell.by_seed else None
+    return {
+        "value": cell.value,
+        "low": cell.low,
+        "high": cell.high,
+        "n": cell.n,
+        "nulls": cell.nulls,
+        "by_seed": {str(seed): value for seed, value in cell.by_seed.items()},
+        "seed_sd": summary.sd if summary else None,
+        "about": summary.about if summary else None,
+    }
+
+
+def dump(value: Mapping[str, object] | list[dict[str, object]]) -> str:
+    """Return plain data as indented JSON that every reader can parse.
+
+    Args:
+        value: without NaN and infinity.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

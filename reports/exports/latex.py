@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from bench.core.stats.seeds import describe_seeds
 from bench.reports import formatting
-from bench.reports.board.model import Board, BoardColumn, Cell, Row
+from bench.reports.board.columns import BoardColumn
+from bench.reports.board.model import Board, Cell, Row
 from bench.reports.exports.csv import printable
+from bench.reports.exports.registry import export
 
 
+@export("leaderboard.tex", media="application/x-tex", label="LaTeX", order=40)
 def latex_text(board: Board) -> str:
     """Return leaderboard.tex: a booktabs table of the measured columns, fractions in per cent, for a paper."""
-    chosen = [c for c in board.columns if c.evaluation and not c.name.startswith("train_")]
+    chosen = [c for c in board.columns if c.evaluation and c.split == "test"]
     heads = ["Rank", "Defense", *(_latex(formatting.label(c.name)) for c in chosen), r"Cost ($\times$)"]
     body = []
     for row in board.rows:
@@ -39,9 +42,20 @@ def latex_text(board: Board) -> str:
 
 
 _LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "ℓ": r"$\ell$", "₂": "$_2$", "∞": r"$_\infty$",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "ℓ": r"$\ell$",
+    "₂": "$_2$",
+    "∞": r"$_\infty$",
+}
 
 
 def _latex(text: str) -> str:

@@ -2,47 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from bench.reports.board.model import Board, Row
+from bench.reports.board.model import Board, Row, RunFacts
 from bench.reports.exports.json import dump
+from bench.reports.exports.registry import export
 
 
-def manifest(board: Board) -> dict[str, Any]:
+def manifest(board: Board) -> dict[str, object]:
     """Return what made the board: command, suite, data, environment, and every cell with its key, state and time."""
     plan = board.plan
-    kept = {"command", "created", "suite", "overrides", "data", "environment"}
+    kept = plan.model_dump(mode="json", include={"command", "created", "suite", "overrides", "data", "environment"})
     evaluations = {
         key: planned.model_dump(mode="json", exclude={"columns", "description"})
         for key, planned in plan.evaluations.items()
     }
-    rows = [facts for row in board.rows for facts in row.facts.values()]
+    runs = [run for row in board.rows for run in row.runs.values()]
     return {
         "format": 1,
-        **plan.model_dump(mode="json", include=kept),
+        **kept,
         "evaluations": evaluations,
-        "rows": [_manifest_row(facts) for facts in rows],
+        "rows": [_manifest_run(run) for run in runs],
         "seconds": {
-            "training": sum(f["training"].get("seconds", 0.0) for f in rows),
-            "evaluation": sum(i.get("seconds", 0.0) for f in rows for i in f["info"].values()),
+            "training": sum(run.training.get("seconds", 0.0) for run in runs),
+            "evaluation": sum(i.get("seconds", 0.0) for run in runs for i in run.info.values()),
         },
     }
 
 
 def row_manifest(row: Row) -> str:
-    """Return a row's entries of manifest.json, one per seed, as text."""
-    return dump([_manifest_row(facts) for facts in row.facts.values()])
+    """Return a row's entries of manifest.json, one per seed, as text.
+
+    Args:
+        row: of the board.
+    """
+    return dump([_manifest_run(run) for run in row.runs.values()])
 
 
+@export("manifest.json", media="application/json", label="Manifest", order=70)
 def manifest_text(board: Board) -> str:
     """Return manifest.json."""
     return dump(manifest(board))
 
 
-def _manifest_row(facts: dict[str, Any]) -> dict[str, Any]:
-    kept = ("defense", "base", "version", "seed", "provenance", "hyperparameters", "recipe", "backbone", "train_cell")
+_KEPT = ("defense", "base", "version", "seed", "provenance", "hyperparameters", "recipe", "backbone", "train_cell")
+
+
+def _manifest_run(run: RunFacts) -> dict[str, object]:
+    entry = run.entry.model_dump(mode="json", include=set(_KEPT))
     cells = {
-        key: {"cell": cell, "status": facts["status"].get(key, "pending"), **facts["info"].get(key, {})}
-        for key, cell in facts["evaluations"].items()
+        key: {"cell": cell, "status": run.status.get(key, "pending"), **run.info.get(key, {})}
+        for key, cell in run.entry.evaluations.items()
     }
-    return {**{key: facts.get(key) for key in kept}, "training": facts["training"], "evaluations": cells}
+    return {**{key: entry[key] for key in _KEPT}, "training": run.training, "evaluations": cells}

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from bench.reports.board.model import Board
 from bench.reports.exports.csv import printable
-from bench.reports.exports.leaderboard import TEXT_COLUMNS, names_of, row_record
+from bench.reports.exports.leaderboard import names_of, row_record, text_columns
+from bench.reports.exports.registry import export
 
 
+@export("leaderboard.md", media="text/markdown", label="Markdown", order=30)
 def markdown_text(board: Board) -> str:
     """Return leaderboard.md: the CSV's columns as a table; fractions with 4 decimals, numbers with 6 digits."""
     names = [name for column in board.columns for name in names_of(column)]
+    texts = text_columns(board)
     fractions = {n for c in board.columns if c.evaluation and c.facts.aggregate == "fraction" for n in names_of(c)}
-    lines = [f"| {' | '.join(names)} |", f"|{'|'.join('---' if n in TEXT_COLUMNS else '---:' for n in names)}|"]
+    lines = [f"| {' | '.join(names)} |", f"|{'|'.join('---' if n in texts else '---:' for n in names)}|"]
     for row in board.rows:
         record = row_record(row, board.columns)
         lines.append(f"| {' | '.join(_markdown_cell(record[n], n in fractions) for n in names)} |")
-    return "\n".join([f"# {_plain(board.plan.suite.name)} on {_plain(board.plan.data.name)}", "", *lines]) + "\n"
+    title = f"# {_plain(board.plan.suite.name)} on {_plain(board.plan.data.name)}"
+    return "\n".join([title, "", *lines]) + "\n"
 
 
 def _plain(text: str) -> str:
@@ -26,7 +29,7 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|!])", r"\\\1", printable(text))
 
 
-def _markdown_cell(value: Any, fraction: bool) -> str:
+def _markdown_cell(value: int | float | str | None, fraction: bool) -> str:
     if value is None:
         return ""
     if isinstance(value, str):

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import zipfile
-from typing import Any
 
 from bench.core import files
+from bench.core.records import NORM_SYMBOLS, Grade, ThreatModel
 from bench.reports import formatting
+from bench.reports.board.columns import BoardColumn, with_role
 from bench.reports.board.model import Board, Row
+from bench.reports.exports.json import dump
+from bench.reports.exports.registry import export
 
 
+@export("model_info")
 def texts(board: Board) -> dict[str, str]:
     """Return path to text of the files in RobustBench's form, one per row whose clean accuracy was measured."""
     return dict(found for row in board.rows if (found := _row_info(board, row)) is not None)
 
 
+@export("model_info.zip", media="application/zip", label="RobustBench model_info", order=60, written=False)
 def archive(board: Board) -> bytes:
     """Return the same files as one archive, without a clock in it: same board, same bytes."""
     stream = io.BytesIO()
@@ -29,45 +33,69 @@ def archive(board: Board) -> bytes:
 
 def _row_info(board: Board, row: Row) -> tuple[str, str] | None:
     """Return path and text of the row's file in RobustBench's form, if its clean accuracy was measured."""
-    clean = row.cells.get("clean_accuracy")
-    eps = board.plan.suite.primary_eps
-    if clean is None or clean.value is None or eps is None:
+    column, threat = board.first("clean"), board.threat
+    clean = row.cells.get(column.name) if column else None
+    if clean is None or clean.value is None or threat is None:
         return None
-    robust = row.cells.get(f"autoattack_l2_{eps:g}")
-    facts = next(iter(row.facts.values()))
+    attacked = _autoattack(board, threat)
+    robust = row.cells.get(attacked.name) if attacked else None
     sizes = f"AutoAttack on {formatting.plural(robust.n, 'image')}" if robust else "AutoAttack not run"
     info = model_info(
         board.plan.data.name,
         row.defense,
         clean.value,
         robust.value if robust else None,
-        eps,
-        **_paper(facts),
-        architecture=facts.get("backbone", ""),
+        threat.eps,
+        **paper_of(row.entry.bibtex, row.entry.source),
+        architecture=row.entry.backbone,
         footnote=f"{formatting.plural(len(row.seeds), 'seed')}; {sizes}, clean accuracy on "
-        f"{formatting.plural(clean.n, 'image')}; {facts.get('provenance', '')}.",
-        unreliable={"": None, "A": False, "B": False}.get(row.trust, True),
+        f"{formatting.plural(clean.n, 'image')}; {row.entry.provenance}.",
+        unreliable=None if row.trust is None else row.trust > Grade.B,
     )
-    return f"model_info/{place(board.plan.data.name, 'L2', row.defense)}", json.dumps(
-        info, indent=1, ensure_ascii=False, allow_nan=False
-    ) + "\n"
+    return f"model_info/{place(board.plan.data.name, threat_name(threat), row.defense)}", dump(info)
 
 
-def _paper(facts: dict[str, Any]) -> dict[str, str]:
-    """Return link, authors and venue from a defense's BibTeX; its source line names the authors where it has none."""
-    fields = dict(re.findall(r"^\s*(\w+)\s*=\s*[{\"](.*?)[}\"],?\s*$", facts.get("bibtex") or "", re.MULTILINE))
+def _autoattack(board: Board, threat: ThreatModel) -> BoardColumn | None:
+    """Return the column of our AutoAttack at the threat, the only attack that RobustBench's form has a place for."""
+    robust = (c for c in with_role(board.columns, "robust") if threat.matches(c.facts))
+    return next((c for c in robust if c.facts.params.get("attack") == "autoattack"), None)
+
+
+def threat_name(threat: ThreatModel) -> str:
+    """Return a threat as RobustBench names it: "L2", "Linf"; any other norm as it is.
+
+    Args:
+        threat: norm and radius.
+    """
+    return threat.norm.capitalize() if threat.norm in NORM_SYMBOLS else threat.norm
+
+
+def paper_of(bibtex: str, source: str) -> dict[str, str]:
+    """Return link, authors and venue from a defense's BibTeX; its source line names the authors where it has none.
+
+    Args:
+        bibtex: one entry; "" if unknown.
+        source: paper and place.
+    """
+    fields = dict(re.findall(r"^\s*(\w+)\s*=\s*[{\"](.*?)[}\"],?\s*$", bibtex, re.MULTILINE))
     people = re.sub(r"\\\w\{|\\\W|[{}]", "", fields.get("author", "")).split(" and ")  # accents are dropped
     names = [" ".join(reversed(person.split(", "))) for person in people if person]
     where = (fields.get("booktitle") or fields.get("journal", ""), fields.get("year", ""))
     return {
         "link": fields.get("url", ""),
-        "authors": ", ".join(names) or facts.get("source", ""),
+        "authors": ", ".join(names) or source,
         "venue": ", ".join(filter(None, where)),
     }
 
 
 def place(dataset: str, threat_model: str, name: str) -> str:
-    """Return `<dataset>/<threat model>/<name>.json`, every part made safe for a file."""
+    """Return `<dataset>/<threat model>/<name>.json`, every part made safe for a file.
+
+    Args:
+        dataset: name of the data.
+        threat_model: as RobustBench names it, e.g. "L2".
+        name: the model's name.
+    """
     return "/".join([files.safe_name(dataset), files.safe_name(threat_model), f"{files.safe_name(name)}.json"])
 
 
@@ -84,7 +112,7 @@ def model_info(
     architecture: str = "",
     footnote: str = "",
     unreliable: bool | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return a model's entry with RobustBench's keys.
 
     Args:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
+from bench.core.records import Grade
 from bench.reports import formatting
-from bench.reports.board.compare import Comparison, ComparisonReport
+from bench.reports.board.comparison import Comparison, ComparisonReport
 from bench.reports.board.model import Board, Row
 from bench.reports.exports.csv import printable
 
@@ -33,7 +34,7 @@ def board_table(board: Board) -> Table:
 
 def _rank(row: Row) -> Text:
     if row.rank is None:
-        return Text("invalid" if row.trust == "INVALID" else formatting.MISSING)
+        return Text("invalid" if row.trust is Grade.INVALID else formatting.MISSING)
     span = formatting.rank_range(row.rank_low, row.rank_high)
     return Text(str(row.rank) if span == str(row.rank) else f"{row.rank} ({span})")
 
@@ -46,8 +47,8 @@ def _points(share: float) -> str:
 
 def _numbers(board: Board, row: Row) -> list[str]:
     """Return clean accuracy, robust accuracy with its interval, and curvature as text."""
-    clean, robust = row.cells.get("clean_accuracy"), row.cells.get(board.ranking)
-    curvature = row.cells.get("curvature")
+    columns = (board.first("clean"), board.ranking_column, board.first("curvature"))
+    clean, robust, curvature = (row.cells.get(column.name) if column else None for column in columns)
     shown = formatting.percent(robust.value, robust.n) if robust else formatting.MISSING
     if robust and robust.low is not None and robust.high is not None:
         shown += f" [{formatting.percent(robust.low, robust.n)}, {formatting.percent(robust.high, robust.n)}]"

@@ -1,92 +1,129 @@
-"""Robust accuracy against the budget, with Wilson bands."""
+"""Accuracy under attack against the budget, with Wilson bands."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from matplotlib.ticker import FuncFormatter
-
 from bench.reports import formatting
-from bench.reports.board.model import Board, BoardColumn
+from bench.reports.board.columns import BoardColumn, families
+from bench.reports.board.model import Board, Cell, Row
 from bench.reports.figures import plot_data
-from bench.reports.figures.sheet import Figure, Panel, Sheet, room, slug, ticks
+from bench.reports.figures.figure import Figure, Panel, Tables, figure
+from bench.reports.figures.sheet import Sheet, room, slug
+from bench.reports.figures.ticks import percent_ticks, ticks
+from bench.reports.formatting import Entry, Value
 
 DIRECT = 10  # defenses up to which curves are labelled at their ends
+Family = tuple[BoardColumn, ...]
+AXES = {"eps": "Perturbation budget ε (ε = 0: clean images)"}
 
 
-def accuracy_against_eps(board: Board, tables: plot_data.Tables) -> Figure | None:
-    """Draw robust accuracy against eps with Wilson bands, one panel per attack that ran at several budgets."""
-    families = plot_data.families(board, fractions=True)
-    rows, panels, table = plot_data.drawn(board), [], []
-    single = [c for c in board.columns if c.name == board.ranking and c.number and plot_data.stem(c) not in families]
-    budgets = sorted({0.0} | {c.number for columns in families.values() for c in columns if c.number is not None})
-    rings = _rings(board) if single else ""
-    for family, columns in families.items():
-        sheet = Sheet(board, 620, 400, (50, room(rows) if len(rows) <= DIRECT else 14, 44, 8))
-        ends, lowest = {}, 100.0
-        for row in rows:
-            points = [(0.0, row.cells.get("clean_accuracy"))] + [(c.number, row.cells.get(c.name)) for c in columns]
-            kept = [(e, c, c.value) for e, c in points if c is not None and c.value is not None and e is not None]
-            kept = [(e, c, value) for e, c, value in kept if not formatting.missing(value)]
-            middle = [100 * value for *_, value in kept]
-            low = [100 * (value if c.low is None else c.low) for _, c, value in kept]
-            high = [100 * (value if c.high is None else c.high) for _, c, value in kept]
-            band = sheet.axes.fill_between(
-                [e for e, *_ in kept], low, high, color=sheet.looks[row.defense].colour, alpha=0.07, lw=0
-            )
-            sheet.mark(band, row)
-            sheet.line(row, [e for e, *_ in kept], middle)
-            if kept:
-                ends[row.defense] = middle[-1]
-                lowest = min(lowest, *low)
-            for other in single:
-                if (reached := plot_data.value(row, other.name)) is not None:
-                    ring: Any = {"mfc": "none", "mew": 1.4, "ms": 8, "marker": "o", "clip_on": False}
-                    colour, budget = sheet.looks[row.defense].colour, other.number or 0.0
-                    sheet.mark(sheet.axes.plot([budget], [100 * reached], color=colour, **ring)[0], row)
-            told = {e: formatting.percent(c.value, c.n) for e, c, _ in kept}
-            table.append((row.defense, formatting.label(family), *(told.get(e, formatting.MISSING) for e in budgets)))
-        last, bottom = columns[-1].number or 0.0, max(-2.0, 10 * (lowest // 10) - 2)
-        sheet.axes.set(xlabel="Perturbation budget ε (ε = 0: clean images)", ylabel="", ylim=(bottom, 102))
-        ticks(sheet.axes, [0.0, *(c.number or 0.0 for c in columns)], "{:g}", "x", least=0.03 * last)
-        sheet.axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.0f} %"))
-        sheet.axes.grid(visible=False, axis="x")
-        sheet.axes.set_xlim(-0.02 * last, 1.02 * last)
-        if len(rows) <= DIRECT:
-            sheet.label_ends(rows, ends, last, gap=0.044 * (102 - bottom))
-        panels.append(Panel(f"Under {formatting.label(family)}", sheet.finish(f"accuracy-{slug(family)}")))
-    if not panels:
+@dataclass(frozen=True)
+class Point:
+    """One point of a curve: where it lies, and the board's number there."""
+
+    level: float
+    cell: Cell
+    value: float
+
+
+@figure(order=20)
+def accuracy_against_eps(board: Board, tables: Tables) -> Figure | None:
+    """Draw accuracy against the budget with Wilson bands, one panel per quantity that was measured at several."""
+    rows, curves = plot_data.drawn(board), families(c for c in board.columns if c.facts.aggregate == "fraction")
+    if not curves:
         return None
+    ranking = board.ranking_column
+    inside = any(ranking is c for family in curves for c in family)
+    ring = None if ranking is None or ranking.level is None or inside else ranking
+    levels = sorted({0.0} | {c.level or 0.0 for family in curves for c in family})
+    shared = {family[0].level_name for family in curves}
+    symbol = f"{formatting.level_name(next(iter(shared)))} = " if len(shared) == 1 else "at "
     return Figure(
         name="accuracy-against-eps",
         title="How robust accuracy falls as the attacker may change more",
         caption="Share of test images still classified right when each may be moved by up to ε. Lines are means over "
-        f"seeds; bands are 95 % Wilson intervals over test images.{rings}",
-        alt=_eps_alt(board, next(iter(families.values()))),
-        panels=tuple(panels),
+        f"seeds; bands are 95 % Wilson intervals over test images.{_rings(board, ring, curves)}",
+        alt=_alt(board, curves[0]),
+        panels=tuple(_panel(board, family, ring) for family in curves),
         legend="narrow" if len(rows) <= DIRECT else "always",
         wide=True,
-        header=("Defense", "Attack", *(f"ε = {e:g}, %" for e in budgets)),
-        numbers=tuple(table),
+        header=("Defense", "Attack", *(f"{symbol}{level:g}, %" for level in levels)),
+        numbers=tuple(_line(board, row, family, levels) for family in curves for row in rows),
     )
 
 
-def _rings(board: Board) -> str:
-    """Say what the rings are, on how many images, and why one may stand above its curve where these are fewer."""
-    rows = [r for r in plot_data.drawn(board) if board.ranking in r.cells]
-    n = max((r.cells[board.ranking].n for r in rows), default=0)
-    columns = [column for family in plot_data.families(board, fractions=True).values() for column in family]
+def _curve(board: Board, row: Row, family: Family) -> list[Point]:
+    """Return the points of one defense that were measured, clean accuracy first."""
+    clean = board.first("clean")
+    columns = [(0.0, clean), *((c.level or 0.0, c) for c in family)]
+    return [
+        Point(level, row.cells[column.name], value)
+        for level, column in columns
+        if column is not None and (value := row.value(column)) is not None
+    ]
+
+
+def _panel(board: Board, family: Family, ring: BoardColumn | None) -> Panel:
+    """Draw the curves of one family, and where the ranking column lies if it is no part of a family."""
+    rows, last = plot_data.drawn(board), family[-1].level or 0.0
+    sheet = Sheet(board, 620, 400, (50, room(rows) if len(rows) <= DIRECT else 14, 44, 8))
+    ends, lowest = {}, 100.0
+    for row in rows:
+        points = _curve(board, row, family)
+        levels, middle = [p.level for p in points], [100 * p.value for p in points]
+        low = [100 * (p.value if p.cell.low is None else p.cell.low) for p in points]
+        high = [100 * (p.value if p.cell.high is None else p.cell.high) for p in points]
+        colour = sheet.looks[row.defense].colour
+        sheet.mark(sheet.axes.fill_between(levels, low, high, color=colour, alpha=0.07, lw=0), row)
+        sheet.line(row, levels, middle)
+        if points:
+            ends[row.defense], lowest = middle[-1], min(lowest, *low)
+        if ring is not None and (reached := row.value(ring)) is not None:
+            options: Any = {"mfc": "none", "mew": 1.4, "ms": 8, "marker": "o", "clip_on": False}
+            sheet.mark(sheet.axes.plot([ring.level or 0.0], [100 * reached], color=colour, **options)[0], row)
+    bottom = max(-2.0, 10 * (lowest // 10) - 2)
+    name = family[0].level_name
+    sheet.axes.set(xlabel=AXES.get(name, formatting.label(name)), ylabel="", ylim=(bottom, 102))
+    ticks(sheet.axes, [0.0, *(c.level or 0.0 for c in family)], "{:g}", "x", least=0.03 * last)
+    percent_ticks(sheet.axes)
+    sheet.axes.grid(visible=False, axis="x")
+    sheet.axes.set_xlim(-0.02 * last, 1.02 * last)
+    if len(rows) <= DIRECT:
+        sheet.label_ends(rows, ends, last, gap=0.044 * (102 - bottom))
+    return Panel(f"Under {family[0].heading}", sheet.finish(f"accuracy-{slug(_id(family))}"))
+
+
+def _id(family: Family) -> str:
+    """Return what tells a family's drawing from the others'."""
+    return " ".join([family[0].evaluation, family[0].heading])
+
+
+def _line(board: Board, row: Row, family: Family, levels: list[float]) -> tuple[Entry, ...]:
+    """Return one line of the table of numbers: a curve's value at every level of any curve."""
+    known = {p.level: Value(p.value, "percent", p.cell.n) for p in _curve(board, row, family)}
+    return Value(row.defense), Value(family[0].heading), *(known.get(e, Value(None, "percent")) for e in levels)
+
+
+def _rings(board: Board, ring: BoardColumn | None, curves: list[Family]) -> str:
+    """Say what the rings are, on how many images, and why one may lie above its curve where these are fewer."""
+    if ring is None:
+        return ""
+    rows = [r for r in plot_data.drawn(board) if ring.name in r.cells]
+    n = max((r.cells[ring.name].n for r in rows), default=0)
+    columns = [column for family in curves for column in family]
     fewer = any(n < r.cells[column.name].n for r in rows for column in columns if column.name in r.cells)
     above = ", fewer than the curves': a ring may stand above its curve though its attack is stronger"
     return f" Rings: {plot_data.title(board)}, on {formatting.plural(n, 'image')}{above if fewer else ''}."
 
 
-def _eps_alt(board: Board, columns: list[BoardColumn]) -> str:
-    """Say the curves in words: each defense's value at the smallest and the largest budget."""
-    first, last = columns[0], columns[-1]
+def _alt(board: Board, family: Family) -> str:
+    """Say the curves in words: each defense's value at the smallest and the largest level."""
+    first, last, symbol = family[0], family[-1], formatting.level_name(family[0].level_name)
     parts = [
-        f"{row.defense} {formatting.percent(plot_data.value(row, first.name), row.n)} % to "
-        f"{formatting.percent(plot_data.value(row, last.name), row.n)} %"
+        f"{row.defense} {formatting.percent(row.value(first), row.n)} % to "
+        f"{formatting.percent(row.value(last), row.n)} %"
         for row in plot_data.drawn(board)
     ]
-    return f"Accuracy from ε = {first.number:g} to ε = {last.number:g}: {'; '.join(parts)}."
+    return f"Accuracy from {symbol} = {first.level:g} to {symbol} = {last.level:g}: {'; '.join(parts)}."

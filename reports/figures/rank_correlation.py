@@ -7,33 +7,22 @@ from typing import Any
 from matplotlib.ticker import FixedLocator
 
 from bench.reports import formatting
+from bench.reports.board.columns import BoardColumn
 from bench.reports.board.model import Board
-from bench.reports.figures import plot_data, svg
-from bench.reports.figures.sheet import Figure, Panel, Sheet, room, slug, ticks
+from bench.reports.figures import flatness, plot_data, svg
+from bench.reports.figures.figure import Figure, Panel, Tables, figure
+from bench.reports.figures.flatness import DISTANCE, Correlation
+from bench.reports.figures.sheet import Sheet, room, slug
+from bench.reports.figures.ticks import ticks
+from bench.reports.formatting import Value
 
 
-def rank_correlation(board: Board, tables: plot_data.Tables) -> Figure | None:
+@figure(order=70)
+def rank_correlation(board: Board, tables: Tables) -> Figure | None:
     """Draw the rank correlations of flatness with robustness, a dot per defense, one panel per flatness."""
-    found = plot_data.correlations(board, tables)
+    found = flatness.correlations(board, tables)
     if not found:
         return None
-    panels, rows = [], plot_data.drawn(board)
-    for column in dict.fromkeys(c.flatness for c in found):
-        sheet = Sheet(board, 280, 30 + 22 * len(rows), (room(rows), 12, 24, 4))
-        for place, row in enumerate(rows):
-            for c in (c for c in found if c.defense == row.defense and c.flatness == column):
-                hollow = c.robustness == "margin"
-                look = sheet.looks[row.defense]
-                face: Any = {"markerfacecolor": svg.PAPER, "markeredgecolor": look.colour, "markeredgewidth": 1.5}
-                dot = sheet.axes.plot(c.rho, place, marker="o", ms=7, color=look.colour, **(face if hollow else {}))[0]
-                sheet.mark(dot, row)
-        sheet.axes.axvline(0, color=svg.STRONG, lw=1, zorder=0)
-        sheet.axes.set(xlim=(-1.05, 1.05), ylim=(len(rows) - 0.5, -0.5))
-        ticks(sheet.axes, [-1.0, -0.5, 0.0, 0.5, 1.0], "{:g}", "x")
-        sheet.axes.yaxis.set_major_locator(FixedLocator(range(len(rows))))
-        sheet.axes.set_yticklabels([formatting.short(r.defense) for r in rows])
-        sheet.axes.grid(visible=False, axis="y")
-        panels.append(Panel(formatting.label(column), sheet.finish(f"correlation-{slug(column)}")))
     strongest = max(found, key=lambda c: abs(c.rho))
     return Figure(
         name="correlation",
@@ -41,13 +30,40 @@ def rank_correlation(board: Board, tables: plot_data.Tables) -> Figure | None:
         caption="Spearman's rank correlation over the correctly classified images of each defense, mean over seeds. "
         "Filled: with the smallest budget that broke the image; hollow: with the clean margin. Far left: the flatter "
         "the loss around an image, the harder it was to break; 0: flatness tells nothing.",
-        alt=f"Strongest: {strongest.flatness} with {strongest.robustness} of {strongest.defense}, "
+        alt=f"Strongest: {strongest.flatness.name} with {strongest.robustness.name} of {strongest.defense}, "
         f"{formatting.correlation(strongest.rho)}.",
-        panels=tuple(panels),
+        panels=tuple(_panel(board, found, column) for column in dict.fromkeys(c.flatness.name for c in found)),
         legend="never",
         header=("Defense", "Flatness", "Robustness", "ρ", "n"),
         numbers=tuple(
-            (c.defense, formatting.label(c.flatness), c.robustness, formatting.correlation(c.rho), str(c.n))
+            (
+                Value(c.defense),
+                Value(flatness.label(c.flatness)),
+                Value(c.robustness.name),
+                Value(c.rho, "correlation"),
+                Value(c.n, "integer"),
+            )
             for c in found
         ),
     )
+
+
+def _panel(board: Board, found: list[Correlation], name: str) -> Panel:
+    """Draw the correlations of one flatness."""
+    rows = plot_data.drawn(board)
+    column: BoardColumn = next(c.flatness for c in found if c.flatness.name == name)
+    sheet = Sheet(board, 280, 30 + 22 * len(rows), (room(rows), 12, 24, 4))
+    for place, row in enumerate(rows):
+        colour = sheet.looks[row.defense].colour
+        hollow: Any = {"markerfacecolor": svg.PAPER, "markeredgecolor": colour, "markeredgewidth": 1.5}
+        for c in (c for c in found if c.defense == row.defense and c.flatness.name == name):
+            face = {} if c.robustness == DISTANCE else hollow
+            dot = sheet.axes.plot(c.rho, place, marker="o", ms=7, color=colour, **face)[0]
+            sheet.mark(dot, row)
+    sheet.axes.axvline(0, color=svg.STRONG, lw=1, zorder=0)
+    sheet.axes.set(xlim=(-1.05, 1.05), ylim=(len(rows) - 0.5, -0.5))
+    ticks(sheet.axes, [-1.0, -0.5, 0.0, 0.5, 1.0], "{:g}", "x")
+    sheet.axes.yaxis.set_major_locator(FixedLocator(range(len(rows))))
+    sheet.axes.set_yticklabels([formatting.short(r.defense) for r in rows])
+    sheet.axes.grid(visible=False, axis="y")
+    return Panel(flatness.label(column), sheet.finish(f"correlation-{slug(name)}"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
+from xml.etree.ElementTree import Element
 
 # Sentinel colours for what the page's theme decides: text, quiet text, grid lines, background.
 INK, FAINT, GRID, STRONG, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505"
@@ -15,68 +17,95 @@ THEME = {
     PAPER: "var(--paper)",
 }
 GID = "series:"
+_DROPPED = ("metadata", "style")
+_NUMBERS = ("d", "x", "y", "transform")
 
 
 def embed(svg: str, name: str, colours: Mapping[str, str]) -> str:
     """Return the `<svg>` element alone, to be put into HTML 5 as it is.
 
-    The text of the figure keeps matplotlib's escaping; everything else is rewritten: colours in `style` attributes
-    become CSS variables, fonts are inherited, numbers are rounded to 0.01 pt, ids that nothing refers to go and the
-    others get the figure's name, and `gid="series:<anchor>"` becomes `data-series="<anchor>"`.
+    Colours in `style` attributes become CSS variables, fonts are inherited, numbers are rounded to 0.01 pt, ids that
+    nothing refers to go and the others get the figure's name, and `gid="series:<anchor>"` becomes
+    `data-series="<anchor>"`.
 
     Args:
         svg: matplotlib's output, written with `svg.fonttype: none`.
         name: the figure's name, unique in the page; [a-z0-9-]+.
         colours: lower-case hex colour to the CSS value that replaces it.
     """
-    body = svg[svg.index("<svg") :].strip()
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.S)
-    body = re.sub(r"<style.*?</style>", "", body, flags=re.S)
-    body = re.sub(r"<!--.*?-->", "", body, flags=re.S)
-    body = re.sub(r"<defs>\s*</defs>", "", body)
-    body = _open_tag(body).replace("xlink:href=", "href=")
-    values = {**THEME, **{k.lower(): v for k, v in colours.items()}}
-    body = re.sub(r'style="([^"]*)"', lambda m: f'style="{_style(m[1], values)}"', body)
-    body = re.sub(r' (d|x|y|transform)="([^"]*)"', lambda m: f' {m[1]}="{_rounded(m[2])}"', body)
-    body = _ids(body, name)
-    return re.sub(r">\s+<", "><", body)
+    root = ElementTree.fromstring(svg)
+    _clean(root)
+    used = {target for element in root.iter() for value in element.attrib.values() if (target := _target(value))}
+    series = {k.lower(): v for k, v in colours.items()}
+    for element in root.iter():
+        element.attrib = _attributes(element.attrib, name, used, series)
+    width, height = (float(v) for v in root.attrib.get("viewBox", "0 0 0 0").split()[2:])
+    size = {"viewBox": f"0 0 {width:g} {height:g}", "width": f"{width:g}", "height": f"{height:g}"}
+    root.attrib = {**size, "aria-hidden": "true", "focusable": "false"}
+    return ElementTree.tostring(root, encoding="unicode")
 
 
-def _open_tag(body: str) -> str:
-    """Keep only the view box of the outermost tag; the page gives it its role and name."""
-    box = re.search(r'viewBox="([^"]*)"', body)
-    width, height = (float(v) for v in (box[1].split()[2:] if box else ("0", "0")))
-    end = body.index(">") + 1
-    return (
-        f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" '
-        f'aria-hidden="true" focusable="false">{body[end:]}'
-    )
+def _clean(element: Element) -> None:
+    """Drop namespaces, metadata, style sheets, empty definitions and the white space between elements."""
+    element.tag = _local(element.tag)
+    if element.text is not None and not element.text.strip():
+        element.text = None
+    for child in list(element):
+        _clean(child)
+        child.tail = None
+        if child.tag in _DROPPED or (child.tag == "defs" and not len(child)):
+            element.remove(child)
 
 
-def _style(style: str, values: Mapping[str, str]) -> str:
+def _local(name: str) -> str:
+    """Return a name of ElementTree without its namespace."""
+    return name.rpartition("}")[2]
+
+
+def _target(value: str) -> str | None:
+    """Return the id that an attribute's value refers to: "#id" or "url(#id)"; None if it is no reference."""
+    if value.startswith("url(#") and value.endswith(")"):
+        return value[5:-1]
+    return value[1:] if value.startswith("#") else None
+
+
+def _attributes(old: dict[str, str], name: str, used: set[str], series: Mapping[str, str]) -> dict[str, str]:
+    """Return the attributes of an element as the page has them."""
+    new: dict[str, str] = {}
+    for key, value in ((_local(key), value) for key, value in old.items()):
+        if key == "id":
+            if value.startswith(GID):
+                new["data-series"] = value.removeprefix(GID)
+            elif value in used:
+                new["id"] = f"{name}-{value}"
+        elif key == "style":
+            if style := _style(value, series):
+                new["style"] = style
+        elif key in _NUMBERS:
+            new[key] = _rounded(value)
+        else:
+            target = _target(value)
+            new[key] = value if target is None else value.replace(f"#{target}", f"#{name}-{target}")
+    return new
+
+
+def _style(style: str, series: Mapping[str, str]) -> str:
     """Swap colours for variables; drop the font family, which the page sets."""
-    parts = [p.strip() for p in style.split(";") if p.strip()]
-    kept = [p for p in parts if not p.startswith("font-family") and p != "stroke-linecap: square"]
-    text = ";".join(re.sub(r"^font: (?:[a-z0-9]+ )*([\d.]+px) .*", r"font-size:\1", p) for p in kept)
-    text = re.sub(r":\s+", ":", text)
-    text = re.sub(r"#[0-9a-fA-F]{6}\b", lambda m: values.get(m[0].lower(), m[0]), text)
-    # Letters in a defense's colour are darkened towards the ink: text needs more contrast than a line.
-    return re.sub(r"var\(--c\d\)", r"color-mix(in srgb,\g<0> 55%,var(--ink))", text) if "font-size" in text else text
+    pairs = [(key.strip(), value.strip()) for key, _, value in (part.partition(":") for part in style.split(";"))]
+    kept: dict[str, str] = {}
+    for key, value in pairs:
+        if key == "font":
+            kept["font-size"] = next(token for token in value.split() if token.endswith("px"))
+        elif key and key != "font-family" and (key, value) != ("stroke-linecap", "square"):
+            kept[key] = THEME.get(value.lower(), series.get(value.lower(), value))
+    if "font-size" in kept:
+        # Letters in a defense's colour are darkened towards the ink: text needs more contrast than a line.
+        own = set(series.values())
+        kept = {k: f"color-mix(in srgb,{v} 55%,var(--ink))" if v in own else v for k, v in kept.items()}
+    return ";".join(f"{key}:{value}" for key, value in kept.items())
 
 
 def _rounded(text: str) -> str:
+    """Return coordinates with at most two decimals and single blanks."""
     text = re.sub(r"-?\d+\.\d+", lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), text)
     return " ".join(text.split())
-
-
-def _ids(body: str, name: str) -> str:
-    """Drop the ids that nothing refers to, prefix the others, and turn the series' ids into data attributes."""
-    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
-    body = re.sub(r'(href="#|url\(#)([^")]+)', rf"\g<1>{name}-\g<2>", body)
-
-    def replace(match: re.Match[str]) -> str:
-        if match[1].startswith(GID):
-            return f' data-series="{match[1].removeprefix(GID)}"'
-        return f' id="{name}-{match[1]}"' if match[1] in used else ""
-
-    return re.sub(r' id="([^"]*)"', replace, body)

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 from bench.core.stats.intervals import ALPHA
 from bench.reports import formatting
-from bench.reports.board.model import Board, Cell, Pair, Row
+from bench.reports.board.columns import with_role
+from bench.reports.board.model import Board, Row
 from bench.reports.figures import plot_data
+from bench.reports.html.headline import unfinished, why_nothing
+from bench.reports.html.phrases import all_level, gap, p_text, pair_of, ranked, share
 
 
 @dataclass(frozen=True)
@@ -24,99 +27,25 @@ def summary(board: Board) -> list[Answer]:
     rows = ranked(board)
     if not rows:
         present = [r for r in board.rows if r.cells]
-        return [_nothing(board), *([_believe(board, present), _cost(present)] if present else [])]
+        nothing = Answer("Which is best?", "Nothing is ranked", tuple(why_nothing(board)))
+        return [nothing, *([_believe(board, present), _cost(present)] if present else [])]
     return [_best(board, rows), _better(board, rows), _believe(board, rows), _cost(rows)]
-
-
-def headline(board: Board) -> str:
-    """Return the whole answer in one sentence: who ranks first by what, and whether its lead is resolved."""
-    rows = ranked(board)
-    if not rows:
-        return " ".join(["Nothing is ranked.", *_nothing(board).sentences])
-    top, cell = rows[0], rows[0].cells[board.ranking]
-    if _all_level(board, rows):
-        every = formatting.spelled(len(rows))
-        return f"None of {every} leads by {plot_data.title(board)}: all stand at {_share(cell, interval=True)}."
-    first = f"{top.defense} ranks first by {plot_data.title(board)}: {_share(cell, interval=True)}"
-    if len(rows) == 1:
-        return f"{first}. Nothing else is ranked."
-    following, pair = rows[1], _pair(board, rows[0], rows[1])
-    if cell.value == following.cells[board.ranking].value:
-        return f"{first}; {following.defense} reaches the same."
-    lead = f"its lead over {following.defense}, {_gap(board, top, following)}"
-    if pair is None:
-        return f"{first}; {lead}."
-    verdict = "is resolved" if pair.p_holm < ALPHA else "is not resolved"
-    return f"{first}; {lead}, {verdict} ({_evidence(pair)})."
-
-
-def ranked(board: Board) -> list[Row]:
-    """Return the rows that have a place, best first."""
-    return [r for r in board.rows if r.rank is not None and board.ranking in r.cells]
-
-
-def _all_level(board: Board, rows: list[Row]) -> bool:
-    """Tell whether several rows are ranked and all of them have the same number."""
-    return len(rows) > 1 and len({r.cells[board.ranking].value for r in rows}) == 1
-
-
-def _nothing(board: Board) -> Answer:
-    """Say why nothing is ranked, and what there is instead."""
-    why = "No attack has been run to its end." if board.ranking else "The suite runs no attack that could rank."
-    sentences = [why]
-    clean = [
-        (c.value, r.defense, c) for r in board.rows if (c := r.cells.get("clean_accuracy")) and c.value is not None
-    ]
-    if clean:
-        _, name, cell = max(clean, key=lambda found: found[0])
-        sentences.append(f"Without an attack the best is {name}: {_share(cell, interval=True)}.")
-    failed = sum(len(r.failures) for r in board.rows)
-    if failed:
-        sentences.append(f"{formatting.plural(failed, 'cell')} failed; the causes stand below.")
-    return Answer("Which is best?", "Nothing is ranked", tuple(sentences))
-
-
-def _share(cell: Cell, interval: bool = False) -> str:
-    """Return a cell as "70 %", with its interval as "70 % [57, 79]"."""
-    text = f"{formatting.percent(cell.value, cell.n)}\u00a0%"
-    if interval and cell.low is not None and cell.high is not None:
-        text += f" [{formatting.percent(cell.low, cell.n)},\u00a0{formatting.percent(cell.high, cell.n)}]"
-    return text
-
-
-def _pair(board: Board, a: Row, b: Row) -> Pair | None:
-    return next((p for p in board.pairs if {p.a, p.b} == {a.defense, b.defense}), None)
-
-
-def _gap(board: Board, a: Row, b: Row) -> str:
-    """Return the difference of two rows in points, e.g. "11 points"."""
-    gap = 100 * ((a.cells[board.ranking].value or 0.0) - (b.cells[board.ranking].value or 0.0))
-    return f"{gap:.{formatting.decimals(a.cells[board.ranking].n)}f} points"
-
-
-def _evidence(pair: Pair) -> str:
-    return f"{_p(pair)}, n\u00a0=\u00a0{pair.n:,}"
-
-
-def _p(pair: Pair) -> str:
-    """Return "p = 0.14" or "p < 0.0001"."""
-    return f"p\u00a0=\u00a0{formatting.p_value(pair.p_holm)}".replace("=\u00a0<", "<")
 
 
 def _best(board: Board, rows: list[Row]) -> Answer:
     top, cell = rows[0], rows[0].cells[board.ranking]
     tied = [r.defense for r in rows[1:] if r.rank_low == 1]
-    level = _all_level(board, rows)
+    level = all_level(board, rows)
     subject = "Each" if level else "It"
-    sentence = f"{subject} still classifies {_share(cell)} of the test images right under {plot_data.title(board)}"
+    sentence = f"{subject} still classifies {share(cell)} of the test images right under {plot_data.title(board)}"
     if cell.low is not None and cell.high is not None:
         low, high = formatting.percent(cell.low, cell.n), formatting.percent(cell.high, cell.n)
         sentence += f" (95 % interval {low}–{high}\u00a0%, {formatting.plural(cell.n, 'image')})"
     sentences = [sentence + "."]
-    clean = top.cells.get("clean_accuracy")
-    if clean is not None and not formatting.missing(clean.value):
+    column = board.first("clean")
+    if column is not None and top.value(column) is not None:
         who = top.defense if level else "it"
-        sentences.append(f"Without an attack {who} is right on {_share(clean)}.")
+        sentences.append(f"Without an attack {who} is right on {share(top.cells[column.name])}.")
     if level:
         return Answer("Which is best?", "None: all are level", tuple(sentences))
     if tied:
@@ -128,23 +57,23 @@ def _better(board: Board, rows: list[Row]) -> Answer:
     question = "Is it really better than the next?"
     if len(rows) == 1:
         return Answer(question, "There is no next", ("Only one defense is ranked.",))
-    top, following, pair = rows[0], rows[1], _pair(board, rows[0], rows[1])
+    top, following, pair = rows[0], rows[1], pair_of(board, rows[0], rows[1])
     level = top.cells[board.ranking].value == following.cells[board.ranking].value
-    behind = "reaches the same" if level else f"is {_gap(board, top, following)} behind"
+    behind = "reaches the same" if level else f"is {gap(board, top, following)} behind"
     sentences = [f"The next, {following.defense}, {behind}."]
-    if _all_level(board, rows):
+    if all_level(board, rows):
         return Answer(question, "No: all are level", (f"{formatting.spelled(len(rows)).capitalize()} reach the same.",))
     tied = following.rank_low == 1
     if pair is not None:
         sentences.append(
             f"On the same {formatting.plural(pair.n, 'image')} it wins {pair.only_a} and loses {pair.only_b}: "
-            f"{_p(pair)} "
+            f"{p_text(pair)} "
             f"after correction for {formatting.plural(len(board.pairs), 'pair')}, "
             f"{'too weak to tell them apart' if tied else 'so they differ'}."
         )
     if pair is not None and min(len(top.seeds), len(following.seeds)) > 1:
         sentences.append("An image is won where more of the seeds are right.")
-    beaten = [r.defense for r in rows[1:] if (p := _pair(board, top, r)) and p.p_holm < ALPHA]
+    beaten = [r.defense for r in rows[1:] if (p := pair_of(board, top, r)) and p.p_holm < ALPHA]
     if tied and beaten:
         rest = len(beaten) == len(rows) - 2 > 2
         others = f"each of the other {formatting.spelled(len(beaten))}" if rest else formatting.listing(beaten)
@@ -163,9 +92,9 @@ def _better(board: Board, rows: list[Row]) -> Answer:
 def _believe(board: Board, rows: list[Row]) -> Answer:
     top, data = rows[0], board.plan.data
     sentences = []
-    if {r.trust for r in rows} == {""}:
+    if {r.trust for r in rows} == {None}:
         short = "With care: trust was not assessed"
-        sentences.append(formatting.GRADES[""][1])
+        sentences.append(formatting.GRADES[None][1])
     else:
         short = f"{top.defense}: {formatting.GRADES[top.trust][0]}"
         sentences.append(formatting.GRADES[top.trust][1])
@@ -190,31 +119,21 @@ def _believe(board: Board, rows: list[Row]) -> Answer:
     return Answer("Can I believe it?", short, tuple(sentences))
 
 
-def unfinished(board: Board) -> list[str]:
-    """Say how much of the run failed or is still missing; nothing where all is done."""
-    failed, missing = (sum(len(getattr(r, kind)) for r in board.rows) for kind in ("failures", "missing"))
-    told = [f"{formatting.plural(failed, 'cell')} failed"] * bool(failed) + [f"{missing:,} not finished"] * bool(
-        missing
-    )
-    return [f"This run is incomplete: {formatting.listing(told)}."] if told else []
-
-
 def _transferred(board: Board, top: Row) -> list[str]:
     """Say what the examples found against the other rows broke of the best one beyond its own attack."""
-    name = board.ranking.replace("autoattack", "best_known", 1)
-    own, known = top.cells.get(board.ranking), top.cells.get(name)
-    if name == board.ranking or own is None or known is None or own.value is None or known.value is None:
+    own, known = top.value(board.ranking_column), top.value(board.best_known())
+    if own is None or known is None:
         return []
-    if own.value == known.value:
+    if own == known:
         return ["Adversarial examples made for the other defenses broke nothing that its own attack had not."]
-    lost = 100 * (own.value - known.value)
+    lost = 100 * (own - known)
     return [f"Adversarial examples made for the other defenses cost it {lost:.1f} points more: its attack is too weak."]
 
 
 def _audit(board: Board) -> list[str]:
     """Say on how many images the official AutoAttack and ours disagreed, where an audit was run."""
-    columns = [c.name for c in board.columns if c.name.startswith("audit_")]
-    cells = [row.cells[name] for row in board.rows for name in columns if name in row.cells]
+    names = [column.name for column in with_role(board.columns, "audit")]
+    cells = [row.cells[name] for row in board.rows for name in names if name in row.cells]
     if not cells:
         return []
     k = round(sum(c.value or 0 for c in cells))
@@ -251,17 +170,3 @@ def _cost(rows: list[Row]) -> Answer:
     if cheapest is not None and cheapest is not top:
         sentences.append(f"The cheapest, {cheapest.defense}, cost {cheapest.train_cost:.2f}× standard training.")
     return Answer("What did it cost?", short, tuple(sentences))
-
-
-def repeat(board: Board) -> str:
-    """Say how long the whole run took, on what, and which state of the code made it."""
-    facts = [f for row in board.rows for f in row.facts.values()]
-    seconds = sum(f.get("training", {}).get("seconds", 0.0) for f in facts)
-    seconds += sum(i.get("seconds", 0.0) for f in facts for i in f.get("info", {}).values())
-    where = board.plan.environment
-    device = where.device_name or where.device
-    commit = where.commit[:10]
-    state = f"bench {where.bench}" + (f" at commit {commit}" if commit else "")
-    changed = " with local changes" if where.dirty else ""
-    took = f"It took {formatting.duration(seconds)} of computing" if seconds else "It ran"
-    return f"{took} on {device or 'an unnamed device'}, with {state}{changed}; finished parts are not computed again."

@@ -1,145 +1,187 @@
-"""The ranked table as plain text cells: what stands in each, how it sorts, where its interval bar lies."""
+"""The ranked table as typed cells: what each holds, how it sorts, where its interval bar lies."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from bench.core.records import Column
 from bench.reports import formatting
-from bench.reports.board.model import Board, BoardColumn, Cell, Row
-from bench.reports.figures import plot_data
+from bench.reports.board.columns import OWN, BoardColumn, Form, families
+from bench.reports.board.model import Board, Cell, Row
 from bench.reports.figures.palette import SHAPES, Style
+from bench.reports.formatting import Kind, Value
+from bench.store.plan_record import RunRecord
 
-# The board's own columns: name → (heading, second line, form of the number, shown before the reader chooses).
-OWN: dict[str, tuple[str, str, str, bool]] = {
-    "seeds": ("Seeds", "", "count", False),
-    "n": ("Images", "", "count", False),
-    "trust": ("Trust", "", "text", True),
-    "trust_failed": ("Failed checks", "", "text", False),
-    "bound_violations": ("Bound violations", "", "count", True),
-    "train_seconds": ("Training time", "", "seconds", False),
-    "train_cost": ("Training cost", "× standard", "ratio", True),
-    "eval_seconds": ("Evaluation time", "", "seconds", False),
-    "eval_forwards": ("Forward passes", "", "count", False),
-    "eval_backwards": ("Backward passes", "", "count", False),
-}
-FORMS: dict[str, Callable[[Any], str]] = {
-    "count": formatting.count,
-    "seconds": formatting.duration,
-    "ratio": lambda v: f"{v:.2f}×",
-    "value": formatting.number,
-    "text": str,
-}
 APART = ("rank", "rank_low", "rank_high", "defense")  # the template's own first two columns
+KINDS: dict[Form, Kind] = {
+    "fraction": "percent",
+    "value": "number",
+    "count": "count",
+    "seconds": "seconds",
+    "ratio": "ratio",
+    "text": "text",
+}
+STEP = 20  # ends of an interval bar's scale lie on multiples of 1/20
 
 
 @dataclass(frozen=True)
-class ViewColumn:
+class TableColumn:
     """One column of the page's table.
 
     Attributes:
-        name: as in leaderboard.csv.
-        heading: its name in words.
-        detail: the second line of the heading: budget, radius or unit.
-        facts: description, unit, direction, formula, source.
-        form: "fraction", "value", "count", "ratio", "seconds" or "text".
+        column: of the board.
+        detail: the second line of the heading: level or unit.
         shown: whether it is visible before the reader chooses.
-        tip: what the tooltip says.
         domain: ends of the scale of its interval bars, None without bars.
         ranking: whether it is the one that ranks.
     """
 
-    name: str
-    heading: str
+    column: BoardColumn
     detail: str
-    facts: Column
-    form: str
     shown: bool
-    tip: str
     domain: tuple[float, float] | None = None
     ranking: bool = False
 
+    @property
+    def name(self) -> str:
+        """As in leaderboard.csv."""
+        return self.column.name
+
+    @property
+    def heading(self) -> str:
+        """Its name in words; a norm is not parted from its word."""
+        return self.column.heading.replace(" ℓ", "\u00a0ℓ")
+
+    @property
+    def facts(self) -> Column:
+        """Description, unit, direction, formula, source."""
+        return self.column.facts
+
+    @property
+    def kind(self) -> Kind:
+        """The form of its numbers."""
+        return KINDS[self.column.form]
+
+    @property
+    def tip(self) -> str:
+        """What the tooltip says."""
+        return tip(self.facts, self.kind == "percent")
+
+    def entry(self, value: float | str | None, n: int = 0) -> Value:
+        """Return one of its numbers in its form.
+
+        Args:
+            value: the number, or a text.
+            n: images behind it.
+        """
+        return Value(value, self.kind, n, "×" if self.kind == "ratio" else "")
+
 
 @dataclass(frozen=True)
-class ViewCell:
-    """One cell of the page's table: its text, its sort key, its interval as text and as places on the bar (0-100)."""
+class Bar:
+    """An interval as places on its column's scale, 0-100."""
 
-    column: ViewColumn
-    text: str
-    sort: str
-    interval: str = ""
-    low: float = 0.0
-    value: float = 0.0
-    high: float = 0.0
+    low: float
+    value: float
+    high: float
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """One cell of the page's table.
+
+    Attributes:
+        column: of the table.
+        value: what it shows.
+        sort: its sort key, "" sorts last.
+        low: lower end of its interval, None without one.
+        high: upper end.
+        bar: the interval drawn.
+        title: more about it, for the pointer.
+    """
+
+    column: TableColumn
+    value: Value
+    sort: float | str = ""
+    low: Value | None = None
+    high: Value | None = None
+    bar: Bar | None = None
     title: str = ""
 
 
 @dataclass(frozen=True)
-class ViewRow:
-    """One row of the page's table: `slot` and `shape` are its colour and mark, `fact` the plan's entry of a seed."""
+class TableRow:
+    """One row of the page's table: `slot` and `shape` are its colour and mark."""
 
     row: Row
     slot: int
     shape: str
     rank: str
-    cells: tuple[ViewCell, ...]
-    fact: dict[str, Any]
+    cells: tuple[TableCell, ...]
+
+    @property
+    def entry(self) -> RunRecord:
+        """The plan's entry of its first run."""
+        return self.row.entry
 
 
-def view_columns(board: Board) -> list[ViewColumn]:
+def table_columns(board: Board) -> list[TableColumn]:
     """Return the table's columns: the ranking one, plain fractions, then all others in the board's order."""
-    measured = [c for c in board.columns if c.evaluation]
-    first = [c for c in measured if c.name == board.ranking]
-    plain = [c for c in measured if c.facts.aggregate == "fraction" and c.number is None and c not in first]
+    first = [c for c in board.columns if c.evaluation and c.name == board.ranking]
+    plain = [c for c in board.columns if c.evaluation and c.facts.aggregate == "fraction" and c.level is None]
+    plain = [c for c in plain if c not in first]
     rest = [c for c in board.columns if c.name not in APART and c not in first and c not in plain]
     return [_measured(board, c) if c.evaluation else _own(board, c) for c in first + plain + rest]
 
 
-def _own(board: Board, column: BoardColumn) -> ViewColumn:
-    heading, detail, form, shown = OWN.get(column.name, (formatting.label(column.name), "", "value", False))
-    filled = any(row.own(column.name) not in (None, "") for row in board.rows)
-    return ViewColumn(column.name, heading, detail, column.facts, form, shown and filled, tip(column.facts))
+def _own(board: Board, column: BoardColumn) -> TableColumn:
+    filled = any(row.own(column) not in (None, "") for row in board.rows)
+    return TableColumn(column, column.detail, column.facts.shown and filled)
 
 
-def _measured(board: Board, column: BoardColumn) -> ViewColumn:
+def _measured(board: Board, column: BoardColumn) -> TableColumn:
     fraction = column.facts.aggregate == "fraction"
-    at = "" if column.number is None else f"{'ε' if fraction else 'radius'}\u00a0{column.number:g}"
+    at = "" if column.level is None else f"{formatting.level_name(column.level_name)}\u00a0{column.level:g}"
     cells = [row.cells[column.name] for row in board.rows if column.name in row.cells]
-    return ViewColumn(
-        name=column.name,
-        heading=formatting.label(plot_data.stem(column)).replace(" ℓ", "\u00a0ℓ"),
+    return TableColumn(
+        column,
         detail=", ".join(filter(None, [at, "%" if fraction else ""])),
-        facts=column.facts,
-        form="fraction" if fraction else "value",
         shown=_shown(board, column),
-        tip=tip(column.facts, fraction),
-        domain=_domain(cells) if fraction else None,
+        domain=_domain(cells),
         ranking=column.name == board.ranking,
     )
 
 
 def _shown(board: Board, column: BoardColumn) -> bool:
-    """Show the ranking column, plain ones, and of a family over radii the largest; the rest waits to be chosen."""
-    if column.facts.aggregate == "sum":
+    """Show the ranking column, plain ones, and the last of a family; the rest waits to be chosen."""
+    if column.name == board.ranking:
+        return True
+    if not column.facts.shown or column.facts.aggregate == "sum" or column.split != "test":
         return False
-    if column.name.startswith("best_known"):
-        return any(_differs(row, column.name, board.ranking) for row in board.rows)
-    if column.number is None or column.name == board.ranking:
-        return not column.name.startswith(("hessian", "train_"))
-    family = plot_data.families(board, fractions=False).get(plot_data.stem(column), [column])
-    return column.facts.aggregate != "fraction" and column is family[-1]
+    if column.facts.role == "best_known":
+        return any(_differs(row, column, board.ranking_column) for row in board.rows)
+    if column.level is None:
+        return True
+    if column.facts.role == "robust":  # a figure shows them
+        return False
+    family = next((f for f in families(board.columns) if column in f), (column,))
+    return column is family[-1]
 
 
-def _differs(row: Row, a: str, b: str) -> bool:
-    first, second = row.cells.get(a), row.cells.get(b)
+def _differs(row: Row, a: BoardColumn, b: BoardColumn | None) -> bool:
+    first, second = row.cells.get(a.name), row.cells.get(b.name) if b else None
     return first is not None and second is not None and first.value != second.value
 
 
 def tip(facts: Column, fraction: bool = False) -> str:
-    """Return what a column's tooltip says: description, unit, direction, formula, source."""
+    """Return what a column's tooltip says: description, unit, direction, formula, source.
+
+    Args:
+        facts: what the column is.
+        fraction: whether the page shows its numbers in per cent.
+    """
     better = {"higher": "Higher is better.", "lower": "Lower is better."}.get(facts.direction, "")
     parts = [
         facts.description if facts.description.endswith(".") else f"{facts.description}.",
@@ -152,43 +194,50 @@ def tip(facts: Column, fraction: bool = False) -> str:
 
 
 def unit(facts: Column, fraction: bool = False) -> str:
-    """Return a column's unit in words."""
+    """Return a column's unit in words.
+
+    Args:
+        facts: what the column is.
+        fraction: whether the page shows its numbers in per cent.
+    """
     return facts.unit or ("% on this page, a fraction in the files" if fraction else "none, a pure number")
 
 
-def _domain(cells: list[Cell]) -> tuple[float, float] | None:
-    """Return the column's range rounded outwards to 5 points, so that small gaps can be seen."""
-    ends = [v for c in cells for v in (c.low, c.high, c.value) if v is not None and not formatting.missing(v)]
+def _domain(cells: Iterable[Cell]) -> tuple[float, float] | None:
+    """Return the range of the numbers with intervals, rounded outwards so that small gaps can be seen."""
+    known = [c for c in cells if c.low is not None and c.high is not None]
+    ends = [v for c in known for v in (c.low, c.high, c.value) if v is not None and not math.isnan(v)]
     if not ends:
         return None
-    low, high = math.floor(min(ends) * 20) / 20, math.ceil(max(ends) * 20) / 20
-    return low, max(high, low + 0.05)
+    low, high = min(ends), max(ends)
+    if low >= 0 and high <= 1:  # a share
+        low, high = math.floor(low * STEP) / STEP, math.ceil(high * STEP) / STEP
+    return low, max(high, low + 1 / STEP)
 
 
-def view_cell(row: Row, column: ViewColumn) -> ViewCell:
-    """Return one cell; a missing number is a dash that sorts last."""
-    if column.name in OWN:
+def table_cell(row: Row, column: TableColumn) -> TableCell:
+    """Return one cell; a missing number is a dash that sorts last.
+
+    Args:
+        row: of the board.
+        column: of the table.
+    """
+    if not column.column.evaluation:
         return _own_cell(row, column)
     cell = row.cells.get(column.name)
-    if cell is None or formatting.missing(cell.value):
-        return ViewCell(column, formatting.MISSING, "", title="not measured")
-    show = shower(column, cell)
+    if cell is None or cell.value is None or math.isnan(cell.value):
+        return TableCell(column, column.entry(None), title="not measured")
     title = f"{formatting.plural(cell.n, 'image')}; " + ", ".join(
-        f"seed {s}: {show(v)}" for s, v in cell.by_seed.items()
+        f"seed {s}: {column.entry(v, cell.n)}" for s, v in cell.by_seed.items()
     )
     if cell.nulls:
         title += f"; {formatting.plural(cell.nulls, 'value')} missing"
-    text, sort = show(cell.value), repr(float(cell.value or 0.0))
+    value = column.entry(cell.value, cell.n)
     if cell.low is None or cell.high is None:
-        return ViewCell(column, text, sort, title=title)
-    interval = f"{show(cell.low)}–{show(cell.high)}"
-    low, value, high = (_place(v or 0.0, column.domain) for v in (cell.low, cell.value, cell.high))
-    return ViewCell(column, text, sort, interval, low, value, high, title)
-
-
-def shower(column: ViewColumn, cell: Cell) -> Callable[[float | None], str]:
-    """Return how the numbers of a cell are written: per cent as n allows, else three digits."""
-    return (lambda v: formatting.percent(v, cell.n)) if column.form == "fraction" else formatting.number
+        return TableCell(column, value, cell.value, title=title)
+    bar = Bar(*(_place(v, column.domain) for v in (cell.low, cell.value, cell.high)))
+    low, high = column.entry(cell.low, cell.n), column.entry(cell.high, cell.n)
+    return TableCell(column, value, cell.value, low, high, bar, title)
 
 
 def _place(value: float, domain: tuple[float, float] | None) -> float:
@@ -196,26 +245,35 @@ def _place(value: float, domain: tuple[float, float] | None) -> float:
     return round(100 * min(1.0, max(0.0, (value - low) / (high - low))), 1)
 
 
-def _own_cell(row: Row, column: ViewColumn) -> ViewCell:
-    value = row.own(column.name)
-    if column.name == "trust":
+def _own_cell(row: Row, column: TableColumn) -> TableCell:
+    value = row.own(column.column)
+    if column.column == _TRUST:
         failed = f"failed: {', '.join(row.trust_failed)}" if row.trust_failed else ""
-        return ViewCell(column, value or "not assessed", {"INVALID": "Z"}.get(value, value or ""), title=failed)
-    if value == "" or formatting.missing(value):
-        return ViewCell(column, formatting.MISSING, "")
-    return ViewCell(column, FORMS[column.form](value), value if column.form == "text" else repr(float(value)))
+        sort: float | str = "" if row.trust is None else int(row.trust)
+        return TableCell(column, column.entry(value or "not assessed"), sort, title=failed)
+    if value is None or value == "":
+        return TableCell(column, Value(formatting.MISSING, column.kind))
+    return TableCell(column, column.entry(value), value if isinstance(value, str) else float(value))
 
 
-def view_rows(columns: list[ViewColumn], looks: dict[str, Style], rows: list[Row]) -> list[ViewRow]:
-    """Return the rows in the order given, each with its cells."""
+_TRUST = next(column for column in OWN if column.name == "trust")
+
+
+def table_rows(columns: list[TableColumn], looks: dict[str, Style], rows: Iterable[Row]) -> list[TableRow]:
+    """Return the rows in the order given, each with its cells.
+
+    Args:
+        columns: of the table.
+        looks: defense to its colour and mark.
+        rows: of the board.
+    """
     return [
-        ViewRow(
+        TableRow(
             row=row,
             slot=looks[row.defense].slot,
             shape=SHAPES[looks[row.defense].marker],
             rank=formatting.rank_range(row.rank_low, row.rank_high),
-            cells=tuple(view_cell(row, c) for c in columns),
-            fact=next(iter(row.facts.values()), {}),
+            cells=tuple(table_cell(row, c) for c in columns),
         )
         for row in rows
     ]

@@ -11,37 +11,63 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.core.records import Column
+from bench.core.records import Column, expand_columns
 from bench.store.plan_record import PLAN_FORMAT, PlanRecord, parse_plan
 from bench.store.records import Lease
 from bench.store.store import Store
 
 EPS = (0.05, 0.1, 0.5)
+ARGUMENTS = {"pgd_l2": {"eps": list(EPS)}, "autoattack_l2": {"eps": [0.5]}, "stability": {"radius": [0.01, 0.1]}}
 DEFENSES = {"standard": 0.2, "lcnn": 0.24, "gradreg": 0.5, "lcnn:lambda_beta=0.01": 0.26}  # typical breaking distance
-FLAG = {"kind": "flag", "aggregate": "fraction", "direction": "higher", "source": "a paper"}
+FLAG = {"kind": "flag", "aggregate": "fraction", "direction": "higher", "source": "a paper", "interval": "wilson"}
+L2 = {"norm": "l2"}
 COLUMNS: dict[str, dict[str, Column]] = {
     "accuracy": {
-        "clean_correct": Column("Classified right.", board="clean_accuracy", **FLAG),
-        "margin": Column("Margin."),
+        "clean_correct": Column("Classified right.", board="clean_accuracy", role="clean", **FLAG),
+        "margin": Column("Margin.", role="margin"),
     },
-    "pgd_l2": {"pgd_l2_{eps}_robust": Column("Survives PGD.", board="pgd_l2_{eps}", **FLAG)},
+    "pgd_l2": {
+        "pgd_l2_{eps}_robust": Column(
+            "Survives PGD.", board="pgd_l2_{eps}", role="robust", params=L2, ranks=1, csv_interval=False, **FLAG
+        )
+    },
     "autoattack_l2": {
-        "autoattack_l2_{eps}_robust": Column("Survives AutoAttack.", board="autoattack_l2_{eps}", **FLAG),
-        "autoattack_l2_{eps}_broken_by": Column("Who broke it.", kind="text"),
-        "autoattack_l2_{eps}_distance": Column("Distance."),
+        "autoattack_l2_{eps}_robust": Column(
+            "Survives AutoAttack.",
+            board="autoattack_l2_{eps}",
+            role="robust",
+            params=L2 | {"attack": "autoattack"},
+            ranks=2,
+            **FLAG,
+        ),
+        "autoattack_l2_{eps}_broken_by": Column(
+            "Who broke it.", kind="text", role="broken_by", params=L2 | {"attack": "autoattack"}
+        ),
+        "autoattack_l2_{eps}_distance": Column("Distance.", role="distance", params=L2 | {"attack": "autoattack"}),
     },
     "stability": {
-        "stability_{radius}": Column("Relative gradient change.", board="stability_{radius}", direction="lower"),
-        "stability_{radius}_bound": Column("Its bound."),
+        "stability_{radius}": Column(
+            "Relative gradient change.", board="stability_{radius}", direction="lower", role="stability"
+        ),
+        "stability_{radius}_bound": Column("Its bound.", companion_of="stability_{radius}", companion="bound"),
     },
     "curvature": {
-        "gradient_norm": Column("Norm of the gradient.", board="gradient_norm", direction="lower"),
-        "hessian_norm": Column("Norm of the Hessian.", board="hessian_norm", direction="lower"),
-        "curvature": Column("Normalised curvature.", board="curvature", direction="lower"),
+        "gradient_norm": Column(
+            "Norm of the gradient.", board="gradient_norm", direction="lower", role="gradient_norm"
+        ),
+        "hessian_norm": Column(
+            "Norm of the Hessian.", board="hessian_norm", direction="lower", role="hessian_norm", shown=False
+        ),
+        "curvature": Column("Normalised curvature.", board="curvature", direction="lower", role="curvature"),
     },
     "bounds": {
         "bound_violations": Column(
-            "Violations.", kind="count", board="bound_violations", aggregate="sum", direction="lower"
+            "Violations.",
+            kind="count",
+            board="bound_violations",
+            aggregate="sum",
+            direction="lower",
+            role="violations",
         )
     },
 }
@@ -111,7 +137,7 @@ def _evaluation(key: str, evaluation: str, split: str = "test", limit: int | Non
     return {
         "evaluation": evaluation,
         "n": 120,
-        "arguments": {},
+        "arguments": ARGUMENTS.get(evaluation, {}),
         "limit": limit,
         "split": split,
         "seed": 0,
@@ -176,12 +202,20 @@ def table_of(
     return pd.DataFrame(table)
 
 
+def facts_of(table: pd.DataFrame) -> dict[str, Column]:
+    """Return what the columns of a table are, of whichever evaluation they come."""
+    found: dict[str, Column] = {}
+    for evaluation, columns in COLUMNS.items():
+        found |= expand_columns(columns, ARGUMENTS.get(evaluation, {}), table.columns)
+    return found
+
+
 def write_cell(store: Store, cell: str, kind: str, info: dict[str, Any], tables: list[pd.DataFrame]) -> Lease:
     """Write a finished cell of that many chunks."""
     lease = store.leases.claim(cell, kind, {})
     assert lease is not None
     for number, table in enumerate(tables):
-        store.put_chunk(lease, number, table, None, {})
+        store.put_chunk(lease, number, table, None, {}, facts_of(table))
     store.finish(lease, info)
     return lease
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.core.records import Column
+from bench.core.records import Column, expand_columns
 from bench.reports.board.build import build
 from bench.reports.board.model import Board
 from bench.store.plan_record import PLAN_FORMAT, parse_plan
@@ -24,6 +24,12 @@ from bench.store.store import Store
 
 EPS = (0.05, 0.1, 0.15, 0.2, 0.5)
 RADII = (0.001, 0.003, 0.01, 0.03, 0.1)
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "pgd_l2": {"eps": list(EPS)},
+    "autoattack_l2": {"eps": [0.5]},
+    "stability": {"radius": list(RADII)},
+    "bounds": {"radius": list(RADII)},
+}
 STAGES = ("apgd_ce", "apgd_t", "fab_t", "square")
 # name: (median breaking distance, gradient norm, curvature, training cost)
 DEFENSES = {
@@ -36,23 +42,29 @@ DEFENSES = {
     "adversarial_training": (0.66, 2.8, 27.0, 3.1),
     "vanilla": (0.26, 10.0, 55.0, 0.9),
 }
-_FLAG: dict[str, Any] = {"kind": "flag", "aggregate": "fraction", "direction": "higher"}
+_FLAG: dict[str, Any] = {"kind": "flag", "aggregate": "fraction", "direction": "higher", "interval": "wilson"}
+_AUTOATTACK = {"norm": "l2", "attack": "autoattack"}
 _LOWER: dict[str, Any] = {"direction": "lower", "source": "Srinivas et al. 2022"}
 COLUMNS: dict[str, dict[str, Column]] = {
     "accuracy": {
         "clean_correct": Column(
             "The unperturbed image is classified correctly.",
             board="clean_accuracy",
+            role="clean",
             formula="argmax_k z_k(x) = y",
             source="protocol",
             **_FLAG,
         ),
-        "margin": Column("Logit of the true class minus the largest other logit.", "logits"),
+        "margin": Column("Logit of the true class minus the largest other logit.", "logits", role="margin"),
     },
     "pgd_l2": {
         "pgd_l2_{eps}_robust": Column(
             "Correctly classified, and PGD finds no adversarial example within eps.",
             board="pgd_l2_{eps}",
+            role="robust",
+            params={"norm": "l2", "attack": "pgd"},
+            ranks=1,
+            csv_interval=False,
             formula="argmax f(x') = y",
             source="Madry et al. 2018",
             **_FLAG,
@@ -62,48 +74,103 @@ COLUMNS: dict[str, dict[str, Column]] = {
         "autoattack_l2_{eps}_robust": Column(
             "Correctly classified, and none of AutoAttack's four attacks finds an adversarial example within eps.",
             board="autoattack_l2_{eps}",
+            role="robust",
+            params=_AUTOATTACK,
+            ranks=2,
             formula="argmax f(x') = y",
             source="Croce and Hein 2020",
             **_FLAG,
         ),
-        "autoattack_l2_{eps}_broken_by": Column("The stage that broke the example first.", kind="text"),
-        "autoattack_l2_{eps}_distance": Column("Size of the perturbation that broke the example."),
+        "autoattack_l2_{eps}_broken_by": Column(
+            "The stage that broke the example first.", kind="text", role="broken_by", params=_AUTOATTACK
+        ),
+        "autoattack_l2_{eps}_distance": Column(
+            "Size of the perturbation that broke the example.", role="distance", params=_AUTOATTACK
+        ),
     },
     "curvature": {
         "gradient_norm": Column(
-            "Norm of the loss's gradient.", "1/pixel", board="gradient_norm", formula="‖∇f‖₂", **_LOWER
+            "Norm of the loss's gradient.",
+            "1/pixel",
+            board="gradient_norm",
+            formula="‖∇f‖₂",
+            role="gradient_norm",
+            **_LOWER,
         ),
-        "hessian_norm": Column("Norm of the Hessian.", "1/pixel²", board="hessian_norm", formula="‖∇²f‖₂", **_LOWER),
-        "curvature": Column("Normalised curvature.", "1/pixel", board="curvature", formula="‖∇²f‖₂/‖∇f‖₂", **_LOWER),
-        "curvature_share_activations": Column("Share of the activations in the curvature."),
+        "hessian_norm": Column(
+            "Norm of the Hessian.",
+            "1/pixel²",
+            board="hessian_norm",
+            formula="‖∇²f‖₂",
+            role="hessian_norm",
+            shown=False,
+            **_LOWER,
+        ),
+        "curvature": Column(
+            "Normalised curvature.", "1/pixel", board="curvature", formula="‖∇²f‖₂/‖∇f‖₂", role="curvature", **_LOWER
+        ),
+        "curvature_share_activations": Column(
+            "Share of the activations in the curvature.", role="share", heading="activations"
+        ),
     },
     "stability": {
         "stability_{radius}": Column(
             "Relative change of the gradient.",
             board="stability_{radius}",
+            role="stability",
             formula="‖∇f(x+ε) − ∇f(x)‖ / ‖∇f(x)‖",
             **_LOWER,
         ),
-        "stability_{radius}_worst": Column("The same along the Hessian's top eigenvector."),
-        "stability_{radius}_approximation": Column("First-order approximation of the worst change."),
-        "stability_{radius}_bound": Column("Upper sum of Proposition 1 along the same eigenvector."),
+        "stability_{radius}_worst": Column(
+            "The same along the Hessian's top eigenvector.", companion_of="stability_{radius}", companion="worst"
+        ),
+        "stability_{radius}_approximation": Column(
+            "First-order approximation of the worst change.",
+            companion_of="stability_{radius}",
+            companion="approximation",
+        ),
+        "stability_{radius}_bound": Column(
+            "Upper sum of Proposition 1 along the same eigenvector.",
+            companion_of="stability_{radius}",
+            companion="bound",
+        ),
     },
     "bounds": {
         "bound_violations": Column(
             "Proved bounds that do not hold.",
             kind="count",
             board="bound_violations",
+            role="violations",
             aggregate="sum",
             direction="lower",
         ),
-        "bounds_undecided": Column("Statements that could not be decided.", kind="count"),
-        "tightness_gradient_{radius}": Column("Proposition 1, sharp form: measured over bound."),
-        "tightness_gradient_{radius}_worst": Column("Proposition 1, sharp form: the same in the worst direction."),
-        "tightness_softmax": Column("Lemma on softmax: measured over bound."),
-        "ratio_quadratic_{radius}": Column("The quadratic approximation: measured over stated."),
-        "certified_radius": Column("Radius within which the class cannot change."),
-        "lipschitz_constant": Column("Lipschitz constant of the margin."),
-        "local_slope": Column("Largest slope of the margin that was met."),
+        "bounds_undecided": Column("Statements that could not be decided.", kind="count", role="undecided"),
+        "tightness_gradient_{radius}": Column(
+            "Proposition 1, sharp form: measured over bound.",
+            role="tightness",
+            heading="Proposition 1, sharp form",
+            params={"direction": "random"},
+        ),
+        "tightness_gradient_{radius}_worst": Column(
+            "Proposition 1, sharp form: the same in the worst direction.",
+            role="tightness",
+            heading="Proposition 1, sharp form",
+            params={"direction": "worst"},
+        ),
+        "tightness_softmax": Column(
+            "Lemma on softmax: measured over bound.", role="tightness", heading="Lemma on softmax"
+        ),
+        "ratio_quadratic_{radius}": Column(
+            "The quadratic approximation: measured over stated.",
+            role="rate",
+            heading="The quadratic approximation",
+            params={"direction": "random"},
+        ),
+        "certified_radius": Column(
+            "Radius within which the class cannot change.", role="certified", params={"norm": "l2"}
+        ),
+        "lipschitz_constant": Column("Lipschitz constant of the margin.", role="lipschitz"),
+        "local_slope": Column("Largest slope of the margin that was met.", role="local_slope"),
     },
 }
 
@@ -159,7 +226,9 @@ def fill(
                     store.fail(lease, "AutoAttack: expected finite logits, got NaN on 3 of 200 images. Mend the model.")
                     continue
                 images = _images(table, shape, pictures, rng) if key == "autoattack_l2" else None
-                store.put_chunk(lease, 0, _columns_of(key, table), images, {})
+                mine = _columns_of(key, table)
+                columns = expand_columns(COLUMNS[key], ARGUMENTS.get(key, {}), mine.columns)
+                store.put_chunk(lease, 0, mine, images, {}, columns)
                 store.finish(lease, _info(key, n, trust, names[name][3]))
 
 
@@ -289,7 +358,7 @@ def examples(
 def _evaluation(key: str, n: int) -> dict[str, Any]:
     return {
         "evaluation": key,
-        "arguments": {"eps": list(EPS)} if key == "pgd_l2" else {},
+        "arguments": ARGUMENTS.get(key, {}),
         "limit": n,
         "n": n,
         "split": "test",

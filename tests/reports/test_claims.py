@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bench.core.records import Column
 from bench.core.stats.paired import bootstrap_mean
 from bench.reports.board import estimates
 from bench.reports.board.model import Board
 from bench.reports.claims import verdicts
-from bench.reports.claims.verdicts import Claim, Condition, judge
+from bench.reports.claims.records import Claim, Condition
+from bench.reports.claims.verdicts import judge
 from bench.store.plan_record import (
     DataRecord,
     EnvironmentRecord,
@@ -98,7 +100,13 @@ def paper_board(
     examples, train_examples = pd.concat(test, ignore_index=True), pd.concat(train, ignore_index=True)
     if change:
         change(examples, train_examples, logs)
-    return Board(paper_plan(name), (), (), examples, "", None, logs, train_examples)
+    names = [name for name in examples.columns if name not in ("defense", "seed", "index", "label")]
+    patterns = {f"stability_{radius:g}": "stability_{radius}" for radius in (0.001, 0.1)}
+    facts = {
+        name: Column("", kind="flag" if name.endswith(("_correct", "_robust")) else "value", pattern=pattern)
+        for name, pattern in ((name, patterns.get(name, name)) for name in names)
+    }
+    return Board(paper_plan(name), (), (), examples, "", None, logs, train_examples, facts=facts)
 
 
 def by_id(board: Board) -> dict[str, Claim]:

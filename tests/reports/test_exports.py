@@ -19,6 +19,7 @@ import pytest
 from rich.console import Console
 
 from bench.core import files
+from bench.core.records import Grade
 from bench.reports import write
 from bench.reports.board.build import build
 from bench.reports.board.model import Board
@@ -219,12 +220,12 @@ def test_model_info_takes_the_paper_from_bibtex() -> None:
       year = {2022},
       url = {https://example.org/paper}
     }"""
-    assert robustbench._paper({"bibtex": bibtex, "source": "One et al. 2022"}) == {
+    assert robustbench.paper_of(bibtex, "One et al. 2022") == {
         "link": "https://example.org/paper",
         "authors": "Some One, Other Francois Body",
         "venue": "Some Conference, 2022",
     }
-    assert robustbench._paper({"bibtex": "", "source": "a paper"}) == {"link": "", "authors": "a paper", "venue": ""}
+    assert robustbench.paper_of("", "a paper") == {"link": "", "authors": "a paper", "venue": ""}
 
 
 def test_manifest_names_command_data_and_every_cell(folder: Path, fabricate: ModuleType) -> None:
@@ -270,7 +271,7 @@ def test_hostile_names_stay_inert(tmp_path: Path, fabricate: ModuleType) -> None
 def test_terminal_board_says_why_a_row_is_not_ranked(folder: Path) -> None:
     board = board_of(folder)
     bad = replace(
-        board.rows[0], rank=None, trust="INVALID", unranked="invalid: bounds", failures=("accuracy, seed 0: NaN",)
+        board.rows[0], rank=None, trust=Grade.INVALID, unranked="invalid: bounds", failures=("accuracy, seed 0: NaN",)
     )
     console = Console(width=120, file=io.StringIO(), record=True)
     console.print(board_table(replace(board, rows=(*board.rows[1:], bad))))

@@ -7,31 +7,39 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from bench.reports import formatting
+from bench.reports import figures, formatting
+from bench.reports.board.columns import families, with_role
 from bench.reports.board.model import Board
 from bench.reports.figures import (
     accuracy_curve,
+    cost_against_robustness,
     decision_boundary,
+    figure,
+    flatness,
+    gradient_stability,
     index,
+    labels,
+    loss_terms,
     palette,
     plot_data,
-    sheet,
     svg,
-    training_curves,
 )
+from bench.reports.figures.figure import Figure
+from bench.reports.formatting import show
 
 
 @pytest.fixture(scope="module")
-def drawn(board: Board) -> dict[str, sheet.Figure]:
+def drawn(board: Board) -> dict[str, Figure]:
     return {f.name: f for f in index.draw(board, plot_data.tables(board))}
 
 
-def test_every_figure_is_there(drawn: dict[str, sheet.Figure]) -> None:
+def test_every_figure_is_there(drawn: dict[str, Figure]) -> None:
     assert list(drawn) == [
         "accuracy-against-eps",
         "cost",
@@ -48,7 +56,10 @@ def test_numbers_stand_under_their_own_budget(board: Board) -> None:
     """Attacks at different budgets share one table; what was not measured is a dash."""
     columns = list(board.columns)
     family = [c for c in columns if c.name.startswith("pgd_l2_")]
-    other = [replace(c, name=c.name.replace("pgd_l2", "apgd_l2")) for c in family[1:]]
+    other = [
+        replace(c, name=c.name.replace("pgd_l2", "apgd_l2"), evaluation="apgd_l2", heading="APGD ℓ₂")
+        for c in family[1:]
+    ]
     rows = [
         replace(r, cells=r.cells | {o.name: r.cells[c.name] for o, c in zip(other, family[1:], strict=True)})
         for r in board.rows
@@ -58,22 +69,23 @@ def test_numbers_stand_under_their_own_budget(board: Board) -> None:
     figure = accuracy_curve.accuracy_against_eps(changed, plot_data.tables(changed))
     assert figure is not None
     place = {head: i for i, head in enumerate(figure.header)}
-    first, last = (f"ε = {family[i].number:g}, %" for i in (0, -1))
-    found = {(line[0], line[1]): line for line in figure.numbers}
-    attacks = sorted({line[1] for line in figure.numbers})
+    first, last = (f"ε = {family[i].level:g}, %" for i in (0, -1))
+    lines = [tuple(show(entry) for entry in line) for line in figure.numbers]
+    found = {(line[0], line[1]): line for line in lines}
+    attacks = sorted({line[1] for line in lines})
     assert len(attacks) == 2
     of = {attack: [line for (_, name), line in found.items() if name == attack] for attack in attacks}
     later = next(a for a in attacks if all(line[place[first]] == formatting.MISSING for line in of[a]))
     assert all(line[place[last]] != formatting.MISSING for line in of[later])
     earlier = next(a for a in attacks if a != later)
     assert found[rows[0].defense, earlier][place[last]] == formatting.MISSING
-    assert all(len(line) == len(figure.header) for line in figure.numbers)
+    assert all(len(line) == len(figure.header) for line in lines)
 
 
-def test_figures_are_well_formed_themed_and_share_no_id(drawn: dict[str, sheet.Figure]) -> None:
+def test_figures_are_well_formed_themed_and_share_no_id(drawn: dict[str, Figure]) -> None:
     ids: list[str] = []
-    for figure in drawn.values():
-        for panel in figure.panels:
+    for found in drawn.values():
+        for panel in found.panels:
             root = ElementTree.fromstring(panel.svg)
             ids += [e.attrib["id"] for e in root.iter() if "id" in e.attrib]
             assert not re.search(r"#0[0-9]0[0-9]0[0-9]\b", panel.svg), "a sentinel colour was left"
@@ -84,12 +96,12 @@ def test_figures_are_well_formed_themed_and_share_no_id(drawn: dict[str, sheet.F
 
 def test_loss_terms_are_drawn_where_there_are_several(board: Board) -> None:
     row = board.rows[0]
-    assert training_curves.loss_terms(board, row) is None
+    assert loss_terms.loss_terms(board, row) is None
     logs = {
         key: [r | {"terms": {"cross_entropy": r["loss"], "penalty": 0.1 * r["loss"]}} for r in log]
         for key, log in board.logs.items()
     }
-    drawn = training_curves.loss_terms(replace(board, logs=logs), row)
+    drawn = loss_terms.loss_terms(replace(board, logs=logs), row)
     assert drawn is not None
     last = logs[row.defense, 1][-1]["terms"]
     said = ", ".join(f"{name} {formatting.number(value)}" for name, value in last.items())
@@ -97,11 +109,11 @@ def test_loss_terms_are_drawn_where_there_are_several(board: Board) -> None:
     assert all(f">{name}<" in drawn.panels[0].svg for name in last)
 
 
-def test_same_board_same_bytes(board: Board, drawn: dict[str, sheet.Figure]) -> None:
+def test_same_board_same_bytes(board: Board, drawn: dict[str, Figure]) -> None:
     assert index.draw(board, plot_data.tables(board)) == list(drawn.values())
 
 
-def test_a_defense_has_its_colour_in_every_figure(board: Board, drawn: dict[str, sheet.Figure]) -> None:
+def test_a_defense_has_its_colour_in_every_figure(board: Board, drawn: dict[str, Figure]) -> None:
     slots = {row.anchor: palette.styles(plot_data.names(board))[row.defense].slot for row in board.rows}
     for name in ("accuracy-against-eps", "cost", "curvature", "training"):
         root = ElementTree.fromstring(drawn[name].panels[0].svg)
@@ -112,23 +124,50 @@ def test_a_defense_has_its_colour_in_every_figure(board: Board, drawn: dict[str,
             assert used == {str(slot)}
 
 
-def test_alt_text_and_numbers_say_the_board(board: Board, drawn: dict[str, sheet.Figure]) -> None:
+def test_alt_text_and_numbers_say_the_board(board: Board, drawn: dict[str, Figure]) -> None:
     figure = drawn["accuracy-against-eps"]
     for row in board.rows:
         shown = f"{row.defense} {100 * row.cells['pgd_l2_0.05'].value:.1f} % to"  # type: ignore[operator]
         assert shown in figure.alt
-        (line,) = [line for line in figure.numbers if line[0] == row.defense]
+        lines = [tuple(show(entry) for entry in line) for line in figure.numbers]
+        (line,) = [line for line in lines if line[0] == row.defense]
         assert line[2:] == tuple(
             f"{100 * row.cells[c].value:.1f}"  # type: ignore[operator]
             for c in ("clean_accuracy", *(f"pgd_l2_{e:g}" for e in (0.05, 0.1, 0.15, 0.2, 0.5)))
         )
 
 
-def test_names_are_text_not_markup_and_not_mathematics(make_board: Callable[..., Board]) -> None:
-    board = make_board(names={"<b>$x^2$&": (0.4, 3.0, 30.0, 1.0), "b": (0.3, 3.0, 30.0, 1.0)}, seeds=1, n=40)
+@pytest.mark.parametrize("name", ["<b>$x^2$&", 'a" id="x', "b style='font: 9px", "url(#c) > &lt;"])
+def test_names_are_text_not_markup_and_not_mathematics(make_board: Callable[..., Board], name: str) -> None:
+    board = make_board(names={name: (0.4, 3.0, 30.0, 1.0), "b": (0.3, 3.0, 30.0, 1.0)}, seeds=1, n=40)
     figure = index.draw(board, plot_data.tables(board))[0]
-    texts = [e.text for e in ElementTree.fromstring(figure.panels[0].svg).iter("text")]
-    assert "<b>$x^2$&" in texts
+    root = ElementTree.fromstring(figure.panels[0].svg)
+    assert name in [e.text for e in root.iter("text")]
+    assert "x" not in [e.attrib.get("id") for e in root.iter()]
+
+
+@pytest.mark.parametrize("name", ['t" id="y', "a < b & c", "&amp; 'q'"])
+def test_headings_of_evaluations_survive_in_figures(board: Board, name: str) -> None:
+    columns = tuple(replace(c, heading=name) if c.evaluation == "pgd_l2" else c for c in board.columns)
+    drawn = index.draw(replace(board, columns=columns), plot_data.tables(board))
+    ids = [e.attrib.get("id", "") for f in drawn for p in f.panels for e in ElementTree.fromstring(p.svg).iter()]
+    assert all(set(i) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_ABCDEFGHIJKLMNOPQRSTUVWXYZ") for i in ids)
+    assert drawn[0].panels[0].title == f"Under {name}"
+
+
+def test_a_figure_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board: Board) -> None:
+    """A file in the folder with the decorator is drawn, in its place; nothing else names it."""
+    (tmp_path / "my_figure.py").write_text(
+        "from bench.reports.figures.figure import Figure, figure\n"
+        "@figure(order=25)\n"
+        "def mine(board, tables):\n"
+        "    return Figure('mine', 'Mine', '', 'Nothing to see in mine.', ())\n"
+    )
+    monkeypatch.setattr(figures, "__path__", [*figures.__path__, str(tmp_path)])
+    monkeypatch.setattr(figure, "DRAWINGS", dict(figure.DRAWINGS))
+    monkeypatch.setattr(index, "DRAWINGS", figure.DRAWINGS)
+    names = [drawn.name for drawn in index.draw(board, plot_data.tables(board))]
+    assert names[:3] == ["accuracy-against-eps", "mine", "cost"]
 
 
 def test_columns_that_were_not_measured_leave_their_figures_out(make_board: Callable[..., Board]) -> None:
@@ -139,9 +178,9 @@ def test_columns_that_were_not_measured_leave_their_figures_out(make_board: Call
 def test_a_stored_map_of_the_plane_is_drawn(board: Board) -> None:
     grid = {"probability": [[0.0, 0.2, 1.0], [0.1, 0.6, 1.0], [0.2, 0.9, 1.0]], "extent": [0.0, 1.0, 0.0, 1.0]}
     row = board.rows[0]
-    facts = {0: {**row.facts[0], "info": {"plane": {"grid": grid}}}}
+    runs = {0: replace(row.runs[0], info={"plane": {"grid": grid}})}
     figure = decision_boundary.decision_boundaries(
-        replace(board, rows=(replace(row, facts=facts), *board.rows[1:])), plot_data.tables(board)
+        replace(board, rows=(replace(row, runs=runs), *board.rows[1:])), plot_data.tables(board)
     )
     assert figure is not None
     assert figure.panels[0].title == f"{row.defense}, seed 0"
@@ -153,7 +192,7 @@ def test_a_stored_map_of_the_plane_is_drawn(board: Board) -> None:
 
 def test_front_of_known_points() -> None:
     points = [(1.0, 5.0), (2.0, 4.0), (2.0, 7.0), (3.0, 7.0), (4.0, 9.0), (1.0, 3.0)]
-    assert plot_data.front(points) == [0, 2, 4]
+    assert cost_against_robustness.front(points) == [0, 2, 4]
 
 
 def test_breaking_distance_is_the_smallest_budget_that_broke(board: Board) -> None:
@@ -164,19 +203,19 @@ def test_breaking_distance_is_the_smallest_budget_that_broke(board: Board) -> No
             "autoattack_l2_0.5_robust": [True, False, False],
         }
     )
-    assert plot_data.breaking_distance(board, table).tolist() == [np.inf, 0.5, 0.1]
+    assert flatness.breaking_distance(board, table).tolist() == [np.inf, 0.5, 0.1]
 
 
 def test_breaking_distance_is_missing_where_nothing_was_measured(board: Board) -> None:
-    assert np.isnan(plot_data.breaking_distance(board, pd.DataFrame({"margin": [1.0]}))).all()
+    assert np.isnan(flatness.breaking_distance(board, pd.DataFrame({"margin": [1.0]}))).all()
 
 
 def test_rank_correlation_is_minus_one_where_flat_means_robust(board: Board) -> None:
     name = board.rows[0].defense
     part = board.examples[board.examples["defense"] == name].copy()
     part["margin"] = 100.0 - part["curvature"]
-    found = plot_data.correlations(board, {**plot_data.tables(board), name: part})
-    rho = {(c.flatness, c.robustness): c.rho for c in found if c.defense == name}
+    found = flatness.correlations(board, {**plot_data.tables(board), name: part})
+    rho = {(c.flatness.name, c.robustness.name): c.rho for c in found if c.defense == name}
     assert rho["curvature", "margin"] == pytest.approx(-1.0, abs=1e-12)
 
 
@@ -185,15 +224,18 @@ def test_rank_correlation_agrees_with_pandas(board: Board) -> None:
     table = plot_data.tables(board)[row.defense]
     table = table[table["clean_correct"] & table["curvature"].notna()]
     expected = [t["gradient_norm"].corr(t["margin"], method="spearman") for _, t in table.groupby("seed")]
-    found = plot_data.correlations(board, plot_data.tables(board))
-    (ours,) = [c for c in found if (c.defense, c.flatness, c.robustness) == (row.defense, "gradient_norm", "margin")]
+    found = flatness.correlations(board, plot_data.tables(board))
+    (ours,) = [
+        c for c in found if (c.defense, c.flatness.name, c.robustness.name) == (row.defense, "gradient_norm", "margin")
+    ]
     assert ours.rho == pytest.approx(np.mean(expected), abs=1e-12)
 
 
 def test_curves_are_medians_and_quartiles_of_what_is_there(board: Board) -> None:
     row = board.rows[0]
     table = plot_data.tables(board)[row.defense]
-    curves = {c.kind: c for c in plot_data.curves(board, table, "stability")}
+    (family,) = families(with_role(board.columns, "stability"))
+    curves = {c.kind: c for c in gradient_stability.curves(board, table, family)}
     assert set(curves) == {"", "worst", "approximation", "bound"}
     values = table["stability_0.03_worst"].dropna()
     for got, q in ((curves["worst"].low, 0.25), (curves["worst"].middle, 0.5), (curves["worst"].high, 0.75)):
@@ -205,12 +247,12 @@ def test_curves_are_medians_and_quartiles_of_what_is_there(board: Board) -> None
     [([0.0, 10.0], [0.0, 10.0]), ([5.0, 5.0], [4.0, 6.0]), ([0.0, 1.0, 9.0], [-0.5, 1.5, 9.0]), ([], [])],
 )
 def test_labels_are_pushed_apart_and_keep_their_centre(places: list[float], spread: list[float]) -> None:
-    assert sheet.spread(places, 2.0) == pytest.approx(spread)
+    assert labels.spread(places, 2.0) == pytest.approx(spread)
 
 
 def test_labels_never_overlap() -> None:
     places = sorted(np.random.default_rng(0).uniform(0, 30, 14).tolist())
-    assert np.diff(sheet.spread(places, 3.0)).min() > 3.0 - 1e-9
+    assert np.diff(labels.spread(places, 3.0)).min() > 3.0 - 1e-9
 
 
 # SVG and colours
@@ -228,7 +270,9 @@ def test_embedding_prefixes_used_ids_and_drops_the_others() -> None:
     assert "unused" not in out
     assert 'd="M 1.23 2"' in out
     assert "stroke:var(--c1);fill:var(--ink)" in out
-    assert '<g data-series="lcnn"/>' in out
+    assert [e.attrib for e in ElementTree.fromstring(out).iter("g") if "data-series" in e.attrib] == [
+        {"data-series": "lcnn"}
+    ]
 
 
 def test_colours_are_fixed_by_name_whatever_else_is_on_the_board() -> None:

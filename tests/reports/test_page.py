@@ -20,12 +20,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from bench.core.records import Column
+from bench.core.records import Column, Role
 from bench.reports import formatting
 from bench.reports.board.model import Board
 from bench.reports.exports import leaderboard, manifest, robustbench
 from bench.reports.figures import plot_data
-from bench.reports.html import adversarial_examples, defense_section, docstrings, page, ranking_table
+from bench.reports.formatting import Value, show
+from bench.reports.html import adversarial_examples, docstrings, filters, page, png, ranking_table
+from bench.reports.html.bound_tables import Share
+from bench.reports.html.defense_section import defense_section, row_command
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 
@@ -148,9 +151,9 @@ def test_hostile_names_and_descriptions_stay_inert(make_board: Callable[..., Boa
 
 
 def test_a_link_with_another_scheme_becomes_none() -> None:
-    assert page.href("https://arxiv.org/abs/2206.07144") == "https://arxiv.org/abs/2206.07144"
-    assert page.href("javascript:alert(1)") == "#"
-    assert page.href("JaVaScRiPt:alert(1)") == "#"
+    assert filters.href("https://arxiv.org/abs/2206.07144") == "https://arxiv.org/abs/2206.07144"
+    assert filters.href("javascript:alert(1)") == "#"
+    assert filters.href("JaVaScRiPt:alert(1)") == "#"
 
 
 def test_same_board_same_bytes(board: Board, html: str) -> None:
@@ -162,7 +165,7 @@ def test_same_bytes_in_a_fresh_process_without_torch(make_board: Callable[..., B
         "import importlib.util, sys\n"
         f"spec = importlib.util.spec_from_file_location('s', {str(Path(__file__).with_name('synthetic.py'))!r})\n"
         "s = importlib.util.module_from_spec(spec); spec.loader.exec_module(s)\n"
-        "from bench.reports import page\n"
+        "from bench.reports.html import page\n"
         "sys.stdout.buffer.write(page.render(s.make_board(seeds=1, n=40)).encode())\n"
         "assert 'torch' not in sys.modules\n"
     )
@@ -193,10 +196,10 @@ def test_rows_without_rank_stand_apart_with_the_reason(make_board: Callable[...,
 
 def test_a_defense_that_has_not_begun_has_its_section(board: Board) -> None:
     last = board.rows[-1]
-    bare = replace(last, rank=None, cells={}, seeds=(), facts={0: last.facts[0] | {"info": {}, "training": {}}})
+    bare = replace(last, rank=None, cells={}, seeds=(), runs={0: replace(last.runs[0], info={}, training={})})
     bare = replace(bare, unranked="the ranking column was not run", missing=("training, seed 0: 3 epochs so far",))
     examples = board.examples[board.examples["defense"] != last.defense]
-    html = page.render(replace(board, rows=(*board.rows[:-1], bare), examples=examples, pictures={}))
+    html = page.render(replace(board, rows=(*board.rows[:-1], bare), examples=examples, adversarial={}))
     part = html[html.index(f'id="defense-{last.anchor}"') :]
     assert "Unfinished: training, seed 0: 3 epochs so far" in part
     assert "Nothing yet." in part
@@ -255,7 +258,7 @@ def test_downloads_hold_every_form(board: Board, html: str) -> None:
 
 def test_section_holds_the_manifest_of_its_row_and_says_what_to_believe(board: Board) -> None:
     row = board.rows[0]
-    part = defense_section.section(board, row, plot_data.tables(board)[row.defense])
+    part = defense_section(board, row, plot_data.tables(board)[row.defense])
     assert json.loads(part.manifest) == [m for m in manifest.manifest(board)["rows"] if m["defense"] == row.defense]
     assert part.belief[0].startswith("Trust B. ")
     low, high = sorted(row.cells[board.ranking].by_seed.values())
@@ -266,14 +269,14 @@ def test_command_of_a_row_replaces_defenses_and_seeds(board: Board) -> None:
     command = "bench run --suite s --defense a --defense=b --seeds 0,1,2 --out 'my results'"
     plan = board.plan.model_copy(update={"command": command})
     row = next(r for r in board.rows if r.defense == "lcnn")
-    assert defense_section.row_command(plan, row) == "bench run --suite s --out 'my results' --defense lcnn --seeds 0,1"
+    assert row_command(plan, row) == "bench run --suite s --out 'my results' --defense lcnn --seeds 0,1"
 
 
 def test_stages_count_every_image_of_every_seed(board: Board) -> None:
     row = board.rows[0]
-    stages = defense_section.section(board, row, plot_data.tables(board)[row.defense]).stages
-    assert sum(int(k.replace(",", "")) for _, k, _ in stages) == 2 * row.n
-    held = next(float(share) for stage, _, share in stages if stage == "not broken")
+    stages = defense_section(board, row, plot_data.tables(board)[row.defense]).stages
+    assert sum(k.value for _, k, _ in stages) == 2 * row.n
+    held = next(share.value for stage, _, share in stages if stage == Value("not broken"))
     assert held == pytest.approx(100 * (row.cells[board.ranking].value or 0), abs=0.05)
 
 
@@ -282,48 +285,63 @@ def test_tightness_is_measured_over_bound(board: Board) -> None:
     table = board.examples[board.examples["defense"] == row.defense]
     ratio = (table["stability_0.1_worst"] / table["stability_0.1_bound"]).median()
     shown = {
-        line[0]: line[1] for line in defense_section.section(board, row, plot_data.tables(board)[row.defense]).against
+        show(line[0]): show(line[1])
+        for line in defense_section(board, row, plot_data.tables(board)[row.defense]).against
     }
     assert shown["stability_0.1_worst"] == formatting.number(float(ratio))
 
 
-def with_columns(board: Board, **columns: object) -> tuple[Board, pd.DataFrame]:
-    """Return the board with columns declared by its accuracy evaluation, and the best row's table with them."""
-    declared = {name: Column(f"Words of {name}: more") for name in columns}
-    evaluations = {**board.plan.evaluations}
-    evaluations["accuracy"] = evaluations["accuracy"].model_copy(update={"columns": declared})
-    table = plot_data.tables(board)[board.rows[0].defense].copy()
-    return replace(board, plan=board.plan.model_copy(update={"evaluations": evaluations})), table
+def with_columns(board: Board, **columns: Column) -> tuple[Board, pd.DataFrame]:
+    """Return the board with the facts of some more per-example columns, and the best row's table."""
+    return replace(board, facts={**board.facts, **columns}), plot_data.tables(board)[board.rows[0].defense].copy()
 
 
-def test_bounds_are_told_by_statement_radius_and_direction(board: Board) -> None:
-    board, table = with_columns(board, **{"tightness_a_{radius}": 0, "tightness_a_{radius}_worst": 0, "ratio_b": 0})
-    table = table.drop(columns=[c for c in table if c.startswith(("tightness_g", "tightness_s", "ratio_q"))])
-    table["tightness_a_0.1"] = np.linspace(0, 0.5, len(table))
-    table["tightness_a_0.1_worst"] = np.nan
-    table["tightness_a_0.5_worst"] = 0.9
-    table["ratio_b"] = np.where(np.arange(len(table)) % 4 == 0, 2.0, 0.5)
-    part = defense_section.section(board, board.rows[0], table)
-    assert part.tightness == (
-        ("Statement", "0.1, random", "0.5, worst"),
-        (
-            ("Words of tightness_a_{radius}", "0.250 / 0.500", ""),
-            ("Words of tightness_a_{radius}_worst", "", "0.900 / 0.900"),
-        ),
+def statement(role: Role, pattern: str, **params: float | str) -> Column:
+    """Return what a column of measured over stated is."""
+    return Column("", role=role, heading=f"Words of {pattern}", pattern=pattern, params=params)
+
+
+def test_bounds_are_shown_by_statement_radius_and_direction(board: Board) -> None:
+    a, b = "a_{radius}", "a_{radius}_b"
+    board, table = with_columns(
+        board,
+        x=statement("tightness", a, radius=0.1, direction="random"),
+        y=statement("tightness", b, radius=0.1, direction="worst"),
+        z=statement("tightness", b, radius=0.5, direction="worst"),
+        ratio=statement("rate", "c"),
     )
-    assert part.rates == (("Statement", "at the image"), (("Words of ratio_b", "0.500 / 25 %"),))
+    table = table[["index", "seed", "label"]].copy()
+    table["x"], table["y"], table["z"] = np.linspace(0, 0.5, len(table)), np.nan, 0.9
+    table["ratio"] = np.where(np.arange(len(table)) % 4 == 0, 2.0, 0.5)
+    part = defense_section(board, board.rows[0], table)
+    assert part.tightness[0] == ("Statement", "0.1, random", "0.5, worst")
+    assert [[show(entry) for entry in line] for line in part.tightness[1]] == [
+        [f"Words of {a}", "0.250 / 0.500", ""],
+        [f"Words of {b}", "", "0.900 / 0.900"],
+    ]
+    assert part.rates[0] == ("Statement", "at the image")
+    assert [[show(entry) for entry in line] for line in part.rates[1]] == [["Words of c", "0.500 / 25 %"]]
 
 
 def test_shares_violations_and_remarks(board: Board) -> None:
-    board, table = with_columns(board)
+    board, table = with_columns(
+        board,
+        first=Column("", role="share", heading="activation", pattern="share_{layer}", params={"layer": 1}),
+        second=Column("", role="share", heading="loss"),
+        violated=Column("", kind="text", role="violation"),
+        kinks=Column("", kind="text", role="not_applicable", heading="Bounds"),
+    )
     table = table.drop(columns="curvature_share_activations")
-    table["curvature_share_1"], table["curvature_share_loss"] = 0.25, 0.75
-    table["bound_violation"] = np.where(table["index"] == 5, "Proposition 1 at radius 0.1: 3 > 2", "")
-    table["bounds_not_applicable"] = "max_pool2d"
+    table["first"], table["second"] = 0.25, 0.75
+    table["violated"] = np.where(table["index"] == 5, "Proposition 1 at radius 0.1: 3 > 2", "")
+    table["kinks"] = "max_pool2d"
     table["bounds_undecided"] = 0.0
     table["certified_radius"], table["lipschitz_constant"], table["local_slope"] = 0.001, 1000.0, 4.0
-    part = defense_section.section(board, board.rows[0], table)
-    assert part.shares == (("activation 1", "25.0", "25.0"), ("loss", "75.0", "75.0"))
+    part = defense_section(board, board.rows[0], table)
+    assert part.shares == (
+        Share("activation 1", Value(25.0, "number"), 25.0),
+        Share("loss", Value(75.0, "number"), 75.0),
+    )
     assert part.violations == tuple(f"Proposition 1 at radius 0.1: 3 > 2 (image 5, seed {s})" for s in (0, 1))
     assert part.notes == (
         "Bounds: not applicable (max_pool2d). Nothing is claimed, nothing passed.",
@@ -366,14 +384,14 @@ def test_png_decodes_to_the_pixels() -> None:
     rng = np.random.default_rng(0)
     for channels in (1, 3):
         image = rng.random((channels, 5, 7))
-        decoded = np.asarray(Image.open(io.BytesIO(adversarial_examples.png(image)))).reshape(5, 7, channels)
+        decoded = np.asarray(Image.open(io.BytesIO(png.png(image)))).reshape(5, 7, channels)
         np.testing.assert_array_equal(decoded, np.rint(255 * image).astype("uint8").transpose(1, 2, 0))
 
 
 def test_large_pictures_are_shrunk_by_averaging() -> None:
     image = np.zeros((1, 130, 130))
     image[:, :3, :3] = 0.9
-    data = base64.b64decode(adversarial_examples.data_uri(image).partition(",")[2])
+    data = base64.b64decode(png.data_uri(image).partition(",")[2])
     decoded = np.asarray(Image.open(io.BytesIO(data)))
     assert decoded.shape == (43, 43)
     assert decoded[0, 0] == round(255 * 0.9)
@@ -383,9 +401,9 @@ def test_gallery_shows_the_stored_images_and_what_broke_them(board: Board) -> No
     row = board.rows[0]
     shown = adversarial_examples.gallery(board, row, plot_data.tables(board)[row.defense])
     assert shown is not None
-    stored = board.pictures[row.defense, shown.seed]
-    assert [p.index for p in shown.first] == stored["index"][: len(shown.first)].tolist()
-    assert shown.last[0].index == stored["index"][-1]
+    stored = board.adversarial[row.defense, shown.seed]
+    assert [p.index for p in shown.first] == stored.index[: len(shown.first)].tolist()
+    assert shown.last[0].index == stored.index[-1]
     table = board.examples.set_index(["defense", "seed", "index"])
     for p in (*shown.first, *shown.last):
         facts = table.loc[(row.defense, shown.seed, p.index)]

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from bench.core.errors import StoreError
+from bench.core.records import Grade
 from bench.core.stats.intervals import clopper_pearson, wilson
 from bench.reports.board.build import build
 from bench.reports.board.model import Board, Row
@@ -71,7 +72,7 @@ def test_columns_follow_the_plan(board: Board) -> None:
     ]  # fmt: skip
     assert names[-5:] == ["train_seconds", "train_cost", "eval_seconds", "eval_forwards", "eval_backwards"]
     by_name = {column.name: column for column in board.columns}
-    assert by_name["stability_0.1"].number == 0.1
+    assert by_name["stability_0.1"].level == 0.1
     assert by_name["pgd_l2_0.5"].example_column == "pgd_l2_0.5_robust"
     assert by_name["train_curvature"].evaluation == "curvature_train"
 
@@ -213,7 +214,7 @@ def test_bound_violations_make_a_row_invalid(tmp_path: Path, fabricate: ModuleTy
         {("bounds", "gradreg", 1): table, ("bounds", "lcnn", 0): nothing, ("bounds", "lcnn", 1): nothing},
     )
     rows = rows_of(board)
-    assert (rows["gradreg"].bound_violations, rows["gradreg"].trust) == (3, "INVALID")
+    assert (rows["gradreg"].bound_violations, rows["gradreg"].trust) == (3, Grade.INVALID)
     assert (rows["gradreg"].rank, rows["gradreg"].unranked) == (None, "invalid: bounds")
     assert rows["lcnn"].bound_violations is None  # not applicable, not zero
     assert rows["standard"].bound_violations == 0
@@ -237,9 +238,9 @@ def test_trust_is_the_worst_grade_of_the_models(tmp_path: Path, fabricate: Modul
                 fabricate.write_cell(store, cell, "evaluation", info, [table])
                 store.plans.bind(number, place, key, cell)
         rows = rows_of(build(store))
-    assert (rows["lcnn"].trust, rows["lcnn"].trust_failed) == ("C", ("G1",))
-    assert (rows["standard"].trust, rows["standard"].trust_failed) == ("B", ())
-    assert (rows["gradreg"].trust, rows["gradreg"].unranked) == ("INVALID", "invalid: G1")
+    assert (rows["lcnn"].trust, rows["lcnn"].trust_failed) == (Grade.C, ("G1",))
+    assert (rows["standard"].trust, rows["standard"].trust_failed) == (Grade.B, ())
+    assert (rows["gradreg"].trust, rows["gradreg"].unranked) == (Grade.INVALID, "invalid: G1")
 
 
 def test_missing_flags_are_neither_true_nor_false(tmp_path: Path, fabricate: ModuleType) -> None:
@@ -291,7 +292,7 @@ def test_order_of_chunks_and_of_images_does_not_matter(tmp_path: Path, fabricate
         assert cell == rows_of(board)["lcnn"].cells[name]
 
 
-def test_pictures_are_the_nearest_and_the_farthest(tmp_path: Path, fabricate: ModuleType) -> None:
+def test_adversarial_examples_are_the_nearest_and_the_farthest(tmp_path: Path, fabricate: ModuleType) -> None:
     plan = fabricate.make_plan({"lcnn": 0.24}, seeds=(0,), evaluations=("accuracy", "autoattack_l2"))
     rng = np.random.default_rng(0)
     clean = rng.random((30, 1, 8, 8)).astype("float32")
@@ -305,15 +306,16 @@ def test_pictures_are_the_nearest_and_the_farthest(tmp_path: Path, fabricate: Mo
             lease = store.leases.claim(key, "evaluation", {})
             assert lease is not None
             table = fabricate.table_of(key, "lcnn", 0, 120, 0.24)
-            store.put_chunk(lease, 0, table, images if key == "autoattack_l2" else None, {})
+            images_of = images if key == "autoattack_l2" else None
+            store.put_chunk(lease, 0, table, images_of, {}, fabricate.facts_of(table))
             store.finish(lease, {})
             store.plans.bind(number, 0, key, key)
-        pictures = build(store).pictures
-    found = pictures["lcnn", 0]
+        stored = build(store).adversarial
+    found = stored["lcnn", 0]
     order = np.argsort(sizes)
-    assert list(found["index"]) == [*order[:6], *order[-6:]]
-    assert found["distance"] == pytest.approx(sizes[found["index"]], abs=1e-6)
-    assert found["clean"].shape == (12, 1, 8, 8)
+    assert list(found.index) == [*order[:6], *order[-6:]]
+    assert found.distance == pytest.approx(sizes[found.index], abs=1e-6)
+    assert found.clean.shape == (12, 1, 8, 8)
 
 
 def test_a_plan_without_any_result_gives_an_empty_board(tmp_path: Path, fabricate: ModuleType) -> None:

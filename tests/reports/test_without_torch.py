@@ -35,7 +35,7 @@ print("compared", len(compare(folder, "lcnn", "gradreg").comparisons))
 def test_report_and_compare_need_no_torch(tmp_path: Path, fabricate: ModuleType) -> None:
     folder = tmp_path / "no torch, ünïcode"
     fabricate.make_store(folder, fabricate.make_plan())
-    modules = [f"bench.reports.{m.name}" for m in pkgutil.iter_modules(bench.reports.__path__)]
+    modules = [m.name for m in pkgutil.walk_packages(bench.reports.__path__, "bench.reports.")]
     assert {"bench.reports.board.build", "bench.reports.html.page", "bench.reports.claims"} <= set(modules)
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(folder), " ".join(modules)],

@@ -1,0 +1,89 @@
+"""Places: which rows can be ranked, their ranges, and every pair compared."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import numpy as np
+
+from bench.core.records import Grade
+from bench.core.stats.ranks import ranks, smallest_resolvable_gap
+from bench.core.stats.seeds import variance_components
+from bench.reports.board.columns import BoardColumn
+from bench.reports.board.model import Pair, Row
+from bench.reports.board.run_tables import RunTables, numbers
+
+NOT_RUN = "the ranking column was not run"
+
+
+def rank_rows(
+    rows: list[Row], groups: dict[str, list[RunTables]], ranking: BoardColumn | None
+) -> tuple[list[Row], list[Pair], float | None]:
+    """Return the rows with their places, ranked ones first, the pairs, and the smallest gap that n resolves.
+
+    Args:
+        rows: of all defenses.
+        groups: defense to its runs.
+        ranking: the column that ranks; None: nothing does.
+    """
+    if ranking is None:
+        return [replace(row, unranked=NOT_RUN) for row in rows], [], None
+    outcomes = {row.defense: _outcomes(groups[row.defense], ranking) for row in rows}
+    sizes = [index for _, index in outcomes.values() if index is not None]
+    reference = max(sizes, key=len, default=None)
+    rows = [replace(row, unranked=_why_not(row, *outcomes[row.defense], reference)) for row in rows]
+    rows = [
+        replace(row, unranked="its ranking evaluation failed")
+        if row.unranked == NOT_RUN and _failed(groups[row.defense], ranking)
+        else row
+        for row in rows
+    ]
+    chosen = [row for row in rows if not row.unranked]
+    chosen.sort(key=lambda row: -float(outcomes[row.defense][0].mean()))
+    result = ranks([outcomes[row.defense][0] for row in chosen])
+    placed = [
+        replace(
+            row,
+            rank=int(result.place[i]),
+            rank_low=int(result.low[i]),
+            rank_high=int(result.high[i]),
+            variance=variance_components(outcomes[row.defense][0][:, None, :]),
+        )
+        for i, row in enumerate(chosen)
+    ]
+    pairs = [
+        Pair(placed[i].defense, placed[j].defense, **asdict(paired), p_holm=float(result.p[i, j]))
+        for (i, j), paired in result.pairs.items()
+    ]
+    gap = smallest_resolvable_gap(len(reference), result.discordance) if pairs and reference is not None else None
+    return placed + [row for row in rows if row.unranked], pairs, gap
+
+
+def _failed(runs: list[RunTables], ranking: BoardColumn) -> bool:
+    """Tell whether the ranking evaluation failed, so that its absence was not a choice."""
+    records = [run.records.get(ranking.evaluation) for run in runs]
+    return any(record is not None and record.status == "failed" for record in records)
+
+
+def _outcomes(runs: list[RunTables], ranking: BoardColumn) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the flags of the ranking column, shape (S, n), and their images (n,); None if the runs' differ."""
+    tables = [run.tables[ranking.evaluation] for run in runs if ranking.evaluation in run.tables]
+    tables = [table for table in tables if ranking.example_column in table.columns]
+    values = [numbers(table, ranking.example_column) for table in tables]
+    same = all(np.array_equal(tables[0].index, table.index) for table in tables[1:])
+    if not values or not same or any(np.isnan(v).any() for v in values):
+        return np.zeros((len(values), 0), dtype=bool), None
+    return np.array(values, dtype=bool), tables[0].index
+
+
+def _why_not(row: Row, flags: np.ndarray, index: np.ndarray | None, reference: np.ndarray | None) -> str:
+    """Return why a row cannot be ranked, "" if it can."""
+    if row.trust is Grade.INVALID:
+        return f"invalid: {', '.join(row.trust_failed) or 'a check failed'}"
+    if not len(flags):
+        return NOT_RUN
+    if index is None:
+        return "its models were not evaluated on the same images"
+    if reference is None or not np.array_equal(index, reference):
+        return f"evaluated on {len(index)} images, the others on {0 if reference is None else len(reference)}"
+    return ""

@@ -1,0 +1,176 @@
+"""One row of the board: the numbers of one defense over its runs, not yet ranked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from bench.core.files import safe_name
+from bench.core.records import Grade
+from bench.core.stats.intervals import fraction_interval
+from bench.core.stats.paired import bootstrap_mean
+from bench.reports.board.columns import BoardColumn, with_role
+from bench.reports.board.model import Cell, Row, RunFacts
+from bench.reports.board.run_tables import RunTables, numbers
+
+BASELINE = "standard"  # the defense whose training time is the unit of cost
+
+
+def board_row(name: str, runs: list[RunTables], columns: list[BoardColumn], ranking: BoardColumn | None) -> Row:
+    """Return the row of one defense, not yet ranked.
+
+    Args:
+        name: the defense's spec.
+        runs: its runs, one per seed.
+        columns: the measured columns.
+        ranking: the one that ranks; None: nothing does.
+    """
+    cells = {column.name: cell for column in columns if (cell := board_cell(runs, column)) is not None}
+    counted = (cells[c.name].value for c in with_role(columns, "violations") if c.name in cells)
+    violations = next(counted, None)
+    trust, failed = _trust(runs)
+    if violations:
+        trust, failed = Grade.INVALID, (*failed, "bounds")
+    done = [[r.info for r in run.records.values() if r and r.status == "done"] for run in runs]
+    return Row(
+        rank=None,
+        rank_low=None,
+        rank_high=None,
+        defense=name,
+        anchor=safe_name(name),
+        seeds=tuple(run.seed for run in runs if run.tables),
+        n=_images(cells, ranking),
+        cells=cells,
+        trust=trust,
+        trust_failed=failed,
+        bound_violations=None if violations is None else int(violations),
+        train_seconds=_mean(r.trained.info.get("seconds") for r in runs if r.trained and r.trained.status == "done"),
+        eval_seconds=_mean(sum(i.get("seconds", 0.0) for i in infos) for infos in done if infos),
+        eval_forwards=_count(sum(i.get("forwards", 0) for i in infos) for infos in done if infos),
+        eval_backwards=_count(sum(i.get("backwards", 0) for i in infos) for infos in done if infos),
+        runs={run.seed: _facts(run) for run in runs},
+        failures=tuple(line for run in runs for line in _failures(run)),
+        missing=tuple(line for run in runs for line in _missing(run)),
+    )
+
+
+def board_cell(runs: list[RunTables], column: BoardColumn) -> Cell | None:
+    """Return the number of one column for one defense, None if none of its runs has the column.
+
+    Args:
+        runs: of the defense, one per seed.
+        column: a measured column.
+    """
+    by_image: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # seed to images and their values
+    nulls, measured = 0, 0
+    for run in runs:
+        table = run.tables.get(column.evaluation)
+        if table is None or column.example_column not in table.columns:
+            continue
+        values = numbers(table, column.example_column)
+        valid = ~np.isnan(values)
+        nulls, measured = nulls + int((~valid).sum()), measured + 1
+        if valid.any():
+            by_image[run.seed] = table.index[valid], values[valid]
+    if not measured:
+        return None
+    if not by_image:
+        return Cell(None, nulls=nulls)
+    n = _distinct([index for index, _ in by_image.values()])
+    # Events (violations) add up over runs; everything else is the mean over them.
+    total = column.facts.aggregate == "sum"
+    by_seed = {seed: float(values.sum() if total else values.mean()) for seed, (_, values) in by_image.items()}
+    value = float(np.sum(list(by_seed.values())) if total else np.mean(list(by_seed.values())))
+    low, high = _interval(column, value, n, list(by_image.values()))
+    return Cell(value, low, high, by_seed, n, nulls)
+
+
+def _distinct(indices: list[np.ndarray]) -> int:
+    """Return how many images several runs have between them."""
+    if all(np.array_equal(index, indices[0]) for index in indices[1:]):
+        return len(indices[0])
+    return len(np.unique(np.concatenate(indices)))
+
+
+def _interval(
+    column: BoardColumn, value: float, n: int, by_image: list[tuple[np.ndarray, np.ndarray]]
+) -> tuple[float, float] | tuple[None, None]:
+    """Return the 95 % interval that the column declares."""
+    if column.facts.interval == "wilson":
+        return fraction_interval(value, n)
+    if column.facts.interval == "bootstrap":
+        series = [pd.Series(values, index=index) for index, values in by_image]
+        return bootstrap_mean(pd.concat(series, axis=1).mean(axis=1).to_numpy())
+    return None, None
+
+
+def _images(cells: dict[str, Cell], ranking: BoardColumn | None) -> int:
+    """Return the distinct images of the ranking column; where nothing ranks, of the column that has most."""
+    if ranking is None:
+        return max((cell.n for cell in cells.values()), default=0)
+    return cells[ranking.name].n if ranking.name in cells else 0
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _count(values: Iterable[float]) -> int | None:
+    mean = _mean(values)
+    return None if mean is None else round(mean)
+
+
+def _facts(run: RunTables) -> RunFacts:
+    """Return the plan's entry of a run with what the store knows of its cells."""
+    records = {key: r for key, r in run.records.items() if r}
+    return RunFacts(
+        entry=run.entry,
+        training=run.trained.info if run.trained else {},
+        status={key: r.status for key, r in records.items()},
+        info={key: r.info for key, r in records.items()},
+    )
+
+
+def _failures(run: RunTables) -> list[str]:
+    cells = [("training", run.trained), *run.records.items()]
+    return [
+        f"{what}, seed {run.seed}: {r.error or 'no cause stored'}" for what, r in cells if r and r.status == "failed"
+    ]
+
+
+def _missing(run: RunTables) -> list[str]:
+    lines = []
+    if run.entry.train_cell and (run.trained is None or run.trained.status in ("pending", "running")):
+        lines.append(f"training, seed {run.seed}: {len(run.log)} epochs so far")
+    for key, record in run.records.items():
+        if record is None or record.status in ("pending", "running"):
+            images = len(run.tables[key].index) if key in run.tables else 0
+            lines.append(f"{key}, seed {run.seed}: {images} images so far")
+    return lines
+
+
+def _trust(runs: list[RunTables]) -> tuple[Grade | None, tuple[str, ...]]:
+    """Return the worst grade over the runs and all failed checks; evaluations store them as info["trust"]."""
+    found = [i for run in runs for r in run.records.values() if r and (i := r.info.get("trust"))]
+    if not found:
+        return None, ()
+    failed = (name for t in found for name, check in t.get("checks", {}).items() if check["verdict"] == "fail")
+    return max(Grade[t["grade"]] for t in found), tuple(dict.fromkeys(failed))
+
+
+def with_cost(rows: list[Row]) -> list[Row]:
+    """Return the rows with the training time relative to the baseline's in the same run.
+
+    Args:
+        rows: all rows of the board.
+    """
+    bases = [row for row in rows if row.entry.base == BASELINE]
+    baseline = next((r for r in bases if r.defense == BASELINE), bases[0] if bases else None)
+    if baseline is None or not baseline.train_seconds:
+        return rows
+    unit = baseline.train_seconds
+    return [replace(r, train_cost=None if r.train_seconds is None else r.train_seconds / unit) for r in rows]

@@ -1,0 +1,157 @@
+"""Measures of flatness and of robustness image by image, and how they correlate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from bench.core.records import Role
+from bench.reports.board.columns import BoardColumn, families, with_role
+from bench.reports.board.model import Board, Row
+from bench.reports.figures.figure import Tables
+from bench.reports.figures.plot_data import drawn, numbers, right
+
+LEAST_IMAGES = 8  # for a correlation over images
+LEAST_DEFENSES = 4  # for one across defenses
+
+
+@dataclass(frozen=True)
+class Target:
+    """A robustness per image: the margin's column, or the smallest budget that broke the image where it is None."""
+
+    name: str
+    column: str | None = None
+
+    def values(self, board: Board, table: pd.DataFrame) -> np.ndarray:
+        """Return the robustness of each image, (n,), NaN where it was not measured.
+
+        Args:
+            board: it says what the columns are.
+            table: per-example table of one defense.
+        """
+        if self.column is None:
+            return breaking_distance(board, table)
+        return numbers(table, self.column) if self.column in table else np.full(len(table), np.nan)
+
+
+DISTANCE = Target("breaking distance")
+
+
+def targets(board: Board) -> list[Target]:
+    """Return the measures of robustness that a board has per image."""
+    return [*(Target("margin", name) for name in board.examples_with("margin")[:1]), DISTANCE]
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Spearman's rank correlation of a flatness with a robustness over the images of one defense.
+
+    Attributes:
+        defense: whose images.
+        flatness: column of the board.
+        robustness: measured per image.
+        rho: mean over seeds, in [-1, 1].
+        n: images per seed.
+    """
+
+    defense: str
+    flatness: BoardColumn
+    robustness: Target
+    rho: float
+    n: int
+
+
+def flat_columns(board: Board) -> list[BoardColumn]:
+    """Return the measures of flatness on the board: curvature, gradient norm, the widest stability of each family."""
+    roles: tuple[Role, ...] = ("curvature", "gradient_norm")
+    single = [column for role in roles if (column := board.first(role)) is not None]
+    return single + [family[-1] for family in families(with_role(board.columns, "stability"))]
+
+
+def label(column: BoardColumn) -> str:
+    """Return a measure of flatness in words: "Stability 0.1"."""
+    return column.heading if column.level is None else f"{column.heading} {column.level:g}"
+
+
+def across(board: Board, rows: list[Row], column: BoardColumn) -> float | None:
+    """Return Spearman's rank correlation of a column with the ranking one across defenses; None below four.
+
+    Args:
+        board: what was measured.
+        rows: the defenses.
+        column: a measure of flatness.
+    """
+    found = [(r.value(column), r.value(board.ranking_column)) for r in rows]
+    known = np.array([(a, b) for a, b in found if a is not None and b is not None], dtype="float64")
+    if len(known) < LEAST_DEFENSES or (np.ptp(known, axis=0) == 0).any():
+        return None
+    ranks = rankdata(known, axis=0)
+    return float(np.corrcoef(ranks.T)[0, 1])
+
+
+def attacks(board: Board) -> list[BoardColumn]:
+    """Return the columns that say whether an image withstands a budget, in the norm of the board's threat."""
+    threat = board.threat
+    found = [c for c in with_role(board.columns, "robust", "best_known") if c.level is not None]
+    return [c for c in found if threat is None or c.facts.params.get("norm") == threat.norm]
+
+
+def budgets(board: Board) -> list[float]:
+    """Return every budget that some attack was run at, ascending."""
+    return sorted({c.level for c in attacks(board) if c.level is not None})
+
+
+def breaking_distance(board: Board, table: pd.DataFrame) -> np.ndarray:
+    """Return per image the smallest budget of any attack that broke it, infinite where none did, NaN if unmeasured.
+
+    Args:
+        board: it says what the columns are.
+        table: per-example table.
+    """
+    found = np.full(len(table), np.nan)
+    for column in attacks(board):
+        if column.example_column in table:
+            robust = numbers(table, column.example_column)
+            found = np.fmin(found, np.where(robust == 1, np.inf, np.where(robust == 0, column.level, np.nan)))
+    return found
+
+
+def correlations(board: Board, tables: Tables) -> list[Correlation]:
+    """Return the rank correlations of every flatness with every robustness.
+
+    Over the correctly classified images that have all of them; a defense with fewer than 8 is left out.
+
+    Args:
+        board: what was measured.
+        tables: defense to its per-example table.
+    """
+    flat, robust = flat_columns(board), targets(board)
+    found = []
+    for row in drawn(board):
+        seeds = [_rank_correlations(board, t, flat, robust) for _, t in tables[row.defense].groupby("seed")]
+        for i, column in enumerate(flat):
+            for j, target in enumerate(robust):
+                rhos = [rho[i, j] for rho, _ in seeds if rho is not None and not np.isnan(rho[i, j])]
+                if rhos:
+                    found.append(Correlation(row.defense, column, target, float(np.mean(rhos)), seeds[0][1]))
+    return found
+
+
+def _rank_correlations(
+    board: Board, table: pd.DataFrame, flat: list[BoardColumn], robust: list[Target]
+) -> tuple[np.ndarray | None, int]:
+    """Return Spearman's rho (flatness, target), NaN where a column is constant, and the number of images."""
+    columns = [numbers(table, c.example_column) for c in flat] + [t.values(board, table) for t in robust]
+    values = np.column_stack(columns)
+    kept = ~np.isnan(values).any(axis=1) & right(board, table)
+    if kept.sum() < LEAST_IMAGES:
+        return None, int(kept.sum())
+    ranks = rankdata(values[kept], axis=0)
+    ranks -= ranks.mean(axis=0)
+    size = np.sqrt((ranks**2).sum(axis=0))
+    with np.errstate(invalid="ignore"):
+        rho = (ranks.T @ ranks) / np.outer(size, size)
+    return rho[: len(flat), len(flat) :], int(kept.sum())

@@ -1,0 +1,150 @@
+"""What the template of the page shows: a typed model, made from the board."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from markupsafe import Markup
+
+from bench.core.records import Column, Grade
+from bench.reports.board.columns import OWN
+from bench.reports.board.model import Board
+from bench.reports.claims.records import Claims
+from bench.reports.exports.registry import all_exports
+from bench.reports.figures import index, loss_terms, plot_data
+from bench.reports.figures.figure import Figure
+from bench.reports.figures.palette import styles
+from bench.reports.html.answers import Answer, summary
+from bench.reports.html.defense_section import DefenseSection, defense_section
+from bench.reports.html.headline import headline, repeat, unfinished
+from bench.reports.html.ranking_table import TableColumn, TableRow, table_columns, table_rows
+from bench.store.plan_record import PlanRecord
+
+
+@dataclass(frozen=True)
+class Download:
+    """What one button saves: the same content as the file beside the page; bytes are held in base64."""
+
+    name: str
+    media: str
+    label: str
+    content: str
+    binary: bool = False
+
+
+@dataclass(frozen=True)
+class ExampleColumn:
+    """One per-example column as an evaluation of the plan declares it."""
+
+    pattern: str
+    evaluation: str
+    declared: Column
+
+
+@dataclass(frozen=True)
+class PageModel:
+    """All that the template of the page reads.
+
+    Attributes:
+        board: the numbers.
+        plan: what was run, on what.
+        columns: of the ranking table.
+        rows: of the ranking table.
+        apart: the rows that are not ranked on a board that ranks.
+        grades: of trust, best first.
+        headline: the whole answer in one sentence.
+        answers: questions that readers have, with their answers.
+        repeat: how long the run took, on what.
+        unfinished: how much of the run failed or is missing; "" where all is done.
+        attack: the ranking column in words.
+        glossary: columns of the table that share their words, in the table's order.
+        figures: all that the board allows.
+        sections: defense to its section.
+        terms: defense to the drawing of its loss terms, None without one.
+        example_columns: of every evaluation of the plan.
+        downloads: what the buttons save.
+        claims: the paper's, with verdicts; None where the paper says nothing about these data.
+        own: name to what the board's own columns are.
+        differs: where the run differs from its suite, in words.
+    """
+
+    board: Board
+    plan: PlanRecord
+    columns: list[TableColumn]
+    rows: list[TableRow]
+    apart: list[TableRow]
+    grades: list[str]
+    headline: str
+    answers: list[Answer]
+    repeat: str
+    unfinished: str
+    attack: str
+    glossary: list[list[TableColumn]]
+    figures: list[Figure]
+    sections: Mapping[str, DefenseSection]
+    terms: Mapping[str, Figure | None]
+    example_columns: list[ExampleColumn]
+    downloads: list[Download]
+    claims: Claims | None
+    own: Mapping[str, Column]
+    differs: str
+
+
+def page_model(board: Board) -> PageModel:
+    """Return the model of a board's page."""
+    columns, tables = table_columns(board), plot_data.tables(board)
+    rows = table_rows(columns, styles(plot_data.names(board)), board.rows)
+    terms = {row.defense: loss_terms.loss_terms(board, row) for row in board.rows}
+    return PageModel(
+        board=board,
+        plan=board.plan,
+        columns=columns,
+        rows=[item for item in rows if item.row.rank is not None or not board.ranking],
+        apart=[item for item in rows if item.row.rank is None and board.ranking],
+        grades=[grade.name for grade in Grade],
+        headline=headline(board),
+        answers=summary(board),
+        repeat=repeat(board),
+        unfinished=" ".join(unfinished(board)),
+        attack=plot_data.title(board),
+        glossary=[list(group) for _, group in groupby(columns, key=_words)],
+        figures=[_safe(figure) for figure in index.draw(board, tables)],
+        sections={row.defense: defense_section(board, row, tables[row.defense]) for row in board.rows},
+        terms={name: None if figure is None else _safe(figure) for name, figure in terms.items()},
+        example_columns=[
+            ExampleColumn(pattern, key, declared)
+            for key, planned in board.plan.evaluations.items()
+            for pattern, declared in planned.columns.items()
+        ],
+        downloads=_downloads(board),
+        claims=board.claims,
+        own={column.name: column.facts for column in OWN},
+        differs=", ".join(f"{k} = {v}" for k, v in board.plan.overrides.items() if not isinstance(v, list)),
+    )
+
+
+def _words(column: TableColumn) -> tuple[str, ...]:
+    """Return what columns that share a glossary entry have in common."""
+    facts = column.facts
+    return column.heading, facts.pattern, facts.description, facts.unit, facts.formula, facts.source
+
+
+def _safe(figure: Figure) -> Figure:
+    """Mark the SVG, and nothing else, as safe: ElementTree escaped its texts."""
+    return replace(figure, panels=tuple(replace(p, svg=Markup(p.svg)) for p in figure.panels))
+
+
+def _downloads(board: Board) -> list[Download]:
+    """Return what the buttons save: every export that has a media type."""
+    found = []
+    for entry in all_exports():
+        content = entry.make(board) if entry.media else None
+        if isinstance(content, bytes):
+            text = base64.b64encode(content).decode()
+            found.append(Download(entry.name, entry.media, entry.label, text, binary=True))
+        elif isinstance(content, str):
+            found.append(Download(entry.name, entry.media, entry.label, content))
+    return found
