@@ -217,7 +217,7 @@ def show(entry: Entry) -> str:
 
 
 def numeric(lines: Lines) -> list[bool]:
-    """Tell of each column of a table whether it holds numbers, which are set flush right; the first names its line.
+    """Return of each column of a table whether it holds numbers, set flush right; the first names its line.
 
     Args:
         lines: of the table; a line may be shorter than another.

@@ -12,7 +12,7 @@ def ranked(board: Board) -> list[Row]:
 
 
 def all_level(board: Board, rows: list[Row]) -> bool:
-    """Tell whether several rows are ranked and all of them have the same number.
+    """Return whether several rows are ranked and all of them have the same number.
 
     Args:
         board: what ranks them.

@@ -21,7 +21,7 @@ def data_uri(image: np.ndarray) -> str:
 
 
 def png(image: np.ndarray) -> bytes:
-    """Encode an image (C, H, W) with values in [0, 1] and 1 or 3 channels as an 8-bit PNG.
+    """Return an image (C, H, W) with values in [0, 1] and 1 or 3 channels as an 8-bit PNG.
 
     Args:
         image: (C, H, W).
