@@ -40,7 +40,7 @@ class LipschitzGraph:
     softplus_nodes: dict[Node, Activation]
 
     def from_input(self, max_derivatives: dict[Node, float] | None = None) -> dict[Node, float]:
-        """Return, for every node, the constant of the map from the image to its output.
+        """Return for every node the constant of the map from the image to its output.
 
         Sums add, concatenations add in squares. Inside an activation s(z) + constant and the like are one map,
         of which the largest input counts.

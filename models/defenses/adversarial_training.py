@@ -139,5 +139,8 @@ def adversarial_training(
         steps: ascent steps (paper: 3).
         step_size: length of a step; None is 2.5·eps/steps (Madry et al. 2018). Ignored if released.
         released: True takes the released code's weaker attack.
+
+    Returns:
+        The network, images (B, *in_shape) in [0, 1] → logits (B, num_classes).
     """
     return build(backbone, num_classes, in_shape)

@@ -114,6 +114,9 @@ def cure(
         variant: one of the two above.
         lambda_curvature: λ; None is the variant's.
         h: one length for all epochs; None is the variant's.
+
+    Returns:
+        The network, images (B, *in_shape) in [0, 1] → logits (B, num_classes).
     """
     model = build(backbone, num_classes, in_shape)
     own = (TABLE1_H,) if variant == "table1" else REFERENCE_H

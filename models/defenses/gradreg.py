@@ -70,5 +70,8 @@ def gradreg(
         in_shape: (C, H, W).
         backbone: name of a network.
         lambda_gradient: λ, in units of 1/(squared pixel gradient), pixels in [0, 1].
+
+    Returns:
+        The network, images (B, *in_shape) in [0, 1] → logits (B, num_classes).
     """
     return build(backbone, num_classes, in_shape)

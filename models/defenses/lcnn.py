@@ -87,6 +87,9 @@ def lcnn(
         conv_spectral_norm: False leaves convolutions as they are (ablation).
         lipschitz_bn: False takes batch norm without affine part (ablation).
         authors_sigma_size: True measures strided convolutions on the authors' larger images.
+
+    Returns:
+        The network, images (B, *in_shape) in [0, 1] → logits (B, num_classes).
     """
     conv = partial(SpectralNormConv2d, authors_size=authors_sigma_size)
     layers = Layers(

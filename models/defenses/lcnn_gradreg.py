@@ -44,5 +44,8 @@ def lcnn_gradreg(
         lambda_beta: see `lcnn`.
         lambda_gamma: see `lcnn`.
         lambda_gradient: see `gradreg`.
+
+    Returns:
+        The network, images (B, *in_shape) in [0, 1] → logits (B, num_classes).
     """
     return lcnn(num_classes, in_shape, backbone)

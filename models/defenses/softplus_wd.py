@@ -36,5 +36,8 @@ def softplus_wd(
         in_shape: (C, H, W).
         backbone: name of a network.
         beta: the fixed β of every activation.
+
+    Returns:
+        The network, images (B, *in_shape) in [0, 1] → logits (B, num_classes).
     """
     return build(backbone, num_classes, in_shape, Layers(activation=partial(Softplus, beta)))

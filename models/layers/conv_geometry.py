@@ -65,7 +65,7 @@ class ConvGeometry:
         return cls(pair(in_size), pair(out), kernel, stride, padding, dilation, conv.groups)
 
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Apply the map without bias: x (B, Cin, H, W) → (B, Cout, H', W').
+        """Return the map without bias of x (B, Cin, H, W), (B, Cout, H', W').
 
         Args:
             x: images.
@@ -77,7 +77,7 @@ class ConvGeometry:
         return F.conv2d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
 
     def adjoint(self, u: Tensor, weight: Tensor) -> Tensor:
-        """Apply its transpose: u (B, Cout, H', W') → (B, Cin, H, W).
+        """Return the transposed map of u (B, Cout, H', W'), (B, Cin, H, W).
 
         Args:
             u: images of the output's size.

@@ -34,7 +34,7 @@ class BoundBatch:
 
     @classmethod
     def expand(cls, model: nn.Module, x: Tensor, y: Tensor, keys: Tensor) -> BoundBatch:
-        """Expand the loss of images x (B, C, H, W) with labels y (B,).
+        """Return the batch of images x (B, C, H, W) with labels y (B,).
 
         Args:
             model: logits (B, K) from images, in eval mode, in the type of x.
