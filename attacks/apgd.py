@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from bench.core.decorators import attack
 from bench.core.ranges import Ge, Interval
 from bench.core.torch_state import frozen_eval
 
+ApgdLoss = Literal["ce", "dlr", "targeted"]
 STREAMS: Final = {
     "ce": Stream.APGD_CE_START,
     "dlr": Stream.APGD_DLR_START,
@@ -36,7 +37,7 @@ def apgd(
     eps: Annotated[float, Ge(0)],
     norm: str = "l2",
     seed: int = 0,
-    loss: str = "ce",
+    loss: ApgdLoss = "ce",
     steps: Annotated[int, Ge(1)] = 100,
     restarts: Annotated[int, Ge(1)] = 1,
     n_target_classes: Annotated[int, Ge(1)] = 9,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
-from bench.attacks.apgd import apgd
+from bench.attacks.apgd import ApgdLoss, apgd
 from bench.attacks.core import balls, folding, search
 from bench.attacks.core.trace import Trace
 from bench.attacks.fab import fab
@@ -32,7 +32,7 @@ def autoattack(
     eps: Annotated[float, Ge(0)],
     norm: str = "l2",
     seed: int = 0,
-    version: str = "standard",
+    version: Literal["standard", "rand"] = "standard",
     steps: Annotated[int, Ge(1)] = 100,
     n_target_classes: Annotated[int, Ge(1)] = 9,
     n_queries: Annotated[int, Ge(1)] = 5000,
@@ -95,7 +95,7 @@ def _stages(
     classes: int, steps: int, n_target_classes: int, n_queries: int, eot_iter: int
 ) -> dict[str, dict[str, Callable[..., Tensor]]]:
     """Return the stages of each version by the names that the authors give them."""
-    losses = ["ce", "dlr"] if classes > 2 else ["ce"]
+    losses: tuple[ApgdLoss, ...] = ("ce", "dlr") if classes > 2 else ("ce",)
     return {
         "standard": {
             "apgd-ce": partial(apgd, loss="ce", steps=steps),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ def pgd(
     steps: Annotated[int, Ge(1)] = 40,
     rel_stepsize: Annotated[float, Gt(0)] | None = None,
     restarts: Annotated[int, Ge(1)] = 1,
-    losses: Sequence[str] = ("ce", "margin"),
+    losses: Sequence[Literal["ce", "margin"]] = ("ce", "margin"),
     random_start: bool = True,
     trace: Trace | None = None,
 ) -> Tensor:

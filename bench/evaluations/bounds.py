@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from bench.attacks.core.randomness import example_keys
 from bench.core.decorators import evaluation
 from bench.core.errors import UsageError
+from bench.core.ranges import Ge, Gt
 from bench.numerics.bounds.batch import BoundBatch
 from bench.numerics.bounds.check import BoundCheck
 from bench.numerics.bounds.columns import COLUMNS
@@ -30,8 +32,8 @@ def bounds(
     y: Tensor,
     *,
     seed: int = 0,
-    radius: Sequence[float] = (0.01, 0.1),
-    max_nodes: int = 257,
+    radius: Sequence[Annotated[float, Gt(0)]] = (0.01, 0.1),
+    max_nodes: Annotated[int, Ge(3)] = 257,
 ) -> dict[str, Tensor | list[str]]:
     """Assert what the theory says of every image, and measure how tight it is. Derivations: docs/theory.md.
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
 from bench.attacks.core.randomness import Stream, example_keys, normal, uniform
 from bench.core.decorators import evaluation
 from bench.core.errors import UsageError
+from bench.core.ranges import Ge
 from bench.core.records import Column
 from bench.numerics.derivatives import expand
 from bench.numerics.hessian_terms import logit_term, network_term
@@ -101,7 +104,7 @@ def curvature(
     y: Tensor,
     *,
     seed: int = 0,
-    steps: int = 10,
+    steps: Annotated[int, Ge(1)] = 10,
     terms: bool = True,
     precision: str = "float32",
 ) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from bench.attacks.core.randomness import Stream, example_keys, normal
 from bench.core.decorators import evaluation
 from bench.core.errors import UsageError
+from bench.core.ranges import Ge, Gt
 from bench.core.records import Column
 from bench.numerics.autograd_graph import nonsmooth_ops, record_activations
 from bench.numerics.derivatives import Expansion, expand
@@ -61,9 +63,9 @@ def stability(
     y: Tensor,
     *,
     seed: int = 0,
-    radius: Sequence[float] = (0.001, 0.003, 0.01, 0.03, 0.1),
-    draws: int = 10,
-    steps: int = 10,
+    radius: Sequence[Annotated[float, Gt(0)]] = (0.001, 0.003, 0.01, 0.03, 0.1),
+    draws: Annotated[int, Ge(1)] = 10,
+    steps: Annotated[int, Ge(1)] = 10,
     precision: str = "float32",
 ) -> dict[str, Tensor]:
     """Measure the relative gradient change at exact l2 radii, in random directions and in the worst one.

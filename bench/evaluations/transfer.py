@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,7 @@ def describe_transfer(norm: str) -> dict[str, Column]:
 
 def transfer_columns(
     model: nn.Module, x: Tensor, y: Tensor, *, candidates: Mapping[str, Tensor], eps: float, norm: str
-) -> dict[str, Any]:
+) -> dict[str, Tensor | list[str]]:
     """Try every candidate on the model: one pass each, no search.
 
     Args:
@@ -74,33 +74,34 @@ def transfer_columns(
     """
     robust = predict(model, x) == y
     distance = torch.where(robust, torch.nan, 0.0).to(x.dtype)
-    by = ["" if ok else "clean" for ok in robust.tolist()]
+    broken_by = ["" if ok else "clean" for ok in robust.tolist()]
     for row, points in sorted(candidates.items()):
-        verdict = judge(model, x, y, points, eps=eps, norm=norm)
-        hit = verdict.broken & robust
-        distance = torch.where(hit, verdict.distance, distance)
+        judged = judge(model, x, y, points, eps=eps, norm=norm)
+        hit = judged.broken & robust
+        distance = torch.where(hit, judged.distance, distance)
         robust = robust & ~hit
         for i in hit.nonzero()[:, 0].tolist():
-            by[i] = row
+            broken_by[i] = row
     name = f"transfer_{norm}_{eps:g}"
-    return {f"{name}_robust": robust, f"{name}_broken_by": by, f"{name}_distance": distance}
+    return {f"{name}_robust": robust, f"{name}_broken_by": broken_by, f"{name}_distance": distance}
 
 
 def _transfer(
     model: nn.Module, x: Tensor, y: Tensor, inputs: BatchInputs, eps: Sequence[float], norm: str
-) -> dict[str, Any]:
-    columns: dict[str, Any] = {}
+) -> dict[str, Tensor | list[str]]:
+    columns: dict[str, Tensor | list[str]] = {}
     for budget in eps:
         found = transfer_columns(model, x, y, candidates=inputs.others["adversarial"], eps=budget, norm=norm)
-        robust = found[f"transfer_{norm}_{budget:g}_robust"] & inputs.own["robust"]
-        columns |= found | {f"best_known_{norm}_{budget:g}_robust": robust}
+        robust = found[f"transfer_{norm}_{budget:g}_robust"]
+        assert isinstance(robust, Tensor)  # the lists are of strings
+        columns |= found | {f"best_known_{norm}_{budget:g}_robust": robust & inputs.own["robust"]}
     return columns
 
 
 @evaluation(source=SOURCE, columns=describe_transfer("l2"), needs=NEEDS, automatic="stored")
 def transfer_l2(
     model: nn.Module, x: Tensor, y: Tensor, *, inputs: BatchInputs, seed: int = 0, eps: Sequence[float] = (0.5,)
-) -> dict[str, Any]:
+) -> dict[str, Tensor | list[str]]:
     """Try the adversarial examples that were found against the other rows on images x (B, C, H, W), in l2.
 
     The examples are stored already, so this costs one pass each. Together with the attack's own verdict they give the
@@ -118,7 +119,7 @@ def transfer_l2(
 @evaluation(source=SOURCE, columns=describe_transfer("linf"), needs=NEEDS, automatic="stored")
 def transfer_linf(
     model: nn.Module, x: Tensor, y: Tensor, *, inputs: BatchInputs, seed: int = 0, eps: Sequence[float] = (8 / 255,)
-) -> dict[str, Any]:
+) -> dict[str, Tensor | list[str]]:
     """Try the adversarial examples that were found against the other rows on images x (B, C, H, W), in linf.
 
     See `transfer_l2`.

@@ -6,12 +6,10 @@ out, which changes no result but by rounding. Passes through the network are cou
 
 from __future__ import annotations
 
-import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,32 +22,40 @@ from bench.core.torch_state import full_precision
 from bench.data.pixels import to_unit
 from bench.data.split import Split
 from bench.measuring.adversarial_images import changed_images
-from bench.measuring.inputs import BatchInputs, CellInputs
+from bench.measuring.inputs import CellInputs
 from bench.measuring.memory import HalvingBatches
 from bench.measuring.model_contract import checked_eval
 from bench.measuring.passes import counted
 
-Columns = dict[str, Any]
+Columns = dict[str, np.ndarray]  # name to one value, or image, per example
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What is stored of one chunk: its table, its images (or None), its counts, and what its columns are."""
+    """What is stored of one chunk.
+
+    Attributes:
+        number: from 0.
+        table: `index`, `label` and the columns, one row per image.
+        images: `index`, `clean` and `adversarial` of the images that are kept, None without any.
+        info: forwards, backwards, images and seconds.
+        columns: what each column of the table is.
+    """
 
     number: int
     table: pd.DataFrame
     images: dict[str, np.ndarray] | None
-    info: dict[str, Any]
+    info: dict[str, float]
     columns: dict[str, Column]
 
 
 def evaluate_chunks(
-    entry: Evaluation,
+    evaluation: Evaluation,
     model: nn.Module,
     split: Split,
     device: torch.device,
     *,
-    arguments: dict[str, Any],
+    arguments: Mapping[str, object],
     seed: int,
     adaptive: Adaptive | None = None,
     inputs: CellInputs | None = None,
@@ -61,7 +67,7 @@ def evaluate_chunks(
     """Yield the chunks of an evaluation that are not done yet.
 
     Args:
-        entry: the registered evaluation.
+        evaluation: the registered evaluation.
         model: network in eval mode on `device`.
         split: the images and labels to evaluate.
         device: where.
@@ -79,37 +85,40 @@ def evaluate_chunks(
         BenchError: a column is missing, has the wrong length or is not finite where it must be.
         OutOfMemoryError: not even one image fits into memory.
     """
-    if entry.needs and inputs is None:
+    if evaluation.needs and inputs is None:
         raise UsageError(
-            f"evaluation {entry.name}: expected the results of other evaluations, which it reads, got a model alone. "
-            "Run it in a suite."
+            f"evaluation {evaluation.name}: expected the results of other evaluations, which it reads, "
+            "got a model alone. Run it in a suite."
         )
-    settings = {**arguments, "seed": seed} | ({"adaptive": adaptive} if entry.adaptive else {})
+    settings = {**arguments, "seed": seed} | ({"adaptive": adaptive} if evaluation.adaptive else {})
     n = len(split.labels)
     places = np.arange(n) if index is None else index
-    aligned = None if inputs is None else functools.partial(_aligned, inputs, places)
-    batches = HalvingBatches(entry.name, batch_size or automatic_batch_size(split.images.shape[1:], device))
-    for number in range(math.ceil(n / entry.chunk)):
+
+    def compute(part: slice) -> Columns:
+        x = to_unit(torch.tensor(split.images[part])).to(device)
+        y = torch.tensor(split.labels[part]).to(device)
+        read = {} if inputs is None else {"inputs": inputs.batch(places[part].tolist(), x)}
+        return _evaluate(evaluation, model, x, y, settings | read)
+
+    batches = HalvingBatches(evaluation.name, batch_size or automatic_batch_size(split.images.shape[1:], device))
+    for number in range(math.ceil(n / evaluation.chunk)):
         if number in done:
             continue
-        rows = range(number * entry.chunk, min(n, (number + 1) * entry.chunk))
+        rows = range(number * evaluation.chunk, min(n, (number + 1) * evaluation.chunk))
         started = time.monotonic()
         with counted(model) as passes:
-            parts = batches.run(rows, lambda part: _call(entry, model, split, part, device, settings, aligned))
+            parts = batches.run(rows, compute)
         table, images = _assemble(parts, split, rows, keep_images)
         table["index"] = places[table["index"]]
+        if images is not None:
+            images["index"] = places[images["index"]]
         info = {
             "forwards": passes.forwards,
             "backwards": passes.backwards,
             "images": len(rows),
             "seconds": time.monotonic() - started,
         }
-        yield Chunk(number, table, images, info, expand_columns(entry.columns, arguments, table.columns))
-
-
-def _aligned(inputs: CellInputs, places: np.ndarray, part: slice, x: Tensor) -> BatchInputs:
-    """Return the inputs of the batch `part` of a cell's images."""
-    return inputs.batch(places[part].tolist(), x)
+        yield Chunk(number, table, images, info, expand_columns(evaluation.columns, arguments, table.columns))
 
 
 def automatic_batch_size(shape: tuple[int, ...], device: torch.device) -> int:
@@ -117,24 +126,20 @@ def automatic_batch_size(shape: tuple[int, ...], device: torch.device) -> int:
     return 500 if device.type == "cuda" else max(8, min(500, 400_000 // math.prod(shape)))
 
 
-def _call(
-    entry: Evaluation,
-    model: nn.Module,
-    split: Split,
-    part: slice,
-    device: torch.device,
-    settings: dict[str, Any],
-    aligned: Callable[[slice, Tensor], BatchInputs] | None,
+def _evaluate(
+    evaluation: Evaluation, model: nn.Module, x: Tensor, y: Tensor, settings: Mapping[str, object]
 ) -> Columns:
-    """Evaluate one batch."""
-    x = to_unit(torch.tensor(split.images[part])).to(device)
-    y = torch.tensor(split.labels[part]).to(device)
-    with checked_eval(model), full_precision(device):
-        columns = entry.function(model, x, y, **settings, **({"inputs": aligned(part, x)} if aligned else {}))
+    """Return the columns of one batch as arrays.
+
+    Raises:
+        BenchError: a column has another length than the batch.
+    """
+    with checked_eval(model), full_precision(x.device):
+        columns = evaluation.function(model, x, y, **settings)
     for name, values in columns.items():
         if len(values) != len(y):
             raise BenchError(
-                f"evaluation {entry.name}: expected {len(y)} values in column {name!r}, got {len(values)}. "
+                f"evaluation {evaluation.name}: expected {len(y)} values in column {name!r}, got {len(values)}. "
                 "Return one value per example."
             )
     return {k: v.detach().cpu().numpy() if isinstance(v, Tensor) else np.asarray(v) for k, v in columns.items()}

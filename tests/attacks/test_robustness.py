@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from bench.config.evaluation_config import parse_evaluation
 from bench.core import discovery, registry
 from bench.core.errors import BenchError, UsageError
 from bench.core.records import Column
@@ -330,3 +331,36 @@ def test_an_unknown_peer_or_an_argument_that_a_peer_lacks_is_refused():
     columns = evaluate(MODEL, x, y, eps=[0.2], peer="cleverhans", losses=["ce", "margin"])  # a plan's own spelling
     assert columns["pgd_l2_cleverhans_0.2_robust"].tolist() == [False]
     assert set(columns) <= {p.replace("{eps}", "0.2") for p in registry.evaluations.get("pgd_l2").columns}
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "value", "expected"),
+    [
+        ("pgd_l2", "steps", 0, ">= 1"),
+        ("pgd_linf", "restarts", 0, ">= 1"),
+        ("pgd_l2", "rel_stepsize", 0.0, "> 0"),
+        ("pgd_l2", "losses", ["cross-entropy"], "one of ce, margin"),
+        ("apgd_l2", "rho", 1.0, "< 1"),
+        ("apgd_l2", "eot_iter", 0, ">= 1"),
+        ("apgd_linf", "loss", "hinge", "one of ce, dlr, targeted"),
+        ("fab_l2", "n_target_classes", 0, ">= 1"),
+        ("square_l2", "n_queries", -5, ">= 1"),
+        ("square_l2", "p", 1.5, "<= 1"),
+        ("autoattack_l2", "version", "plus", "one of standard, rand"),
+        ("autoattack_audited_l2", "sample", 2.0, "<= 1"),
+        ("noise_l2", "draws", 0, ">= 1"),
+        ("stability", "draws", 0, ">= 1"),
+        ("stability", "radius", [0.1, -0.1], "> 0"),
+        ("curvature", "steps", 0, ">= 1"),
+        ("bounds", "max_nodes", 1, ">= 3"),
+    ],
+)
+def test_an_argument_out_of_its_range_is_refused_by_name(name, argument, value, expected):
+    with pytest.raises(UsageError, match=f"mine.{argument}: expected .*{expected}"):
+        parse_evaluation("mine", name, {argument: value}, (1, 8, 8))
+
+
+def test_what_the_ranges_allow_is_taken():
+    for name, arguments in {"pgd_l2": {"steps": 1, "rel_stepsize": 0.1}, "apgd_l2": {"loss": "dlr"}}.items():
+        parsed = parse_evaluation("mine", name, arguments, (1, 8, 8))
+        assert arguments.items() <= parsed.arguments.items()

@@ -234,8 +234,8 @@ class TestComplaints:
                 "stpes = 7",
                 "evaluations.pgd_l2: expected an argument of pgd_l2, got 'stpes'. Did you mean 'st",
             ),
-            ("steps = 7", "steps = 7.5", "evaluations.pgd_l2.steps: expected a whole number, got 7.5"),
-            ("steps = 7", "steps = true", "evaluations.pgd_l2.steps: expected a whole number, got True"),
+            ("steps = 7", "steps = 7.5", "evaluations.pgd_l2.steps: expected a whole number >= 1, got 7.5"),
+            ("steps = 7", "steps = true", "evaluations.pgd_l2.steps: expected a whole number >= 1, got True"),
             (
                 "[0.5, 0.1]",
                 "[0.5, -0.1]",
