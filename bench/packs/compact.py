@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ def _copy_chunks(source: sqlite3.Connection, copy: sqlite3.Connection, cell: str
         insert(copy, "chunks", chunk if shown is None or chunk["images"] is None else _reduced(chunk, shown))
 
 
-def _reduced(chunk: dict[str, Any], shown: np.ndarray) -> dict[str, Any]:
+def _reduced(chunk: Mapping[str, Any], shown: np.ndarray) -> Mapping[str, Any]:
     """Return a row of the table `chunks` with only some of its images; the info counts what is left out.
 
     Args:

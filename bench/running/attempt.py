@@ -45,8 +45,11 @@ def attempt(job: Job, cell: Cell, context: RunContext, index: CellIndex, loaded:
         index: where its inputs are.
         loaded: the network that the last evaluation used.
 
+    Returns:
+        How it ended. A failure is stored; the next run tries the cell again.
+
     Raises:
-        Stopped, KeyboardInterrupt: the run was asked to stop; the cell is given back.
+        Stopped: the run was asked to stop; the cell is given back.
         MachineError, IntegrityError, SecurityError, StoreError: nothing more can be done here.
     """
     lease = context.store.leases.claim(cell.id, cell.kind, {**cell.spec, "name": job.name})

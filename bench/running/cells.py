@@ -27,6 +27,7 @@ from bench.training import loop
 from bench.training.execution import ExecutionConfig
 from bench.training.loop import TrainJob
 
+Spec = dict[str, Any]  # everything that can change a cell's result, as plain data
 SOURCES_NAMED: Final = 8  # of the changed sources in a dry run's line
 
 
@@ -54,7 +55,7 @@ def key(kind: str, spec: Mapping[str, Any]) -> str:
     return sha256_of(text.encode())
 
 
-def train_spec(job: TrainJob, device: torch.device, execution: ExecutionConfig) -> dict[str, Any]:
+def train_spec(job: TrainJob, device: torch.device, execution: ExecutionConfig) -> Spec:
     """Return everything that can change the weights of a training, as plain data.
 
     Args:
@@ -87,7 +88,7 @@ def evaluation_spec(
     *,
     seed: int,
     keep_images: frozenset[str] | None,
-) -> dict[str, Any]:
+) -> Spec:
     """Return everything that can change an evaluation's table but the model.
 
     Args:
@@ -129,7 +130,7 @@ def evaluation_cell(
         spec: of the evaluation.
         adaptive: the attack that the defense's author declares.
     """
-    own: dict[str, Any] = {}
+    own: Spec = {}
     if adaptive is not None:
         functions = [f for f in (adaptive.surrogate, adaptive.loss) if f is not None]
         own = {"adaptive": {"eot": adaptive.eot, "sources": sources.sources(functions)}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -125,5 +126,5 @@ def _run_record(run: Run) -> RunRecord:
     )
 
 
-def _settings(values: dict[str, object]) -> Settings:
+def _settings(values: Mapping[str, object]) -> Settings:
     return {name: plain(value) for name, value in values.items()}

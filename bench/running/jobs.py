@@ -80,7 +80,8 @@ def run_job(job: Job, lease: Lease, context: RunContext, index: CellIndex, loade
         weights = index.weights(job)
         assert weights is not None  # an evaluation has a cell only once its run is trained
         model = loaded.of(job.run, weights, context)
-        _evaluate(job.name, job.evaluation, lease, context, model, _inputs(job, index, context.store), job.run, weights)
+        inputs = _inputs(job, index, context.store)
+        _evaluate(job, job.evaluation, lease, context, model=model, inputs=inputs, weights=weights)
         note = ""
     context.reporter.done(job.title, time.monotonic() - started, note)
 
@@ -123,20 +124,20 @@ def _train(run: Run, lease: Lease, context: RunContext) -> str:
 
 
 def _evaluate(
-    name: str,
+    job: Job,
     planned: PlannedEvaluation,
     lease: Lease,
     context: RunContext,
+    *,
     model: nn.Module,
     inputs: CellInputs | None,
-    run: Run,
     weights: str,
 ) -> None:
     """Evaluate a model chunk by chunk; chunks that are stored already stay."""
     store, device = context.store, context.plan.device
     stored = store.chunk_info(lease.cell)
     n, size = len(planned.split), planned.evaluation.chunk
-    context.reporter.cell(name, -(-n // size))
+    context.reporter.cell(job.name, -(-n // size))
     chunks = evaluate_chunks(
         planned.evaluation,
         model,
@@ -144,7 +145,7 @@ def _evaluate(
         device,
         arguments=planned.spec["arguments"],
         seed=planned.entry.seed,
-        adaptive=run.job.defense.adaptive,
+        adaptive=job.run.job.defense.adaptive,
         inputs=inputs,
         batch_size=context.options.batch_size,
         done=tuple(stored),

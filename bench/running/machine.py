@@ -15,7 +15,7 @@ def cores() -> int:
 
 
 def keep_memory() -> bool:
-    """Tell glibc to keep freed blocks; False elsewhere.
+    """Make glibc keep freed blocks.
 
     On small networks a third to a half of the time goes into page faults for tensors that were given back to the
     system a moment before. It must run before the first large tensor; results do not change.
@@ -33,7 +33,7 @@ def keep_memory() -> bool:
 
 
 def limit_threads(pixels: int) -> int:
-    """Set torch's threads for images of so many values, whatever OMP_NUM_THREADS says, and return the number.
+    """Set torch's threads for images of so many values, whatever OMP_NUM_THREADS says.
 
     Images below 16×16 are too small to be worth a second thread: waking it costs more than it computes.
 

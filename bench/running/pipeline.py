@@ -25,7 +25,7 @@ from bench.store.store import Store
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to: its exit code, failures by cell, the board, and where its files are."""
+    """How a run ended: its exit code, failures by cell, the board, and where its files are."""
 
     code: int
     failures: dict[str, str]
@@ -35,6 +35,12 @@ class Result:
 
 def run(options: Options) -> Result:
     """Train what is missing, evaluate what is missing, report. Running it again recomputes nothing.
+
+    Args:
+        options: of the command.
+
+    Returns:
+        The exit code, the failures, and the board.
 
     Raises:
         BenchError: nothing could be done, or nothing more; its class says which exit code.

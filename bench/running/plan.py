@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +35,7 @@ class Plan:
     evaluations: tuple[PlannedEvaluation, ...]
     out: Path
     command: str = ""
-    overrides: dict[str, Any] = field(default_factory=dict)
+    overrides: Mapping[str, object] = field(default_factory=dict)
     included: tuple[str, ...] = ()
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
 
@@ -48,11 +47,21 @@ def make_plan(
     out: Path,
     *,
     command: str = "",
-    overrides: dict[str, Any] | None = None,
+    overrides: Mapping[str, object] | None = None,
     included: Sequence[str] = (),
     execution: ExecutionConfig | None = None,
 ) -> Plan:
     """Plan a suite: seeds outermost, so that a run that is stopped early has every defense once.
+
+    Args:
+        suite: what is trained and measured.
+        dataset: the data that were found.
+        device: where models are trained and evaluated.
+        out: the result folder.
+        command: the command as typed.
+        overrides: what the command line changed in the suite.
+        included: paths of third-party files that were imported.
+        execution: how a training step is carried out; None: the default.
 
     Returns:
         The plan; nothing of it is stored yet.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from pydantic import JsonValue
@@ -12,7 +11,7 @@ from pydantic import JsonValue
 from bench.config.evaluation_config import EvaluationConfig
 from bench.core.records import Column, Evaluation, Need, expand_columns
 from bench.data.split import Split
-from bench.running.cells import Cell, evaluation_cell
+from bench.running.cells import Cell, Spec, evaluation_cell
 from bench.training.loop import TrainJob
 
 
@@ -68,7 +67,7 @@ class PlannedEvaluation:
     entry: EvaluationConfig
     evaluation: Evaluation
     split: Split
-    spec: dict[str, Any]
+    spec: Spec
     keep_images: frozenset[str] | None
     index: np.ndarray | None = None
     inputs: tuple[Input, ...] = ()

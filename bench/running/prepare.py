@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ class Options:
     """
 
     suite: str = "digits"
-    narrow: dict[str, Any] = field(default_factory=dict)
+    narrow: Mapping[str, Any] = field(default_factory=dict)
     data_dir: Path | None = None
     out: Path | None = None
     device: str = "auto"
@@ -58,6 +59,12 @@ class Options:
 
 def prepare(options: Options) -> Plan:
     """Load suite and data and plan every cell.
+
+    Args:
+        options: of the command.
+
+    Returns:
+        The plan.
 
     Raises:
         UsageError: a name, key or value is wrong.
@@ -114,7 +121,7 @@ def _peers(entry: EvaluationConfig) -> tuple[str, ...]:
     return registry.evaluations.get(entry.evaluation).peers
 
 
-def _overrides(whole: Suite, suite: Suite, narrow: dict[str, Any]) -> dict[str, Any]:
+def _overrides(whole: Suite, suite: Suite, narrow: Mapping[str, Any]) -> dict[str, object]:
     """Return what the command line changed in the suite `whole`, which became `suite`: the board says so."""
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in narrow.items() if v is not None and v != ()}
     before, after = (

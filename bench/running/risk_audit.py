@@ -216,7 +216,7 @@ def prepare_auditor(options: AuditOptions) -> Auditor:
     """
     device = choose_device(options.device)
     with Store.open(options.out) as store:
-        plan = store.latest_plan()
+        plan = store.plans.latest()
         ranking = ranking_column(plan)
         runs = _chosen_runs(plan, options.defenses)
         found = [(run, _audited(store, run, ranking)) for run in runs]

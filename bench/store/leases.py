@@ -28,7 +28,7 @@ class Leases:
         self._database = database
 
     def claim(self, cell: str, kind: str, spec: Mapping[str, Any]) -> Lease | None:
-        """Take the right to write a cell; None if it is done, or a living process has it.
+        """Take the right to write a cell.
 
         Args:
             cell: id of the cell.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.core.errors import LockedError
 
+Info = dict[str, Any]  # counts, seconds, hashes: plain data, whatever the writer puts there
 # In a train cell's info: its weights are not here; in a chunk's info: so many of its images are not.
 LEFT_OUT: Final = "left_out"
 IMAGES_SHOWN: Final = 6  # of the nearest and of the farthest broken images that the page shows, per defense
@@ -23,8 +25,8 @@ class CellRecord:
     status: str
     seconds: float | None
     error: str | None
-    info: dict[str, Any]
-    spec: dict[str, Any]
+    info: Info
+    spec: Mapping[str, Any]
 
     @property
     def left_out(self) -> bool:

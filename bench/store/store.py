@@ -23,10 +23,9 @@ from bench.store import serialise
 from bench.store.database import Database
 from bench.store.leases import Leases, require_lease, touch
 from bench.store.plans import Plans
-from bench.store.records import LEFT_OUT, CellRecord, Lease, cell_record
+from bench.store.records import LEFT_OUT, CellRecord, Info, Lease, cell_record
 from bench.store.sqlite import insert
 
-Info = dict[str, Any]  # counts, seconds, hashes: plain data, whatever the writer puts there
 _SERIAL = pa.ipc.IpcReadOptions(use_threads=False)  # chunks are small: handing them to threads costs twice the reading
 _CELL = "SELECT id, kind, status, seconds, error, info, spec FROM cells"
 

@@ -13,7 +13,15 @@ from bench.core.errors import (
 
 
 def load_weights(model: nn.Module, path: Path, expected: str) -> nn.Module:
-    """Load weights whose SHA-256 is known into a model and return it in eval mode.
+    """Load weights whose SHA-256 is known into a model.
+
+    Args:
+        model: a network of the same architecture.
+        path: a safetensors file.
+        expected: SHA-256 of its content.
+
+    Returns:
+        The model, in eval mode.
 
     Returns:
         The model.

@@ -41,7 +41,7 @@ def flip_to_robust(out, count):
     """Count so many broken images of each row robust, with matching hashes: what a cheat would store."""
     flipped = 0
     with Store.open(out) as store:
-        for run in store.latest_plan().rows:
+        for run in store.plans.latest().rows:
             cell, column = run.evaluations["pgd_l2"], "pgd_l2_0.5_robust"
             table = store.table(cell)
             rows = table.index[~table[column].astype(bool)][:count]
