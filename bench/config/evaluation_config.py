@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,8 +49,23 @@ class _EntryTable(BaseModel):
     seed: int = Field(0, ge=0, le=LARGEST_INT)
 
 
-def parse_evaluation(where: str, key: str, table: dict[str, Any], shape: tuple[int, int, int]) -> EvaluationConfig:
-    """Check one `[evaluations.<key>]` against its evaluation's signature and fill in the defaults."""
+def parse_evaluation(
+    where: str, key: str, table: Mapping[str, object], shape: tuple[int, int, int]
+) -> EvaluationConfig:
+    """Check one `[evaluations.<key>]` against its evaluation's signature and fill in the defaults.
+
+    Args:
+        where: what an error message begins with.
+        key: the suite's name for it; the evaluation's name, unless the table has another.
+        table: its keys and values.
+        shape: (C, H, W) of an image, which bounds the radii.
+
+    Returns:
+        The evaluation with every argument, radii sorted.
+
+    Raises:
+        UsageError: an unknown evaluation or argument, or a value of another type or range.
+    """
     try:
         head = _EntryTable.model_validate(table)
     except ValidationError as error:
@@ -98,7 +114,17 @@ def _norm_of(evaluation: Evaluation, argument: str) -> str:
 
 
 def check_radii(where: str, values: Any, norm: str, shape: tuple[int, int, int]) -> list[float]:
-    """Return radii sorted, each once; none may be larger than the box [0, 1]^d itself, which 128 for 128/255 is."""
+    """Return radii sorted, each once.
+
+    Args:
+        where: what an error message begins with.
+        values: one radius or several, on pixels in [0, 1].
+        norm: "l2" or "linf".
+        shape: (C, H, W) of an image.
+
+    Raises:
+        UsageError: one is larger than the box [0, 1]^d itself, as 128 for 128/255 is.
+    """
     from bench.measuring.budgets import check_budgets
 
     return check_budgets(where, list(values) if isinstance(values, list | tuple) else [values], norm, shape)

@@ -9,7 +9,7 @@ import tomllib
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -56,7 +56,7 @@ class _File(BaseModel):
     store_adversarial: Literal["primary", "all", "none"] = "primary"
     defenses: list[str] = Field(min_length=1)
     recipe: RecipeTable = Field(default_factory=lambda: RecipeTable.model_validate({}))
-    evaluations: dict[str, dict[str, Any]] = Field(min_length=1)
+    evaluations: dict[str, dict[str, object]] = Field(min_length=1)
 
 
 def load_suite(name_or_path: str | Path) -> Suite:

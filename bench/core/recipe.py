@@ -5,11 +5,11 @@ Standard library only: every other module may import this one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-LossFunction = Callable[..., "dict[str, Any]"]
+LossFunction = Callable[..., Mapping[str, Any]]
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
 Schedule = Literal["step", "onecycle"]
 Augmentation = Literal["none", "crop_flip", "crop"]
@@ -52,7 +52,7 @@ class Recipe:
     crop_padding: int | None = None
     precision: Precision | None = None
 
-    def given(self) -> dict[str, Any]:
+    def given(self) -> Mapping[str, Any]:
         """Return the fields that are set, as they are."""
         return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
 

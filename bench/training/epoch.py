@@ -79,10 +79,13 @@ def train_epoch(
         epoch: counted from 0.
         holdout: images to measure on after the epoch; None: none.
         checkpointer: writes checkpoints while the epoch runs.
-        should_stop: asked after each step.
+        should_stop: called after each step.
+
+    Returns:
+        What the log says of the epoch.
 
     Raises:
-        Stopped: `should_stop` said so.
+        Stopped: `should_stop` returned True.
     """
     started, first = time.monotonic(), state.step - epoch * batches.per_epoch
     if first == 0:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-Loss = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
+Loss = Callable[[nn.Module, Tensor, Tensor], Mapping[str, Tensor]]
 Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
 Log = Callable[[str], None]
 Computed = tuple[dict[str, Tensor], Tensor | None]

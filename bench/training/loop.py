@@ -83,7 +83,7 @@ def train(
     execution: ExecutionConfig | None = None,
     log: Log = lambda text: None,
 ) -> nn.Module:
-    """Train a network and return it in eval mode, its layers finalised (spectral vectors converged and frozen).
+    """Train a network.
 
     Args:
         job: what to train.
@@ -91,13 +91,16 @@ def train(
         checkpoint: file to resume from and to write to every minute; the caller removes it once the weights are
             stored. None: no checkpoints.
         on_epoch: called with the log record of each finished epoch.
-        should_stop: asked after each step; when it says yes a checkpoint is written and `Stopped` raised.
+        should_stop: called after each step; if it returns True, a checkpoint is written and `Stopped` raised.
         execution: how: eagerly, as a CUDA graph, compiled; deterministically or not. None: the default.
         log: called, with one line, if a mode of execution is not available here.
 
+    Returns:
+        The network in eval mode, its layers finalised (spectral vectors converged and frozen).
+
     Raises:
         Diverged: a loss term is not finite; names the epoch and the last good weights.
-        Stopped: `should_stop` said so.
+        Stopped: `should_stop` returned True.
         IntegrityError: the checkpoint does not fit or cannot be read.
     """
     execution, recipe = execution or ExecutionConfig(), job.recipe

@@ -16,9 +16,11 @@ CPU_PIXELS = 256  # pixels of an image from which a CPU gains by channels last
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Precision:
-    """Return "fp32", "tf32" or "bf16": what a recipe's precision (see `bench.Recipe`) comes to on a device.
+    """Return the precision of training on a device: "fp32", "tf32" or "bf16"; a CPU has only fp32.
 
-    "auto" is bf16 from compute capability 8.0 (Ampere) on; older GPUs only emulate it.
+    Args:
+        precision: of a recipe. "auto" is bf16 from compute capability 8.0 (Ampere) on; older GPUs only emulate it.
+        device: where the training runs.
     """
     if device.type != "cuda":
         return "fp32"
@@ -28,19 +30,29 @@ def resolve_precision(precision: Precision, device: torch.device) -> Precision:
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Return a context for the forward passes of one step: bfloat16 on a GPU if the (`resolved`) precision says so.
+    """Return a context for the forward passes of one step: bfloat16 on a GPU if the precision is "bf16".
 
-    To be entered anew in every step: torch keeps the weights that it has cast until the outermost context ends, so
+    Enter a new one in every step: torch keeps the weights that it has cast until the outermost context ends, so
     that one around the whole training would go on using those of the first step.
+
+    Args:
+        precision: as `resolve_precision` returns it.
+        device: where the training runs.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" and device.type == "cuda")
 
 
 @contextlib.contextmanager
 def torch_settings(execution: ExecutionConfig, precision: str, device: torch.device) -> Iterator[None]:
-    """Have torch's switches as a training wants them inside the block: TF32, cuDNN's search, determinism.
+    """Set torch's switches for training inside the block: TF32, cuDNN's search, determinism; none on a CPU.
 
-    A CPU computes in float32 whatever the recipe's precision.
+    Args:
+        execution: deterministic or not.
+        precision: as `resolve_precision` returns it.
+        device: where the training runs.
+
+    Yields:
+        Nothing.
     """
     if device.type != "cuda":
         yield
@@ -63,10 +75,15 @@ def torch_settings(execution: ExecutionConfig, precision: str, device: torch.dev
 
 
 def memory_format(size: tuple[int, int], precision: str, device: torch.device) -> torch.memory_format:
-    """Return the layout of images and convolutions with which a step on images of (H, W) is fastest.
+    """Return the memory layout of images and convolutions with which a step is fastest.
 
     Channels last: a GPU's tensor cores (bfloat16, TF32) want them so; on a CPU a step of ResNet-18 on 32×32 takes
     0.84 of the time (Standard) to 0.93 (GradReg), while on 8×8 it gains nothing.
+
+    Args:
+        size: (H, W) of an image.
+        precision: as `resolve_precision` returns it.
+        device: where the training runs.
     """
     last = precision != "fp32" if device.type == "cuda" else size[0] * size[1] >= CPU_PIXELS
     return torch.channels_last if last else torch.contiguous_format
