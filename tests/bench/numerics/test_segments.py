@@ -6,7 +6,18 @@ import math
 import pytest
 import torch
 
-from bench.numerics.inequalities import approximations, growth_integral, phi, phi_minus_one, segment_inequalities
+from bench.numerics.inequalities import (
+    approximations,
+    growth_integral,
+    phi,
+    phi_minus_one,
+    proposition_1_bound,
+    proposition_1_bound_printed,
+    proposition_2_bound,
+    proposition_2_bound_printed,
+    segment_inequalities,
+    taylor_remainder_bound,
+)
 from bench.numerics.segments import FIRST_INTERVALS, SegmentGrids, trace_segments
 
 DOUBLE = torch.float64
@@ -192,3 +203,16 @@ def test_helper_functions_do_not_cancel():
         series = [value**k / math.factorial(k + 1) for k in range(40)]
         assert one == pytest.approx(math.fsum(series), rel=1e-13)
         assert rest == pytest.approx(math.fsum(series[1:]), rel=1e-12)
+
+
+@pytest.mark.parametrize("delta", [0.3, 2.0])
+def test_the_exponential_attains_the_named_bounds(delta):
+    # f = e^{δu} from u = 0: ∇f = δ, C = δ; the printed forms are larger
+    r = torch.tensor([0.7], dtype=DOUBLE)
+    t, gradient = delta * r, torch.tensor([delta], dtype=DOUBLE)
+    change, rise = delta * ((delta * r).exp() - 1), (delta * r).exp() - 1
+    torch.testing.assert_close(proposition_1_bound(gradient, t), change)
+    torch.testing.assert_close(proposition_2_bound(r, gradient, phi(t), 0.0), rise)
+    torch.testing.assert_close(taylor_remainder_bound(r, gradient, phi_minus_one(t)), rise - r * delta)
+    assert (proposition_1_bound_printed(gradient, t) > change).all()
+    assert (proposition_2_bound_printed(r, gradient, t) > rise).all()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.models.layers import BatchNorm2d, LipschitzBatchNorm2d
-from bench.models.layers.batch_norm import scaled_batch_norm
+from bench.models.layers.batch_norm import batch_norm_affine, scaled_batch_norm
 
 
 def function(eps: float = 1e-2):
@@ -85,3 +85,15 @@ def test_batched_and_functional_gradients_in_training_mode(layer):
     image = x.clone().requires_grad_()
     (want,) = torch.autograd.grad(pure(image).square().sum(), image)
     torch.testing.assert_close(torch.func.grad(lambda x: pure(x).square().sum())(x), want)
+
+
+@pytest.mark.parametrize("with_weight", [False, True])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_the_affine_map_is_batch_norm_in_eval_mode(with_weight, with_bias):
+    torch.manual_seed(0)
+    mean, var, weight, bias = (torch.rand(3).double() for _ in range(4))
+    weight, bias = weight if with_weight else None, bias if with_bias else None
+    x = torch.randn(4, 3, 2, 2).double()
+    scale, shift = batch_norm_affine(mean, var, 1e-2, weight, bias)
+    want = nn.functional.batch_norm(x, mean, var, weight, bias, False, 0.1, 1e-2)
+    torch.testing.assert_close(x * scale.view(1, 3, 1, 1) + shift.view(1, 3, 1, 1), want, rtol=1e-12, atol=1e-12)

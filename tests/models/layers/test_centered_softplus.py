@@ -12,6 +12,7 @@ from scipy.special import expit
 from torch import nn
 
 from bench.models.layers import CenteredSoftplus, Softplus, centered_softplus
+from bench.models.layers.centered_softplus import softplus_derivatives
 
 BETAS = [1e-3, 1e-2, 0.3, 1.0, 5.0, 100.0, 1e3]
 DTYPES = [torch.float32, torch.float64]
@@ -209,3 +210,15 @@ def test_plain_softplus_is_the_library_function():
     assert Softplus()(torch.tensor([0.03])).item() == pytest.approx(0.03, abs=1e-9)  # a ramp in all but name
     assert Softplus(4).beta == 4
     assert "beta=1000" in repr(Softplus())
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_the_closed_form_derivatives_are_those_of_autograd(beta):
+    z = torch.linspace(-2, 2, 41, dtype=torch.float64, requires_grad=True)
+    (first,) = torch.autograd.grad(
+        centered_softplus(z, torch.tensor(beta, dtype=torch.float64)).sum(), z, create_graph=True
+    )
+    (second,) = torch.autograd.grad(first.sum(), z)
+    closed = softplus_derivatives(z, beta)
+    assert not any(d.requires_grad for d in closed)
+    torch.testing.assert_close(closed, (first.detach(), second), rtol=1e-9, atol=1e-12 * beta)

@@ -178,3 +178,11 @@ def test_is_a_convolution_to_others():
     assert "kernel_size=(3, 3)" in repr(conv)
     with pytest.raises(AttributeError, match="no attribute 'wieght'"):
         _ = conv.wieght
+
+
+def test_the_weight_is_read_only_and_not_a_parameter():
+    conv = make()
+    assert [name for name, _ in conv.named_parameters()] == ["bias", "raw_weight"]
+    assert list(conv.state_dict()) == ["bias", "raw_weight", "u", "sigma"]
+    with pytest.raises(KeyError, match="weight"):
+        conv.weight = nn.Parameter(torch.zeros(5, 3, 3, 3))
