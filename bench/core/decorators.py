@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from bench.core.errors import UsageError
 from bench.core.recipe import Recipe
-from bench.core.records import Adaptive, Attack, Automatic, Column, Defense, Evaluation, Need
+from bench.core.records import Adaptive, Attack, Automatic, Column, Defense, Evaluation, Need, Summary
 from bench.core.registry import attacks, defenses, evaluations, source_file
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -137,7 +137,7 @@ def evaluation(
     columns: Mapping[str, Column],
     version: int = 1,
     chunk: int = 500,
-    summary: Callable[[Any, Any], dict[str, Any]] | None = None,
+    summary: Summary | None = None,
     depends_on: Sequence[str | Path] = (),
     needs: tuple[Need, ...] = (),
     automatic: Automatic = "never",

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Final, Literal
 from bench.core.recipe import Recipe
 
 Automatic = Literal["never", "stored", "audit"]
+Summary = Callable[[Any, Any], Mapping[str, object]]  # (model, device) to plain data about the model as a whole
 Role = Literal[
     "clean",  # right without an attack
     "robust",  # right under an attack at a threat
@@ -175,7 +176,7 @@ def expand_columns(
 
 def _placeholder_values(
     pattern: str, fields: list[str], arguments: Mapping[str, Any], names: set[str]
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, float | str]]:
     """Yield the values of a pattern's placeholders, one set per concrete name."""
     counted = [name for name in fields if name not in arguments]
     given = [list(v) if isinstance(v := arguments[name], list | tuple) else [v] for name in fields if name in arguments]
@@ -339,7 +340,7 @@ class Evaluation(Registered):
 
     columns: Mapping[str, Column] = field(default_factory=dict)
     chunk: int = 500
-    summary: Callable[[Any, Any], dict[str, Any]] | None = None
+    summary: Summary | None = None
     attack: Attack | None = None
     peers: tuple[str, ...] = ()
     adaptive: bool = False
