@@ -107,7 +107,7 @@ def missing(value: float | None) -> bool:
 
 
 def label(name: str) -> str:
-    """Return a column's name in words: "autoattack_l2" → "AutoAttack ℓ₂", "gradient_norm" → "Gradient norm"."""
+    """Return a name of the code in words: "gradient_norm" → "Gradient norm"."""
     words = " ".join(_WORDS.get(w, w) for w in name.split("_"))
     return words[:1].upper() + words[1:]
 
@@ -118,7 +118,7 @@ def level_name(parameter: str) -> str:
 
 
 def norm_symbol(norm: str) -> str:
-    """Return a norm as it is printed: "l2" → "ℓ₂"."""
+    """Return a norm as it is printed, by `NORM_SYMBOLS`."""
     return NORM_SYMBOLS.get(norm, norm)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from bench.core.errors import StoreError
-from bench.reports.board.run_tables import RunTables
+from bench.reports.board.run_tables import RunTables, Values
 from bench.store.plan_record import PlanRecord
 
 KEYS = ("defense", "seed", "index", "label")
@@ -42,7 +42,7 @@ def joined_examples(plan: PlanRecord, runs: list[RunTables], split: str) -> pd.D
     )
 
 
-def _concatenated(parts: list[Any], sizes: list[int]) -> Any:
+def _concatenated(parts: list[Values], sizes: list[int]) -> Values:
     """Return the runs' arrays of one column below each other; a run without the column has missing values."""
     if all(isinstance(part, np.ndarray) for part in parts):
         return np.concatenate(parts)
@@ -54,12 +54,12 @@ def _concatenated(parts: list[Any], sizes: list[int]) -> Any:
     return pd.concat([pd.Series(part) for part in whole], ignore_index=True)
 
 
-def _nullable(values: Any) -> Any:
+def _nullable(values: Values) -> Values:
     """Return an array in a form that can miss values: flags as pandas booleans, numbers and texts as they are."""
     return pd.array(values, dtype="boolean") if pd.api.types.is_bool_dtype(values.dtype) else values
 
 
-def _join(run: RunTables, keys: list[str]) -> dict[str, Any]:
+def _join(run: RunTables, keys: list[str]) -> dict[str, Values]:
     """Join one run's tables on the image; return index, label and the columns, one entry per image.
 
     Raises:
@@ -70,7 +70,7 @@ def _join(run: RunTables, keys: list[str]) -> dict[str, Any]:
         if not np.array_equal(index, run.tables[key].index):
             index = np.union1d(index, run.tables[key].index)
     label = np.full(len(index), -1, dtype="int64")
-    columns: dict[str, Any] = {}
+    columns: dict[str, Values] = {}
     for key in keys:
         table = run.tables[key]
         whole = len(table.index) == len(index)
@@ -85,7 +85,7 @@ def _join(run: RunTables, keys: list[str]) -> dict[str, Any]:
     return {"index": index, "label": label, **columns}
 
 
-def _spread(columns: dict[str, Any], at: np.ndarray, n: int) -> dict[str, Any]:
+def _spread(columns: Mapping[str, Values], at: np.ndarray, n: int) -> dict[str, Values]:
     """Return columns over n images of which they have those at the places `at`; the others are missing."""
     places = np.full(n, -1)
     places[at] = np.arange(len(at))

@@ -21,6 +21,8 @@ from bench.store.records import CellRecord
 from bench.store.serialise import column_facts
 from bench.store.store import Store
 
+# A numpy array, or a pandas array of texts or of flags that may be missing.
+Values: TypeAlias = Any
 TRAIN = "train_"  # before the names of columns that are measured on training images
 Prefixes: TypeAlias = dict[str, dict[str, str]]
 
@@ -38,7 +40,7 @@ class Table:
 
     index: np.ndarray
     label: np.ndarray
-    columns: dict[str, Any]
+    columns: Mapping[str, Values]
     facts: Mapping[str, Column]
 
     def renamed(self, prefixes: Mapping[str, str]) -> Table:
@@ -121,7 +123,7 @@ def _table(plan: PlanRecord, key: str, arrow: pa.Table) -> Table:
     return Table(arrow["index"].to_numpy(), arrow["label"].to_numpy(), columns, facts)
 
 
-def _array(values: pa.ChunkedArray) -> Any:
+def _array(values: pa.ChunkedArray) -> Values:
     """Return a column as a numpy array; texts, and flags of which some are missing, as a pandas array."""
     if pa.types.is_boolean(values.type) and values.null_count:
         return pd.array(values.to_pandas(), dtype="boolean")

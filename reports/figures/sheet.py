@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -20,7 +21,7 @@ from bench.reports.figures import plot_data, svg
 from bench.reports.figures.labels import spread, within
 from bench.reports.figures.palette import styles
 
-RC: dict[str, Any] = {
+RC: Mapping[str, object] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "bench",
     "text.parse_math": False,
