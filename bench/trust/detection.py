@@ -27,7 +27,7 @@ FULL_IMAGES: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
+class MeasuredAttack:
     """An attack whose recall is measured.
 
     Attributes:
@@ -41,18 +41,18 @@ class Contestant:
     note: str = ""
 
 
-ATTACKS: Final[Mapping[str, Contestant]] = {
-    "pgd, 1 run": Contestant(partial(pgd, losses=("ce",)), note="cross-entropy, 40 steps, as the other libraries"),
-    "foolbox pgd": Contestant(foolbox.pgd, note="same settings, last point"),
-    "cleverhans pgd": Contestant(cleverhans.pgd, note="same settings, last point"),
-    "torchattacks pgd": Contestant(torchattacks.pgd, note="same settings, last point"),
-    "pgd": Contestant(pgd, ranks_suites=True, note="defaults: one run on each of two losses"),
-    "pgd, 20 runs": Contestant(partial(pgd, restarts=10), note="ten restarts on each of two losses"),
-    "apgd": Contestant(apgd, note="defaults: cross-entropy, 100 steps"),
-    "fab": Contestant(fab, note="defaults: 9 targets"),
-    "square": Contestant(square, note="defaults: 5,000 queries"),
-    "autoattack": Contestant(autoattack, ranks_suites=True, note="defaults: the four standard stages"),
-    "official autoattack": Contestant(pyautoattack.autoattack, note="package pyautoattack, standard"),
+ATTACKS: Final[Mapping[str, MeasuredAttack]] = {
+    "pgd, 1 run": MeasuredAttack(partial(pgd, losses=("ce",)), note="cross-entropy, 40 steps, as the other libraries"),
+    "foolbox pgd": MeasuredAttack(foolbox.pgd, note="same settings, last point"),
+    "cleverhans pgd": MeasuredAttack(cleverhans.pgd, note="same settings, last point"),
+    "torchattacks pgd": MeasuredAttack(torchattacks.pgd, note="same settings, last point"),
+    "pgd": MeasuredAttack(pgd, ranks_suites=True, note="defaults: one run on each of two losses"),
+    "pgd, 20 runs": MeasuredAttack(partial(pgd, restarts=10), note="ten restarts on each of two losses"),
+    "apgd": MeasuredAttack(apgd, note="defaults: cross-entropy, 100 steps"),
+    "fab": MeasuredAttack(fab, note="defaults: 9 targets"),
+    "square": MeasuredAttack(square, note="defaults: 5,000 queries"),
+    "autoattack": MeasuredAttack(autoattack, ranks_suites=True, note="defaults: the four standard stages"),
+    "official autoattack": MeasuredAttack(pyautoattack.autoattack, note="package pyautoattack, standard"),
 }
 
 
@@ -61,7 +61,7 @@ def measure_detection(
     images: int = QUICK_IMAGES,
     levels: Sequence[Level] = LEVELS,
     seeds: Sequence[int] = SEEDS,
-    attacks: Mapping[str, Contestant] = ATTACKS,
+    attacks: Mapping[str, MeasuredAttack] = ATTACKS,
     report_progress: Callable[[str], None] = lambda line: None,
 ) -> DetectionReport:
     """Build the networks of every level and seed and run every attack on all their images.

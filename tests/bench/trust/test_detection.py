@@ -12,7 +12,7 @@ import pytest
 from bench.attacks.peers import cleverhans, foolbox
 from bench.attacks.pgd import pgd
 from bench.core.stats.intervals import wilson
-from bench.trust.detection import ATTACKS, LEVELS, SEEDS, Contestant, measure_detection
+from bench.trust.detection import ATTACKS, LEVELS, SEEDS, MeasuredAttack, measure_detection
 from bench.trust.detection_curves import Curve, DetectionReport, MeasuredLevel, find_limit, summary_line
 from bench.trust.maxout import Level
 from bench.trust.planted import build, recall
@@ -29,9 +29,9 @@ def without_a_library(model, x, y, **settings):
 @pytest.fixture(scope="module")
 def report():
     attacks = {
-        "pgd": Contestant(pgd, ranks_suites=True),
-        "outside": Contestant(unprojected),
-        "absent": Contestant(without_a_library),
+        "pgd": MeasuredAttack(pgd, ranks_suites=True),
+        "outside": MeasuredAttack(unprojected),
+        "absent": MeasuredAttack(without_a_library),
     }
     levels = (Level(-0.5), Level(0.1), Level(0.1, own=False))
     return measure_detection(images=12, levels=levels, seeds=(4, 5), attacks=attacks)
