@@ -73,7 +73,7 @@ def _print_claim(record: AuditRecord, full_count: bool) -> None:
     more = " …" if rule.boundary > SHOWN_THRESHOLDS else ""
     print(f"audit of {rule.images} images counted robust by {claim.column} on {len(claim.models)} models")
     print(f"claim: fewer than {rule.boundary} of them (margin {claim.margin}) fall to the attack; risk {claim.risk}")
-    print(f"attack: {claim.attack['evaluation']} {claim.attack['arguments']}, seed {claim.attack['seed']}")
+    print(f"attack: {claim.attack_name} {claim.attack['arguments']}, seed {claim.attack['seed']}")
     print(f"frozen at {record.frozen_at} with SHA-256 {record.claim_sha256}")
     source = "drawn after that" if record.seed_source == "drawn" else "given by the user"
     print(f"public seed: {record.seed}, {source}")

@@ -68,6 +68,13 @@ class FrozenClaim(_Record):
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
+    def attack_name(self) -> str:
+        """The evaluation that attacks, and whose implementation it is if not ours."""
+        arguments, name = self.attack.get("arguments"), str(self.attack["evaluation"])
+        peer = arguments.get("peer") if isinstance(arguments, dict) else None
+        return f"{name} by {peer}" if peer else name
+
+    @property
     def units(self) -> list[tuple[int, int]]:
         """(place in `models`, place of the image in the test set) of every number that can be drawn."""
         return [(place, image) for place, model in enumerate(self.models) for image in model.robust]

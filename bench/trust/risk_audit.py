@@ -65,7 +65,7 @@ def statement(audit: AuditRecord) -> str:
     Returns:
         The sentence, beginning with the outcome.
     """
-    rule, name = audit.claim.rule, str(audit.claim.attack["evaluation"])
+    rule, name = audit.claim.rule, audit.claim.attack_name
     n, broken = rule.images, len(audit.hits)
     of = f"of the {n} images counted robust on this list"
     attacked = sum(model.n for model in audit.claim.models)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
+import sqlite3
 
 import pytest
 
@@ -48,9 +50,9 @@ def flip_to_robust(out, count):
             flipped += len(rows)
             table.loc[rows, column] = True
             data = serialise.pack_table(table, None)
-            store._db.execute(
-                "UPDATE chunks SET data=?, sha256=? WHERE cell=?", (data, hashlib.sha256(data).hexdigest(), cell)
-            )
+            sha = hashlib.sha256(data).hexdigest()
+            with contextlib.closing(sqlite3.connect(out / "bench.db")) as db, db:
+                db.execute("UPDATE chunks SET data=?, sha256=? WHERE cell=?", (data, sha, cell))
     return flipped
 
 
@@ -103,6 +105,7 @@ def test_one_row_with_another_attack_or_another_library(cli, out):
     assert finished.code in (0, 3), finished.err
     finished = cli("audit", "--out", out, "--margin", "0.3", "--defense", "adversarial_training", "--attack", "foolbox")
     assert finished.code in (0, 3), finished.err
+    assert "pgd_l2 by foolbox" in finished.out.splitlines()[-1]
     first, second = load_audits(out).audits
     assert [m.run for m in first.claim.models] == ["adversarial_training seed 0"]
     assert first.claim.attack["evaluation"] == "apgd_l2"
