@@ -22,8 +22,6 @@ OPEN = {
     "public definitions with a docstring",
     f"uses of {house.UNTYPED_RECORD}",
     "lines kept from the formatter",
-    "private names used by other modules",
-    "imports of a higher level",
     "import cycles",
 }
 
