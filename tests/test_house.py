@@ -16,20 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 MODULES = {m.name: m for m in house.modules()}
 
-# Figures that are not reached yet, each to be removed as soon as it holds. Nothing may be added.
-OPEN = {
-    "positional parameters, max",
-    "public definitions with a docstring",
-    f"uses of {house.UNTYPED_RECORD}",
-    "lines kept from the formatter",
-    "import cycles",
-}
-
 
 @pytest.mark.parametrize("figure", list(house.figures()), ids=lambda f: f.name)
 def test_a_figure_is_within_its_limit(figure):
-    if figure.name in OPEN and not figure.holds:
-        pytest.xfail(f"{figure.value}: {', '.join(figure.where[:5])}")
     assert figure.holds, figure.where
 
 

@@ -68,6 +68,9 @@ def audit_l2(
     The instrument's own check: protocol, section 1. Meant for a few images drawn at random; an image that resists
     costs about 10,000 passes on each side.
 
+    Returns:
+        The columns by name, one value per image.
+
     Raises:
         BenchError: something was not finite.
         UsageError: an impossible eps.
@@ -82,6 +85,9 @@ def audit_linf(
     """Attack images x (B, C, H, W) with our AutoAttack and with the official one, in linf, and compare per example.
 
     See `audit_l2`, whose arguments it has.
+
+    Returns:
+        The columns by name, one value per image.
 
     Raises:
         BenchError: something was not finite.

@@ -53,7 +53,15 @@ def judge(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, *, eps: float, 
     """Clip a proposed batch to the box, check the ball `‖δ‖ ≤ eps (1 + 1e-5)`, and ask the model again in float32.
 
     Args:
-        x: clean images (B, C, H, W) in [0, 1]; `y` (B,): their labels; `x_adv`: the attack's proposal.
+        model: the network, images to logits (B, K).
+        x: clean images (B, C, H, W) in [0, 1].
+        y: their labels, (B,).
+        x_adv: the attack's proposal, (B, C, H, W).
+        eps: radius of the ball, ≥ 0.
+        norm: "l2" or "linf".
+
+    Returns:
+        The clipped images and, per image, whether they are inside the ball and break the model.
 
     Raises:
         BenchError: the proposal has the wrong shape or holds NaN, or the model answers with NaN.

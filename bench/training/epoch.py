@@ -84,6 +84,9 @@ def train_epoch(
     Returns:
         What the log says of the epoch.
 
+    Returns:
+        The record of the finished epoch.
+
     Raises:
         Stopped: `should_stop` returned True.
     """

@@ -32,6 +32,9 @@ def compare(out: str | Path, a: str, b: str) -> ComparisonReport:
         a: a defense of `out`, or a result folder: the old one.
         b: likewise: the new one.
 
+    Returns:
+        The comparisons with their verdicts.
+
     Raises:
         UsageError: no such defense, nothing in common, or the folders hold other images.
         MachineError: there is no store in the folder.
@@ -170,6 +173,9 @@ def _discordant(x: np.ndarray, y: np.ndarray, index: pd.Index, board: Board) -> 
 
 def _report(found: list[Comparison], skipped: list[str]) -> ComparisonReport:
     """Adjust the p-values, fractions and other numbers apart, and give the verdicts.
+
+    Returns:
+        The report.
 
     Raises:
         UsageError: nothing could be compared.

@@ -62,6 +62,9 @@ def _nullable(values: Values) -> Values:
 def _join(run: RunTables, keys: list[str]) -> dict[str, Values]:
     """Join one run's tables on the image; return index, label and the columns, one entry per image.
 
+    Returns:
+        Index, label and the columns, one entry per image.
+
     Raises:
         StoreError: two tables disagree about the label of an image.
     """

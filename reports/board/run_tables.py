@@ -97,6 +97,9 @@ def load(store: Store, plan: PlanRecord, entry: RunRecord) -> RunTables:
         plan: as `Store.plans.latest` returns it.
         entry: the plan's entry of the run.
 
+    Returns:
+        Its records, its log and its tables.
+
     Raises:
         IntegrityError: a stored chunk does not match its SHA-256.
     """

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from bench.reports import exports
 from bench.reports.board.model import Board
@@ -14,6 +14,7 @@ from bench.reports.board.model import Board
 # One file's content, or path to text of several; None: this board has no such file.
 Content: TypeAlias = str | bytes | Mapping[str, str] | None
 Maker: TypeAlias = Callable[[Board], Content]
+F = TypeVar("F", bound=Maker)
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ EXPORTS: dict[str, Export] = {}
 
 def export(
     name: str, *, media: str = "", label: str = "", order: float = 0.0, written: bool = True
-) -> Callable[[Maker], Maker]:
+) -> Callable[[F], F]:
     """Register a function that makes an exported file.
 
     Args:
@@ -51,9 +52,12 @@ def export(
         label: what the page's button says.
         order: its place among the buttons.
         written: whether it is written beside the page; else the page alone has it.
+
+    Returns:
+        The decorator, which returns the function unchanged.
     """
 
-    def register(make: Maker) -> Maker:
+    def register(make: F) -> F:
         EXPORTS[name] = Export(name, make, media, label, order, written)
         return make
 

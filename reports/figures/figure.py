@@ -61,6 +61,9 @@ def figure(order: float) -> Callable[[Drawing], Drawing]:
 
     Args:
         order: its place among the figures; ours are 10, 20, 30 …
+
+    Returns:
+        The decorator, which returns the function unchanged.
     """
 
     def register(drawing: Drawing) -> Drawing:

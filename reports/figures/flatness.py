@@ -115,7 +115,8 @@ def breaking_distance(board: Board, table: pd.DataFrame) -> np.ndarray:
     for column in attacks(board):
         if column.example_column in table:
             robust = numbers(table, column.example_column)
-            found = np.fmin(found, np.where(robust == 1, np.inf, np.where(robust == 0, column.level, np.nan)))
+            level = np.nan if column.level is None else column.level
+            found = np.fmin(found, np.where(robust == 1, np.inf, np.where(robust == 0, level, np.nan)))
     return found
 
 

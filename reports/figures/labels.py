@@ -11,6 +11,9 @@ def spread(places: list[float], gap: float) -> list[float]:
     Args:
         places: ascending.
         gap: least distance of two neighbours.
+
+    Returns:
+        The places, ascending, in the order given.
     """
     groups = [[p] for p in places]
     centres = list(places)
@@ -34,6 +37,9 @@ def within(places: list[float], gap: float, low: float, high: float) -> list[flo
         gap: least distance of two neighbours.
         low: lower end of the room.
         high: upper end.
+
+    Returns:
+        The places, ascending, in the order given.
     """
     kept: list[float] = []
     for place in places:

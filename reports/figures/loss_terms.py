@@ -22,6 +22,9 @@ def loss_terms(board: Board, row: Row) -> Figure | None:
     Args:
         board: it holds the training logs.
         row: the defense.
+
+    Returns:
+        The figure, or None.
     """
     logs = {seed: board.logs.get((row.defense, seed), ()) for seed in row.seeds}
     names = list(dict.fromkeys(name for log in logs.values() for record in log for name in record.get("terms") or ()))
