@@ -16,7 +16,7 @@ def top_singular(
 
     Restarted Lanczos on AᵀA with full re-orthogonalisation, from a fixed start (the global generator is not
     touched), until ‖AᵀAv − σ²v‖ ≤ 100 machine epsilons · σ². Like every Krylov method it errs low. In the weight's
-    own precision on a CPU, in float64 elsewhere, where TF32 would cost three digits.
+    own precision on a CPU, in float64 elsewhere, where TF32 would cost three digits, and for half precision.
 
     Args:
         weight: (Cout, Cin/groups, kh, kw).
@@ -28,7 +28,7 @@ def top_singular(
     Returns:
         σ and v.
     """
-    if weight.device.type != "cpu":
+    if weight.device.type != "cpu" or weight.dtype.itemsize < 4:
         weight = weight.double()
     if start is None:
         shape = (1, weight.shape[1] * geometry.groups, *geometry.in_size)

@@ -17,6 +17,7 @@ from bench.models.layers.precompute import PrecomputedWeight
 
 # At construction, from the authors' code.
 INITIAL_POWER_ITERATIONS = 15
+INITIAL_RESTARTS = 8  # of Lanczos, for σ before the first training step: relative error below 1e-5
 TINY = 1e-18  # added to norms, below the last digit of any that matters: a weight of 0 stays 0
 
 
@@ -31,8 +32,8 @@ class SpectralNormConv2d(PrecomputedWeight, nn.Conv2d):
     σ is differentiable in W with v held constant: its gradient is the weight gradient of the convolution at
     (v, u), so no third convolution is needed. Nothing waits for the device. `weight` is the normalised weight;
     the trained parameter is `raw_weight` (same key order as nn.Conv2d otherwise). In eval mode σ is a stored
-    constant: the last step's, or after `finalize` the converged one. Power iteration errs low, so before
-    `finalize` the true norm is slightly above 1.
+    constant: the converged one of the initial weight, then the last step's, and after `finalize` the converged one
+    again. Power iteration errs low, so between the first step and `finalize` the true norm is slightly above 1.
     docs/compatibility.md says what holds under `torch.compile` and with activation checkpointing.
 
     Args:
@@ -87,6 +88,9 @@ class SpectralNormConv2d(PrecomputedWeight, nn.Conv2d):
         with torch.no_grad():
             for _ in range(INITIAL_POWER_ITERATIONS):
                 self.precompute(self.raw_weight)
+            if not self.raw_weight.is_meta:  # σ alone: training goes on from the iterated u, as the authors' does
+                start = self.geometry.adjoint(self.u, self.raw_weight)
+                self.sigma.copy_(top_singular(self.raw_weight, self.geometry, rounds=INITIAL_RESTARTS, start=start)[0])
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]

@@ -50,6 +50,11 @@ class SpectralNormLinear(nn.Linear):
         used = state._u @ raw @ state._v
         return abs(float(torch.linalg.matrix_norm(raw.double(), 2) / used) - 1.0)
 
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Return how pickle and copy rebuild the layer: torch gives a parametrised one a class that has no name."""
+        sizes = self.in_features, self.out_features, self.bias is not None
+        return _empty, sizes, dict(self.__dict__)
+
     def _raw(self) -> Tensor:
         """Return the trained parameter W, (out, in)."""
         chain: Any = self.parametrizations
@@ -59,3 +64,9 @@ class SpectralNormLinear(nn.Linear):
         """Return torch's parametrisation, which holds the vectors `_u` and `_v`."""
         chain: Any = self.parametrizations
         return chain.weight[0]
+
+
+def _empty(in_features: int, out_features: int, bias: bool) -> SpectralNormLinear:
+    """Return a layer of these sizes whose tensors are still to be set; draws nothing from the global generator."""
+    with torch.random.fork_rng([]):
+        return SpectralNormLinear(in_features, out_features, bias)

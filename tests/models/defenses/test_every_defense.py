@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import io
+import pickle
 
 import pytest
 import torch
@@ -147,6 +149,35 @@ def test_eval_mode_repeats_exactly_and_changes_nothing(name):
     assert torch.equal(model(x), model(x))
     assert torch.equal(copy.deepcopy(model)(x), model(x))
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def pickled(model: nn.Module) -> nn.Module:
+    return pickle.loads(pickle.dumps(model))
+
+
+def saved(model: nn.Module) -> nn.Module:
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("twin_of", [pickled, saved, copy.deepcopy])
+@pytest.mark.parametrize("backbone", ["convnet", "mlp", "resnet18"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pickled_or_copied_network_is_the_network_before_and_after_a_training_step(name, backbone, twin_of):
+    shape = (2, 1, 1) if backbone == "mlp" else (3, 8, 8)
+    model, (x, y) = build(name, f"{backbone}-w4", shape), batch(shape=shape)
+    for _ in range(2):
+        twin = twin_of(model)
+        assert torch.equal(twin.eval()(x), model.eval()(x))
+        for network in (model, twin):
+            network.train()
+            torch.manual_seed(1)
+            step(name, network, x, y)
+            torch.optim.SGD(parameter_groups(network, 5e-4), lr=0.1).step()
+        assert all(torch.equal(a, b) for a, b in zip(twin.parameters(), model.parameters(), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(twin.buffers(), model.buffers(), strict=True))
 
 
 def test_finalised_lcnn_keeps_its_promises():

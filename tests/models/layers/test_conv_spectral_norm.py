@@ -35,11 +35,67 @@ SETTINGS = [
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_finalized_layer_has_norm_one(settings):
     conv = make(**settings)
+    conv(torch.rand(2, conv.in_channels, 6, 8, dtype=torch.float64))
     assert 1 - 1e-12 < norm(conv) < 1.2  # power iteration errs low, so the normalised layer errs high
     conv.finalize()
     assert norm(conv) == pytest.approx(1, rel=1e-9)
     assert conv.sigma_error() < 1e-9
     assert conv_norm_bound(conv.weight, conv.geometry) >= 1 - 1e-9
+
+
+SHAPES = [
+    {
+        "in_channels": channels,
+        "out_channels": out,
+        "in_size": size,
+        "kernel_size": kernel,
+        "stride": stride,
+        "padding": pad,
+    }
+    for channels, out in [(1, 1), (1, 8), (3, 16), (16, 16), (64, 32)]
+    for size in [(8, 8), (7, 12)]
+    for kernel, stride, pad in [(3, 1, 1), (3, 2, 1), (1, 1, 0), (1, 2, 0), ((3, 2), (2, 1), (1, 0)), (5, 3, 2)]
+]
+
+
+@pytest.mark.parametrize("settings", [*SETTINGS, *SHAPES, {"authors_size": True}, {"groups": 3, "out_channels": 6}])
+def test_the_norm_before_any_training_step_is_one(settings):
+    for seed in range(3):
+        torch.manual_seed(seed)
+        defaults = {"in_channels": 3, "out_channels": 5, "kernel_size": 3, "padding": 1, "in_size": (6, 8)}
+        conv = SpectralNormConv2d(**{**defaults, **settings}).eval()
+        exact = top_singular(conv.weight.detach().double(), conv.geometry, rounds=50)[0].item()
+        assert exact == pytest.approx(1, abs=1e-3)
+
+
+def test_construction_draws_the_weight_and_one_vector_and_training_starts_from_the_iterated_vector():
+    torch.manual_seed(0)
+    conv = SpectralNormConv2d(3, 5, 3, padding=1, in_size=(6, 8))
+    after = torch.rand(3)
+    torch.manual_seed(0)
+    plain = nn.Conv2d(3, 5, 3, padding=1)
+    u = torch.randn(1, 5, 6, 8)
+    u = u / u.norm()
+    assert torch.equal(after, torch.rand(3))
+    assert torch.equal(conv.raw_weight, plain.weight)
+    with torch.no_grad():
+        for _ in range(15):
+            v = nn.functional.conv_transpose2d(u, plain.weight, padding=1)
+            u = nn.functional.conv2d(v / v.norm(), plain.weight, padding=1)
+            u = u / u.norm()
+    torch.testing.assert_close(conv.u, u, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_builds_under_another_default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        conv = SpectralNormConv2d(3, 5, 3, padding=1, in_size=(6, 8)).eval()
+    finally:
+        torch.set_default_dtype(before)
+    assert conv.sigma.dtype == dtype
+    assert norm(conv) == pytest.approx(1, abs=5 * torch.finfo(dtype).eps + 1e-9)
 
 
 def test_forward_is_the_convolution_with_the_reported_weight():

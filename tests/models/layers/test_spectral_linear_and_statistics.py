@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -48,6 +49,25 @@ def test_finalized_linear_layer_is_saved_and_copied():
     x = torch.randn(4, 5)
     assert torch.equal(fresh.eval()(x), layer.eval()(x))
     assert torch.equal(copy.deepcopy(layer)(x), layer(x))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_pickled_linear_layer_goes_on_as_the_layer_itself(bias):
+    layer, x = SpectralNormLinear(5, 3, bias), torch.randn(4, 5)
+    layer.register_forward_hook(doubled)
+    layer(x).sum().backward()
+    state = torch.get_rng_state()
+    twin = pickle.loads(pickle.dumps(layer))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert isinstance(twin, SpectralNormLinear)
+    for _ in range(2):  # each forward in training mode is one power iteration
+        assert torch.equal(twin(x), layer(x))
+    assert torch.equal(copy.copy(layer).eval()(x), layer.eval()(x))
+    assert list(twin.state_dict()) == list(layer.state_dict())
+
+
+def doubled(module: nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
+    return 2 * output
 
 
 def mixture() -> nn.Module:
