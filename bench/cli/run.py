@@ -9,6 +9,7 @@ import typer
 
 from bench.cli import options
 from bench.cli.terminal import complain, print_board
+from bench.core.errors import UsageError
 
 if TYPE_CHECKING:
     from bench.running.dry_run import CellState
@@ -51,7 +52,8 @@ def run(  # noqa: PLR0917 - the command's options
     from bench.running.dry_run import dry_run as plan_only
     from bench.training.execution import ExecutionConfig, parse_step_mode
 
-    prepare.check_engine(engine, address)
+    if address is not None and engine == "local":
+        raise UsageError("--address: expected an engine that runs on a cluster, got --engine local. Leave it out.")
     settings = prepare.Options(
         suite=suite,
         narrow={
@@ -71,6 +73,7 @@ def run(  # noqa: PLR0917 - the command's options
         batch_size=options.parse_batch_size(batch_size),
         execution=ExecutionConfig(parse_step_mode(step), deterministic),
         time_limit=options.parse_time_limit(time_limit),
+        engine=engine,
         no_wait=no_wait,
         debug=debug,
         quiet=quiet,

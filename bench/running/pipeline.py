@@ -10,11 +10,10 @@ from pathlib import Path
 from bench.core.errors import Stopped
 from bench.reports import write as write_reports
 from bench.reports.board.model import Board
-from bench.running import machine, workers
+from bench.running import engines, machine, workers
 from bench.running.context import RunContext
 from bench.running.describe import plan_record
 from bench.running.dry_run import cell_states
-from bench.running.engines import local
 from bench.running.plan import Plan
 from bench.running.prepare import Options, prepare
 from bench.running.progress import Reporter
@@ -45,6 +44,7 @@ def run(options: Options) -> Result:
     Raises:
         BenchError: nothing could be done, or nothing more; its class says which exit code.
     """
+    engine = engines.load(options.engine)
     stop = StopRequest(options.time_limit)  # the clock runs while data are read
     plan = prepare(options)
     reporter = Reporter(options.quiet)
@@ -62,7 +62,7 @@ def run(options: Options) -> Result:
         code, failures = 0, dict[str, str]()
         try:
             with workers.started(helpers, options.arguments):
-                failures = local.run(context).failures
+                failures = engine.run(context).failures
         except (Stopped, KeyboardInterrupt):
             code = stop.code or 130
         finally:
@@ -75,7 +75,7 @@ def work(options: Options) -> None:
     """Compute cells of a plan that another process has stored and will report: what a worker does."""
     stop, plan = StopRequest(options.time_limit), prepare(options)
     with Store.open(plan.out, create=True) as store, stop.signals(), contextlib.suppress(Stopped):
-        local.run(RunContext(plan, store, Reporter(quiet=True), stop, options, "worker"))
+        engines.load(options.engine).run(RunContext(plan, store, Reporter(quiet=True), stop, options, "worker"))
 
 
 def _helpers(plan: Plan, cells: int) -> int:

@@ -15,7 +15,7 @@ from bench.core import discovery, registry
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.files import safe_name
 from bench.data import catalog
-from bench.running import machine
+from bench.running import engines, machine
 from bench.running.environment import choose_device
 from bench.running.plan import Plan, make_plan
 from bench.training.execution import ExecutionConfig
@@ -33,6 +33,7 @@ class Options:
         device: auto, cpu, cuda or cuda:i.
         batch_size: of evaluations; None: automatic.
         time_limit: seconds; None: none.
+        engine: where cells run, a module of bench/running/engines.
         included: third-party files that were imported.
         command: the command as typed.
         arguments: the command's arguments, for workers; empty: no workers.
@@ -47,6 +48,7 @@ class Options:
     device: str = "auto"
     batch_size: int | None = None
     time_limit: float | None = None
+    engine: str = "local"
     no_wait: bool = False
     debug: bool = False
     quiet: bool = False
@@ -70,6 +72,7 @@ def prepare(options: Options) -> Plan:
         UsageError: a name, key or value is wrong.
         IntegrityError, MachineError: the data are damaged, or not there.
     """
+    engines.load(options.engine)  # a wrong name is said before anything expensive
     for path in options.included:
         discovery.include(path)
     whole = load_suite(options.suite)
@@ -129,16 +132,3 @@ def _overrides(whole: Suite, suite: Suite, narrow: Mapping[str, Any]) -> dict[st
         for s in (whole, suite)
     )
     return {k: after.get(k, v) for k, v in plain.items() if before.get(k) != after.get(k, v)}
-
-
-def check_engine(engine_name: str, address: str | None) -> None:
-    """Refuse an engine that does not exist yet.
-
-    Raises:
-        UsageError: anything but the local engine.
-    """
-    if engine_name != "local" or address:
-        raise UsageError(
-            f"--engine: expected local, got {engine_name!r}{' with --address' if address else ''}. "
-            "The cluster engine is not built yet; run without --engine and --address."
-        )

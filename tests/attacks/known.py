@@ -11,12 +11,9 @@ from torch.nn import functional as F
 from bench.attacks.apgd import apgd
 from bench.attacks.autoattack import autoattack
 from bench.attacks.autoattack_audited import autoattack_audited
-from bench.attacks.fab import fab
-from bench.attacks.fgsm import fgsm
-from bench.attacks.noise import noise
 from bench.attacks.pgd import pgd
-from bench.attacks.pgd_released import pgd_released
 from bench.attacks.square import square
+from bench.core import registry
 
 
 def targeted(*args, **kwargs) -> Tensor:
@@ -36,10 +33,12 @@ def quick_audited(*args, **kwargs) -> Tensor:
     return autoattack_audited(*args, **{"steps": 20, "sample": 0.0, **kwargs})
 
 
+QUICK = {"square": quick_square, "autoattack": quick_autoattack, "autoattack_audited": quick_audited}
+# Every registered attack, so that a new one is held to the laws by being there.
 ALL: dict[str, Callable[..., Tensor]] = {
-    "pgd": pgd, "fgsm": fgsm, "apgd": apgd, "apgd-targeted": targeted, "fab": fab, "square": quick_square,
-    "autoattack": quick_autoattack, "autoattack_audited": quick_audited, "noise": noise, "pgd_released": pgd_released,
-}  # fmt: skip
+    **{entry.name: QUICK.get(entry.name, entry.function) for entry in registry.attacks},
+    "apgd-targeted": targeted,
+}
 STRONG = ("pgd", "apgd", "apgd-targeted", "fab", "autoattack")
 
 

@@ -12,3 +12,30 @@ computes it with `run_job` and records how it ended. An engine itself has to pro
 
 A process on another machine needs the same plan (the command's arguments give it), the folder's store, and `attempt`.
 """
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+from bench.core.errors import UsageError, did_you_mean
+
+
+def names() -> list[str]:
+    """Return the engines by name: the modules of this package."""
+    return sorted(info.name for info in pkgutil.iter_modules(__path__))
+
+
+def load(name: str) -> ModuleType:
+    """Return an engine's module.
+
+    Args:
+        name: as `--engine` has it.
+
+    Raises:
+        UsageError: there is no such engine.
+    """
+    if name not in names():
+        raise UsageError(f"--engine: expected {', '.join(names())}, got {name!r}. {did_you_mean(name, names())}")
+    return importlib.import_module(f"{__name__}.{name}")
