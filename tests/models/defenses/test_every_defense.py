@@ -172,7 +172,7 @@ def test_a_pickled_or_copied_network_is_the_network_before_and_after_a_training_
         twin = twin_of(model)
         assert torch.equal(twin.eval()(x), model.eval()(x))
         for network in (model, twin):
-            network.train()
+            network.train().zero_grad()
             torch.manual_seed(1)
             step(name, network, x, y)
             torch.optim.SGD(parameter_groups(network, 5e-4), lr=0.1).step()
