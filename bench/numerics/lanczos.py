@@ -52,6 +52,18 @@ class Spectrum:
         """The unit Ritz vector w of largest |θ|, (B, d)."""
         return torch.einsum("bk,bkd->bd", self._top().to(self.basis.dtype), self.basis)
 
+    def leading(self, steps: int) -> Spectrum:
+        """Return the projection as it was after the first products, bit for bit.
+
+        Args:
+            steps: products, ≥ 1; with the k that were made, or more, the whole spectrum.
+        """
+        if steps >= self.ritz.shape[1]:
+            return self
+        projection = self.projection[:, :steps, :steps]
+        ritz, vectors = torch.linalg.eigh(projection)
+        return Spectrum(projection, self.basis[:, :steps], self.projection[:, steps - 1, steps], ritz, vectors)
+
     def _top(self) -> Tensor:
         """Return the eigenvector of T for the largest |θ|, (B, k)."""
         index = self.ritz.abs().argmax(1)
