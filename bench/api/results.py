@@ -57,22 +57,32 @@ def load_results(out: str | Path) -> Results:
 
 
 def load_model(
-    name: str, *, dataset: str | None = None, seed: int = 0, out: str | Path = "results/digits"
+    name: str,
+    *,
+    dataset: str | None = None,
+    seed: int = 0,
+    out: str | Path = "results/digits",
+    allow_changed_sources: bool = False,
 ) -> nn.Module:
-    """Return a trained model of a result folder, in eval mode, on the CPU, bit-equal to the one that was saved.
+    """Return a trained model of a result folder, in eval mode, on the CPU: the function that was trained and measured.
+
+    A defense of a file of yours must be registered: import the file first.
 
     Args:
         name: the defense spec, as on the board, e.g. "lcnn" or "lcnn:lambda_beta=0.01".
         dataset: checked against the folder's data set, if given.
         seed: the training seed.
         out: the result folder.
+        allow_changed_sources: load it although the code of its defense was edited since; its logits on fixed images
+            must still be those that were stored.
 
     Returns:
         The network, of images (B, C, H, W) in [0, 1] to logits (B, K).
 
     Raises:
         UsageError: no such row, or it is not trained yet, or the data set is another.
-        IntegrityError: the weights are not the ones that were stored.
+        IntegrityError: the defense's code has changed, the weights are not the ones that were stored, or the network
+            gives other logits than the one that was trained.
     """
     with Store.open(Path(out)) as store:
         plan = store.plans.latest()
@@ -84,4 +94,4 @@ def load_model(
     if record is None or record.status != "done":
         there = sorted({r.label for r in plan.rows})
         raise UsageError(f"load_model: expected a trained row, got {spec} seed {seed}. Planned: {', '.join(there)}.")
-    return load_run(plan, rows[0], str(record.info["weights"]), Path(out))
+    return load_run(plan, rows[0], record, Path(out), allow_changed_sources=allow_changed_sources)

@@ -105,6 +105,7 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
 
 def _bits(values: Tensor) -> Tensor:
     """Return the tensor's content as integers."""
+    values = values.int_repr() if values.is_quantized else values
     values = torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
     integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     return values.detach().contiguous().view(integers[values.element_size()])

@@ -9,8 +9,9 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
+import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +56,7 @@ _included: dict[str, LoadedCode] = {}  # by the name in sys.modules of the inclu
 _plugins: dict[str, LoadedCode] = {}  # by distribution
 _plugin_roots: set[str] = set()  # top-level names that a plug-in's distribution installs
 _folders: list[str] = []  # of included files, on sys.path for the imports inside their functions
+_late: dict[str, tuple[Path, str]] = {}  # modules that recorded calls have loaded: file and SHA-256 at that time
 
 
 def loaded_code(module: str, file: str) -> LoadedCode | None:
@@ -155,6 +157,58 @@ def load_plugins(group: str) -> None:
         for name, module in list(sys.modules.items()):
             if name.partition(".")[0] in _plugin_roots and (file := _file_of(module)):
                 record.add(name, module, file)
+
+
+@contextmanager
+def recorded_call(function: Callable[..., object]) -> Iterator[LoadedCode]:
+    """Record what third parties' code loads and reads while a function of theirs is called in the block.
+
+    What a call has loaded is not loaded by the next one, and what it has read it may keep. So that a record holds the
+    same whatever was called before, modules that other calls and other included files have loaded are hidden, and
+    `functools` caches of the function's own modules are emptied.
+
+    Args:
+        function: what is called.
+
+    Yields:
+        The record of its file or plug-in; after the block, with what the call has added.
+    """
+    code = inspect.unwrap(function).__code__
+    own = loaded_code(function.__module__, code.co_filename)
+    record = LoadedCode(None) if own is None else LoadedCode(own.folder, dict(own.modules), dict(own.loaded), own.files)
+    _clear_caches(record)
+    hidden = _without_others(record)
+    try:
+        with _recorded(record):
+            yield record
+    finally:
+        new = {name: file for name, file in record.modules.items() if own is None or name not in own.modules}
+        sys.modules.update(hidden)
+        _late.update({name: (file, sha256(file)) for name, file in new.items() if name not in hidden})
+
+
+def _clear_caches(record: LoadedCode) -> None:
+    """Empty the `functools` caches of functions that a record's modules define."""
+    for module in record.loaded.values():
+        for value in list(vars(module).values()):
+            clear = getattr(value, "cache_clear", None)
+            if callable(clear) and getattr(value, "__module__", None) == module.__name__:
+                clear()
+
+
+def _without_others(record: LoadedCode) -> dict[str, ModuleType]:
+    """Take modules that are not a record's out of `sys.modules`; return those to put back, edited ones are dropped."""
+    others = {name for found in (*_included.values(), *_plugins.values()) for name in found.modules} | _late.keys()
+    hidden = {}
+    for name in others - record.modules.keys():
+        module = sys.modules.get(name)
+        if module is None or (file := _file_of(module)) is None:
+            continue
+        del sys.modules[name]
+        loaded_from, digest = _late.get(name, (None, ""))
+        if loaded_from != file or digest == sha256(file):
+            hidden[name] = module
+    return hidden
 
 
 def _one_line(error: BaseException) -> str:

@@ -65,7 +65,9 @@ def attempt(job: Job, cell: Cell, context: RunContext, index: CellIndex, loaded:
     except (Stopped, *_FATAL):
         raise
     except Exception as error:
-        cause = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
+        cause = (
+            str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {' '.join(str(error).split())}"
+        )
         with contextlib.suppress(LeaseLost):  # then another worker computes it
             context.store.fail(lease, cause)
         context.reporter.failed(job.name, cause)

@@ -19,6 +19,7 @@ from pydantic import JsonValue
 
 from bench.core.hashing import sha256_of
 from bench.core.records import Adaptive, Evaluation
+from bench.core.user_code import LoadedCode
 from bench.data.split import Split
 from bench.evaluations.robustness import peer_attack
 from bench.measuring import runner
@@ -55,13 +56,14 @@ def key(kind: str, spec: Mapping[str, Any]) -> str:
     return sha256_of(text.encode())
 
 
-def train_spec(job: TrainJob, device: torch.device, execution: ExecutionConfig) -> Spec:
+def train_spec(job: TrainJob, device: torch.device, execution: ExecutionConfig, built: LoadedCode | None) -> Spec:
     """Return everything that can change the weights of a training, as plain data.
 
     Args:
         job: what is trained.
         device: where; only its kind counts.
         execution: how a step is carried out; what rounds differently counts.
+        built: what the factory loaded and read when it built the network; None: it is ours, whose imports are enough.
     """
     functions: list[Callable[..., object]] = [job.defense.function, loop.train]
     functions += [job.recipe.loss] if job.recipe.loss else []
@@ -75,7 +77,7 @@ def train_spec(job: TrainJob, device: torch.device, execution: ExecutionConfig) 
         "num_classes": job.num_classes,
         "shape": list(job.shape),
         "seed": job.seed,
-        "sources": sources.sources(functions, job.defense.depends_on),
+        "sources": sources.sources(functions, job.defense.depends_on, built),
         "runtime": runtime(device.type, job.recipe.precision) | execution.key(device),
     }
 

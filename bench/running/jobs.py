@@ -6,10 +6,9 @@ import time
 from collections.abc import Mapping
 
 import torch
-from safetensors.torch import save
 from torch import nn
 
-from bench.core import files, hashing
+from bench.core import files
 from bench.core.errors import Stopped
 from bench.core.records import Role
 from bench.data.pixels import to_unit
@@ -19,11 +18,12 @@ from bench.measuring.model_contract import check_model, checked_eval
 from bench.measuring.runner import evaluate_chunks
 from bench.running.context import RunContext
 from bench.running.planned import PlannedEvaluation, Run
+from bench.running.probe import check_probe, check_restorable, check_untrained, probe
 from bench.running.schedule import CellIndex, Job
 from bench.store import serialise
 from bench.store.records import Lease
 from bench.store.store import Store
-from bench.store.weights import load_weights, weights_path
+from bench.store.weights import load_weights, save_weights, weights_path
 from bench.training.epoch import EpochRecord
 from bench.training.loop import train
 
@@ -38,7 +38,7 @@ class LoadedModel:
         self._model: nn.Module | None = None
 
     def of(self, run: Run, weights: str, context: RunContext) -> nn.Module:
-        """Return a run's network with its weights: the same bits that were saved.
+        """Return a run's network with its weights: the function that was trained.
 
         Args:
             run: the run.
@@ -46,7 +46,8 @@ class LoadedModel:
             context: the run's surroundings.
 
         Raises:
-            IntegrityError: the weights are missing, or not the ones that were stored.
+            IntegrityError: the weights are missing, or not the ones that were stored, or the network gives other
+                logits than the one that was trained.
             UsageError: the network breaks the model contract.
         """
         if self._model is None or self._weights != (run, weights):
@@ -54,6 +55,9 @@ class LoadedModel:
             model = load_weights(run.job.build(), weights_path(plan.out, weights), weights).to(plan.device)
             x = to_unit(torch.tensor(plan.dataset.test.images[:2])).to(plan.device)
             check_model(model, x, run.job.num_classes)
+            trained = context.store.cell(run.cell.id)
+            stored = trained.info.get("probe") if trained else None
+            check_probe(model, run.job.shape, plan.device, stored, run.label)
             self._weights, self._model = (run, weights), model
         return self._model
 
@@ -97,25 +101,27 @@ def _train(run: Run, lease: Lease, context: RunContext) -> str:
         if context.options.whole_trainings and record.epoch > 1:  # the first epoch also compiles
             context.stop.unless_time_for((epochs - record.epoch) * record.seconds)
 
+    job, device = run.job, context.plan.device
+    check_untrained(job, device)
     checkpoint = context.plan.out / "checkpoints" / f"{lease.cell}.pt"
     model = train(
-        run.job,
-        context.plan.device,
+        job,
+        device,
         checkpoint=checkpoint,
         on_epoch=on_epoch,
+        after_first_epoch=lambda model: check_restorable(model, job, device),
         should_stop=context.stop,
         execution=context.plan.execution,
         log=lambda text: context.reporter.log(f"  {run.label}: {text}"),
     )
-    content = save({k: v.contiguous() for k, v in model.state_dict().items()})
-    sha = hashing.sha256_of(content)
-    files.write_bytes(weights_path(context.plan.out, sha), content)
+    check_restorable(model, job, device)
     log = context.store.log(lease.cell)
     info = {
-        "weights": sha,
+        "weights": save_weights(model, context.plan.out),
+        "probe": probe(model, job.shape, device),
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds": sum(r["seconds"] for r in log),
-        "device": context.plan.device.type,
+        "device": device.type,
     }
     context.store.finish(lease, info)
     checkpoint.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from bench.data import split
 from bench.data.split import Dataset, Split
 from bench.running import cells, needs
 from bench.running.planned import PlannedEvaluation, Run
+from bench.running.untrained import Builds
 from bench.training.execution import ExecutionConfig
 from bench.training.loop import TrainJob
 from bench.training.precision import resolve_precision
@@ -67,14 +68,17 @@ def make_plan(
         The plan; nothing of it is stored yet.
 
     Raises:
-        UsageError: an unknown defense, evaluation, hyper-parameter or backbone.
+        UsageError: an unknown defense, evaluation, hyper-parameter or backbone; a network that cannot be stored.
     """
     splits: tuple[Split, Split | None] = (dataset.train, None)
     if suite.holdout:
         splits = split.hold_out(dataset.train, suite.holdout, seed=0)
     execution = execution or ExecutionConfig()
+    builds = Builds()
     runs = tuple(
-        _run(suite, dataset, splits, device, spec, seed, execution) for seed in suite.seeds for spec in suite.defenses
+        _run(suite, dataset, splits, device, spec, seed, execution=execution, builds=builds)
+        for seed in suite.seeds
+        for spec in suite.defenses
     )
     if not runs:
         raise UsageError(f"suite {suite.name}: expected at least one defense and one seed, got none. Add one.")
@@ -101,7 +105,9 @@ def _run(
     device: torch.device,
     spec: DefenseSpec,
     seed: int,
+    *,
     execution: ExecutionConfig,
+    builds: Builds,
 ) -> Run:
     entry = registry.defenses.get(spec.name)
     hyperparameters = {**entry.hyperparameters, **spec.hyperparameters}
@@ -115,7 +121,7 @@ def _run(
     train, holdout = splits
     backbone = suite.backbone_of(spec)
     job = TrainJob(entry, hyperparameters, recipe, backbone, len(dataset.classes), dataset.shape, seed, train, holdout)
-    return Run(str(spec), job, cells.Cell("train", cells.train_spec(job, device, execution)))
+    return Run(str(spec), job, cells.Cell("train", cells.train_spec(job, device, execution, builds.of(job))))
 
 
 def _planned(suite: Suite, dataset: Dataset, device: torch.device, entry: EvaluationConfig) -> PlannedEvaluation:

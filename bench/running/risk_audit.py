@@ -34,6 +34,7 @@ from bench.store.audit_record import (
     save_audits,
 )
 from bench.store.plan_record import PlanRecord, RunRecord
+from bench.store.records import CellRecord
 from bench.store.store import Store
 from bench.trust.risk_audit import continue_audit
 
@@ -78,6 +79,7 @@ class Auditor:
     Attributes:
         plan: the audited plan.
         runs: the audited runs, in the claim's order.
+        trained: what the store knows of their trainings.
         claim: the frozen claim.
         evaluation: the attack's evaluation.
         test: the test images.
@@ -89,6 +91,7 @@ class Auditor:
 
     plan: PlanRecord
     runs: tuple[RunRecord, ...]
+    trained: tuple[CellRecord, ...]
     claim: FrozenClaim
     evaluation: Evaluation
     test: Split
@@ -105,8 +108,7 @@ class Auditor:
             mine = [row for row, number in enumerate(numbers) if units[number][0] == place]
             if not mine:
                 continue
-            weights = self.claim.models[place].weights
-            model = load_run(self.plan, run, weights, self.out).to(self.device)
+            model = load_run(self.plan, run, self.trained[place], self.out).to(self.device)
             images = [units[numbers[row]][1] for row in mine]
             for row, cause in zip(mine, self._attack_model(model, run, images), strict=True):
                 causes[row] = cause
@@ -219,13 +221,13 @@ def prepare_auditor(options: AuditOptions) -> Auditor:
         plan = store.plans.latest()
         ranking = ranking_column(plan)
         runs = _chosen_runs(plan, options.defenses)
-        found = [(run, _audited(store, run, ranking)) for run in runs]
-    audited = [(run, model) for run, model in found if model is not None]
+        found = [(run, store.cell(run.train_cell), _audited(store, run, ranking)) for run in runs]
+    audited = [(run, trained, model) for run, trained, model in found if trained is not None and model is not None]
     test = load_test_images(plan, options.data_dir)
     threat = plan.suite.threat
     assert threat is not None  # or nothing would rank
     evaluation, arguments = _attack(options.attack, ranking, threat)
-    models = tuple(model for _, model in audited)
+    models = tuple(model for _, _, model in audited)
     seed = derive("audit", models) % 2**31  # known only once the list is; libraries take 31 bits
     attack = cells.evaluation_spec(evaluation, arguments, test, device, seed=seed, keep_images=frozenset())
     claim = FrozenClaim(
@@ -238,7 +240,18 @@ def prepare_auditor(options: AuditOptions) -> Auditor:
     )
     _check(claim)
     peer = bool(arguments.get("peer"))
-    return Auditor(plan, tuple(r for r, _ in audited), claim, evaluation, test, options.out, device, threat, peer)
+    return Auditor(
+        plan=plan,
+        runs=tuple(run for run, _, _ in audited),
+        trained=tuple(trained for _, trained, _ in audited),
+        claim=claim,
+        evaluation=evaluation,
+        test=test,
+        out=options.out,
+        device=device,
+        threat=threat,
+        one_by_one=peer,
+    )
 
 
 def _check(claim: FrozenClaim) -> None:

@@ -3,10 +3,12 @@
 Counted are the syntax trees of modules, so that comments, docstrings and layout are free to change, and the bytes of
 data files. From the functions that compute a result, imports are followed as written, those inside functions
 included. Of our own code everything counts but `NOT_COUNTED`. Of third parties' code everything counts that importing
-their file or plug-in has loaded, however it was imported, and what it read while it was imported.
+their file or plug-in has loaded, however it was imported, and what it read while it was imported; of a defense also
+what its factory loads and reads when it builds the network (`untrained`).
 
-Not seen: data read at run time under a computed name, environment variables, and modules that a function imports
-under a computed name; `depends_on` of `@bench.defense`, `@bench.attack` and `@bench.evaluation` names such files.
+Not seen: data that other functions read at run time under a computed name, modules that they import under a computed
+name, and environment variables; `depends_on` of `@bench.defense`, `@bench.attack` and `@bench.evaluation` names such
+files.
 """
 
 from __future__ import annotations
@@ -69,12 +71,17 @@ _REQUIREMENTS: Final = frozenset(
 )
 
 
-def sources(functions: Iterable[Callable[..., object]], depends_on: Iterable[Path] = ()) -> dict[str, str]:
+def sources(
+    functions: Iterable[Callable[..., object]],
+    depends_on: Iterable[Path] = (),
+    called: user_code.LoadedCode | None = None,
+) -> dict[str, str]:
     """Return name to hash of everything that the functions' results depend on.
 
     Args:
         functions: what is called to compute a result.
         depends_on: files that their authors name in addition.
+        called: what a call of one of them has loaded and read; None: not recorded.
 
     Returns:
         Ours by module ("bench.attacks.fab"), third parties' by file ("my_defense.py", "pkg/__init__.py"), data by
@@ -83,6 +90,8 @@ def sources(functions: Iterable[Callable[..., object]], depends_on: Iterable[Pat
     walk = _Walk()
     for function in functions:
         walk.add(function)
+    if called is not None:
+        walk.add_record(called)
     for path in depends_on:
         walk.note(path.name, sha256(path))
     return walk.result()
@@ -108,14 +117,18 @@ class _Walk:
         name, code = function.__module__, getattr(function, "__code__", None)
         record = user_code.loaded_code(name, code.co_filename) if code else None
         if record is not None:
-            for module, file in record.modules.items():
-                self._visit(module, file, record)
-            for file in record.files:
-                self.note(file.name, sha256(file))
+            self.add_record(record)
         elif (source := _file_of(sys.modules.get(name))) is not None:
             self._visit(name, source, None)
         elif code is not None:
             self.note(f"{name}.{function.__qualname__}", sha256_of(_code_text(code).encode()))
+
+    def add_record(self, record: user_code.LoadedCode) -> None:
+        """Add the modules and data files of a record."""
+        for module, file in record.modules.items():
+            self._visit(module, file, record)
+        for file in record.files:
+            self.note(file.name, sha256(file))
 
     def note(self, name: str, digest: str) -> None:
         """Add one hash under a name."""

@@ -10,11 +10,19 @@ from torch import nn
 
 from bench.core import registry
 from bench.core.errors import IntegrityError, UsageError
-from bench.core.records import Column, expand_columns
+from bench.core.records import Column, Defense, expand_columns
+from bench.core.seeding import preserved_generators
+from bench.core.user_code import LoadedCode
 from bench.data import catalog
 from bench.data.split import Split
-from bench.store.plan_record import EvaluationRecord, PlanRecord, RunRecord
+from bench.running import sources
+from bench.running.cells import plain
+from bench.running.probe import check_probe
+from bench.running.untrained import recorded_factory
+from bench.store.plan_record import EvaluationRecord, PlanRecord, RunRecord, Settings
+from bench.store.records import CellRecord
 from bench.store.weights import load_weights, weights_path
+from bench.training.build import build_network
 
 
 @dataclass(frozen=True)
@@ -62,22 +70,70 @@ def ranking_column(plan: PlanRecord) -> RankingColumn:
     return max(found, key=lambda c: c.column.ranks)
 
 
-def load_run(plan: PlanRecord, run: RunRecord, weights: str, out: Path) -> nn.Module:
-    """Return the trained model of a run, in eval mode on the CPU, bit-equal to the one that was saved.
+def load_run(
+    plan: PlanRecord, run: RunRecord, trained: CellRecord, out: Path, *, allow_changed_sources: bool = False
+) -> nn.Module:
+    """Return the trained model of a run, in eval mode on the CPU: the function that was trained.
+
+    It is built from the seed of its training, its weights are those that were saved, and its logits on the probe's
+    images those that were stored. The caller's generators stay as they are.
 
     Args:
         plan: the plan that the run belongs to.
         run: the run.
-        weights: SHA-256 of its weights.
+        trained: what the store knows of its training.
         out: the result folder.
+        allow_changed_sources: load it although the code of its defense has changed; the probe must still agree.
 
     Raises:
-        IntegrityError: the weights are missing, or not the ones that were stored.
+        IntegrityError: the defense's code has changed; the weights are missing, or not the ones that were stored; the
+            logits differ from those that were stored.
     """
-    entry = registry.defenses.get(run.base)
-    with torch.random.fork_rng(devices=[]):  # the factory draws weights which are replaced; the caller's draws stay
-        model = entry.function(len(plan.data.classes), plan.data.shape, run.backbone, **run.hyperparameters)
-    return load_weights(model, weights_path(out, weights), weights)
+    defense = registry.defenses.get(run.base)
+    if not allow_changed_sources:
+        _check_sources(run, defense, trained, None)
+    with preserved_generators(), recorded_factory(defense) as built:
+        try:
+            model = build_network(
+                defense,
+                _live(defense, run.hyperparameters),
+                num_classes=len(plan.data.classes),
+                shape=plan.data.shape,
+                backbone=run.backbone,
+                seed=run.seed,
+            )
+        except Exception as error:
+            raise IntegrityError(
+                f"{run.label}: expected a factory that builds the network as when it was trained, got "
+                f"{type(error).__name__}: {error}. Restore its code and the libraries that it uses."
+            ) from error
+    if not allow_changed_sources:
+        _check_sources(run, defense, trained, built)
+    weights = str(trained.info["weights"])
+    model = load_weights(model, weights_path(out, weights), weights)
+    check_probe(model, plan.data.shape, torch.device("cpu"), trained.info.get("probe"), run.label)
+    return model
+
+
+def _check_sources(run: RunRecord, defense: Defense, trained: CellRecord, built: LoadedCode | None) -> None:
+    """Refuse a defense whose code is not the one that was trained.
+
+    Raises:
+        IntegrityError: it is not; the changed files are named.
+    """
+    stored = set(trained.spec["sources"].values())
+    now = sources.sources([defense.function], defense.depends_on, built)
+    if changed := [name for name, digest in now.items() if digest not in stored]:
+        raise IntegrityError(
+            f"{run.label}: expected the code that it was trained with, got changes in {', '.join(changed[:5])}. "
+            "Restore the code, or run again to train anew; bench.load_model(…, allow_changed_sources=True) loads it."
+        )
+
+
+def _live(defense: Defense, recorded: Settings) -> dict[str, object]:
+    """Return recorded hyper-parameters as the factory was given them: a default itself, not its form in JSON."""
+    defaults = defense.hyperparameters
+    return {k: defaults[k] if k in defaults and plain(defaults[k]) == v else v for k, v in recorded.items()}
 
 
 def load_test_images(plan: PlanRecord, data_dir: Path | None) -> Split:

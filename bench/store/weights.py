@@ -2,26 +2,117 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from bench.core import hashing
-from bench.core.errors import (
-    IntegrityError,
-)
+from bench.core import files, hashing
+from bench.core.errors import IntegrityError, UsageError
+from bench.core.torch_state import same_bits
+
+
+def pack_state(model: nn.Module) -> bytes:
+    """Write a model's state_dict as a safetensors file, in memory; shared tensors are written once per name.
+
+    Args:
+        model: whose code ties what is tied: loading writes the same values to each name.
+
+    Returns:
+        The file's content; the same weights give the same bytes.
+
+    Raises:
+        UsageError: an entry is no plain tensor, or of a kind that the file cannot hold; it is named.
+    """
+    from safetensors.torch import save
+
+    tensors: dict[str, Tensor] = {}
+    memory: set[int] = set()
+    for name, value in model.state_dict().items():
+        if problem := _problem(value):
+            raise UsageError(_not_storable(model, f"{problem} in {name}"))
+        place = value.untyped_storage().data_ptr()
+        tensors[name] = value.contiguous().clone() if place in memory else value.contiguous()
+        memory.add(place)
+    try:
+        return save(tensors)
+    except Exception as error:
+        raise UsageError(_not_storable(model, _culprit(tensors) or f"{type(error).__name__}: {error}")) from error
+
+
+def _problem(value: object) -> str:
+    """Return why an entry of a state_dict cannot be stored, "" if nothing speaks against it."""
+    if not isinstance(value, Tensor):
+        return f"extra state of type {type(value).__name__}"
+    if type(value) not in (Tensor, nn.Parameter):
+        return f"a tensor of type {type(value).__name__}"
+    if value.is_quantized or value.layout is not torch.strided or value.is_meta:
+        return f"a {'quantized' if value.is_quantized else 'meta' if value.is_meta else value.layout} tensor"
+    return ""
+
+
+def _culprit(tensors: Mapping[str, Tensor]) -> str:
+    """Return the first tensor that safetensors refuses, with its type; "" if each can be written alone."""
+    from safetensors.torch import save
+
+    for name, tensor in tensors.items():
+        try:
+            save({name: tensor})
+        except Exception:
+            return f"{tensor.dtype} in {name}"
+    return ""
+
+
+def _not_storable(model: nn.Module, got: str) -> str:
+    return (
+        f"model {type(model).__name__}: expected a state_dict of dense tensors that safetensors holds, got {got}. "
+        "Keep it in a buffer of another type, or let the factory build it anew."
+    )
+
+
+def unpack_state(model: nn.Module, content: bytes) -> None:
+    """Load what `pack_state` returned into a model of the same code.
+
+    Raises:
+        ValueError: it does not fit; the message says what and where.
+    """
+    from safetensors.torch import load
+
+    stored = load(content)
+    try:
+        model.load_state_dict(stored)
+    except Exception as error:  # set_extra_state and hooks are the module's own code
+        raise ValueError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+    found = model.state_dict()
+    for name, value in stored.items():
+        held = found.get(name)
+        if not isinstance(held, Tensor) or not same_bits(held.detach().cpu(), value):
+            raise ValueError(f"other values in {name} after loading")
+
+
+def save_weights(model: nn.Module, out: Path) -> str:
+    """Write a model's weights to a result folder.
+
+    Args:
+        model: the trained network.
+        out: the result folder.
+
+    Returns:
+        Their SHA-256, which names the file.
+
+    Raises:
+        UsageError: they cannot be stored.
+        MachineError: the folder cannot be written.
+    """
+    content = pack_state(model)
+    sha = hashing.sha256_of(content)
+    files.write_bytes(weights_path(out, sha), content)
+    return sha
 
 
 def load_weights(model: nn.Module, path: Path, expected: str) -> nn.Module:
-    """Load weights whose SHA-256 is known into a model.
-
-    Args:
-        model: a network of the same architecture.
-        path: a safetensors file.
-        expected: SHA-256 of its content.
-
-    Returns:
-        The model, in eval mode.
+    """Load weights whose SHA-256 is known into a model and return it in eval mode.
 
     Returns:
         The model.
@@ -29,8 +120,6 @@ def load_weights(model: nn.Module, path: Path, expected: str) -> nn.Module:
     Raises:
         IntegrityError: the file is not the one that was stored, or does not fit the model.
     """
-    from safetensors.torch import load
-
     if not path.is_file():
         raise IntegrityError(
             f"{path}: expected the weights of a trained model, got no file. Unpack a pack that holds the weights, or "
@@ -43,10 +132,10 @@ def load_weights(model: nn.Module, path: Path, expected: str) -> nn.Module:
             "and run again to train anew."
         )
     try:
-        model.load_state_dict(load(content))
-    except RuntimeError as error:
+        unpack_state(model, content)
+    except ValueError as error:
         raise IntegrityError(
-            f"{path}: expected weights of this model, got: {error}. Delete the file and run again."
+            f"{path}: expected weights of this model, got {error}. Delete the file and run again."
         ) from error
     return model.eval()
 

@@ -147,5 +147,5 @@ def _accuracy(model: nn.Module, split: Split | None, device: torch.device) -> fl
 
 def all_finite(model: nn.Module) -> bool:
     """Tell whether every weight and buffer is finite."""
-    tensors: list[Tensor] = [v for v in model.state_dict().values() if v.is_floating_point()]
+    tensors: list[Tensor] = [v for v in model.state_dict().values() if v.is_floating_point() or v.is_complex()]
     return all(bool(torch.isfinite(v).all()) for v in tensors)

@@ -19,9 +19,9 @@ from bench.core import files
 from bench.core.errors import BenchError
 from bench.core.recipe import TrainingRecipe
 from bench.core.records import Defense
-from bench.core.seeding import derive, seed_everything
 from bench.data.split import Split
 from bench.training.batches import Batches
+from bench.training.build import build_network
 from bench.training.checkpoint import Checkpointer, TrainState, load_checkpoint
 from bench.training.epoch import EpochRecord, all_finite, train_epoch
 from bench.training.execution import ExecutionConfig
@@ -69,8 +69,14 @@ class TrainJob:
 
     def build(self) -> nn.Module:
         """Return the untrained network, initialised from the seed alone."""
-        seed_everything(derive("initialisation", self.seed))
-        return self.defense.function(self.num_classes, self.shape, self.backbone, **self.hyperparameters)
+        return build_network(
+            self.defense,
+            self.hyperparameters,
+            num_classes=self.num_classes,
+            shape=self.shape,
+            backbone=self.backbone,
+            seed=self.seed,
+        )
 
 
 def train(
@@ -79,6 +85,7 @@ def train(
     *,
     checkpoint: Path | None = None,
     on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+    after_first_epoch: Callable[[nn.Module], None] = lambda model: None,
     should_stop: Callable[[], bool] = lambda: False,
     execution: ExecutionConfig | None = None,
     log: Log = lambda text: None,
@@ -91,6 +98,8 @@ def train(
         checkpoint: file to resume from and to write to every minute; the caller removes it once the weights are
             stored. None: no checkpoints.
         on_epoch: called with the log record of each finished epoch.
+        after_first_epoch: called once, with the network after the first epoch of this call; it leaves the network
+            and the generators as they are.
         should_stop: called after each step; if it returns True, a checkpoint is written and `Stopped` raised.
         execution: how: eagerly, as a CUDA graph, compiled; deterministically or not. None: the default.
         log: called, with one line, if a mode of execution is not available here.
@@ -125,7 +134,8 @@ def train(
     )
     checkpointer, good = Checkpointer(checkpoint), dict[str, Tensor]()
     with torch_settings(execution, recipe.precision, device):
-        for epoch in range(state.step // batches.per_epoch, recipe.epochs):
+        first = state.step // batches.per_epoch
+        for epoch in range(first, recipe.epochs):
             record = train_epoch(
                 state, step, batches, epoch, holdout=job.holdout, checkpointer=checkpointer, should_stop=should_stop
             )
@@ -133,6 +143,8 @@ def train(
                 raise Diverged(_divergence(job, record, good, checkpoint))
             good = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
             on_epoch(record)
+            if epoch == first:
+                after_first_epoch(model)
     optimizer.zero_grad(set_to_none=True)
     model = model.to(memory_format=torch.contiguous_format)
     finalize(model)

@@ -15,6 +15,7 @@ from bench.core import discovery, registry
 from bench.core.recipe import PAPER
 from bench.data.split import Split
 from bench.running import cells
+from bench.running.untrained import Builds
 from bench.training.execution import ExecutionConfig
 from bench.training.loop import TrainJob
 
@@ -42,7 +43,7 @@ def keys(split):
         if name in registry.defenses:
             entry = registry.defenses.get(name)
             job = TrainJob(entry, entry.hyperparameters, PAPER, "convnet", 10, (1, 4, 4), 0, split)
-            specs[name] = cells.train_spec(job, CPU, ExecutionConfig())
+            specs[name] = cells.train_spec(job, CPU, ExecutionConfig(), Builds().of(job))
             found[f"train {name}"] = cells.Cell("train", specs[name]).id
     for name in EVALUATIONS:
         if name in registry.evaluations:

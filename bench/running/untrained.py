@@ -1,0 +1,77 @@
+"""Build the untrained network of a third party's defense while it is planned.
+
+What its factory loads and reads belongs to the key of the training, and a network that cannot be stored is refused
+before anything is computed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from torch import nn
+
+from bench.core.records import Defense
+from bench.core.seeding import preserved_generators
+from bench.core.user_code import LoadedCode, recorded_call
+from bench.store.weights import pack_state
+from bench.training.loop import TrainJob
+
+
+class Builds:
+    """The networks of a plan, each defense, hyper-parameters and backbone built once."""
+
+    def __init__(self) -> None:
+        self._done: dict[str, LoadedCode | None] = {}
+
+    def of(self, job: TrainJob) -> LoadedCode | None:
+        """Build a job's network, once for all seeds.
+
+        A factory that fails does so again when its training begins, and is reported there.
+
+        Args:
+            job: the training.
+
+        Returns:
+            What its factory loaded and read; None for a defense of ours.
+
+        Raises:
+            UsageError: the network cannot be stored.
+        """
+        if _is_ours(job.defense):
+            return None
+        described = repr((job.defense.name, sorted(job.hyperparameters.items()), job.backbone))
+        if described not in self._done:
+            self._done[described] = _build(job)
+        return self._done[described]
+
+
+@contextlib.contextmanager
+def recorded_factory(defense: Defense) -> Iterator[LoadedCode | None]:
+    """Record what a defense's factory loads and reads in the block, see `recorded_call`; None for a defense of ours.
+
+    Args:
+        defense: the registered defense.
+
+    Yields:
+        The record, complete after the block.
+    """
+    if _is_ours(defense):
+        yield None
+        return
+    with recorded_call(defense.function) as record:
+        yield record
+
+
+def _is_ours(defense: Defense) -> bool:
+    return defense.function.__module__.startswith("bench.")
+
+
+def _build(job: TrainJob) -> LoadedCode | None:
+    """Build one network under recording, and see that it can be stored."""
+    model: nn.Module | None = None
+    with preserved_generators(), recorded_factory(job.defense) as record, contextlib.suppress(Exception):
+        model = job.build()
+    if model is not None:
+        pack_state(model)
+    return record
