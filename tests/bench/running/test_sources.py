@@ -45,7 +45,9 @@ EVERY_EVALUATION = {"accuracy", *ATTACKS, *(f"accuracy of {name}" for name in OU
 # File of ours, kind of edit, and exactly the cells whose keys change.
 OUR_EDITS = [
     ("bench/measuring/runner.py", "code", EVERY_EVALUATION),
-    ("bench/measuring/judge.py", "code", EVERY_EVALUATION),
+    ("bench/measuring/judge.py", "code", set(ATTACKS)),
+    ("bench/measuring/model_contract.py", "code", EVERY_EVALUATION),
+    ("bench/core/torch_state.py", "code", of(*OURS) | EVERY_EVALUATION),
     ("bench/core/seeding.py", "code", of(*OURS)),
     ("bench/data/pixels.py", "code", of(*OURS) | EVERY_EVALUATION),
     ("bench/data/split.py", "code", of(*OURS) | EVERY_EVALUATION),
