@@ -110,9 +110,16 @@ from torch import nn
 from bench import defense
 from my_layer import Rounded
 from my_loss import loss
+from functools import cache
+
+@cache
+def factors():
+    return Path(__file__).with_name("fac" + "tors.json").read_text()
 
 @defense(source="here", depends_on=["named.txt"])
 def my_defense(num_classes, in_shape, backbone):
+    importlib.import_module("built_" + "late")
+    factors()
     return nn.Sequential(Rounded(), nn.Flatten(), nn.Linear(16, num_classes))
 """,
     "my_attack": """
@@ -145,8 +152,11 @@ MODULES = {
     "dynamic.py": "d = 1\n",
     "lazy.py": "l = 1\n",
     "lazy_by_name.py": "l = 1\n",
+    "built_late.py": "from built_helper import x\n",
+    "built_helper.py": "x = 1\n",
     "unused.py": "u = 1\n",
     "table.json": "[1]",
+    "factors.json": "[1]",
     "unused.json": "[1]",
     "named.txt": "text",
 }
@@ -168,6 +178,12 @@ USER_EDITS = [
     ("mine/inner/my_defense.py", "code", of("my_defense")),
     ("mine/my_layer.py", "code", of("my_defense")),
     ("mine/my_loss.py", "code", of("my_defense")),
+    ("mine/built_late.py", "code", of("my_defense")),
+    ("mine/built_late.py", "comment", set()),
+    ("mine/built_helper.py", "code", of("my_defense")),
+    ("mine/factors.json", "data", of("my_defense")),
+    ("path/plugged_late.py", "code", PLUGGED),
+    ("path/plugged_sizes.json", "data", PLUGGED),
     ("mine/my_attack.py", "code", {"my_attack_l2"}),
     ("mine/my_attack.py", "comment", set()),
     ("mine/inner/my_attack.py", "code", {"my_attack_l2"}),
@@ -203,10 +219,15 @@ def user_folder(tmp_path_factory):
     (path / "plugged.py").write_text(
         "import json, pathlib\nimport plugged_helper\nfrom bench import defense\n"
         "table = json.loads(pathlib.Path(__file__).with_name(f'{__name__}_table.json').read_text())\n\n"
-        "@defense(source='here')\ndef plugged_defense(num_classes, in_shape, backbone):\n    return None\n"
+        "@defense(source='here')\ndef plugged_defense(num_classes, in_shape, backbone):\n"
+        "    __import__(f'{__name__}_late')\n"
+        "    sizes = json.loads(pathlib.Path(__file__).with_name(f'{__name__}_sizes.json').read_text())\n"
+        "    return None\n"
     )
     (path / "plugged_helper.py").write_text("x = 1\n")
     (path / "plugged_table.json").write_text("[1]")
+    (path / "plugged_late.py").write_text("x = 1\n")
+    (path / "plugged_sizes.json").write_text("[1]")
     (path / "elsewhere.py").write_text("x = 1\n")
     return folder
 
