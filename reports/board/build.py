@@ -88,6 +88,7 @@ def measured_columns(plan: PlanRecord, runs: list[RunTables], prefixes: Prefixes
                 split=planned.split,
                 heading=column.heading or formatting.label(before[name] + board_stem(plan, key, column)),
                 form="fraction" if fraction else "value",
+                images=max(len(run.tables[key].index) for run in runs if key in run.tables),
             )
             found.setdefault(made.name, ((not fraction, place, order, made.level or 0.0), made))
     return [column for _, column in sorted(found.values(), key=lambda pair: pair[0])]

@@ -24,6 +24,7 @@ class BoardColumn:
         heading: its name for readers, without its level.
         form: how its numbers are written.
         detail: what a reader must know of its numbers beside the heading, e.g. "× standard".
+        images: how many images it was measured on, the most of any run; 0 for the board's own.
     """
 
     name: str
@@ -34,6 +35,7 @@ class BoardColumn:
     heading: str = ""
     form: Form = "value"
     detail: str = ""
+    images: int = 0
 
     @property
     def level(self) -> float | None:
@@ -247,5 +249,5 @@ def in_order(measured: list[BoardColumn], trust: bool) -> tuple[BoardColumn, ...
     """
     violations = with_role(measured, "violations")[:1]
     rest = [c for c in measured if c not in violations]
-    own = [replace(c, evaluation="", form="count") for c in violations]
+    own = [replace(c, evaluation="", form="count", images=0) for c in violations]
     return (*IDENTITY, *rest, *(TRUST if trust else ()), *own, *COST)

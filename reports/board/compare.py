@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,16 @@ import pandas as pd
 from bench.config.defense_spec import split_defense_spec
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.stats.intervals import ALPHA
-from bench.core.stats.paired import Paired, compare_flags, compare_values, holm
+from bench.core.stats.paired import (
+    DRAWS,
+    Paired,
+    bootstrap_difference,
+    bootstrap_mean,
+    compare_flags,
+    compare_values,
+    integer_differences,
+    simultaneous,
+)
 from bench.reports.board.build import build
 from bench.reports.board.columns import BoardColumn
 from bench.reports.board.comparison import Comparison, ComparisonReport, Discordant, Verdict
@@ -48,7 +58,8 @@ def compare(out: str | Path, a: str, b: str) -> ComparisonReport:
     first, second = _defense(board, a, out), _defense(board, b, out)
     if first == second:
         raise UsageError(f"compare: expected two defenses, got {first!r} twice. Name another.")
-    return _report(*_pair((board, first, first), (board, second, second), ""))
+    sides = (board, first, first), (board, second, second)
+    return _report(*_pair(*sides, ""), _lacks(sides))
 
 
 def _folders(a: Path, b: Path) -> ComparisonReport:
@@ -63,13 +74,15 @@ def _folders(a: Path, b: Path) -> ComparisonReport:
     both = [row.defense for row in old.rows if row.defense in {r.defense for r in new.rows}]
     if not both:
         raise UsageError(f"compare: expected a defense that {a} and {b} share, got none. Check the folders.")
-    found: list[Comparison] = []
-    skipped: list[str] = []
+    found: list[Open] = []
+    skipped, notes = list[str](), list[str]()
     for name in both:
-        more, reasons = _pair((old, name, str(a)), (new, name, str(b)), name)
+        sides = (old, name, str(a)), (new, name, str(b))
+        more, reasons = _pair(*sides, name)
         found += more
         skipped += reasons
-    return _report(found, skipped)
+        notes += _lacks(sides)
+    return _report(found, skipped, notes)
 
 
 def _board(out: Path) -> Board:
@@ -98,11 +111,13 @@ def _normal(text: str) -> tuple[str, dict[str, str | float]]:
 
 
 Side = tuple[Board, str, str]  # a board, a defense of it, and how to call this side
+# A comparison without its verdict, its unadjusted test, and level to the ends of its interval.
+Open = tuple[Comparison, Paired, Callable[[float], tuple[float, float]]]
 
 
-def _pair(a: Side, b: Side, defense: str) -> tuple[list[Comparison], list[str]]:
+def _pair(a: Side, b: Side, defense: str) -> tuple[list[Open], list[str]]:
     """Compare two defenses on every column that both measured in the same way and that has a better side."""
-    found, skipped = [], []
+    found, skipped = list[Open](), list[str]()
     others = {column.name: column for column in b[0].columns}
     for column in a[0].columns:
         if not column.evaluation or column.facts.direction == "none" or column.facts.aggregate == "sum":
@@ -118,6 +133,16 @@ def _pair(a: Side, b: Side, defense: str) -> tuple[list[Comparison], list[str]]:
             continue
         found.append(_compare((a[2], b[2], defense), column, old.loc[images], new.loc[images], a[0]))
     return found, skipped
+
+
+def _lacks(sides: Iterable[Side]) -> list[str]:
+    """Return what the rows of two sides lack of their seeds, images or evaluations, in words."""
+    rows = ((called, row) for board, name, called in sides for row in board.rows if row.defense == name)
+    return [
+        f"{row.defense}{'' if called == row.defense else f' in {called}'} is incomplete: {row.incomplete}"
+        for called, row in rows
+        if row.incomplete
+    ]
 
 
 def _setting(board: Board, column: BoardColumn) -> tuple[str, ...]:
@@ -136,12 +161,14 @@ def _outcomes(board: Board, defense: str, column: BoardColumn) -> pd.DataFrame:
 
 def _compare(
     names: tuple[str, str, str], column: BoardColumn, old: pd.DataFrame, new: pd.DataFrame, board: Board
-) -> Comparison:
-    """Compare one column; the difference is new − old. The verdict waits for the adjusted p."""
+) -> Open:
+    """Compare one column; the difference is new − old. The verdict and the interval wait for the adjustment."""
     fraction = column.facts.aggregate == "fraction"
     x, y = old.to_numpy().T, new.to_numpy().T
     paired: Paired = compare_flags(y == 1, x == 1) if fraction else compare_values(y.mean(0), x.mean(0))
-    return Comparison(
+    flags = partial(bootstrap_difference, *integer_differences(y == 1, x == 1))
+    numbers = partial(bootstrap_mean, y.mean(0) - x.mean(0), draws=DRAWS)
+    comparison = Comparison(
         a=names[0],
         b=names[1],
         defense=names[2],
@@ -159,6 +186,7 @@ def _compare(
         gates=fraction,
         discordant=tuple(_discordant(x, y, old.index, board)) if fraction else (),
     )
+    return comparison, paired, flags if fraction else numbers
 
 
 def _discordant(x: np.ndarray, y: np.ndarray, index: pd.Index, board: Board) -> Iterable[Discordant]:
@@ -171,8 +199,8 @@ def _discordant(x: np.ndarray, y: np.ndarray, index: pd.Index, board: Board) -> 
         yield Discordant(image, int(labels.get(image, -1)), float(a[place]), float(b[place]))
 
 
-def _report(found: list[Comparison], skipped: list[str]) -> ComparisonReport:
-    """Adjust the p-values, fractions and other numbers apart, and give the verdicts.
+def _report(found: list[Open], skipped: list[str], notes: list[str]) -> ComparisonReport:
+    """Adjust p-values and intervals, fractions and other numbers apart, and give the verdicts.
 
     Returns:
         The report.
@@ -183,15 +211,16 @@ def _report(found: list[Comparison], skipped: list[str]) -> ComparisonReport:
     if not found:
         reasons = "; ".join(skipped) or "no column in common"
         raise UsageError(f"compare: expected at least one column that both measured, got none ({reasons}). Run both.")
-    adjusted = np.ones(len(found))
+    judged: dict[int, Comparison] = {}
     for family in (True, False):
-        members = [i for i, c in enumerate(found) if c.gates == family]
-        adjusted[members] = holm([found[i].p for i in members])
-    return ComparisonReport(tuple(_judged(c, float(p)) for c, p in zip(found, adjusted, strict=True)), tuple(skipped))
+        members = [i for i, (c, *_) in enumerate(found) if c.gates == family]
+        paired, p = simultaneous([found[i][1] for i in members], [found[i][2] for i in members])
+        judged |= {i: _judged(found[i][0], *of) for i, *of in zip(members, paired, p, strict=True)}
+    return ComparisonReport(tuple(judged[i] for i in sorted(judged)), tuple(skipped), tuple(notes))
 
 
-def _judged(c: Comparison, p_holm: float) -> Comparison:
+def _judged(c: Comparison, paired: Paired, p_holm: float) -> Comparison:
     verdict: Verdict = "no difference shown"
     if p_holm < ALPHA and c.difference != 0:
         verdict = "better" if (c.difference > 0) == (c.direction == "higher") else "worse"
-    return replace(c, p_holm=p_holm, verdict=verdict)
+    return replace(c, low=paired.low, high=paired.high, p_holm=float(p_holm), verdict=verdict)

@@ -31,7 +31,8 @@ class Comparison:
         a_value: mean over seeds and the common images.
         b_value: likewise.
         difference: b_value − a_value.
-        low: lower end of its 95 % interval (bootstrap over images).
+        low: lower end of its interval (bootstrap over images), adjusted by the same step as p_holm: it holds 0 if and
+            only if p_holm ≥ 0.05.
         high: upper end.
         p: exact two-sided p (sign-flip test with 10,000 draws for a number that is no fraction).
         p_holm: the same, Holm-adjusted over all fractions (or all other numbers) that this command compares.
@@ -66,10 +67,17 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonReport:
-    """All comparisons of one command, and what could not be compared, with the reason."""
+    """All comparisons of one command.
+
+    Attributes:
+        comparisons: with their verdicts.
+        skipped: what could not be compared, with the reason.
+        notes: what the compared rows lack of their seeds, images or evaluations.
+    """
 
     comparisons: tuple[Comparison, ...]
     skipped: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def regressions(self) -> tuple[Comparison, ...]:

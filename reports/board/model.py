@@ -64,6 +64,8 @@ class Row:
         defense: its spec as on the command line with sorted keys, e.g. "lcnn:lambda_beta=0.01".
         anchor: a safe identifier for files, links and permalinks.
         seeds: training seeds behind the numbers.
+        planned_seeds: how many the plan has.
+        incomplete: what the row lacks of its seeds, images or evaluations, "" if nothing; such a row is not ranked.
         n: distinct images of the ranking column.
         cells: board column to number; a column is absent only if its evaluation was not run.
         trust: the worst grade over its runs; None where trust was not assessed.
@@ -90,6 +92,8 @@ class Row:
     seeds: tuple[int, ...]
     n: int
     cells: dict[str, Cell]
+    planned_seeds: int = 0
+    incomplete: str = ""
     trust: Grade | None = None
     trust_failed: tuple[str, ...] = ()
     bound_violations: int | None = None
@@ -143,7 +147,8 @@ class Pair:
         a: defense above.
         b: defense below.
         difference: value of a minus value of b.
-        low: lower end of the 95 % interval of the difference (bootstrap over images).
+        low: lower end of the interval of the difference (bootstrap over images), adjusted by the same step as p_holm:
+            it holds 0 if and only if p_holm ≥ 0.05.
         high: upper end.
         p: exact two-sided p, unadjusted.
         p_holm: the same, Holm-adjusted over all pairs of the board.
@@ -191,11 +196,12 @@ class Board:
 
     Attributes:
         plan: the last command's plan as stored: suite, data, environment, command, evaluations, rows.
-        rows: ranked rows first (by rank), then the unranked.
+        rows: ranked rows first (by rank), then the unranked, incomplete ones last.
         columns: the board's columns in the order of leaderboard.csv, its own (`columns.OWN`) among the measured ones.
         examples: the joined per-example table (defense, seed, index, label + columns).
         ranking: name of the column that ranks; "" if none was run.
-        resolvable: smallest gap of the ranking column that its n can resolve, as a fraction.
+        resolvable: smallest gap of the ranking column that its n can resolve after correction for all pairs, as a
+            fraction.
         logs: (defense, seed) to the training log, one record per epoch.
         train_examples: likewise for evaluations on training images (columns begin with train_); never joined.
         pairs: all pairs of ranked rows, in the order of their ranks.
@@ -228,6 +234,31 @@ class Board:
     def ranking_column(self) -> BoardColumn | None:
         """The column that ranks; None without one."""
         return next((c for c in self.columns if c.name == self.ranking), None)
+
+    @property
+    def mixed_images(self) -> bool:
+        """Whether the measured columns are not all on equally many images, so that no two may be set side by side."""
+        return len({c.images for c in self.columns if c.evaluation}) > 1
+
+    def images_note(self, column: BoardColumn | None) -> str:
+        """Return what a column's heading must say of its images: "n = 64"; "" where all columns have the same.
+
+        Args:
+            column: of the board; None: there is no such column.
+        """
+        known = column is not None and column.evaluation and self.mixed_images
+        return f"n\u00a0=\u00a0{column.images:,}" if column is not None and known else ""
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the files must know that no column says: unequal images, incomplete rows."""
+        groups: dict[int, list[str]] = {}
+        for column in self.columns:
+            if column.evaluation:
+                groups.setdefault(column.images, []).append(column.name)
+        images = [f"{', '.join(names)}: measured on {n:,} images" for n, names in groups.items()]
+        different = ["Columns on different images; compare within a column only.", *images] if self.mixed_images else []
+        return [*different, *(f"{row.defense}: incomplete, {row.incomplete}" for row in self.rows if row.incomplete)]
 
     def first(self, role: Role) -> BoardColumn | None:
         """Return the first column of a role, measured on test images; None without one.

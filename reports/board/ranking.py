@@ -10,6 +10,7 @@ from bench.core.records import Grade
 from bench.core.stats.ranks import ranks, smallest_resolvable_gap
 from bench.core.stats.seeds import variance_components
 from bench.reports.board.columns import BoardColumn
+from bench.reports.board.completeness import why_incomplete
 from bench.reports.board.model import Pair, Row
 from bench.reports.board.run_tables import RunTables, numbers
 
@@ -26,18 +27,14 @@ def rank_rows(
         groups: defense to its runs.
         ranking: the column that ranks; None: nothing does.
     """
+    lacks = why_incomplete(groups, ranking)
+    rows = sorted((replace(row, incomplete=lacks[row.defense]) for row in rows), key=lambda row: row.incomplete != "")
     if ranking is None:
-        return [replace(row, unranked=NOT_RUN) for row in rows], [], None
+        return [replace(row, unranked=_incomplete(row) or NOT_RUN) for row in rows], [], None
     outcomes = {row.defense: _outcomes(groups[row.defense], ranking) for row in rows}
-    sizes = [index for _, index in outcomes.values() if index is not None]
-    reference = max(sizes, key=len, default=None)
+    sizes = [outcomes[row.defense][1] for row in rows if not row.incomplete]
+    reference = max((index for index in sizes if index is not None), key=len, default=None)
     rows = [replace(row, unranked=_why_not(row, *outcomes[row.defense], reference)) for row in rows]
-    rows = [
-        replace(row, unranked="its ranking evaluation failed")
-        if row.unranked == NOT_RUN and _failed(groups[row.defense], ranking)
-        else row
-        for row in rows
-    ]
     chosen = [row for row in rows if not row.unranked]
     chosen.sort(key=lambda row: -float(outcomes[row.defense][0].mean()))
     result = ranks([outcomes[row.defense][0] for row in chosen])
@@ -55,14 +52,9 @@ def rank_rows(
         Pair(placed[i].defense, placed[j].defense, **asdict(paired), p_holm=float(result.p[i, j]))
         for (i, j), paired in result.pairs.items()
     ]
-    gap = smallest_resolvable_gap(len(reference), result.discordance) if pairs and reference is not None else None
+    known = pairs and reference is not None
+    gap = smallest_resolvable_gap(len(reference), result.discordance, len(pairs)) if known else None
     return placed + [row for row in rows if row.unranked], pairs, gap
-
-
-def _failed(runs: list[RunTables], ranking: BoardColumn) -> bool:
-    """Tell whether the ranking evaluation failed, so that its absence was not a choice."""
-    records = [run.records.get(ranking.evaluation) for run in runs]
-    return any(record is not None and record.status == "failed" for record in records)
 
 
 def _outcomes(runs: list[RunTables], ranking: BoardColumn) -> tuple[np.ndarray, np.ndarray | None]:
@@ -80,10 +72,16 @@ def _why_not(row: Row, flags: np.ndarray, index: np.ndarray | None, reference: n
     """Return why a row cannot be ranked, "" if it can."""
     if row.trust is Grade.INVALID:
         return f"invalid: {', '.join(row.trust_failed) or 'a check failed'}"
+    if row.incomplete:
+        return _incomplete(row)
     if not len(flags):
         return NOT_RUN
     if index is None:
         return "its models were not evaluated on the same images"
     if reference is None or not np.array_equal(index, reference):
-        return f"evaluated on {len(index)} images, the others on {0 if reference is None else len(reference)}"
+        return "not evaluated on the images of the others"
     return ""
+
+
+def _incomplete(row: Row) -> str:
+    return f"incomplete: {row.incomplete}" if row.incomplete else ""

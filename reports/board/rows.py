@@ -44,6 +44,7 @@ def board_row(name: str, runs: list[RunTables], columns: list[BoardColumn], rank
         seeds=tuple(run.seed for run in runs if run.tables),
         n=_images(cells, ranking),
         cells=cells,
+        planned_seeds=len(runs),
         trust=trust,
         trust_failed=failed,
         bound_violations=None if violations is None else int(violations),

@@ -24,6 +24,7 @@ def json_text(board: Board) -> str:
             "overrides": board.plan.overrides,
             "ranking": board.ranking or None,
             "smallest_resolvable_gap": board.resolvable,
+            "notes": board.notes,
             "columns": [_describe(column) for column in board.columns],
             "rows": [_json_row(row, board.columns) for row in board.rows],
             "pairs": [vars(pair) for pair in board.pairs],
@@ -35,7 +36,8 @@ def json_text(board: Board) -> str:
 def _describe(column: BoardColumn) -> dict[str, object]:
     prose = ("description", "unit", "aggregate", "direction", "formula", "source")
     origin = {"evaluation": column.evaluation or None, "example_column": column.example_column or None}
-    return {"name": column.name, **{k: getattr(column.facts, k) for k in prose}, **origin}
+    images = column.images or None
+    return {"name": column.name, **{k: getattr(column.facts, k) for k in prose}, **origin, "images": images}
 
 
 def _json_row(row: Row, columns: tuple[BoardColumn, ...]) -> dict[str, object]:
@@ -45,6 +47,8 @@ def _json_row(row: Row, columns: tuple[BoardColumn, ...]) -> dict[str, object]:
         "failures": list(row.failures),
         "missing": list(row.missing),
         "unranked": row.unranked,
+        "planned_seeds": row.planned_seeds,
+        "incomplete": row.incomplete,
         "variance": row.variance,
         "cells": {name: _json_cell(cell) for name, cell in row.cells.items()},
     }

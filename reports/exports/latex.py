@@ -14,12 +14,16 @@ from bench.reports.exports.registry import export
 def latex_text(board: Board) -> str:
     """Return leaderboard.tex: a booktabs table of the measured columns, fractions in per cent, for a paper."""
     chosen = [c for c in board.columns if c.evaluation and c.split == "test"]
-    heads = ["Rank", "Defense", *(_latex(formatting.label(c.name)) for c in chosen), r"Cost ($\times$)"]
-    body = []
+    heads = ["Rank", "Defense", *(_heading(board, c) for c in chosen), r"Cost ($\times$)"]
+    body: list[str] = []
+    first = next((row for row in board.rows if row.incomplete), None)
     for row in board.rows:
+        if row is first:
+            body.append(r"\midrule")
         cost = formatting.number(row.train_cost) if row.train_cost is not None else "--"
         numbers = [_latex_number(row.cells.get(c.name), c) for c in chosen]
-        body.append(" & ".join([_latex_rank(row), _latex(row.defense), *numbers, cost]) + r" \\")
+        name = f"{row.defense} ({row.incomplete})" if row.incomplete else row.defense
+        body.append(" & ".join([_latex_rank(row), _latex(name), *numbers, cost]) + r" \\")
     suite, data = _latex(board.plan.suite.name), _latex(board.plan.data.name)
     ranked = f", ranked by {_latex(board.ranking)}; ranks are 95\\,\\% ranges" if board.ranking else ""
     caption = f"Suite {suite} on {data}{ranked}. Fractions in \\%. Means over seeds, $\\pm$ sample sd from 3 seeds."
@@ -39,6 +43,11 @@ def latex_text(board: Board) -> str:
             "",
         ]
     )
+
+
+def _heading(board: Board, column: BoardColumn) -> str:
+    images = board.images_note(column)
+    return _latex(formatting.label(column.name)) + (f" ($n = {column.images}$)" if images else "")
 
 
 _LATEX = {

@@ -20,6 +20,7 @@ def manifest(board: Board) -> dict[str, object]:
         "format": 1,
         **kept,
         "evaluations": evaluations,
+        "notes": board.notes,
         "rows": [_manifest_run(run) for run in runs],
         "seconds": {
             "training": sum(run.training.get("seconds", 0.0) for run in runs),

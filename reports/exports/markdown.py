@@ -21,7 +21,8 @@ def markdown_text(board: Board) -> str:
         record = row_record(row, board.columns)
         lines.append(f"| {' | '.join(_markdown_cell(record[n], n in fractions) for n in names)} |")
     title = f"# {_plain(board.plan.suite.name)} on {_plain(board.plan.data.name)}"
-    return "\n".join([title, "", *lines]) + "\n"
+    notes = [line for note in board.notes for line in ("", _plain(note))]
+    return "\n".join([title, "", *lines, *notes]) + "\n"
 
 
 def _plain(text: str) -> str:

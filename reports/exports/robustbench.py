@@ -48,7 +48,7 @@ def _row_info(board: Board, row: Row) -> tuple[str, str] | None:
         threat.eps,
         **paper_of(row.entry.bibtex, row.entry.source),
         architecture=row.entry.backbone,
-        footnote=f"{formatting.plural(len(row.seeds), 'seed')}; {sizes}, clean accuracy on "
+        footnote=f"{row.incomplete or formatting.plural(len(row.seeds), 'seed')}; {sizes}, clean accuracy on "
         f"{formatting.plural(clean.n, 'image')}; {row.entry.provenance}.",
         unreliable=None if row.trust is None else row.trust > Grade.B,
     )

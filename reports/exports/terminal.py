@@ -7,6 +7,7 @@ from rich.text import Text
 
 from bench.core.records import Grade
 from bench.reports import formatting
+from bench.reports.board.columns import BoardColumn
 from bench.reports.board.comparison import Comparison, ComparisonReport
 from bench.reports.board.model import Board, Row
 from bench.reports.exports.csv import printable
@@ -19,22 +20,35 @@ def board_table(board: Board) -> Table:
     table = Table(title=Text(printable(title)), title_justify="left")
     table.add_column("rank", justify="right")
     table.add_column("defense", overflow="fold")
-    for name in ("clean %", f"{board.ranking or 'robust'} %", "curvature"):
-        table.add_column(Text(name), justify="right")
+    heads = ("clean %", f"{board.ranking or 'robust'} %", "curvature")
+    for head, column in zip(heads, _shown(board), strict=True):
+        images = board.images_note(column)
+        table.add_column(Text(f"{head}, {images}" if images else head), justify="right")
+    first = next((row for row in board.rows if row.incomplete), None)
     for row in board.rows:
+        if row is first:
+            table.add_section()
         table.add_row(_rank(row), Text(printable(row.defense)), *(Text(text) for text in _numbers(board, row)))
-    notes = [f"{row.defense}: {row.unranked}" for row in board.rows if row.unranked and board.ranking]
+    notes = [
+        f"{row.defense}: {row.unranked}" for row in board.rows if row.unranked and (board.ranking or row.incomplete)
+    ]
     notes += [line for row in board.rows for line in (f"{row.defense}: {f}" for f in row.failures)]
     if board.resolvable is not None:
-        notes.append(f"smallest gap that the images resolve: {_points(board.resolvable)}")
+        pairs = formatting.plural(len(board.pairs), "pair")
+        notes.append(f"smallest gap that the images resolve, corrected for {pairs}: {_points(board.resolvable)}")
     table.caption = Text("\n".join(printable(note) for note in notes)) if notes else None
     table.caption_justify = "left"
     return table
 
 
+def _shown(board: Board) -> tuple[BoardColumn | None, ...]:
+    return board.first("clean"), board.ranking_column, board.first("curvature")
+
+
 def _rank(row: Row) -> Text:
     if row.rank is None:
-        return Text("invalid" if row.trust is Grade.INVALID else formatting.MISSING)
+        invalid = "invalid" if row.trust is Grade.INVALID else formatting.MISSING
+        return Text("incomplete" if row.incomplete else invalid)
     span = formatting.rank_range(row.rank_low, row.rank_high)
     return Text(str(row.rank) if span == str(row.rank) else f"{row.rank} ({span})")
 
@@ -47,8 +61,7 @@ def _points(share: float) -> str:
 
 def _numbers(board: Board, row: Row) -> list[str]:
     """Return clean accuracy, robust accuracy with its interval, and curvature as text."""
-    columns = (board.first("clean"), board.ranking_column, board.first("curvature"))
-    clean, robust, curvature = (row.cells.get(column.name) if column else None for column in columns)
+    clean, robust, curvature = (row.cells.get(column.name) if column else None for column in _shown(board))
     shown = formatting.percent(robust.value, robust.n) if robust else formatting.MISSING
     if robust and robust.low is not None and robust.high is not None:
         shown += f" [{formatting.percent(robust.low, robust.n)}, {formatting.percent(robust.high, robust.n)}]"
@@ -66,7 +79,7 @@ def comparison_table(report: ComparisonReport) -> Table:
     """Return a comparison as a table: both values, difference with its interval, p, verdict, images that differ."""
     first = report.comparisons[0]
     table = Table(title=Text(f"a = {printable(first.a)}\nb = {printable(first.b)}"), title_justify="left")
-    for name in ("column", "a", "b", "b − a", "95 %", "p", "n", "verdict"):
+    for name in ("column", "a", "b", "b − a", "adjusted 95 %", "adjusted p", "n", "verdict"):
         table.add_column(name, justify="left" if name in ("column", "verdict") else "right")
     defense = ""
     for c in report.comparisons:
@@ -77,8 +90,10 @@ def comparison_table(report: ComparisonReport) -> Table:
         table.add_row(*(Text(text) for text in _compared(c)))
     notes = [printable(line) for c in report.comparisons if (line := _differing(c))]
     notes += [printable(f"not compared: {reason}") for reason in report.skipped]
+    notes += [printable(note) for note in report.notes]
     notes.append(
-        "p is Holm-adjusted over all fractions, and over all other numbers; verdicts are about these trained models."
+        "p and interval are Holm-adjusted over all fractions, and over all other numbers; verdicts are about these "
+        "trained models."
     )
     table.caption = Text("\n".join(notes))
     table.caption_justify = "left"

@@ -44,12 +44,12 @@ def accuracy_against_eps(board: Board, tables: Tables) -> Figure | None:
         name="accuracy-against-eps",
         title="How robust accuracy falls as the attacker may change more",
         caption="Share of test images still classified right when each may be moved by up to ε. Lines are means over "
-        f"seeds; bands are 95 % Wilson intervals over test images.{_rings(board, ring, curves)}",
+        f"seeds; bands are 95 % Wilson intervals over test images.{_rings(board, ring, curves)}{_mixed(board, curves)}",
         alt=_alt(board, curves[0]),
         panels=tuple(_panel(board, family, ring) for family in curves),
         legend="narrow" if len(rows) <= DIRECT else "always",
         wide=True,
-        header=("Defense", "Attack", *(f"{symbol}{level:g}, %" for level in levels)),
+        header=("Defense", "Attack", *(f"{symbol}{level:g}, %{_images(board, curves, level)}" for level in levels)),
         numbers=tuple(_line(board, row, family, levels) for family in curves for row in rows),
     )
 
@@ -116,6 +116,26 @@ def _rings(board: Board, ring: BoardColumn | None, curves: list[Family]) -> str:
     fewer = any(n < r.cells[column.name].n for r in rows for column in columns if column.name in r.cells)
     above = ", fewer than the curves': a ring may stand above its curve though its attack is stronger"
     return f" Rings: {plot_data.title(board)}, on {formatting.plural(n, 'image')}{above if fewer else ''}."
+
+
+def _columns(board: Board, curves: list[Family], level: float) -> list[BoardColumn]:
+    clean = board.first("clean") if level == 0 else None
+    return [*([clean] if clean else []), *(c for family in curves for c in family if (c.level or 0.0) == level)]
+
+
+def _images(board: Board, curves: list[Family], level: float) -> str:
+    """Return the images behind a column of the numbers, where not all columns have the same: ", n = 64"."""
+    notes = dict.fromkeys(note for c in _columns(board, curves, level) if (note := board.images_note(c)))
+    return "".join(f", {note}" for note in notes)
+
+
+def _mixed(board: Board, curves: list[Family]) -> str:
+    """Say on how many images each curve and the clean accuracy are, where these differ."""
+    clean = board.first("clean")
+    columns = [*([clean] if clean else []), *(family[0] for family in curves)]
+    if len({c.images for c in columns}) < 2:
+        return ""
+    return f" Images: {', '.join(f'{c.images:,} for {c.heading}' for c in columns)}."
 
 
 def _alt(board: Board, family: Family) -> str:

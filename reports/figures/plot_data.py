@@ -18,8 +18,10 @@ def names(board: Board) -> list[str]:
 
 
 def drawn(board: Board) -> list[Row]:
-    """Return the rows that figures show: the ranked ones, or all where nothing is ranked."""
-    return [r for r in board.rows if r.rank is not None] or [r for r in board.rows if r.cells]
+    """Return the rows that figures show: the ranked ones; the complete ones, else all, where nothing is ranked."""
+    measured = [r for r in board.rows if r.cells]
+    ranked = [r for r in board.rows if r.rank is not None]
+    return ranked or [r for r in measured if not r.incomplete] or measured
 
 
 def tables(board: Board) -> Tables:

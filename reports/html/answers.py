@@ -26,7 +26,7 @@ def summary(board: Board) -> list[Answer]:
     """Return the answers: which is best, is it really better, can I believe it, what did it cost."""
     rows = ranked(board)
     if not rows:
-        present = [r for r in board.rows if r.cells]
+        present = [r for r in board.rows if r.cells and not r.incomplete] or [r for r in board.rows if r.cells]
         nothing = Answer("Which is best?", "Nothing is ranked", tuple(why_nothing(board)))
         return [nothing, *([_believe(board, present), _cost(present)] if present else [])]
     return [_best(board, rows), _better(board, rows), _believe(board, rows), _cost(rows)]
@@ -45,7 +45,8 @@ def _best(board: Board, rows: list[Row]) -> Answer:
     column = board.first("clean")
     if column is not None and top.value(column) is not None:
         who = top.defense if level else "it"
-        sentences.append(f"Without an attack {who} is right on {share(top.cells[column.name])}.")
+        other = f" of {formatting.plural(top.cells[column.name].n, 'image')}" if board.mixed_images else ""
+        sentences.append(f"Without an attack {who} is right on {share(top.cells[column.name])}{other}.")
     if level:
         return Answer("Which is best?", "None: all are level", tuple(sentences))
     if tied:
@@ -80,12 +81,6 @@ def _better(board: Board, rows: list[Row]) -> Answer:
         sentences.append(f"It is shown to be better than {others}.")
     elif tied:
         sentences.append("It is not shown to be better than any other either.")
-    if board.resolvable is not None:
-        least = f"{100 * board.resolvable:.1f}"
-        sentences.append(
-            f"On {formatting.plural(top.n, 'image')} a typical pair must differ by {least} points to be told apart"
-            f"{', and by more after that correction' if len(board.pairs) > 1 else ''}."
-        )
     return Answer(question, "No, not shown" if tied else "Yes", tuple(sentences))
 
 
@@ -122,7 +117,8 @@ def _believe(board: Board, rows: list[Row]) -> Answer:
 def _transferred(board: Board, top: Row) -> list[str]:
     """Say what the examples found against the other rows broke of the best one beyond its own attack."""
     own, known = top.value(board.ranking_column), top.value(board.best_known())
-    if own is None or known is None:
+    column = board.best_known()
+    if own is None or known is None or column is None or top.cells[column.name].n != top.cells[board.ranking].n:
         return []
     if own == known:
         return ["Adversarial examples made for the other defenses broke nothing that its own attack had not."]

@@ -134,7 +134,8 @@ def _belief(board: Board, row: Row) -> Iterator[str]:
 def _transferred(board: Board, row: Row) -> Iterator[str]:
     """Yield what the adversarial examples of the other defenses broke beyond its own attack."""
     own, known = row.value(board.ranking_column), row.value(board.best_known())
-    if own is None or known is None:
+    column = board.best_known()
+    if own is None or known is None or column is None or row.cells[column.name].n != row.cells[board.ranking].n:
         return
     cell = row.cells[board.ranking]
     lost = round((own - known) * cell.n * len(cell.by_seed))

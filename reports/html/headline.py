@@ -39,7 +39,7 @@ def why_nothing(board: Board) -> list[str]:
     """Say why nothing is ranked, and what there is instead."""
     why = "No attack has been run to its end." if board.ranking else "The suite runs no attack that could rank."
     sentences, column = [why], board.first("clean")
-    clean = [(value, r) for r in board.rows if (value := r.value(column)) is not None]
+    clean = [(value, r) for r in board.rows if not r.incomplete and (value := r.value(column)) is not None]
     if column is not None and clean:
         _, best = max(clean, key=lambda found: found[0])
         cell = share(best.cells[column.name], interval=True)

@@ -53,7 +53,7 @@ class PageModel:
         plan: what was run, on what.
         columns: of the ranking table.
         rows: of the ranking table.
-        apart: the rows that are not ranked on a board that ranks.
+        apart: the rows that are incomplete, and those that are not ranked on a board that ranks.
         grades: of trust, best first.
         headline: the whole answer in one sentence.
         answers: questions that readers have, with their answers.
@@ -102,8 +102,8 @@ def page_model(board: Board) -> PageModel:
         board=board,
         plan=board.plan,
         columns=columns,
-        rows=[item for item in rows if item.row.rank is not None or not board.ranking],
-        apart=[item for item in rows if item.row.rank is None and board.ranking],
+        rows=[item for item in rows if not _apart(board, item)],
+        apart=[item for item in rows if _apart(board, item)],
         grades=[grade.name for grade in Grade],
         headline=headline(board),
         answers=summary(board),
@@ -124,6 +124,11 @@ def page_model(board: Board) -> PageModel:
         own={column.name: column.facts for column in OWN},
         differs=", ".join(f"{k} = {v}" for k, v in board.plan.overrides.items() if not isinstance(v, list)),
     )
+
+
+def _apart(board: Board, item: TableRow) -> bool:
+    """Tell whether a row stands below the table: it is incomplete, or not ranked on a board that ranks."""
+    return bool(item.row.incomplete or (board.ranking and item.row.rank is None))
 
 
 def _words(column: TableColumn) -> tuple[str, ...]:

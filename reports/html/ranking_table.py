@@ -147,7 +147,7 @@ def _measured(board: Board, column: BoardColumn) -> TableColumn:
     cells = [row.cells[column.name] for row in board.rows if column.name in row.cells]
     return TableColumn(
         column,
-        detail=", ".join(filter(None, [at, "%" if fraction else ""])),
+        detail=", ".join(filter(None, [at, "%" if fraction else "", board.images_note(column)])),
         shown=_shown(board, column),
         domain=_domain(cells),
         ranking=column.name == board.ranking,

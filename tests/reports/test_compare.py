@@ -14,6 +14,7 @@ from bench.core.errors import MachineError, UsageError
 from bench.core.stats.paired import mcnemar
 from bench.reports.board.compare import Comparison, ComparisonReport, compare
 from bench.reports.exports.terminal import comparison_table
+from bench.store.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,29 @@ def test_a_folder_against_itself_shows_no_difference(folders: tuple[Path, Path])
     assert {c.verdict for c in report.comparisons} == {"no difference shown"}
     assert report.regressions == ()
     assert all(c.difference == 0 and c.p == 1 for c in report.comparisons)
+
+
+def test_intervals_agree_with_adjusted_p(folders: tuple[Path, Path]) -> None:
+    """The interval is adjusted by the same step as p: it leaves out 0 where, and only where, a verdict is given."""
+    report = compare("unused", str(folders[0]), str(folders[1]))
+    assert {c.verdict for c in report.comparisons} >= {"worse", "no difference shown"}
+    for c in report.comparisons:
+        assert (c.low > 0 or c.high < 0) == (c.p_holm < 0.05) == (c.verdict != "no difference shown")
+    assert any(c.p < 0.05 <= c.p_holm for c in report.comparisons)
+
+
+def test_an_incomplete_row_is_compared_and_said(tmp_path: Path, fabricate: ModuleType) -> None:
+    plan = fabricate.make_plan({"standard": 0.2, "lcnn": 0.2}, evaluations=("accuracy", "pgd_l2"))
+    fabricate.make_store(tmp_path, plan)
+    with Store.open(tmp_path) as store:
+        number = store.plans.put(fabricate.record(plan))
+        for place, row in enumerate(plan["rows"]):
+            for key in plan["evaluations"]:
+                if (row["defense"], row["seed"]) != ("lcnn", 1):
+                    store.plans.bind(number, place, key, fabricate.name_of(key, row["defense"], row["seed"]))
+    report = compare(tmp_path, "standard", "lcnn")
+    assert report.notes == ("lcnn is incomplete: 1 of 2 seeds",)
+    assert "lcnn is incomplete: 1 of 2 seeds" in text_of(report)
 
 
 def test_numbers_inform_and_do_not_gate(tmp_path: Path, fabricate: ModuleType) -> None:

@@ -186,11 +186,15 @@ def test_rows_without_rank_stand_apart_with_the_reason(make_board: Callable[...,
     board = make_board(n=60, seeds=1, failed=("cure",), violated=("lcnn",))
     html = page.render(board)
     table = html[html.index('<table id="ranking">') : html.index("</table>", html.index('<table id="ranking">'))]
-    apart = html[html.index('id="apart-title"') : html.index("</ul>", html.index('id="apart-title"'))]
-    for name in ("cure", "lcnn"):
+    apart, incomplete = (
+        html[html.index(f'id="{title}"') : html.index("</ul>", html.index(f'id="{title}"'))]
+        for title in ("apart-title", "incomplete-title")
+    )
+    for name, part in (("cure", incomplete), ("lcnn", apart)):
         assert f'id="row-{name}"' not in table
-        assert f'id="row-{name}"' in apart
-    assert "expected finite logits, got NaN" in apart
+        assert f'id="row-{name}"' in part
+    assert "incomplete: 0 of 1 seed (autoattack_l2 missing)" in incomplete
+    assert "expected finite logits, got NaN" in incomplete
     assert "invalid: bounds" in apart
 
 

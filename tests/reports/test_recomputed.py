@@ -166,7 +166,10 @@ def wrong_figures(folder: Folder) -> Iterator[str]:
     for title, (head, *shown) in numbers.items():
         for line in shown:
             mine = folder.of(line[0])
-            at = [text.split()[-1] if text.startswith("radius") else re.sub("[ε =,%]", "", text) for text in head]
+            at = [
+                text.split()[-1] if text.startswith("radius") else re.sub("[ε =]", "", text.partition(",")[0])
+                for text in head
+            ]
             if head[1] == "Attack":
                 keys, new = 2, FIGURES.accuracy(mine, line[1], at[3:])
             elif head[1] == "Cost":
@@ -201,9 +204,10 @@ def wrong_pairs(folder: Folder) -> Iterator[str]:
     """Yield what is wrong in leaderboard.json's pairs, gap, variances, counts and Table 3, and in the page's pairs."""
     flags = {name: folder.flags(name) for name in folder.ranked}
     found = {}
-    for pair in folder.board["pairs"]:
-        key = pair["a"], pair["b"]
-        found[key] = PAIRS.paired(flags[key[0]], flags[key[1]])
+    keys = [(pair["a"], pair["b"]) for pair in folder.board["pairs"]]
+    alone = [PAIRS.paired(flags[a], flags[b])["p"] for a, b in keys]
+    for key, pair, level in zip(keys, folder.board["pairs"], PAIRS.levels(alone), strict=True):
+        found[key] = PAIRS.paired(flags[key[0]], flags[key[1]], level)
         yield from (f"{key}: {k} is {pair[k]}, not {v}" for k, v in found[key].items() if abs(pair[k] - v) > 1e-9)
     if found:
         n = max(len(x) for x in flags.values())
@@ -211,9 +215,9 @@ def wrong_pairs(folder: Folder) -> Iterator[str]:
         if abs(gap - folder.board["smallest_resolvable_gap"]) > 1e-12:
             yield f"resolvable: {folder.board['smallest_resolvable_gap']}, not {gap}"
         said = re.findall(r"must differ by ([\d.]+) points", folder.page)
-        yield from differing("resolvable, in words", [said], [[100 * gap] * 2])
-    keys = ("difference", "low", "high", "only_a", "only_b", "p_holm")
-    new = [[pair[k] * (100 if k in keys[:3] else 1) for k in keys] for pair in folder.board["pairs"]]
+        yield from differing("resolvable, in words", [said], [[100 * gap]])
+    shown = ("difference", "low", "high", "only_a", "only_b", "p_holm")
+    new = [[pair[k] * (100 if k in shown[:3] else 1) for k in shown] for pair in folder.board["pairs"]]
     new = [[*line[:5], max(line[5], 1e-4)] for line in new]
     yield from differing("pairs", [line[2:7] for line in lines(folder.page, "Every pair compared")[1:]], new)
     for name in folder.ranked:

@@ -100,7 +100,7 @@ def test_an_incomplete_run_says_so_on_top(make_board: Callable[..., Board]) -> N
     assert top.unfinished(board) == ["This run is incomplete: 1 cell failed."]
     assert '<strong class="unfinished">This run is incomplete: 1 cell failed.</strong>' in page.render(board)
     cure = next(r for r in board.rows if r.defense == "cure")
-    assert cure.unranked == "its ranking evaluation failed"
+    assert cure.unranked == "incomplete: 0 of 1 seed (autoattack_l2 missing)"
     later = (*board.rows[:-1], replace(cure, failures=(), missing=("a", "b")))
     assert top.unfinished(replace(board, rows=later)) == ["This run is incomplete: 2 not finished."]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,14 @@ from bench.core.records import Grade
 from bench.core.stats.intervals import clopper_pearson, wilson
 from bench.reports.board.build import build
 from bench.reports.board.model import Board, Row
+from bench.reports.exports import csv
+from bench.reports.exports.json import json_text
+from bench.reports.exports.latex import latex_text
+from bench.reports.exports.manifest import manifest
+from bench.reports.exports.markdown import markdown_text
+from bench.reports.exports.terminal import board_table
+from bench.reports.html import page
+from bench.reports.html.headline import headline
 from bench.store.store import Store
 
 
@@ -176,14 +185,14 @@ def test_failed_and_missing_cells_are_shown_with_what_there_is(tmp_path: Path, f
     rows = rows_of(board)
     lcnn = rows["lcnn"]
     assert lcnn.rank is None
-    assert lcnn.unranked == "its ranking evaluation failed"
+    assert lcnn.unranked == "incomplete: 0 of 2 seeds (autoattack_l2 on 0 of 2 seeds)"
     assert lcnn.failures == ("autoattack_l2, seed 0: logits are NaN",)
     assert "autoattack_l2, seed 1: 0 images so far" in lcnn.missing
     assert lcnn.cells["clean_accuracy"].value is not None
     assert "autoattack_l2_0.5" not in lcnn.cells
-    assert board.rows[-1] is lcnn
+    assert {board.rows[-1].defense, board.rows[-2].defense} == {"lcnn", "gradreg"}
     assert list(rows["gradreg"].cells["curvature"].by_seed) == [0]
-    assert rows["gradreg"].rank == 1
+    assert (rows["gradreg"].rank, rows["gradreg"].incomplete) == (None, "1 of 2 seeds (curvature on 1 of 2 seeds)")
     assert rows["gradreg"].train_seconds is None  # no training is stored here
     assert "training, seed 0: 0 epochs so far" in rows["gradreg"].missing
 
@@ -193,14 +202,109 @@ def test_a_half_evaluated_row_is_shown_and_not_ranked(tmp_path: Path, fabricate:
     board = changed(fabricate, tmp_path, fabricate.make_plan(), {("autoattack_l2", "gradreg", 1): half})
     row = rows_of(board)["gradreg"]
     assert row.rank is None
-    assert row.unranked == "its models were not evaluated on the same images"
+    assert row.unranked == "incomplete: 1 of 2 seeds (autoattack_l2 on 1 of 2 seeds, 50 of 120 images)"
     assert row.n == 120
     plan = fabricate.make_plan(seeds=(0,))
     half = fabricate.table_of("autoattack_l2", "gradreg", 0, 50, 0.5)
     board = changed(fabricate, tmp_path / "one", plan, {("autoattack_l2", "gradreg", 0): half})
     row = rows_of(board)["gradreg"]
-    assert row.unranked == "evaluated on 50 images, the others on 120"
+    assert row.unranked == "incomplete: 0 of 1 seed (autoattack_l2 on 50 of 120 images)"
     assert row.n == 50
+
+
+def test_a_mean_over_the_seeds_that_did_not_fail_is_not_ranked(tmp_path: Path, fabricate: ModuleType) -> None:
+    """The best defense of all, three of whose four seeds failed, stands below complete rows, with its count."""
+    plan = fabricate.make_plan(seeds=(0, 1, 2, 3), evaluations=("accuracy", "autoattack_l2"))
+    failed = {(key, "gradreg", seed): "no memory" for key in plan["evaluations"] for seed in (1, 2, 3)}
+    board = changed(fabricate, tmp_path, plan, failed)
+    row = board.rows[-1]
+    assert (row.defense, row.rank, row.rank_low, row.incomplete) == ("gradreg", None, None, "1 of 4 seeds")
+    assert row.unranked == "incomplete: 1 of 4 seeds"
+    assert (len(row.seeds), row.planned_seeds) == (1, 4)
+    assert [r.rank for r in board.rows] == [1, 2, 3, None]
+    assert all(r.rank_high <= 3 for r in board.rows[:3])
+    assert not any("gradreg" in (pair.a, pair.b) for pair in board.pairs)
+    lines = csv.csv_text(board).splitlines()
+    assert lines[-1].startswith(",,,gradreg,1,")
+    assert json.loads(json_text(board))["rows"][-1]["incomplete"] == "1 of 4 seeds"
+    assert "gradreg: incomplete, 1 of 4 seeds" in manifest(board)["notes"]
+    assert r"gradreg (1 of 4 seeds)" in latex_text(board).partition("\\midrule\n")[2].partition("\\midrule\n")[2]
+    assert "gradreg: incomplete: 1 of 4 seeds" in str(board_table(board).caption)
+    assert 'id="incomplete-title"' in page.render(board)
+    assert "gradreg" not in headline(board)
+
+
+def test_half_a_run_ranks_what_is_complete(tmp_path: Path, fabricate: ModuleType) -> None:
+    """A report during a run: one row whole, one begun, one whose chunks are half there, one not begun."""
+    plan = fabricate.make_plan(seeds=(0,), evaluations=("accuracy", "autoattack_l2"))
+    names = list(fabricate.DEFENSES)
+    with Store.open(tmp_path, create=True) as store:
+        number = store.plans.put(fabricate.record(plan))
+        for place, keys in enumerate((plan["evaluations"], ("accuracy",), plan["evaluations"])):
+            for key in keys:
+                table, cell = fabricate.table_of(key, names[place], 0, 120, 0.9), fabricate.name_of(key, place)
+                if place == 2:  # still running: a chunk is there, the cell is not finished
+                    lease = store.leases.claim(cell, "evaluation", {})
+                    assert lease is not None
+                    store.put_chunk(lease, 0, table[:50], None, {}, fabricate.facts_of(table))
+                else:
+                    fabricate.write_cell(store, cell, "evaluation", {}, [table])
+                store.plans.bind(number, place, key, cell)
+        rows = rows_of(build(store))
+    assert [(rows[name].rank, rows[name].incomplete) for name in names] == [
+        (1, ""),
+        (None, "0 of 1 seed (autoattack_l2 missing)"),
+        (None, "0 of 1 seed (accuracy and autoattack_l2 on 50 of 120 images)"),
+        (None, "0 of 1 seed (accuracy and autoattack_l2 missing)"),
+    ]
+
+
+def test_rows_that_are_all_half_finished_are_not_ranked(tmp_path: Path, fabricate: ModuleType) -> None:
+    plan = fabricate.make_plan(seeds=(0,), evaluations=("autoattack_l2",))
+    with Store.open(tmp_path, create=True) as store:
+        number = store.plans.put(fabricate.record(plan))
+        for place, name in enumerate(fabricate.DEFENSES):
+            cell = fabricate.name_of(name)
+            lease = store.leases.claim(cell, "evaluation", {})
+            assert lease is not None
+            table = fabricate.table_of("autoattack_l2", name, 0, 50, 0.3)
+            store.put_chunk(lease, 0, table, None, {}, fabricate.facts_of(table))
+            store.plans.bind(number, place, "autoattack_l2", cell)
+        board = build(store)
+    assert all(row.rank is None and row.incomplete.startswith("0 of 1 seed") for row in board.rows)
+    assert board.pairs == ()
+
+
+def test_headings_say_n_where_columns_are_on_different_images(
+    board: Board, tmp_path: Path, fabricate: ModuleType
+) -> None:
+    """AutoAttack on 64 images beside PGD on 120 looks weaker than it is: every view says so."""
+    short = {"autoattack_l2": {"evaluation": "autoattack_l2", "limit": 64}}
+    plan = fabricate.make_plan(seeds=(0,), evaluations=("accuracy", "pgd_l2"), **short)
+    fabricate.make_store(tmp_path, plan)
+    with Store.open(tmp_path) as store:
+        mixed = build(store)
+    columns = {c.name: c for c in mixed.columns}
+    assert mixed.images_note(columns["autoattack_l2_0.5"]) == "n\u00a0=\u00a064"
+    assert mixed.images_note(columns["pgd_l2_0.1"]) == "n\u00a0=\u00a0120"
+    assert mixed.images_note(columns["rank"]) == ""
+    html = page.render(mixed)
+    assert html.count("ε\u00a00.5, %, n\u00a0=\u00a064") == html.count("ε\u00a00.5, %, n\u00a0=\u00a0") // 2 > 0
+    assert "compare numbers within a column, not across" in html
+    assert "($n = 64$)" in latex_text(mixed)
+    heads = [str(c.header) for c in board_table(mixed).columns]
+    assert "clean %, n\u00a0=\u00a0120" in heads
+    assert "autoattack_l2_0.5 %, n\u00a0=\u00a064" in heads
+    data = json.loads(json_text(mixed))
+    assert {c["name"]: c["images"] for c in data["columns"]}["autoattack_l2_0.5"] == 64
+    notes = "\n".join(data["notes"])
+    assert "autoattack_l2_0.5: measured on 64 images" in notes
+    assert data["notes"] == manifest(mixed)["notes"]
+    assert "compare within a column only" in markdown_text(mixed)
+    fabricate.make_store(tmp_path / "same", fabricate.make_plan(seeds=(0,)))
+    with Store.open(tmp_path / "same") as store:
+        same = build(store)
+    assert (same.notes, {same.images_note(c) for c in same.columns}) == ([], {""})
 
 
 def test_bound_violations_make_a_row_invalid(tmp_path: Path, fabricate: ModuleType) -> None:

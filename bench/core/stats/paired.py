@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from math import lcm
 
 import numpy as np
@@ -104,11 +104,30 @@ def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
     Returns:
         Adjusted p-values in the order of `p`, shape (m,). Rejecting those below α keeps the family-wise error at α.
     """
+    return np.minimum(_step_down(np.asarray(p, dtype=float)), 1.0)
+
+
+def holm_levels(p: Sequence[float] | np.ndarray, alpha: float = ALPHA) -> np.ndarray:
+    """Return the level at which Holm's procedure tests each of several p-values: p < level if and only if rejected.
+
+    An interval of confidence 1 − level beside such a p-value is adjusted by the same step as the p-value is.
+
+    Args:
+        p: p-values in (0, 1], shape (m,).
+        alpha: family-wise error, in (0, 1).
+
+    Returns:
+        alpha·p / p_adjusted, p_adjusted not cut at 1; shape (m,), from alpha/m to alpha.
+    """
     p = np.asarray(p, dtype=float)
+    return alpha * p / _step_down(p)
+
+
+def _step_down(p: np.ndarray) -> np.ndarray:
+    """Return the sorted p times (m, m−1, …, 1), made monotone and put back into their order, shape (m,)."""
     order = np.argsort(p, kind="stable")
-    adjusted = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
     result = np.empty_like(p)
-    result[order] = adjusted
+    result[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     return result
 
 
@@ -147,6 +166,39 @@ def integer_differences(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, int]:
     unit = lcm(len(a), len(b))
     d = a.sum(0, dtype=np.int64) * (unit // len(a)) - b.sum(0, dtype=np.int64) * (unit // len(b))
     return d, unit
+
+
+def simultaneous(
+    found: Sequence[Paired], intervals: Sequence[Callable[[float], tuple[float, float]]], alpha: float = ALPHA
+) -> tuple[list[Paired], np.ndarray]:
+    """Adjust the p-values and the intervals of a family of comparisons by the same step of Holm's procedure.
+
+    Each interval has the confidence 1 − the level at which its p-value is tested. It is a bootstrap, the test is
+    exact: where they disagree about 0 the test decides, and the end that lies nearest to 0 is moved just past it.
+    So an interval holds 0 if and only if the adjusted p is at least alpha.
+
+    Args:
+        found: the comparisons, each with its unadjusted p.
+        intervals: for each, level in (0, 1) to the ends of its interval.
+        alpha: family-wise error, in (0, 1).
+
+    Returns:
+        The comparisons with adjusted intervals, and Holm's adjusted p-values, shape (m,).
+    """
+    p = [paired.p for paired in found]
+    adjusted = holm(p)
+    result = []
+    for paired, at, level, rejected in zip(found, intervals, holm_levels(p, alpha), adjusted < alpha, strict=True):
+        low, high = at(float(level))
+        least = abs(paired.difference) / max(1, paired.n)
+        if not rejected:
+            low, high = min(low, 0.0), max(high, 0.0)
+        elif paired.difference > 0:
+            low, high = max(low, least), max(high, least)
+        else:
+            low, high = min(low, -least), min(high, -least)
+        result.append(replace(paired, low=low, high=high))
+    return result, adjusted
 
 
 def compare_flags(a: np.ndarray, b: np.ndarray, alpha: float = ALPHA) -> Paired:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from bench.core.stats.intervals import ALPHA
-from bench.core.stats.paired import Paired, compare_flags, holm, survival
+from bench.core.stats.paired import (
+    Paired,
+    bootstrap_difference,
+    compare_flags,
+    integer_differences,
+    simultaneous,
+    survival,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +28,7 @@ class Ranks:
         low: best place it can hold, 1 + number significantly better, shape (K,).
         high: worst place, K − number significantly worse, shape (K,).
         p: Holm-adjusted p of every pair, shape (K, K); 1 on the diagonal.
-        pairs: (i, j), i < j, to the comparison of i with j.
+        pairs: (i, j), i < j, to the comparison of i with j; its interval is adjusted by the same step as its p.
         discordance: median over pairs of the share of images that tells two defenses apart.
     """
 
@@ -43,9 +51,13 @@ def ranks(outcomes: Sequence[np.ndarray], alpha: float = ALPHA) -> Ranks:
         Places, ranges of places and adjusted p-values, in the order of `outcomes`.
     """
     size = len(outcomes)
-    pairs = {(i, j): compare_flags(outcomes[i], outcomes[j], alpha) for i in range(size) for j in range(i + 1, size)}
+    keys = [(i, j) for i in range(size) for j in range(i + 1, size)]
+    alone = [compare_flags(outcomes[i], outcomes[j], alpha) for i, j in keys]
+    differences = [integer_differences(outcomes[i], outcomes[j]) for i, j in keys]
+    found, adjusted = simultaneous(alone, [partial(bootstrap_difference, d, unit) for d, unit in differences], alpha)
+    pairs = dict(zip(keys, found, strict=True))
     p = np.ones((size, size))
-    p[np.triu_indices(size, 1)] = holm([pair.p for pair in pairs.values()])
+    p[np.triu_indices(size, 1)] = adjusted
     p = np.minimum(p, p.T)
     means = np.array([o.mean() for o in outcomes])
     better = means[None, :] > means[:, None]  # [i, j]: j is better than i
@@ -60,18 +72,23 @@ def ranks(outcomes: Sequence[np.ndarray], alpha: float = ALPHA) -> Ranks:
     )
 
 
-def smallest_resolvable_gap(n: int, discordance: float, alpha: float = ALPHA) -> float:
-    """Return the smallest difference that McNemar's exact test calls significant on n images, as a fraction.
+def smallest_resolvable_gap(n: int, discordance: float, pairs: int = 1, alpha: float = ALPHA) -> float:
+    """Return the smallest difference that McNemar's exact test resolves on n images, as a fraction.
+
+    That is after correction for all pairs, at the first and strictest step of Holm's procedure: alpha / pairs.
 
     Args:
         n: images.
         discordance: share of images on which exactly one of two defenses is right; 0.1-0.4 gives 2-4 points at
-            n = 1,000 and 0.6-1.25 at 10,000. At least as many as could ever be significant (6 at 5 %) are assumed.
-        alpha: level of the test, for one pair (unadjusted), in (0, 1).
+            n = 1,000 and 0.6-1.25 at 10,000, for one pair. At least as many as could ever be significant (6 at 5 %)
+            are assumed.
+        pairs: of the board, all compared, ≥ 1.
+        alpha: family-wise error, in (0, 1).
 
     Returns:
         The gap in (0, 1].
     """
+    alpha /= pairs
     m = min(n, max(round(n * discordance), int(np.ceil(np.log2(2 / alpha)))))
     significant = np.flatnonzero(2.0 * survival(m)[:-1] < alpha)
     return (2 * int(significant[0]) - m) / n if len(significant) else 1.0

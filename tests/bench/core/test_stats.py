@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -185,6 +186,43 @@ def test_smallest_resolvable_gap_is_the_first_significant_one(n: int, low: float
 def test_smallest_resolvable_gap_of_identical_models_and_of_too_few_images() -> None:
     assert ranks.smallest_resolvable_gap(1000, 0.0) == 6 / 1000
     assert ranks.smallest_resolvable_gap(5, 0.5) == 1.0
+
+
+def test_smallest_resolvable_gap_holds_after_correction_for_all_pairs() -> None:
+    gaps = [ranks.smallest_resolvable_gap(1000, 0.25, pairs) for pairs in (1, 28, 190)]
+    assert gaps == sorted(set(gaps))
+    for gap, pairs in zip(gaps, (1, 28, 190), strict=True):
+        k = round(gap * 1000)
+        won = [(250 + k) // 2 - step for step in (0, 1)]
+        adjusted = [paired.holm([paired.mcnemar(a, 250 - a), *[1.0] * (pairs - 1)])[0] for a in won]
+        assert adjusted[0] < 0.05 <= adjusted[1]
+
+
+def test_an_interval_holds_zero_if_and_only_if_the_adjusted_p_does_not_reject() -> None:
+    """Flags and other numbers, few and many comparisons, one seed and two: interval and p agree everywhere."""
+    rng, seen = np.random.default_rng(8), set()
+    for _ in range(30):
+        hardness, size = rng.random(60), int(rng.integers(2, 7))
+        outcomes = [rng.random((int(rng.integers(1, 3)), 60)) > hardness * rng.uniform(0.4, 1.3) for _ in range(size)]
+        found = ranks.ranks(outcomes)
+        for (i, j), pair in found.pairs.items():
+            rejected = found.p[i, j] < 0.05
+            assert (pair.low > 0 or pair.high < 0) == rejected
+            assert pair.low <= pair.difference <= pair.high
+            seen.add((rejected, pair.p < 0.05))
+    assert seen == {(True, True), (False, False), (False, True)}
+    values = [rng.normal(shift, 1, 50) for shift in (0.0, 0.1, 0.4, 0.5, 2.0)]
+    alone = [paired.compare_values(v, np.zeros(50), draws=2000) for v in values]
+    adjusted, p = paired.simultaneous(alone, [partial(paired.bootstrap_mean, v) for v in values])
+    assert [a.low > 0 for a in adjusted] == list(p < 0.05)
+
+
+def test_levels_are_those_at_which_holm_tests() -> None:
+    rng = np.random.default_rng(9)
+    for _ in range(50):
+        p = rng.random(int(rng.integers(1, 30))) ** 4
+        assert list(p < paired.holm_levels(p)) == list(paired.holm(p) < 0.05)
+    assert list(paired.holm_levels([0.001, 0.5])) == [0.025, 0.05]
 
 
 @pytest.mark.parametrize(
