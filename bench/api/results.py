@@ -9,6 +9,7 @@ import pandas as pd
 from torch import nn
 
 from bench.config.defense_spec import parse_defense_spec
+from bench.core import registry
 from bench.core.errors import UsageError
 from bench.reports.board.build import build
 from bench.reports.exports.leaderboard import leaderboard_frame
@@ -80,12 +81,15 @@ def load_model(
         The network, of images (B, C, H, W) in [0, 1] to logits (B, K).
 
     Raises:
-        UsageError: no such row, or it is not trained yet, or the data set is another.
+        UsageError: no such row, or it is not trained yet, its defense is not registered, or the data set is another.
         IntegrityError: the defense's code has changed, the weights are not the ones that were stored, or the network
             gives other logits than the one that was trained.
     """
     with Store.open(Path(out)) as store:
         plan = store.plans.latest()
+        base = name.partition(":")[0].strip()
+        if base in {r.base for r in plan.rows} and base not in registry.defenses:
+            raise UsageError(f"load_model: expected the file of {base} to be imported, got none. Import it first.")
         spec = parse_defense_spec(name)
         rows = [r for r in plan.rows if r.defense == str(spec) and r.seed == seed]
         record = store.cell(rows[0].train_cell) if rows else None

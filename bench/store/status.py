@@ -17,20 +17,34 @@ class RunProgress:
     """One model of the last plan.
 
     Attributes:
-        label: as on the terminal, e.g. "lcnn seed 0".
+        defense: canonical defense spec.
+        seed: training seed.
         weights: SHA-256 of its weights; None: it is not trained yet.
         seconds: what its training took; None: not trained yet.
         unfinished: "train" if it is not trained, and the keys of its unfinished evaluations.
         failed: "train" or key to cause.
+        images: key of every evaluation to the images that are stored; the plan says of how many.
         last: the keys of the evaluations that read other models' results, and so come last.
     """
 
-    label: str
+    defense: str
+    seed: int
     weights: str | None
     seconds: float | None
     unfinished: tuple[str, ...]
     failed: dict[str, str]
+    images: dict[str, int]
     last: frozenset[str] = frozenset()
+
+    @property
+    def label(self) -> str:
+        """How the model is named on the terminal, e.g. "lcnn seed 0"."""
+        return f"{self.defense} seed {self.seed}"
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is trained and every evaluation of it is finished."""
+        return not self.unfinished
 
     @property
     def needs_weights(self) -> bool:
@@ -61,6 +75,13 @@ class RunStatus:
         """How many cells are finished."""
         return self.total - sum(len(row.unfinished) for row in self.rows)
 
+    def complete_seeds(self) -> dict[str, tuple[int, int]]:
+        """Return defense to the number of its seeds that are complete, and of those that are planned."""
+        rows = {
+            name: [r for r in self.rows if r.defense == name] for name in dict.fromkeys(r.defense for r in self.rows)
+        }
+        return {name: (sum(r.complete for r in of_one), len(of_one)) for name, of_one in rows.items()}
+
 
 def run_status(out: str | Path) -> RunStatus:
     """Read how far the last plan of a result folder has come.
@@ -88,10 +109,16 @@ def _row(store: Store, plan: PlanRecord, run: RunRecord) -> RunProgress:
         records[key] = store.cell(cell) if cell else None
     done = trained is not None and trained.status == "done"
     return RunProgress(
-        label=run.label,
+        defense=run.defense,
+        seed=run.seed,
         weights=trained.info["weights"] if trained and done else None,
         seconds=trained.seconds if trained and done else None,
         unfinished=tuple(k for k, r in records.items() if r is None or r.status != "done"),
+        images={key: _stored_images(store, records[key]) for key in plan.evaluations},
         last=frozenset(key for key, evaluation in plan.evaluations.items() if evaluation.reads_others),
         failed={k: r.error or "unknown" for k, r in records.items() if r and r.status == "failed"},
     )
+
+
+def _stored_images(store: Store, record: CellRecord | None) -> int:
+    return sum(int(info.get("images", 0)) for info in store.chunk_info(record.id).values()) if record else 0

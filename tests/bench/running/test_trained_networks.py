@@ -2,6 +2,9 @@
 
 import json
 import sqlite3
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +17,7 @@ from bench.running import pipeline
 from bench.running.prepare import Options
 from bench.store.status import run_status
 
+ROOT = Path(__file__).resolve().parents[3]
 EVALUATIONS = """
 [evaluations.accuracy]
 limit = 40
@@ -182,6 +186,28 @@ def test_a_loaded_network_is_the_one_that_was_measured(trained, name):
     table = bench.evaluate(model, suite="digits", evaluations=["accuracy"], limit=40)
     stored = pd.read_parquet(out / "examples.parquet").query("defense == @name").set_index("index")["margin"]
     np.testing.assert_array_equal(table["margin"].to_numpy(np.float32), stored.to_numpy(np.float32))
+
+
+def test_another_process_loads_the_same_network_once_the_file_is_imported(trained, tmp_path):
+    out, path = trained
+    script = (
+        "import sys, torch, bench\n"
+        "try:\n    bench.load_model('tied', out=sys.argv[1])\n"
+        "except bench.core.errors.UsageError as error:\n    print(error)\n"
+        "sys.path.append(sys.argv[2])\nimport sound_defenses\n"
+        "for name in sys.argv[3:]:\n"
+        "    with torch.no_grad():\n"
+        "        print(bench.load_model(name, out=sys.argv[1])(torch.full((1, 1, 8, 8), 0.5)).tolist())\n"
+    )
+    call = [sys.executable, "-c", script, str(out), str(path.parent), *SOUND]
+    done = subprocess.run(call, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    first, *logits = done.stdout.strip().splitlines()
+    assert first == "load_model: expected the file of tied to be imported, got none. Import it first."
+    for name, text in zip(SOUND, logits, strict=True):
+        with torch.no_grad():
+            mine = bench.load_model(name, out=out)(torch.full((1, 1, 8, 8), 0.5))
+        torch.testing.assert_close(torch.tensor(json.loads(text)), mine)
 
 
 def test_tied_weights_are_tied_after_loading(trained):
