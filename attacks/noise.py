@@ -14,7 +14,10 @@ from bench.core.ranges import Ge
 from bench.core.torch_state import frozen_eval
 
 
-@attack(source="Carlini et al. 2019, 'On Evaluating Adversarial Robustness', section 4.3 (brute-force check)")
+@attack(
+    source="Carlini et al. 2019, 'On Evaluating Adversarial Robustness', section 4.3 (brute-force check)",
+    gradients=False,
+)
 def noise(
     model: nn.Module,
     x: Tensor,

@@ -30,7 +30,7 @@ class SquareParams:
     p: float
 
 
-@attack(source="Andriushchenko et al. 2020, 'Square Attack', algorithms 1-3")
+@attack(source="Andriushchenko et al. 2020, 'Square Attack', algorithms 1-3", gradients=False)
 def square(
     model: nn.Module,
     x: Tensor,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bench.api.results import load_model, load_results
     from bench.api.robustbench import benchmark
     from bench.api.tables import evaluate
+    from bench.api.wrap import wrap
     from bench.core.decorators import attack, defense, evaluation
     from bench.core.recipe import Recipe
     from bench.core.records import Adaptive, Column
@@ -32,6 +33,7 @@ __all__ = [
     "evaluation",
     "load_model",
     "load_results",
+    "wrap",
 ]
 
 # In a bare checkout `models/`, `attacks/` and `reports/` are siblings of `bench/`; an installed wheel has them
@@ -43,6 +45,7 @@ if (_root / "pyproject.toml").is_file() and (_root / "models" / "defenses").is_d
 _HOME = {
     "benchmark": "bench.api.robustbench",
     "evaluate": "bench.api.tables",
+    "wrap": "bench.api.wrap",
     "load_model": "bench.api.results",
     "load_results": "bench.api.results",
     "attack": "bench.core.decorators",

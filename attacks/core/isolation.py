@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from bench.core.torch_state import frozen_eval
+from bench.core.torch_state import frozen_eval, known_state
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def isolated(model: nn.Module, x: Tensor, seed: int) -> Iterator[None]:
     """
     tracer = sys.gettrace()
     devices = [x.device] if x.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), frozen_eval(model):
+    with known_state(), torch.random.fork_rng(devices), frozen_eval(model):
         torch.manual_seed(seed)
         try:
             yield

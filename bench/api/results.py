@@ -10,7 +10,9 @@ from torch import nn
 
 from bench.config.defense_spec import parse_defense_spec
 from bench.core import registry
+from bench.core.arguments import whole
 from bench.core.errors import UsageError
+from bench.core.torch_state import known_state
 from bench.reports.board.build import build
 from bench.reports.exports.leaderboard import leaderboard_frame
 from bench.running.stored import load_run
@@ -57,6 +59,7 @@ def load_results(out: str | Path) -> Results:
     return Results(leaderboard_frame(board), board.examples, pd.DataFrame(logs), board.plan)
 
 
+@known_state()
 def load_model(
     name: str,
     *,
@@ -85,6 +88,7 @@ def load_model(
         IntegrityError: the defense's code has changed, the weights are not the ones that were stored, or the network
             gives other logits than the one that was trained.
     """
+    seed = whole("load_model: seed", seed)
     with Store.open(Path(out)) as store:
         plan = store.plans.latest()
         base = name.partition(":")[0].strip()

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from bench.api.tables import evaluate
+from bench.core.arguments import Number, real, whole
 from bench.core.errors import UsageError
 from bench.core.records import ThreatModel
 from bench.data import catalog
@@ -28,7 +29,7 @@ def benchmark(  # noqa: PLR0917 - RobustBench's signature
     data_dir: str | Path | None = "./data",
     device: str | torch.device | None = None,
     batch_size: int = 32,
-    eps: float | None = None,
+    eps: Number | None = None,
 ) -> tuple[float, float]:
     """Return clean and AutoAttack accuracy as fractions, in RobustBench's signature.
 
@@ -42,26 +43,28 @@ def benchmark(  # noqa: PLR0917 - RobustBench's signature
         data_dir: where the data set is looked for first; ignored if there is no such folder.
         device: where; None: where the model's parameters are.
         batch_size: images per call.
-        eps: budget on [0, 1] pixels; None: RobustBench's 0.5 (L2) or 8/255 (Linf).
+        eps: budget on [0, 1] pixels, also "8/255"; None: RobustBench's 0.5 (L2) or 8/255 (Linf).
 
     Returns:
         Clean accuracy and robust accuracy, in [0, 1].
 
     Raises:
-        UsageError: unknown data set or threat model, or `to_disk` without a name.
+        UsageError: unknown data set or threat model, an argument out of range, or `to_disk` without a name.
     """
+    n_examples = whole("benchmark: n_examples", n_examples, 1)
+    threat_model = str(getattr(threat_model, "value", threat_model))  # RobustBench has an enumeration
     if threat_model not in THREATS:
         raise UsageError(f"benchmark: expected threat_model L2 or Linf, got {threat_model!r}. Choose one of them.")
     if to_disk and not model_name:
         raise UsageError("benchmark: expected model_name with to_disk=True, got none. Name the model.")
     threat = THREATS[threat_model]
     if eps is not None:
-        threat = replace(threat, eps=float(eps))
+        threat = replace(threat, eps=real("benchmark: eps", eps))
     folder = Path(data_dir) if data_dir is not None and Path(data_dir).is_dir() else None
     loaded = catalog.load(dataset, data_dir=folder, limit=n_examples, need_train=False)
     table = evaluate(
         model,
-        data=(torch.tensor(loaded.test.images), torch.tensor(loaded.test.labels)),
+        data=(loaded.test.images, loaded.test.labels),
         evaluations=["accuracy", f"autoattack_{threat.norm}"],
         eps=threat.eps,
         device=device,

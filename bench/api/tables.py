@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, overload
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from bench.config.evaluation_config import EvaluationConfig, default_evaluation
+from bench.api.images import Data, read_data
+from bench.config.evaluation_config import EvaluationConfig, check_radii, default_evaluation, norm_of
 from bench.config.suite_file import load_suite
 from bench.core import registry
+from bench.core.arguments import Number, whole
 from bench.core.errors import UsageError
+from bench.core.torch_state import known_state, threads_for
 from bench.data import catalog
 from bench.data.pixels import to_unit
 from bench.data.split import Split
-from bench.measuring.model_contract import check_model
+from bench.measuring.model_contract import DOOR_IMAGES, BadModel, check_model
 from bench.measuring.runner import evaluate_chunks
+from bench.running.environment import choose_device
 
 _EVALUATIONS_OF_TENSORS = ("accuracy", "pgd_l2", "autoattack_l2", "stability", "curvature")
+_SUFFIX = "_adversarial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,61 +47,119 @@ class _Subject:
     classes: int | None
     from_suite: bool
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        c, h, w = self.split.images.shape[1:]
+        return c, h, w
 
+
+@overload
+def evaluate(
+    model: nn.Module,
+    *,
+    suite: str | None = ...,
+    data: Data | None = ...,
+    evaluations: Sequence[str] | str | None = ...,
+    eps: Number | Sequence[Number] | None = ...,
+    limit: int | None = ...,
+    seed: int = ...,
+    device: str | torch.device | None = ...,
+    batch_size: int | None = ...,
+    data_dir: str | Path | None = ...,
+    return_adversarial: Literal[False] = ...,
+) -> pd.DataFrame: ...
+@overload
+def evaluate(
+    model: nn.Module,
+    *,
+    suite: str | None = ...,
+    data: Data | None = ...,
+    evaluations: Sequence[str] | str | None = ...,
+    eps: Number | Sequence[Number] | None = ...,
+    limit: int | None = ...,
+    seed: int = ...,
+    device: str | torch.device | None = ...,
+    batch_size: int | None = ...,
+    data_dir: str | Path | None = ...,
+    return_adversarial: Literal[True],
+) -> tuple[pd.DataFrame, dict[str, Tensor]]: ...
 def evaluate(
     model: nn.Module,
     *,
     suite: str | None = None,
-    data: tuple[Tensor, Tensor] | None = None,
-    evaluations: Sequence[str] | None = None,
-    eps: Sequence[float] | float | None = None,
+    data: Data | None = None,
+    evaluations: Sequence[str] | str | None = None,
+    eps: Number | Sequence[Number] | None = None,
     limit: int | None = None,
     seed: int = 0,
     device: str | torch.device | None = None,
     batch_size: int | None = None,
     data_dir: str | Path | None = None,
-) -> pd.DataFrame:
+    return_adversarial: bool = False,
+) -> pd.DataFrame | tuple[pd.DataFrame, dict[str, Tensor]]:
     """Return a per-example table of a trained model: one row per image, one column per quantity.
 
+    The caller's global state (inference mode, no_grad, autocast, default dtype and device, …) changes no result and is
+    put back, as are the model's modes and device.
+
     Args:
-        model: float32 (B, C, H, W) in [0, 1] → logits (B, K), normalisation inside. Its device and modes are restored.
+        model: float32 (B, C, H, W) in [0, 1] → logits (B, K), normalisation inside; for others see `bench.wrap`.
         suite: name or file of a suite, whose data set and evaluations are used; or
-        data: images (N, C, H, W) float in [0, 1] (or uint8) and labels (N,).
+        data: images (N, C, H, W) float in [0, 1] (or uint8) and labels (N,), as a pair of tensors, arrays or lists, a
+            DataLoader, or a Dataset of (image, label).
         evaluations: names; None: the suite's, or with `data` accuracy, pgd_l2, autoattack_l2, stability and curvature.
-        eps: budgets of every attack, in the norm's own units on [0, 1] pixels; None: the suite's, or 0.5.
+        eps: budgets of every attack, in the norm's own units on [0, 1] pixels, also "8/255"; None: the suite's, or the
+            attack's own.
         limit: first N images.
         seed: of the random draws (with `data`; a suite brings its own).
         device: where; None: where the model's parameters are.
         batch_size: images per call; None: what memory should hold.
         data_dir: where the suite's data set is looked for first.
+        return_adversarial: whether the attacks' images are returned too.
 
     Returns:
         Columns `index`, `label`, then those of each evaluation. `attrs["cost"]` has forwards, backwards and seconds
-        of each evaluation; `attrs["bounds"]` the number of violations, where bounds were checked.
+        of each evaluation; `attrs["bounds"]` the number of violations, where bounds were checked. With
+        `return_adversarial` that table, and the images (N, C, H, W) by attack and budget, e.g. "pgd_l2_0.1": the
+        adversarial example of each row, the image itself where none was found.
 
     Raises:
-        UsageError: neither or both of `suite` and `data`, an unknown name, or a model that breaks the contract.
+        UsageError: neither or both of `suite` and `data`, an unknown name, an argument out of range, data of another
+            form, or a model that breaks the contract or gives no gradients to an attack that follows them.
     """
     if (suite is None) == (data is None):
         raise UsageError("evaluate: expected either suite= or data=, got both or neither. Give one of them.")
-    subject = _suite_subject(suite, limit, data_dir) if suite else _tensor_subject(data, limit, seed)
-    split = subject.split
-    chosen = _with_budgets(_chosen(subject, evaluations, seed), eps)
-    target = torch.device(device) if device is not None else _device_of(model)
-    with _moved(model, target):
-        x = to_unit(torch.tensor(split.images[:2])).to(target)
-        k = check_model(model, x, subject.classes)
-        if len(split) and int(split.labels.max()) >= k:
-            raise UsageError(f"evaluate: expected labels below {k} (the logits' width), got {int(split.labels.max())}.")
-        return _table(model, split, chosen, target, batch_size)
+    limit = None if limit is None else whole("evaluate: limit", limit, 1)
+    batch_size = None if batch_size is None else whole("evaluate: batch_size", batch_size, 1)
+    seed = whole("evaluate: seed", seed)
+    with ExitStack() as stack:
+        stack.enter_context(known_state())
+        subject = _suite_subject(suite, limit, data_dir) if suite else _data_subject(data, limit, seed)
+        chosen = _with_budgets(_chosen(subject, evaluations, seed), eps, subject.shape)
+        stack.enter_context(threads_for(subject.split.images[0].size))
+        model = _uncompiled(model)
+        target = _target(model, device)
+        stack.enter_context(_moved(model, target))
+        k = check_model(model, to_unit(torch.tensor(subject.split.images[:DOOR_IMAGES])).to(target), subject.classes)
+        if (largest := int(subject.split.labels.max())) >= k:
+            raise UsageError(f"evaluate: expected labels below {k} (the logits' width), got {largest}.")
+        table, images = _table(model, subject.split, chosen, target, batch_size, return_adversarial)
+    return (table, images) if return_adversarial else table
 
 
 def _table(
-    model: nn.Module, split: Split, entries: Sequence[EvaluationConfig], device: torch.device, batch_size: int | None
-) -> pd.DataFrame:
-    """Run the evaluations one after the other and join their columns by image."""
+    model: nn.Module,
+    split: Split,
+    entries: Sequence[EvaluationConfig],
+    device: torch.device,
+    batch_size: int | None,
+    pictures: bool,
+) -> tuple[pd.DataFrame, dict[str, Tensor]]:
+    """Run the evaluations one after the other; return their columns joined by image, and the images if asked for."""
     table = pd.DataFrame({"index": np.arange(len(split)), "label": split.labels})
     cost: dict[str, dict[str, float]] = {}
+    images: dict[str, Tensor] = {}
     for entry in entries:
         evaluation = registry.evaluations.get(entry.evaluation)
         chunks = list(
@@ -107,16 +171,20 @@ def _table(
                 arguments=dict(entry.arguments),
                 seed=entry.seed,
                 batch_size=batch_size,
+                pictures=pictures,
             )
         )
         part = pd.concat([c.table for c in chunks], ignore_index=True).drop(columns="label")
         new = [c for c in part.columns if c == "index" or c not in table.columns]
         table = table.merge(part[new], on="index", how="left", validate="one_to_one")
         cost[entry.key] = {n: sum(c.info[n] for c in chunks) for n in ("forwards", "backwards", "seconds")}
+        for name in chunks[0].pictures:
+            found = np.concatenate([c.pictures[name] for c in chunks])
+            images[name.removesuffix(_SUFFIX)] = torch.tensor(found, dtype=torch.float32)
     table.attrs["cost"] = cost
     if "bound_violations" in table:
         table.attrs["bounds"] = {"violations": int(table["bound_violations"].fillna(0).sum())}
-    return table
+    return table, images
 
 
 def _suite_subject(name: str, limit: int | None, data_dir: str | Path | None) -> _Subject:
@@ -126,55 +194,79 @@ def _suite_subject(name: str, limit: int | None, data_dir: str | Path | None) ->
     return _Subject(dataset.test, evaluations, len(dataset.classes), from_suite=True)
 
 
-def _tensor_subject(data: tuple[Tensor, Tensor] | None, limit: int | None, seed: int) -> _Subject:
+def _data_subject(data: Data | None, limit: int | None, seed: int) -> _Subject:
     assert data is not None  # narrows the type; the caller has checked
-    images, labels = (v.detach().cpu().numpy() if isinstance(v, Tensor) else np.asarray(v) for v in data)
-    if images.ndim != 4 or labels.shape != (len(images),):
-        raise UsageError(
-            f"evaluate: expected images (N, C, H, W) and labels (N,), got {images.shape} and {labels.shape}."
-        )
-    if images.dtype != np.uint8:
-        images = images.astype(np.float32)
-        low, high = (float(images.min()), float(images.max())) if images.size else (0.0, 0.0)
-        if not (low >= 0.0 and high <= 1.0):
-            raise UsageError(
-                f"evaluate: expected pixels in [0, 1], got [{low:g}, {high:g}]. "
-                "Put normalisation inside the model and pass unnormalised images."
-            )
-    if not np.issubdtype(labels.dtype, np.integer) or (labels < 0).any():
-        raise UsageError(f"evaluate: expected labels 0, 1, …, got {labels.dtype}. Pass class numbers.")
     evaluations = tuple(default_evaluation(name, seed) for name in _EVALUATIONS_OF_TENSORS)
-    return _Subject(Split.of(images, labels.astype(np.int64)).first(limit), evaluations, None, from_suite=False)
+    return _Subject(read_data("evaluate", data, limit), evaluations, None, from_suite=False)
 
 
-def _chosen(subject: _Subject, names: Sequence[str] | None, seed: int) -> list[EvaluationConfig]:
-    """Return the evaluations of these names; a name that the suite lacks is evaluated with its defaults."""
+def _chosen(subject: _Subject, names: Sequence[str] | str | None, seed: int) -> list[EvaluationConfig]:
+    """Return the evaluations of these names, each once; one that the suite lacks is evaluated with its defaults."""
     if names is None:
         return [*subject.evaluations]
+    if not names:
+        raise UsageError("evaluate: expected at least one evaluation, got none. Leave the argument out for all.")
     own = {e.key: e for e in subject.evaluations} if subject.from_suite else {}
-    return [own[name] if name in own else default_evaluation(name, seed) for name in names]
+    wanted = dict.fromkeys([names] if isinstance(names, str) else names)
+    return [own[name] if name in own else default_evaluation(name, seed) for name in wanted]
 
 
 def _with_budgets(
-    evaluations: Sequence[EvaluationConfig], eps: Sequence[float] | float | None
+    evaluations: Sequence[EvaluationConfig], eps: Number | Sequence[Number] | None, shape: tuple[int, int, int]
 ) -> list[EvaluationConfig]:
     """Return the evaluations at other budgets, where they have any; None changes nothing."""
     if eps is None:
         return [*evaluations]
-    budgets = [float(eps)] if isinstance(eps, int | float) else [float(e) for e in eps]
-    return [replace(e, arguments={**e.arguments, "eps": budgets}) if "eps" in e.arguments else e for e in evaluations]
+    found = []
+    for e in evaluations:
+        if "eps" in e.arguments:
+            norm = norm_of(registry.evaluations.get(e.evaluation), "eps")
+            e = replace(e, arguments={**e.arguments, "eps": check_radii("evaluate: eps", eps, norm, shape)})
+        found.append(e)
+    return found
 
 
-def _device_of(model: nn.Module) -> torch.device:
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
+def _uncompiled(model: nn.Module) -> nn.Module:
+    """Return the module that torch.compile was given: the same function, which gives second derivatives too."""
+    return getattr(model, "_orig_mod", model) if type(model).__name__ == "OptimizedModule" else model
+
+
+def _devices_of(model: nn.Module) -> list[torch.device]:
+    if not isinstance(model, nn.Module):
+        raise BadModel(f"model: expected an nn.Module, got {type(model).__name__}. Write bench.wrap(model).")
+    return list(dict.fromkeys(t.device for t in (*model.parameters(), *model.buffers())))
+
+
+def _target(model: nn.Module, device: str | torch.device | None) -> torch.device:
+    """Return where images go: the device asked for, else that of the model's first weight.
+
+    Raises:
+        UsageError: an unknown device, or one for a model that is split over several.
+        MachineError: it is not there.
+    """
+    there = _devices_of(model)
+    if device is None:
+        return there[0] if there else torch.device("cpu")
+    known = isinstance(device, torch.device) and device.type not in ("cpu", "cuda")
+    target = torch.device(device) if known else choose_device(str(device), "evaluate: device")
+    if len(there) > 1:
+        raise UsageError(
+            f"evaluate: device: expected none for a model on {', '.join(map(str, there))}, got {target}. "
+            "Leave it out: images go to its first weight's device."
+        )
+    return target
 
 
 @contextmanager
 def _moved(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Have the model on a device inside the block, and on its own afterwards."""
-    home = _device_of(model)
+    """Have the model on a device inside the block, and on its own afterwards; nothing is called if it is there."""
+    there = _devices_of(model)
+    same = not there or len(there) > 1 or torch.empty(0, device=device).device == there[0]
+    if same:
+        yield
+        return
     model.to(device)
     try:
         yield
     finally:
-        model.to(home)
+        model.to(there[0])

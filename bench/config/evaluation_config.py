@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bench.config.setting import LARGEST_INT, settable
+from bench.config.setting import settable
 from bench.config.validation import check, explain
 from bench.core import registry
+from bench.core.arguments import LARGEST_INT
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.records import Evaluation
 
@@ -86,7 +87,7 @@ def parse_evaluation(
         if value is ...:
             raise UsageError(f"{where}: expected {argument}, which {name} needs, got nothing. Add it.")
         if argument in ("eps", "radius"):
-            norm = _norm_of(entry, argument)
+            norm = norm_of(entry, argument)
             arguments[argument] = check_radii(f"{where}.{argument}", value, norm, shape)
         elif isinstance(value, tuple):
             arguments[argument] = list(value)
@@ -107,7 +108,7 @@ def default_evaluation(name: str, seed: int = 0) -> EvaluationConfig:
     return EvaluationConfig(name, name, {k: v for k, v in defaults.items() if v is not ...}, seed=seed)
 
 
-def _norm_of(evaluation: Evaluation, argument: str) -> str:
+def norm_of(evaluation: Evaluation, argument: str) -> str:
     """Return the norm that the columns named after a radius are measured in; l2 where they declare none."""
     columns = evaluation.columns.items()
     return next((str(c.params["norm"]) for n, c in columns if f"{{{argument}}}" in n and "norm" in c.params), "l2")
@@ -118,7 +119,7 @@ def check_radii(where: str, values: Any, norm: str, shape: tuple[int, int, int])
 
     Args:
         where: what an error message begins with.
-        values: one radius or several, on pixels in [0, 1].
+        values: one radius or several, on pixels in [0, 1]; numbers of any type, or "8/255".
         norm: "l2" or "linf".
         shape: (C, H, W) of an image.
 
@@ -127,4 +128,4 @@ def check_radii(where: str, values: Any, norm: str, shape: tuple[int, int, int])
     """
     from bench.measuring.budgets import check_budgets
 
-    return check_budgets(where, list(values) if isinstance(values, list | tuple) else [values], norm, shape)
+    return check_budgets(where, values, norm, shape)

@@ -10,8 +10,9 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Interval, MinLen
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from bench.config.setting import LARGEST_INT, Setting, setting_of
+from bench.config.setting import Setting, setting_of
 from bench.config.validation import explain
+from bench.core.arguments import LARGEST_INT
 from bench.core.errors import UsageError
 from bench.core.recipe import Augmentation, Precision, Recipe, Schedule
 

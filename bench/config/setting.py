@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 from annotated_types import GroupedMetadata
 from pydantic import ConfigDict, TypeAdapter
 
+from bench.core.arguments import LARGEST_INT
 from bench.core.records import Registered
 
-LARGEST_INT = 2**63 - 1  # what every file format here can hold
 KINDS: dict[type, str] = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a word"}
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}

@@ -9,9 +9,9 @@ from typing import Literal
 from bench.config.defense_spec import DefenseSpec, known_backbone, parse_defense_spec
 from bench.config.evaluation_config import EvaluationConfig, parse_evaluation
 from bench.config.recipe_table import recipe_from
-from bench.config.setting import LARGEST_INT
 from bench.config.validation import show
 from bench.core import registry
+from bench.core.arguments import LARGEST_INT
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.recipe import Recipe, TrainingRecipe
 from bench.core.records import ThreatModel

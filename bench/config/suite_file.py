@@ -16,10 +16,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from bench.config.defense_spec import known_backbone
 from bench.config.evaluation_config import check_radii, parse_evaluation
 from bench.config.recipe_table import RecipeTable
-from bench.config.setting import LARGEST_INT
 from bench.config.suite import Suite, check_defenses, check_seeds
-from bench.config.validation import explain, fraction
+from bench.config.validation import explain
 from bench.core import registry
+from bench.core.arguments import LARGEST_INT, fraction
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.recipe import PAPER
 from bench.core.records import ThreatModel, expand_columns

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import reprlib
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from bench.config.setting import LARGEST_INT, Setting
+from bench.config.setting import Setting
+from bench.core.arguments import FRACTION, LARGEST_INT, fraction
 from bench.core.errors import UsageError, did_you_mean
-
-_FRACTION = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)")
 
 
 def read(where: str, text: str, setting: Setting) -> object:
@@ -70,20 +68,12 @@ def _convert(where: str, text: str, setting: Setting) -> object:
     """Return the value of the setting's type that a text stands for, whatever its range."""
     if setting.choices:
         return next((choice for choice in setting.choices if str(choice) == text), text)
-    if setting.kind is float and _FRACTION.fullmatch(text):
+    if setting.kind is float and FRACTION.fullmatch(text):
         return fraction(text)
     try:
         return TypeAdapter(setting.kind).validate_python(text)
     except ValidationError as error:
         raise UsageError(f"{where}: expected {setting}, got {show(text)}. Change the value.") from error
-
-
-def fraction(value: object) -> object:
-    """Return the float that a text such as "8/255" stands for; any other value as it is."""
-    found = _FRACTION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found is None or float(found[2]) == 0:
-        return value
-    return float(found[1]) / float(found[2])
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:

@@ -1,6 +1,7 @@
 """The decorators that register a defense, an attack or an evaluation.
 
-A decorated function is returned unchanged; its name is the key of the registry.
+A decorated function's name is the key of the registry. A defense or an evaluation is returned unchanged; an attack
+is returned with its arguments checked (`guarded`), while suites call the function as written.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+from bench.core.direct_call import guarded
 from bench.core.errors import UsageError
 from bench.core.recipe import Recipe
 from bench.core.records import Adaptive, Attack, Automatic, Column, Defense, Evaluation, Need, Summary
@@ -73,6 +75,7 @@ def attack(
     adaptive: bool = False,
     ranks: int = 0,
     csv_interval: bool = True,
+    gradients: bool = True,
     depends_on: Sequence[str | Path] = (),
 ) -> Callable[[F], F]:
     """Register an attack: `f(model, x, y, *, eps, norm, seed, …) -> x_adv`, both (B, C, H, W) in [0, 1].
@@ -89,10 +92,11 @@ def attack(
         adaptive: the evaluation takes the worst case with the attack that the defense's author declares.
         ranks: preference as the ranking column among the attacks on one threat; 0 never ranks.
         csv_interval: whether leaderboard.csv holds the ends of its robust accuracy's interval.
+        gradients: whether it follows gradients; it is then refused on models that give none.
         depends_on: files that the attack reads at run time, relative to its own file.
 
     Returns:
-        The decorator, which returns the function unchanged.
+        The decorator, which returns the function with its arguments checked (see `guarded`).
 
     Raises:
         UsageError: the function's signature is not the one above, an extra column holds text, `trace` is missing, or
@@ -123,10 +127,11 @@ def attack(
             adaptive=adaptive,
             ranks=ranks,
             csv_interval=csv_interval,
+            gradients=gradients,
             depends_on=_existing(function, depends_on),
         )
         attacks.add(entry)
-        return function
+        return cast(F, guarded(function))
 
     return register
 
@@ -141,6 +146,7 @@ def evaluation(
     depends_on: Sequence[str | Path] = (),
     needs: tuple[Need, ...] = (),
     automatic: Automatic = "never",
+    gradients: bool = False,
 ) -> Callable[[F], F]:
     """Register an evaluation: `f(model, x, y, *, seed, …) -> {column: one value per example}`.
 
@@ -153,6 +159,7 @@ def evaluation(
         depends_on: files that the evaluation reads at run time, relative to its own file.
         needs: what it reads of other cells; it then takes the keyword argument `inputs: BatchInputs`.
         automatic: when a suite that does not name it gets it: "never", "stored" or "audit" (see `Evaluation`).
+        gradients: whether it follows gradients; it is then refused on models that give none.
 
     A function with the keyword argument `adaptive: Adaptive | None = None` is given what the defense's author declares.
 
@@ -182,6 +189,7 @@ def evaluation(
             depends_on=_existing(function, depends_on),
             needs=needs,
             automatic=automatic,
+            gradients=gradients,
         )
         evaluations.add(entry)
         return function

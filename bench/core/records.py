@@ -289,6 +289,7 @@ class Attack(Registered):
         adaptive: its evaluation takes the worst case with the attack that the defense's author declares.
         ranks: preference as the ranking column among the attacks on one threat; 0 never ranks.
         csv_interval: whether leaderboard.csv holds the ends of its robust accuracy's interval.
+        gradients: whether it follows gradients.
     """
 
     reserved: ClassVar[frozenset[str]] = frozenset({"seed", "norm", "trace"})
@@ -299,6 +300,7 @@ class Attack(Registered):
     adaptive: bool = False
     ranks: int = 0
     csv_interval: bool = True
+    gradients: bool = True
 
 
 REFERENCE_RANK: Final = 2  # from this `ranks` on an attack's verdict is final: what broke an image is stored
@@ -334,6 +336,7 @@ class Evaluation(Registered):
         automatic: when a suite that does not name it gets it, at its threat and on the images that the reference
             attack is run on: "never", "stored" (its needs are met: adversarial examples are stored and there are
             other defenses), or "audit" (the suite's `audit` is set; on that many of the images, drawn at random).
+        gradients: whether it follows gradients; it is then refused on models that give none.
     """
 
     reserved: ClassVar[frozenset[str]] = frozenset({"seed", "norm", "trace", "adaptive", "inputs"})
@@ -346,3 +349,4 @@ class Evaluation(Registered):
     adaptive: bool = False
     needs: tuple[Need, ...] = ()
     automatic: Automatic = "never"
+    gradients: bool = False

@@ -1,13 +1,138 @@
-"""Torch's and a model's switches: evaluation mode, TF32, autocast, and which machinery is at work on a call."""
+"""Torch's and a model's switches: known global state, evaluation mode, TF32, autocast, what is at work on a call."""
 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+DENORMAL: Final = 1e-39  # a float32 below the normal range: 0 where the processor flushes such numbers
+SMALL_IMAGE: Final = 256  # values per image below which a second thread costs more than it computes
+_inside = threading.local()  # whether this thread is in a `known_state`
+
+
+@contextlib.contextmanager
+def known_state() -> Iterator[None]:
+    """Set every global switch that a result can depend on to torch's default inside the block, and put it back.
+
+    Inference mode and no_grad are off, gradients on; nothing is cast; new tensors are float32 on the CPU; no algorithm
+    is forced to be deterministic, none chosen by trial; anomaly detection is off; products have their full precision;
+    denormal numbers count; numpy warns as it does by default. Random generators and threads are left alone. Within
+    another such block nothing is done: what was set in there on purpose stays.
+    """
+    if getattr(_inside, "known", False):
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda", "mps", "xpu"):
+            if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        if torch.is_anomaly_enabled():
+            stack.enter_context(torch.autograd.set_detect_anomaly(False))  # type: ignore[no-untyped-call]
+        stack.enter_context(torch.autograd.set_multithreading_enabled(True))  # type: ignore[no-untyped-call]
+        stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
+        stack.enter_context(_default_dtype())
+        stack.enter_context(_default_algorithms())
+        stack.enter_context(_default_precision())
+        stack.enter_context(_denormals())
+        _inside.known = True
+        stack.callback(setattr, _inside, "known", False)
+        yield
+
+
+def inference_tensors(model: nn.Module) -> list[str]:
+    """Return the names of parameters and buffers that were made in inference mode: autograd refuses them."""
+    return [name for name, t in (*model.named_parameters(), *model.named_buffers()) if t.is_inference()]
+
+
+@contextlib.contextmanager
+def _default_dtype() -> Iterator[None]:
+    """Have new tensors in float32 inside the block."""
+    old = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(old)
+
+
+@contextlib.contextmanager
+def _default_algorithms() -> Iterator[None]:
+    """Have torch choose algorithms as it does by default inside the block."""
+    cudnn = torch.backends.cudnn
+    strict, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    old = cudnn.enabled, cudnn.benchmark, cudnn.deterministic
+    if strict:
+        torch.use_deterministic_algorithms(False)
+    cudnn.enabled, cudnn.benchmark, cudnn.deterministic = True, False, False
+    try:
+        yield
+    finally:
+        cudnn.enabled, cudnn.benchmark, cudnn.deterministic = old
+        if strict:
+            torch.use_deterministic_algorithms(True, warn_only=warn)
+
+
+@contextlib.contextmanager
+def _default_precision() -> Iterator[None]:
+    """Have products in float32 keep their precision inside the block, on a CPU too, which may use bfloat16."""
+    try:
+        named = torch.get_float32_matmul_precision()
+    except RuntimeError:  # the newer switches are in use, which `holders` covers
+        named = "highest"
+    mkldnn = torch.backends.mkldnn
+    holders = [getattr(mkldnn, name) for name in ("matmul", "conv", "rnn") if hasattr(mkldnn, name)]
+    old = [(h, h.fp32_precision) for h in holders if getattr(h, "fp32_precision", "none") not in ("none", "ieee")]
+    if named != "highest":
+        torch.set_float32_matmul_precision("highest")
+    for holder, _ in old:
+        holder.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for holder, value in old:
+            holder.fp32_precision = value
+        if named != "highest":
+            torch.set_float32_matmul_precision(named)
+
+
+@contextlib.contextmanager
+def _denormals() -> Iterator[None]:
+    """Have denormal numbers count inside the block; torch says by no other sign whether they are flushed."""
+    flushed = float(torch.tensor(DENORMAL, device="cpu") * 1.0) == 0.0
+    if flushed:
+        torch.set_flush_denormal(False)
+    try:
+        yield
+    finally:
+        if flushed:
+            torch.set_flush_denormal(True)
+
+
+@contextlib.contextmanager
+def threads_for(pixels: int) -> Iterator[None]:
+    """Use one thread inside the block for images of fewer than 256 values, whatever the caller has set.
+
+    Args:
+        pixels: values per image.
+    """
+    old = torch.get_num_threads()
+    if pixels < SMALL_IMAGE and old != 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != old:
+            torch.set_num_threads(old)
 
 
 @contextlib.contextmanager

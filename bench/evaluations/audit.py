@@ -59,7 +59,7 @@ def _audit(
     return columns
 
 
-@evaluation(source=SOURCE, columns=_columns("l2"), chunk=32, automatic="audit")
+@evaluation(source=SOURCE, columns=_columns("l2"), chunk=32, automatic="audit", gradients=True)
 def audit_l2(
     model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0, eps: Sequence[float] = (0.5,)
 ) -> dict[str, Tensor | list[str]]:
@@ -78,7 +78,7 @@ def audit_l2(
     return _audit(model, x, y, norm="l2", eps=eps, seed=seed)
 
 
-@evaluation(source=SOURCE, columns=_columns("linf"), chunk=32, automatic="audit")
+@evaluation(source=SOURCE, columns=_columns("linf"), chunk=32, automatic="audit", gradients=True)
 def audit_linf(
     model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0, eps: Sequence[float] = (8 / 255,)
 ) -> dict[str, Tensor | list[str]]:

@@ -25,7 +25,7 @@ MEMORY = 1 << 26
 MAX_IMAGES = 16
 
 
-@evaluation(source=SOURCE, columns=COLUMNS, chunk=16)
+@evaluation(source=SOURCE, columns=COLUMNS, chunk=16, gradients=True)
 def bounds(
     model: nn.Module,
     x: Tensor,

@@ -98,7 +98,7 @@ COLUMNS = {
 }
 
 
-@evaluation(source=PAPER, columns=COLUMNS, chunk=250, version=2)
+@evaluation(source=PAPER, columns=COLUMNS, chunk=250, version=2, gradients=True)
 def curvature(
     model: nn.Module,
     x: Tensor,

@@ -43,6 +43,7 @@ def evaluation_of(attack: Attack, norm: str) -> Evaluation:
         attack=attack,
         peers=peers,
         adaptive=attack.adaptive,
+        gradients=attack.gradients,
     )
 
 

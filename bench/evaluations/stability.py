@@ -56,7 +56,7 @@ COLUMNS = {
 }
 
 
-@evaluation(source=PAPER, columns=COLUMNS, chunk=250)
+@evaluation(source=PAPER, columns=COLUMNS, chunk=250, gradients=True)
 def stability(
     model: nn.Module,
     x: Tensor,

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from bench.core.errors import OutOfMemoryError, UsageError
-from bench.core.torch_state import frozen_eval, same_bits
+from bench.core.torch_state import frozen_eval, full_precision, inference_tensors, same_bits
 from bench.measuring.memory import out_of_memory_detected
+
+DOOR_IMAGES: Final = 4  # images on which a model is checked
+REPEAT_TOLERANCE: Final = 1e-4  # relative difference of logits allowed between two calls
+BATCH_TOLERANCE: Final = 1e-3  # and between batches; protocol V4
 
 
 class BadModel(UsageError):
@@ -37,13 +43,16 @@ def checked_eval(model: nn.Module) -> Iterator[None]:
             torch.cuda.set_rng_state_all(cuda)
     if changed:
         raise BadModel(
-            f"model {type(model).__name__}: expected its state untouched by an evaluation in eval mode, got changes in "
+            f"{_name(model)}: expected its state untouched by an evaluation in eval mode, got changes in "
             f"{', '.join(changed[:3])}. Make forward() free of side effects in eval mode."
         )
 
 
 def check_model(model: nn.Module, x: Tensor, num_classes: int | None = None) -> int:
     """Check the model contract on a few images and return K.
+
+    Asked are: logits of the right form; the same twice, one image at a time, and in another order; an input that is
+    left as it was; one backward pass.
 
     Args:
         model: the network.
@@ -54,35 +63,127 @@ def check_model(model: nn.Module, x: Tensor, num_classes: int | None = None) -> 
         K, the number of logits.
 
     Raises:
-        BadModel: a weight is NaN; logits of a wrong shape, type or class count, not finite, or not the same twice.
+        BadModel: it breaks the contract; the message names how, and what to do.
         OutOfMemoryError: the images do not fit into memory.
     """
-    name = f"model {type(model).__name__}"
+    name = _name(model)
+    _check_weights(name, model)
+    with checked_eval(model), full_precision(x.device), torch.no_grad():
+        given = x.clone()
+        logits = _answer(name, model, given)
+        if not torch.equal(given, x):
+            raise BadModel(
+                f"{name}: expected its input left alone, got it changed by forward(): it begins with an in-place "
+                "layer, such as ReLU(inplace=True), or edits its input. Write bench.wrap(model), which copies it."
+            )
+        _check_logits(name, logits, len(x), num_classes)
+        _compare(name, "twice", logits, _answer(name, model, x.clone()), REPEAT_TOLERANCE)
+        alone = [_answer(name, model, image[None].clone(), "one image alone") for image in x]
+        _compare(name, "for an image alone", logits, torch.cat(alone), BATCH_TOLERANCE)
+        _compare(name, "in another order", logits, _answer(name, model, x.flip(0).clone()).flip(0), BATCH_TOLERANCE)
+    return int(logits.shape[1])
+
+
+def _name(model: nn.Module) -> str:
+    return f"model {type(model).__name__}"
+
+
+def _check_weights(name: str, model: nn.Module) -> None:
+    """Refuse parameters that are not initialised, made in inference mode, or NaN."""
+    if not isinstance(model, nn.Module):
+        raise BadModel(f"model: expected an nn.Module, got {type(model).__name__}. Write bench.wrap(model).")
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    if lazy := [k for k, t in tensors.items() if is_lazy(t)]:
+        raise BadModel(
+            f"{name}: expected initialised weights, got lazy ones in {', '.join(lazy[:3])}. "
+            "Pass a batch of images through it first."
+        )
+    if found := inference_tensors(model):
+        raise BadModel(
+            f"{name}: expected parameters made outside torch.inference_mode(), got {', '.join(found[:3])} made inside "
+            "it. Build or load the model outside of it."
+        )
     if bad := [k for k, p in model.named_parameters() if p.detach().isnan().any()]:
         raise BadModel(f"{name}: expected finite weights, got NaN in {', '.join(bad[:3])}. Train it anew.")
-    with checked_eval(model), torch.no_grad():
-        try:
-            with out_of_memory_detected(name):
-                logits, again = model(x), model(x)
-        except OutOfMemoryError:
-            raise
-        except Exception as error:
-            raise BadModel(
-                f"{name}: expected logits for images of shape {tuple(x.shape)}, got {type(error).__name__}: {error}. "
-                "A model takes float32 NCHW in [0, 1]."
-            ) from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x) or not logits.is_floating_point():
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise BadModel(f"{name}: expected logits of shape (B, K) = ({len(x)}, K), got {got}. Return one row per image.")
+
+
+def _answer(name: str, model: nn.Module, x: Tensor, what: str = "") -> Tensor:
+    """Return what a model gives for images x, whatever it is.
+
+    Raises:
+        BadModel: it raised.
+        OutOfMemoryError: the images do not fit into memory.
+    """
+    try:
+        with out_of_memory_detected(name):
+            return model(x)
+    except OutOfMemoryError:
+        raise
+    except Exception as error:
+        cause = " ".join(str(error).split())
+        precision = _precision(model)
+        advice = "A model takes float32 NCHW in [0, 1]."
+        if precision is not torch.float32:
+            advice = f"Its parameters are {_short(precision)}: write bench.wrap(model), which converts."
+        raise BadModel(
+            f"{name}: expected logits for {what or 'images'} of shape {tuple(x.shape)}, got {type(error).__name__}: "
+            f"{cause}. {advice}"
+        ) from error
+
+
+def _precision(model: nn.Module) -> torch.dtype:
+    """Return the type of the first floating-point parameter, float32 if there is none."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _check_logits(name: str, logits: object, n: int, num_classes: int | None) -> None:
+    """Refuse an answer that is no finite tensor (n, K) in float32 or float64 with K ≥ 2."""
+    if not isinstance(logits, Tensor):
+        raise BadModel(f"{name}: expected a tensor of logits, got {_described(logits)}.")
+    if logits.ndim != 2 or len(logits) != n or not logits.is_floating_point():
+        got = tuple(logits.shape) if logits.is_floating_point() else _short(logits.dtype)
+        raise BadModel(f"{name}: expected logits of shape (B, K) = ({n}, K), got {got}. Return one row per image.")
+    if logits.dtype not in (torch.float32, torch.float64):
+        raise BadModel(
+            f"{name}: expected float32 logits, got {_short(logits.dtype)}. Write bench.wrap(model), which converts."
+        )
+    if logits.shape[1] < 2:
+        raise BadModel(
+            f"{name}: expected at least 2 logits per image, got {logits.shape[1]}. For one sigmoid logit write "
+            "bench.wrap(model, output=lambda z: torch.cat([-z / 2, z / 2], 1))."
+        )
     if num_classes is not None and logits.shape[1] != num_classes:
         raise BadModel(
             f"{name}: expected {num_classes} classes, got {logits.shape[1]}. Use a model trained on this data set."
         )
     if not torch.isfinite(logits).all():
         raise BadModel(f"{name}: expected finite logits, got NaN or infinity. Check its weights.")
-    if (again - logits).norm() > 1e-4 * logits.norm():
-        raise BadModel(
-            f"{name}: expected the same logits twice in eval mode, got a relative difference of "
-            f"{float((again - logits).norm() / logits.norm()):.2g}. Randomised models are not supported yet."
-        )
-    return int(logits.shape[1])
+
+
+def _described(answer: object) -> str:
+    """Return what an answer is that is no tensor, and how to wrap the model."""
+    if isinstance(answer, Mapping):
+        keys = ", ".join(map(repr, list(answer)[:5]))
+        return f"a {type(answer).__name__} with the keys {keys}. Write bench.wrap(model, output=KEY)"
+    if hasattr(answer, "logits"):
+        return f'{type(answer).__name__} with .logits. Write bench.wrap(model, output="logits")'
+    if isinstance(answer, tuple | list):
+        return f"a {type(answer).__name__} of {len(answer)}. Write bench.wrap(model, output=0) for its first item"
+    return f"{type(answer).__name__}. Write bench.wrap(model, output=FUNCTION) to choose the logits"
+
+
+def _compare(name: str, how: str, logits: Tensor, again: Tensor, tolerance: float) -> None:
+    """Refuse logits (B, K) that differ by more than a tolerance, relative to their norm."""
+    difference = float((again - logits).norm() / logits.norm().clamp_min(torch.finfo(logits.dtype).tiny))
+    if difference <= tolerance:
+        return
+    advice = "Randomised models are not supported yet."
+    if how != "twice":
+        advice = "An answer depends on the other images: batch norm in train mode, a sum over the batch. Fix forward()."
+    raise BadModel(
+        f"{name}: expected the same logits {how} in eval mode, got a relative difference of {difference:.2g}. {advice}"
+    )

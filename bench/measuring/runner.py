@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from bench.core.errors import BenchError, UsageError
 from bench.core.records import Adaptive, Column, Evaluation, expand_columns
-from bench.core.torch_state import full_precision
+from bench.core.torch_state import full_precision, known_state
 from bench.data.pixels import to_unit
 from bench.data.split import Split
 from bench.measuring.adversarial_images import changed_images
+from bench.measuring.gradients import PROBE_IMAGES, check_gradients
 from bench.measuring.inputs import CellInputs
 from bench.measuring.memory import HalvingBatches
 from bench.measuring.model_contract import checked_eval
@@ -38,6 +39,7 @@ class Chunk:
         number: from 0.
         table: `index`, `label` and the columns, one row per image.
         images: `index`, `clean` and `adversarial` of the images that are kept, None without any.
+        pictures: every image column whole, (n, C, H, W) by name, if they were asked for.
         info: forwards, backwards, images and seconds.
         columns: what each column of the table is.
     """
@@ -47,6 +49,7 @@ class Chunk:
     images: dict[str, np.ndarray] | None
     info: dict[str, float]
     columns: dict[str, Column]
+    pictures: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def evaluate_chunks(
@@ -63,6 +66,7 @@ def evaluate_chunks(
     done: Sequence[int] = (),
     keep_images: Callable[[str], bool] = lambda column: False,
     index: np.ndarray | None = None,
+    pictures: bool = False,
 ) -> Iterator[Chunk]:
     """Yield the chunks of an evaluation that are not done yet.
 
@@ -79,11 +83,13 @@ def evaluate_chunks(
         done: numbers of the chunks that are stored already.
         keep_images: which image columns to keep, by name.
         index: places of the images in their data set, (n,); None: 0, 1, ….
+        pictures: whether the chunks hold every image column whole.
 
     Raises:
         UsageError: the evaluation reads other cells, and there are no inputs.
         BenchError: a column is missing, has the wrong length or is not finite where it must be.
         OutOfMemoryError: not even one image fits into memory.
+        BadModel: the evaluation follows gradients, and the model gives none.
     """
     if evaluation.needs and inputs is None:
         raise UsageError(
@@ -100,6 +106,10 @@ def evaluate_chunks(
         read = {} if inputs is None else {"inputs": inputs.batch(places[part].tolist(), x)}
         return _evaluate(evaluation, model, x, y, settings | read)
 
+    surrogate = evaluation.adaptive and adaptive is not None and adaptive.surrogate is not None
+    if evaluation.gradients and not surrogate:
+        with known_state():
+            check_gradients(evaluation.name, model, to_unit(torch.tensor(split.images[:PROBE_IMAGES])).to(device))
     batches = HalvingBatches(evaluation.name, batch_size or automatic_batch_size(split.images.shape[1:], device))
     for number in range(math.ceil(n / evaluation.chunk)):
         if number in done:
@@ -118,7 +128,8 @@ def evaluate_chunks(
             "images": len(rows),
             "seconds": time.monotonic() - started,
         }
-        yield Chunk(number, table, images, info, expand_columns(evaluation.columns, arguments, table.columns))
+        whole = {k: np.concatenate([p[k] for p in parts]) for k, v in parts[0].items() if pictures and v.ndim > 1}
+        yield Chunk(number, table, images, info, expand_columns(evaluation.columns, arguments, table.columns), whole)
 
 
 def automatic_batch_size(shape: tuple[int, ...], device: torch.device) -> int:
@@ -134,7 +145,7 @@ def _evaluate(
     Raises:
         BenchError: a column has another length than the batch.
     """
-    with checked_eval(model), full_precision(x.device):
+    with known_state(), checked_eval(model), full_precision(x.device):
         columns = evaluation.function(model, x, y, **settings)
     for name, values in columns.items():
         if len(values) != len(y):

@@ -82,8 +82,12 @@ def command_line() -> str:
     return shlex.join(["python", "-m", "bench", *sys.argv[1:]])
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, where: str = "--device") -> torch.device:
     """Return the device for "auto", "cpu", "cuda" or "cuda:i".
+
+    Args:
+        name: the device's name.
+        where: what an error message begins with.
 
     Raises:
         UsageError: another word.
@@ -93,9 +97,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or (kind == "cpu" and index):
-        raise UsageError(f"--device: expected auto, cpu, cuda or cuda:i, got {name!r}. Choose one of them.")
+        raise UsageError(f"{where}: expected auto, cpu, cuda or cuda:i, got {name!r}. Choose one of them.")
     if kind == "cuda" and (not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count()):
-        raise MachineError(
-            f"--device {name}: expected a GPU, found {torch.cuda.device_count()}. Use --device cpu here."
-        )
+        raise MachineError(f"{where} {name}: expected a GPU, found {torch.cuda.device_count()}. Use the CPU here.")
     return torch.device(name)

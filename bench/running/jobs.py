@@ -11,10 +11,11 @@ from torch import nn
 from bench.core import files
 from bench.core.errors import Stopped
 from bench.core.records import Role
+from bench.core.torch_state import known_state
 from bench.data.pixels import to_unit
 from bench.measuring.adversarial_images import predictions
 from bench.measuring.inputs import CellInputs, Values, column_values, image_values
-from bench.measuring.model_contract import check_model, checked_eval
+from bench.measuring.model_contract import DOOR_IMAGES, check_model, checked_eval
 from bench.measuring.runner import evaluate_chunks
 from bench.running.context import RunContext
 from bench.running.planned import PlannedEvaluation, Run
@@ -53,7 +54,7 @@ class LoadedModel:
         if self._model is None or self._weights != (run, weights):
             plan = context.plan
             model = load_weights(run.job.build(), weights_path(plan.out, weights), weights).to(plan.device)
-            x = to_unit(torch.tensor(plan.dataset.test.images[:2])).to(plan.device)
+            x = to_unit(torch.tensor(plan.dataset.test.images[:DOOR_IMAGES])).to(plan.device)
             check_model(model, x, run.job.num_classes)
             trained = context.store.cell(run.cell.id)
             stored = trained.info.get("probe") if trained else None
@@ -62,6 +63,7 @@ class LoadedModel:
         return self._model
 
 
+@known_state()
 def run_job(job: Job, lease: Lease, context: RunContext, index: CellIndex, loaded: LoadedModel) -> None:
     """Compute a job's cell, store its result and mark the cell done.
 

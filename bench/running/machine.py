@@ -42,6 +42,8 @@ def limit_threads(pixels: int) -> int:
     """
     import torch
 
-    threads = 1 if pixels < 256 else max(1, min(cores(), torch.get_num_threads()))
+    from bench.core.torch_state import SMALL_IMAGE
+
+    threads = 1 if pixels < SMALL_IMAGE else max(1, min(cores(), torch.get_num_threads()))
     torch.set_num_threads(threads)
     return threads

@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench.core.files import safe_name
 from bench.core.records import Grade
-from bench.core.stats.intervals import fraction_interval
+from bench.core.stats.intervals import fraction_interval, nearest
 from bench.core.stats.paired import bootstrap_mean
 from bench.reports.board.columns import BoardColumn, with_role
 from bench.reports.board.model import Cell, Row, RunFacts
@@ -122,7 +122,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _count(values: Iterable[float]) -> int | None:
     mean = _mean(values)
-    return None if mean is None else round(mean)
+    return None if mean is None else nearest(mean)
 
 
 def _facts(run: RunTables) -> RunFacts:

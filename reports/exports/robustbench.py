@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import zipfile
 
@@ -148,6 +149,8 @@ def model_info(
 
 
 def _budget(eps: float) -> str:
-    """Return a budget as RobustBench writes it: "8/255" for a multiple of 1/255, else the number."""
-    steps = round(255 * eps)
-    return f"{steps}/255" if steps > 0 and abs(255 * eps - steps) < 1e-6 and steps % 255 else f"{eps:g}"
+    """Return a budget as RobustBench writes it: the number where six digits say it all, else "8/255" if it is such."""
+    if float(f"{eps:g}") == eps:
+        return f"{eps:g}"
+    steps = math.floor(255 * eps + 0.5)
+    return f"{steps}/255" if steps > 0 and abs(255 * eps - steps) < 1e-6 else repr(eps)

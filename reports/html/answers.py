@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.core.stats.intervals import ALPHA
+from bench.core.stats.intervals import ALPHA, nearest
 from bench.reports import formatting
 from bench.reports.board.columns import with_role
 from bench.reports.board.model import Board, Row
@@ -132,7 +132,7 @@ def _audit(board: Board) -> list[str]:
     cells = [row.cells[name] for row in board.rows for name in names if name in row.cells]
     if not cells:
         return []
-    k = round(sum(c.value or 0 for c in cells))
+    k = nearest(sum(c.value or 0 for c in cells))
     n = max(c.n for c in cells)
     images, times = formatting.plural(n, "image"), formatting.plural(k, "time")
     return [f"The official AutoAttack, run on {images} per model, disagreed {times}."]

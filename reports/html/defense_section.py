@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from bench.core.stats.intervals import nearest
 from bench.reports import formatting
 from bench.reports.board.model import Board, Row
 from bench.reports.exports import manifest
@@ -138,6 +139,6 @@ def _transferred(board: Board, row: Row) -> Iterator[str]:
     if own is None or known is None or column is None or row.cells[column.name].n != row.cells[board.ranking].n:
         return
     cell = row.cells[board.ranking]
-    lost = round((own - known) * cell.n * len(cell.by_seed))
+    lost = nearest((own - known) * cell.n * len(cell.by_seed))
     more = "nothing" if lost == 0 else formatting.plural(lost, "image")
     yield f"Adversarial examples made for the other defenses broke {more} more."

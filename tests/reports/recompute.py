@@ -4,6 +4,7 @@ import html
 import json
 import re
 import sys
+from math import floor
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +27,7 @@ def check(folder: Path) -> list[str]:
             seeds = mine.groupby("seed")[column].agg(how)
             pairs = [(cell["value"], seeds.agg(how)), *((cell["by_seed"][str(s)], v) for s, v in seeds.items())]
             if cell["low"] is not None:
-                k = round(cell["value"] * (n := mine["index"].nunique()))
+                k = floor(cell["value"] * (n := mine["index"].nunique()) + 0.5 + 1e-9)
                 exact = binomtest(k, n).proportion_ci(0.95, "exact" if k in (0, n) else "wilson")
                 pairs += [(cell["low"], exact.low), (cell["high"], exact.high)]
             if line and (shown := re.search(PAGE.format(re.escape(key)), line[0])) and shown[1]:

@@ -1,6 +1,6 @@
 """Recompute intervals and p of pairs, the resolvable gap, variances and Table 3 from the examples, without bench."""
 
-from math import ceil, log2
+from math import ceil, floor, log2
 
 import numpy as np
 import pandas as pd
@@ -47,7 +47,7 @@ def paired(x: np.ndarray, y: np.ndarray, level: float = 0.05) -> dict[str, float
 def resolvable(n: int, discordances: list[float]) -> float:
     """Return the smallest lead that McNemar's exact test resolves at the pairs' median discordance, for all pairs."""
     level = 0.05 / len(discordances)
-    m = min(n, max(round(n * float(np.median(discordances))), ceil(log2(2 / level))))
+    m = min(n, max(floor(n * float(np.median(discordances)) + 0.5 + 1e-9), ceil(log2(2 / level))))
     return min(((2 * k - m) / n for k in range(ceil(m / 2), m + 1) if binomtest(k, m).pvalue < level), default=1.0)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy.special import betaincinv, ndtri
 
@@ -46,8 +48,16 @@ def clopper_pearson(k: int, n: int, alpha: float = ALPHA) -> tuple[float, float]
     return low, high
 
 
+def nearest(value: float) -> int:
+    """Return the nearest whole number, halves up: `round` takes halves to the even one, 0.5 images to none.
+
+    A mean over seeds is a sum of rounded terms, so a half may come out a little too small.
+    """
+    return math.floor(value + 0.5 + 1e-9)
+
+
 def fraction_interval(value: float, n: int, alpha: float = ALPHA) -> tuple[float, float]:
-    """Return the board's interval of a fraction: Wilson at k = round(value·n), exact when k is 0 or n.
+    """Return the board's interval of a fraction: Wilson at k = `nearest(value·n)`, exact when k is 0 or n.
 
     Wilson's interval at the ends is too short; Wald's has no width there at all and is never used.
 
@@ -59,5 +69,5 @@ def fraction_interval(value: float, n: int, alpha: float = ALPHA) -> tuple[float
     Returns:
         Lower and upper end, in [0, 1].
     """
-    k = round(value * n)
+    k = nearest(value * n)
     return clopper_pearson(k, n, alpha) if k in (0, n) else wilson(k, n, alpha)

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from bench.core.stats.intervals import ALPHA
+from bench.core.stats.intervals import ALPHA, nearest
 from bench.core.stats.paired import (
     Paired,
     bootstrap_difference,
@@ -89,6 +89,6 @@ def smallest_resolvable_gap(n: int, discordance: float, pairs: int = 1, alpha: f
         The gap in (0, 1].
     """
     alpha /= pairs
-    m = min(n, max(round(n * discordance), int(np.ceil(np.log2(2 / alpha)))))
+    m = min(n, max(nearest(n * discordance), int(np.ceil(np.log2(2 / alpha)))))
     significant = np.flatnonzero(2.0 * survival(m)[:-1] < alpha)
     return (2 * int(significant[0]) - m) / n if len(significant) else 1.0

@@ -10,7 +10,8 @@ import pytest
 from pydantic import Field
 
 from bench.config.setting import Setting, settable, setting_of
-from bench.config.validation import check, fraction, read, shorten, show
+from bench.config.validation import check, read, shorten, show
+from bench.core.arguments import fraction
 from bench.core.errors import UsageError
 from bench.core.ranges import Ge, Gt, Interval
 from bench.core.records import Evaluation

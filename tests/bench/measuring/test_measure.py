@@ -217,7 +217,7 @@ class Broken(nn.Module):
     ("how", "words"),
     [
         ("shape", "expected logits of shape"),
-        ("tuple", "got tuple"),
+        ("tuple", "got a tuple of 1"),
         ("nan", "expected finite logits"),
         ("counter", "expected the same logits twice"),
         ("integer", "expected logits of shape"),
