@@ -18,6 +18,7 @@ from bench.config.evaluation_config import EvaluationConfig, check_radii, defaul
 from bench.config.suite_file import load_suite
 from bench.core import registry
 from bench.core.arguments import Number, whole
+from bench.core.computing_time import ComputingTime
 from bench.core.errors import UsageError
 from bench.core.torch_state import known_state, threads_for
 from bench.data import catalog
@@ -119,10 +120,11 @@ def evaluate(
         return_adversarial: whether the attacks' images are returned too.
 
     Returns:
-        Columns `index`, `label`, then those of each evaluation. `attrs["cost"]` has forwards, backwards and seconds
-        of each evaluation; `attrs["bounds"]` the number of violations, where bounds were checked. With
-        `return_adversarial` that table, and the images (N, C, H, W) by attack and budget, e.g. "pgd_l2_0.1": the
-        adversarial example of each row, the image itself where none was found.
+        Columns `index`, `label`, then those of each evaluation. `attrs["cost"]` has forwards, backwards, seconds
+        (CPU time on a CPU, a GPU's own time there) and wall_seconds of each evaluation; `attrs["bounds"]` the number
+        of violations, where bounds were checked. With `return_adversarial` that table, and the images (N, C, H, W)
+        by attack and budget, e.g. "pgd_l2_0.1": the adversarial example of each row, the image itself where none was
+        found.
 
     Raises:
         UsageError: neither or both of `suite` and `data`, an unknown name, an argument out of range, data of another
@@ -177,7 +179,9 @@ def _table(
         part = pd.concat([c.table for c in chunks], ignore_index=True).drop(columns="label")
         new = [c for c in part.columns if c == "index" or c not in table.columns]
         table = table.merge(part[new], on="index", how="left", validate="one_to_one")
-        cost[entry.key] = {n: sum(c.info[n] for c in chunks) for n in ("forwards", "backwards", "seconds")}
+        passes = {n: sum(c.info[n] for c in chunks) for n in ("forwards", "backwards")}
+        time = sum((c.time for c in chunks), ComputingTime())
+        cost[entry.key] = {**passes, "seconds": time.cost, "wall_seconds": time.wall}
         for name in chunks[0].pictures:
             found = np.concatenate([c.pictures[name] for c in chunks])
             images[name.removesuffix(_SUFFIX)] = torch.tensor(found, dtype=torch.float32)

@@ -7,7 +7,6 @@ out, which changes no result but by rounding. Passes through the network are cou
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from bench.core.computing_time import ComputingTime, Stopwatch
 from bench.core.errors import BenchError, UsageError
 from bench.core.records import Adaptive, Column, Evaluation, expand_columns
 from bench.core.torch_state import full_precision, known_state
@@ -26,7 +26,7 @@ from bench.measuring.gradients import PROBE_IMAGES, check_gradients
 from bench.measuring.inputs import CellInputs
 from bench.measuring.memory import HalvingBatches
 from bench.measuring.model_contract import checked_eval
-from bench.measuring.passes import counted
+from bench.measuring.passes import Passes, counted
 
 Columns = dict[str, np.ndarray]  # name to one value, or image, per example
 
@@ -40,16 +40,24 @@ class Chunk:
         table: `index`, `label` and the columns, one row per image.
         images: `index`, `clean` and `adversarial` of the images that are kept, None without any.
         pictures: every image column whole, (n, C, H, W) by name, if they were asked for.
-        info: forwards, backwards, images and seconds.
+        passes: images passed through the network.
+        time: what computing it took.
         columns: what each column of the table is.
     """
 
     number: int
     table: pd.DataFrame
     images: dict[str, np.ndarray] | None
-    info: dict[str, float]
+    passes: Passes
+    time: ComputingTime
     columns: dict[str, Column]
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def info(self) -> dict[str, float]:
+        """Counts and times as plain data, as the store keeps them."""
+        counts = {"forwards": self.passes.forwards, "backwards": self.passes.backwards, "images": len(self.table)}
+        return {**counts, **self.time.as_data()}
 
 
 def evaluate_chunks(
@@ -115,21 +123,16 @@ def evaluate_chunks(
         if number in done:
             continue
         rows = range(number * evaluation.chunk, min(n, (number + 1) * evaluation.chunk))
-        started = time.monotonic()
+        watch = Stopwatch(device)
         with counted(model) as passes:
             parts = batches.run(rows, compute)
         table, images = _assemble(parts, split, rows, keep_images)
         table["index"] = places[table["index"]]
         if images is not None:
             images["index"] = places[images["index"]]
-        info = {
-            "forwards": passes.forwards,
-            "backwards": passes.backwards,
-            "images": len(rows),
-            "seconds": time.monotonic() - started,
-        }
         whole = {k: np.concatenate([p[k] for p in parts]) for k, v in parts[0].items() if pictures and v.ndim > 1}
-        yield Chunk(number, table, images, info, expand_columns(evaluation.columns, arguments, table.columns), whole)
+        facts = expand_columns(evaluation.columns, arguments, table.columns)
+        yield Chunk(number, table, images, passes, watch.read(), facts, whole)
 
 
 def automatic_batch_size(shape: tuple[int, ...], device: torch.device) -> int:

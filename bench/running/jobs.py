@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
 from bench.core import files
+from bench.core.computing_time import Stopwatch
 from bench.core.errors import Stopped
 from bench.core.records import Role
 from bench.core.torch_state import known_state
@@ -26,9 +27,12 @@ from bench.store.records import Lease
 from bench.store.store import Store
 from bench.store.weights import load_weights, save_weights, weights_path
 from bench.training.epoch import EpochRecord
+from bench.training.flops import FEW, count_flops
 from bench.training.loop import train
+from bench.training.losses import bound_loss
 
-_COUNTS = ("forwards", "backwards", "images", "seconds")
+_COUNTS = ("forwards", "backwards", "images")
+_TIMES = ("cpu_seconds", "thread_seconds", "wall_seconds", "device_seconds")
 
 
 class LoadedModel:
@@ -101,10 +105,11 @@ def _train(run: Run, lease: Lease, context: RunContext) -> str:
         context.store.put_epoch(lease, record.as_data())
         context.reporter.advance(f"loss {record.loss:.3f}")
         if context.options.whole_trainings and record.epoch > 1:  # the first epoch also compiles
-            context.stop.unless_time_for((epochs - record.epoch) * record.seconds)
+            context.stop.unless_time_for((epochs - record.epoch) * record.time.wall)
 
     job, device = run.job, context.plan.device
     check_untrained(job, device)
+    flops = _flops(run)
     checkpoint = context.plan.out / "checkpoints" / f"{lease.cell}.pt"
     model = train(
         job,
@@ -122,13 +127,36 @@ def _train(run: Run, lease: Lease, context: RunContext) -> str:
         "weights": save_weights(model, context.plan.out),
         "probe": probe(model, job.shape, device),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "seconds": sum(r["seconds"] for r in log),
         "device": device.type,
+        "threads": torch.get_num_threads(),
+        "images": len(job.train) * epochs,
+        **_sums(log, _TIMES),
+        **flops,
     }
     context.store.finish(lease, info)
     checkpoint.unlink(missing_ok=True)
     accuracy = log[-1]["train_accuracy"] if log else None
     return f"train accuracy {accuracy:.1%}" if isinstance(accuracy, float) else ""
+
+
+def _flops(run: Run) -> dict[str, float | str]:
+    """Return what a step of a run's training computes, before it begins: `train` seeds everything anew."""
+    job = run.job
+    images, labels = job.train.images[: max(FEW)], job.train.labels[: max(FEW)]
+    count = count_flops(
+        job.build,
+        bound_loss(job.recipe.loss, job.hyperparameters),
+        to_unit(torch.tensor(images)),
+        torch.tensor(labels),
+        batch_size=job.recipe.batch_size,
+        epochs=job.recipe.epochs,
+    )
+    return count.as_data()
+
+
+def _sums(records: Sequence[Mapping[str, float]], names: Sequence[str]) -> dict[str, float]:
+    """Return the sums over records of the numbers of some names; names that no record has are left out."""
+    return {name: sum(r.get(name, 0) for r in records) for name in names if any(name in r for r in records)}
 
 
 def _evaluate(
@@ -169,10 +197,15 @@ def _evaluate(
         context.reporter.advance()
         if context.stop() and len(stored) * size < n:
             raise Stopped("stopped between two chunks; run the same command to go on.")
-    totals: dict[str, object] = {k: sum(c[k] for c in stored.values()) for k in _COUNTS}
+    infos = list(stored.values())
     if planned.evaluation.summary is not None:
+        watch = Stopwatch(device)
         with checked_eval(model):
-            totals |= planned.evaluation.summary(model, device)
+            summary = planned.evaluation.summary(model, device)
+        infos.append(watch.read().as_data())
+    else:
+        summary = {}
+    totals = {**_sums(infos, (*_COUNTS, *_TIMES)), **summary}
     _export_images(store, lease, f"{weights}.{files.safe_name(planned.entry.key)}")
     store.finish(lease, totals)
 

@@ -41,6 +41,7 @@ NOT_COUNTED: Final = (
     "bench.running.",
     "bench.store.",
     "bench.packs.",
+    "bench.core.computing_time",
     "bench.core.errors",
     "bench.core.file_reads",
     "bench.core.files",

@@ -164,7 +164,7 @@ class Store:
                     "status": status,
                     "error": error,
                     "info": serialise.dump_json(info),
-                    "seconds": info.get("seconds"),
+                    "seconds": info.get("wall_seconds"),
                     "id": lease.cell,
                 },
             )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from bench.core import files
+from bench.core.computing_time import ComputingTime
 from bench.core.errors import IntegrityError
 
 CHECKPOINT_SECONDS = 60.0
@@ -24,14 +25,14 @@ class TrainState:
         optimizer: of its parameters.
         step: steps taken since the start of training.
         sums: totals of the epoch, see `EagerStep`.
-        seconds: spent on the epoch so far.
+        time: spent on the epoch so far.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     step: int = 0
     sums: dict[str, Tensor] = field(default_factory=dict)
-    seconds: float = 0.0
+    time: ComputingTime = field(default_factory=ComputingTime)
 
 
 def save_checkpoint(path: Path, state: TrainState) -> None:
@@ -41,7 +42,7 @@ def save_checkpoint(path: Path, state: TrainState) -> None:
         "optimizer": state.optimizer.state_dict(),
         "step": state.step,
         "sums": state.sums,
-        "seconds": state.seconds,
+        "time": asdict(state.time),
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -69,7 +70,7 @@ def load_checkpoint(path: Path, state: TrainState, device: torch.device) -> None
         torch.set_rng_state(content["rng"].cpu())
         if content["cuda_rng"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all([s.cpu() for s in content["cuda_rng"]])
-        state.step, state.seconds = int(content["step"]), float(content["seconds"])
+        state.step, state.time = int(content["step"]), ComputingTime(**content["time"])
         state.sums.clear()
         state.sums.update(content["sums"])
     except Exception as error:

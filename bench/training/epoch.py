@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from bench.core.computing_time import ComputingTime, Stopwatch
 from bench.core.errors import Stopped
 from bench.core.seeding import derive, seed_everything
 from bench.data.pixels import to_unit
@@ -33,7 +34,7 @@ class EpochRecord:
         train_accuracy: share of images right in the first forward pass of their step; None if unknown.
         holdout_accuracy: accuracy on the images kept apart, in eval mode; None without any.
         lr: learning rate of the last step.
-        seconds: of the epoch, all its parts together.
+        time: of the epoch's steps, all its parts together, without checkpoints and the held-out accuracy.
         statistics: numbers of the layers, see `layer_statistics`.
     """
 
@@ -43,7 +44,7 @@ class EpochRecord:
     train_accuracy: float | None
     holdout_accuracy: float | None
     lr: float
-    seconds: float
+    time: ComputingTime
     statistics: Mapping[str, float] = field(default_factory=dict)
 
     def as_data(self) -> dict[str, object]:
@@ -55,7 +56,7 @@ class EpochRecord:
             "train_accuracy": self.train_accuracy,
             "holdout_accuracy": self.holdout_accuracy,
             "lr": self.lr,
-            "seconds": self.seconds,
+            **self.time.as_data(),
             **self.statistics,
         }
 
@@ -90,11 +91,11 @@ def train_epoch(
     Raises:
         Stopped: `should_stop` returned True.
     """
-    started, first = time.monotonic(), state.step - epoch * batches.per_epoch
+    watch, first = Stopwatch(batches.images.device), state.step - epoch * batches.per_epoch
     if first == 0:
         seed_everything(derive("epoch", batches.seed, epoch))
         step.reset()
-        state.seconds = 0.0
+        state.time = ComputingTime()
     state.model.train()
     if set_epoch(state.model, epoch):
         step.invalidate()
@@ -103,15 +104,12 @@ def train_epoch(
         state.step += 1
         stop, now = should_stop(), time.monotonic()
         if checkpointer.due(now, stopping=stop):
-            state.seconds += now - started
-            started = now
+            state.time += watch.read()
             checkpointer.save(state, now)
+            watch.restart()
         if stop:
             raise Stopped(f"training stopped after step {state.step}; run the same command to go on.")
-    device = batches.images.device
-    if device.type == "cuda":  # steps are only queued so far: without this the epoch looks cheaper
-        torch.cuda.synchronize(device)
-    state.seconds += time.monotonic() - started
+    state.time += watch.read()
     return _record(state, batches, holdout)
 
 
@@ -126,7 +124,7 @@ def _record(state: TrainState, batches: Batches, holdout: Split | None) -> Epoch
         train_accuracy=None if math.isnan(sums["correct"]) else sums["correct"],
         holdout_accuracy=_accuracy(state.model, holdout, batches.images.device),
         lr=learning_rate(batches.recipe, state.step - 1, batches.per_epoch),
-        seconds=state.seconds,
+        time=state.time,
         statistics=layer_statistics(state.model) if all_finite(state.model) else {},
     )
 

@@ -38,7 +38,7 @@ class ExecutionConfig:
             kernels; "compile" fuses them into new ones, which rounds differently; "auto" is "graph" on a GPU and
             "eager" on a CPU.
         deterministic: on a GPU, only algorithms that give the same bits each time, at some cost. On a CPU they all
-            do, for a fixed number of threads.
+            do, for a fixed number of threads; another number rounds differently, under the same key.
     """
 
     step: StepMode = "auto"

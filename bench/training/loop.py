@@ -2,7 +2,7 @@
 
 Nothing in a step waits for the device: the loss terms are summed there and read once an epoch. Every random draw
 comes from the cell's seed and the epoch, so that a resumed training is bit-equal to an uninterrupted one on the same
-device.
+device and, on a CPU, with the same number of threads: another number takes sums in another order.
 """
 
 from __future__ import annotations

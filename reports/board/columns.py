@@ -92,7 +92,7 @@ def ranking_column(columns: Iterable[BoardColumn], threat: ThreatModel | None) -
 
 
 _TIES = "McNemar 1947 (exact; sign flips with several seeds), Holm 1979"
-_CLOCK = "the run's own clock"
+_CLOCK = "the run's own clock: CPU time on a CPU, CUDA events on a GPU"
 _COUNTER = "the run's own counter, by hooks on the model"
 _MEAN = "mean over seeds"
 _SUM = "sum over evaluations, mean over seeds"
@@ -186,27 +186,42 @@ TRUST: tuple[BoardColumn, ...] = (
 # Last.
 COST: tuple[BoardColumn, ...] = (
     BoardColumn(
+        "train_flops",
+        Column(
+            "Counted operations of training relative to Standard's in the same run; no other work can move it.",
+            "ratio",
+            direction="lower",
+            formula="operations of convolutions and matrix products per training image, over those of Standard",
+            source="the run's own counter of dispatched operations",
+        ),
+        heading="Training cost, counted",
+        form="ratio",
+        detail="× standard",
+    ),
+    BoardColumn(
         "train_seconds",
-        Column("Training time of one model.", "s", direction="lower", formula=_MEAN, source=_CLOCK, shown=False),
+        Column(
+            "CPU or GPU time of training one model.", "s", direction="lower", formula=_MEAN, source=_CLOCK, shown=False
+        ),
         heading="Training time",
         form="seconds",
     ),
     BoardColumn(
         "train_cost",
         Column(
-            "Training time relative to Standard's in the same run.",
+            "Training time relative to Standard's in the same run; missing where the machine was too busy to tell.",
             "ratio",
             direction="lower",
-            formula="train_seconds / train_seconds of Standard",
+            formula="mean over seeds of the ratio to Standard's training with the same seed",
             source=_CLOCK,
         ),
-        heading="Training cost",
+        heading="Training cost, time",
         form="ratio",
         detail="× standard",
     ),
     BoardColumn(
         "eval_seconds",
-        Column("Time of all evaluations of one model.", "s", formula=_SUM, source=_CLOCK, shown=False),
+        Column("CPU or GPU time of all evaluations of one model.", "s", formula=_SUM, source=_CLOCK, shown=False),
         heading="Evaluation time",
         form="seconds",
     ),

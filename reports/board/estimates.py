@@ -9,6 +9,7 @@ from bench.core.stats.intervals import fraction_interval
 from bench.core.stats.paired import bootstrap_difference, bootstrap_mean
 from bench.reports.board.model import Board
 from bench.reports.board.run_tables import TRAIN
+from bench.reports.board.training_cost import RelativeTime, relative_time
 
 Estimate = tuple[float, float, float]  # value and the ends of its 95 % interval over images
 
@@ -19,7 +20,7 @@ class Estimates:
     def __init__(self, board: Board) -> None:
         self._facts = board.facts
         self._tables = {"test": _split(board.examples), "train": _split(board.train_examples)}
-        self._epochs = {key: float(np.median([r["seconds"] for r in log])) for key, log in board.logs.items()}
+        self._trainings = {row.defense: row.trainings for row in board.rows}
 
     def columns(self, pattern: str) -> list[str]:
         """Return the names of the per-example columns on test images that a pattern gives.
@@ -77,10 +78,9 @@ class Estimates:
         half = 1.96 * float(np.sqrt(sum(v.var(ddof=1) / len(v) / v.mean() ** 2 for v in (test, train))))
         return ratio - 1, ratio * float(np.exp(-half)) - 1, ratio * float(np.exp(half)) - 1
 
-    def cost(self, left: str, right: str, seed: int) -> float | None:
-        """Return the median time of an epoch of left over that of right; None without a log."""
-        a, b = self._epochs.get((left, seed)), self._epochs.get((right, seed))
-        return a / b if a and b else None
+    def cost(self, left: str, right: str) -> RelativeTime:
+        """Return the training time of left over that of right, seed by seed."""
+        return relative_time(self._trainings.get(left, {}), self._trainings.get(right, {}), right)
 
     def _is_flag(self, column: str) -> bool:
         return column in self._facts and self._facts[column].kind == "flag"

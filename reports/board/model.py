@@ -11,6 +11,7 @@ import pandas as pd
 
 from bench.core.records import Column, Grade, Role, ThreatModel
 from bench.reports.board.columns import BoardColumn, with_role
+from bench.reports.board.training_cost import RelativeTime
 from bench.reports.claims.records import Claims
 from bench.store.plan_record import PlanRecord, RunRecord
 
@@ -71,9 +72,12 @@ class Row:
         trust: the worst grade over its runs; None where trust was not assessed.
         trust_failed: names of the checks that failed.
         bound_violations: None where no bound applies.
-        train_seconds: mean over seeds of the training time.
-        train_cost: ratio of train_seconds to Standard's in the same run; None without Standard.
-        eval_seconds: mean over seeds of the time of all its evaluations.
+        train_operations: mean over seeds of the counted operations of a whole training.
+        train_flops: ratio of that to Standard's in the same run; None without Standard, or where it was not counted.
+        train_seconds: mean over seeds of the training's CPU time, or of the GPU's own time.
+        train_cost: mean over seeds of its ratio to Standard's in the same run; None without Standard, or in doubt.
+        train_time: the seeds' own ratios, and the doubt; None without Standard.
+        eval_seconds: mean over seeds of the CPU time, or GPU's own time, of all its evaluations.
         eval_forwards: mean over seeds of images passed forward in all its evaluations.
         eval_backwards: likewise backward.
         runs: seed to what plan and store say of that run.
@@ -97,8 +101,11 @@ class Row:
     trust: Grade | None = None
     trust_failed: tuple[str, ...] = ()
     bound_violations: int | None = None
+    train_operations: float | None = None
+    train_flops: float | None = None
     train_seconds: float | None = None
     train_cost: float | None = None
+    train_time: RelativeTime | None = None
     eval_seconds: float | None = None
     eval_forwards: int | None = None
     eval_backwards: int | None = None
@@ -112,6 +119,11 @@ class Row:
     def entry(self) -> RunRecord:
         """The plan's entry of its first run."""
         return next(iter(self.runs.values())).entry
+
+    @property
+    def trainings(self) -> dict[int, Mapping[str, Any]]:
+        """Seed to the stored facts of its finished training."""
+        return {seed: run.training for seed, run in self.runs.items() if run.training.get("weights")}
 
     def own(self, column: BoardColumn) -> int | float | str | None:
         """Return the row's value in one of the board's own columns, as leaderboard.csv has it; None if missing.

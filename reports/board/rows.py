@@ -15,6 +15,7 @@ from bench.core.stats.paired import bootstrap_mean
 from bench.reports.board.columns import BoardColumn, with_role
 from bench.reports.board.model import Cell, Row, RunFacts
 from bench.reports.board.run_tables import RunTables, numbers
+from bench.reports.board.training_cost import RelativeTime, operations, relative_time, seconds
 
 BASELINE = "standard"  # the defense whose training time is the unit of cost
 
@@ -48,8 +49,7 @@ def board_row(name: str, runs: list[RunTables], columns: list[BoardColumn], rank
         trust=trust,
         trust_failed=failed,
         bound_violations=None if violations is None else int(violations),
-        train_seconds=_mean(r.trained.info.get("seconds") for r in runs if r.trained and r.trained.status == "done"),
-        eval_seconds=_mean(sum(i.get("seconds", 0.0) for i in infos) for infos in done if infos),
+        eval_seconds=_mean(_total(map(seconds, infos)) for infos in done if infos),
         eval_forwards=_count(sum(i.get("forwards", 0) for i in infos) for infos in done if infos),
         eval_backwards=_count(sum(i.get("backwards", 0) for i in infos) for infos in done if infos),
         runs={run.seed: _facts(run) for run in runs},
@@ -120,6 +120,11 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
+def _total(values: Iterable[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) if known else None
+
+
 def _count(values: Iterable[float]) -> int | None:
     mean = _mean(values)
     return None if mean is None else nearest(mean)
@@ -164,14 +169,25 @@ def _trust(runs: list[RunTables]) -> tuple[Grade | None, tuple[str, ...]]:
 
 
 def with_cost(rows: list[Row]) -> list[Row]:
-    """Return the rows with the training time relative to the baseline's in the same run.
+    """Return the rows with the cost of training relative to the baseline's in the same run, measured and counted.
 
     Args:
         rows: all rows of the board.
     """
     bases = [row for row in rows if row.entry.base == BASELINE]
     baseline = next((r for r in bases if r.defense == BASELINE), bases[0] if bases else None)
-    if baseline is None or not baseline.train_seconds:
-        return rows
-    unit = baseline.train_seconds
-    return [replace(r, train_cost=None if r.train_seconds is None else r.train_seconds / unit) for r in rows]
+    return [_with_cost(row, baseline) for row in rows]
+
+
+def _with_cost(row: Row, baseline: Row | None) -> Row:
+    """Return a row with its cost; the baseline's is 1 by definition."""
+    own = row.trainings.values()
+    row = replace(row, train_operations=_mean(map(operations, own)), train_seconds=_mean(map(seconds, own)))
+    if baseline is None:
+        return row
+    time = relative_time(row.trainings, baseline.trainings, baseline.defense)
+    if row.defense == baseline.defense and time.by_seed:
+        time = RelativeTime(time.by_seed)
+    counted = _mean(map(operations, baseline.trainings.values()))
+    flops = row.train_operations / counted if row.train_operations and counted else None
+    return replace(row, train_time=time, train_cost=time.value, train_flops=flops)

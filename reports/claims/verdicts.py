@@ -104,9 +104,9 @@ def _discrepancies(measured: Estimates, defense: str, column: str) -> _Ours:
 
 
 def _costs(measured: Estimates, defense: str, column: str) -> _Ours:
-    """Return the time of an epoch relative to Standard's, per seed; it has no interval over images."""
-    seeds = measured.seeds(defense)
-    return {s: r for s in seeds if (r := measured.cost(defense, "standard", s))}, None
+    """Return the training time relative to Standard's, per seed, none in doubt; it has no interval over images."""
+    cost = measured.cost(defense, "standard")
+    return ({} if cost.doubt else cost.by_seed), None
 
 
 # Claims
@@ -198,6 +198,15 @@ def _in_range(measured: Estimates, facts: Facts, seed: int) -> tuple[bool | None
 
 
 def _cheaper(measured: Estimates, facts: Facts, seed: int) -> tuple[bool | None, str] | None:
-    """Decide a ratio of training times; what exceeds the claimed one by the noise of a clock still holds."""
-    ratio = measured.cost(facts["left"], facts["right"], seed)
-    return None if ratio is None else (ratio <= facts["ratio"] * (1 + COST_NOISE), formatting.number(ratio))
+    """Decide a ratio of training times; what exceeds the claimed one by the noise of a clock still holds.
+
+    Returns:
+        Whether it holds, None where the times are in doubt, and the ratio in words; None without times.
+    """
+    cost = measured.cost(facts["left"], facts["right"])
+    ratio = cost.by_seed.get(seed)
+    if ratio is None:
+        return None
+    if cost.doubt:
+        return None, f"{formatting.number(ratio)}, not believed: {cost.doubt}"
+    return ratio <= facts["ratio"] * (1 + COST_NOISE), formatting.number(ratio)

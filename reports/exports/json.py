@@ -50,6 +50,7 @@ def _json_row(row: Row, columns: tuple[BoardColumn, ...]) -> dict[str, object]:
         "planned_seeds": row.planned_seeds,
         "incomplete": row.incomplete,
         "variance": row.variance,
+        "train_time": asdict(row.train_time) if row.train_time else None,
         "cells": {name: _json_cell(cell) for name, cell in row.cells.items()},
     }
 

@@ -14,16 +14,16 @@ from bench.reports.exports.registry import export
 def latex_text(board: Board) -> str:
     """Return leaderboard.tex: a booktabs table of the measured columns, fractions in per cent, for a paper."""
     chosen = [c for c in board.columns if c.evaluation and c.split == "test"]
-    heads = ["Rank", "Defense", *(_heading(board, c) for c in chosen), r"Cost ($\times$)"]
+    heads = ["Rank", "Defense", *(_heading(board, c) for c in chosen), r"Operations ($\times$)", r"Time ($\times$)"]
     body: list[str] = []
     first = next((row for row in board.rows if row.incomplete), None)
     for row in board.rows:
         if row is first:
             body.append(r"\midrule")
-        cost = formatting.number(row.train_cost) if row.train_cost is not None else "--"
+        costs = ["--" if c is None else formatting.number(c) for c in (row.train_flops, row.train_cost)]
         numbers = [_latex_number(row.cells.get(c.name), c) for c in chosen]
         name = f"{row.defense} ({row.incomplete})" if row.incomplete else row.defense
-        body.append(" & ".join([_latex_rank(row), _latex(name), *numbers, cost]) + r" \\")
+        body.append(" & ".join([_latex_rank(row), _latex(name), *numbers, *costs]) + r" \\")
     suite, data = _latex(board.plan.suite.name), _latex(board.plan.data.name)
     ranked = f", ranked by {_latex(board.ranking)}; ranks are 95\\,\\% ranges" if board.ranking else ""
     caption = f"Suite {suite} on {data}{ranked}. Fractions in \\%. Means over seeds, $\\pm$ sample sd from 3 seeds."
@@ -32,7 +32,7 @@ def latex_text(board: Board) -> str:
             r"% Needs \usepackage{booktabs}.",
             r"\begin{table}",
             rf"\caption{{{caption}}}",
-            rf"\begin{{tabular}}{{rl{'r' * (len(chosen) + 1)}}}",
+            rf"\begin{{tabular}}{{rl{'r' * (len(chosen) + 2)}}}",
             r"\toprule",
             " & ".join(heads) + r" \\",
             r"\midrule",

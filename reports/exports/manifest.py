@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench.reports.board.model import Board, Row, RunFacts
+from bench.reports.board.training_cost import seconds
 from bench.reports.exports.json import dump
 from bench.reports.exports.registry import export
 
@@ -23,8 +24,8 @@ def manifest(board: Board) -> dict[str, object]:
         "notes": board.notes,
         "rows": [_manifest_run(run) for run in runs],
         "seconds": {
-            "training": sum(run.training.get("seconds", 0.0) for run in runs),
-            "evaluation": sum(i.get("seconds", 0.0) for run in runs for i in run.info.values()),
+            "training": sum(seconds(run.training) or 0.0 for run in runs),
+            "evaluation": sum(seconds(i) or 0.0 for run in runs for i in run.info.values()),
         },
     }
 

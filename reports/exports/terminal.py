@@ -14,7 +14,7 @@ from bench.reports.exports.csv import printable
 
 
 def board_table(board: Board) -> Table:
-    """Return the board as a table: rank, defense, clean, robust at the primary budget, curvature."""
+    """Return the board as a table: rank, defense, clean, robust at the primary budget, curvature, cost of training."""
     data = board.plan.data.name
     title = f"{board.plan.suite.name} on {data}" + (f", ranked by {board.ranking}" if board.ranking else "")
     table = Table(title=Text(printable(title)), title_justify="left")
@@ -24,6 +24,8 @@ def board_table(board: Board) -> Table:
     for head, column in zip(heads, _shown(board), strict=True):
         images = board.images_note(column)
         table.add_column(Text(f"{head}, {images}" if images else head), justify="right")
+    for name in ("operations ×", "time ×"):
+        table.add_column(name, justify="right")
     first = next((row for row in board.rows if row.incomplete), None)
     for row in board.rows:
         if row is first:
@@ -33,6 +35,7 @@ def board_table(board: Board) -> Table:
         f"{row.defense}: {row.unranked}" for row in board.rows if row.unranked and (board.ranking or row.incomplete)
     ]
     notes += [line for row in board.rows for line in (f"{row.defense}: {f}" for f in row.failures)]
+    notes += [f"{row.defense}: time × not given: {t.doubt}" for row in board.rows if (t := row.train_time) and t.doubt]
     if board.resolvable is not None:
         pairs = formatting.plural(len(board.pairs), "pair")
         notes.append(f"smallest gap that the images resolve, corrected for {pairs}: {_points(board.resolvable)}")
@@ -60,7 +63,7 @@ def _points(share: float) -> str:
 
 
 def _numbers(board: Board, row: Row) -> list[str]:
-    """Return clean accuracy, robust accuracy with its interval, and curvature as text."""
+    """Return clean accuracy, robust accuracy with its interval, curvature, and cost counted and in time, as text."""
     clean, robust, curvature = (row.cells.get(column.name) if column else None for column in _shown(board))
     shown = formatting.percent(robust.value, robust.n) if robust else formatting.MISSING
     if robust and robust.low is not None and robust.high is not None:
@@ -69,6 +72,7 @@ def _numbers(board: Board, row: Row) -> list[str]:
         formatting.percent(clean.value, clean.n) if clean else formatting.MISSING,
         shown,
         formatting.number(curvature.value) if curvature else formatting.MISSING,
+        *(f"{cost:.2f}" if cost is not None else formatting.MISSING for cost in (row.train_flops, row.train_cost)),
     ]
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
 import numpy as np
 
 from bench.reports import formatting
@@ -10,38 +14,64 @@ from bench.reports.figures import plot_data, svg
 from bench.reports.figures.figure import Figure, Panel, Tables, figure
 from bench.reports.figures.sheet import Sheet
 from bench.reports.figures.ticks import log_ticks, percent_ticks
-from bench.reports.formatting import Value
+from bench.reports.formatting import Kind, Value
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """A measure of training cost: how it is read off a row, its axis, its ticks and the form of its numbers."""
+
+    of: Callable[[Row], float | None]
+    label: str
+    tick: str
+    form: Kind
+
+
+# The first that the rows have: what no load can move before what a clock said, ratios before totals.
+MEASURES: Final = (
+    _Measure(lambda r: r.train_flops, "Counted operations of training, times standard's", "{:g}×", "ratio"),
+    _Measure(lambda r: r.train_cost, "Training time, times that of the standard defense", "{:g}×", "ratio"),
+    _Measure(lambda r: r.train_operations, "Counted operations of training one model", "{:g}", "number"),
+    _Measure(lambda r: r.train_seconds, "Training time of one model, s", "{:g}", "seconds"),
+)
 
 
 @figure(order=30)
 def cost_against_robustness(board: Board, tables: Tables) -> Figure | None:
     """Draw training cost against the ranking column, with intervals and the Pareto front."""
-    measured = [(r, r.value(board.ranking_column)) for r in plot_data.drawn(board) if r.train_seconds is not None]
-    rows, robust = [r for r, v in measured if v is not None], [v for _, v in measured if v is not None]
-    if len(rows) < 2:
+    reached = [r for r in plot_data.drawn(board) if r.value(board.ranking_column) is not None]
+    measure = next((m for m in MEASURES if any(m.of(r) is not None for r in reached)), None)
+    found = [(r, c, r.value(board.ranking_column)) for r in reached if measure and (c := measure.of(r)) is not None]
+    if measure is None or len(found) < 2:
         return None
-    relative = all(r.train_cost is not None for r in rows)
-    costs = [float((r.train_cost if relative else r.train_seconds) or 0.0) for r in rows]
+    rows, costs, robust = (
+        [r for r, _, _ in found],
+        [float(c) for _, c, _ in found],
+        [float(v or 0.0) for *_, v in found],
+    )
     points = [(cost, 100 * value) for cost, value in zip(costs, robust, strict=True)]
-    best = front(points)
+    best, label = front(points), measure.label
     return Figure(
         name="cost",
         title="What robustness costs in training",
-        caption=f"Accuracy under {plot_data.title(board)} against training cost; whiskers are 95 % intervals. The grey "
+        caption=f"Accuracy under {plot_data.title(board)} against {label[0].lower()}{label[1:]}; whiskers are "
+        "95 % intervals. The grey "
         "steps are the Pareto front: nothing left of it or level with it is more robust.",
         alt=f"On the front, by rising cost: {formatting.listing([rows[i].defense for i in best])}.",
-        panels=(Panel("", _drawing(board, rows, points, best, relative)),),
+        panels=(Panel("", _drawing(board, rows, points, best, measure)),),
         legend="narrow",
         wide=True,
         header=("Defense", "Cost", "Accuracy, %", "On the front"),
         numbers=tuple(
-            (Value(r.defense), Value(c, "ratio"), Value(v, "percent", r.n), Value("yes" if i in best else "no"))
+            (Value(r.defense), Value(c, measure.form), Value(v, "percent", r.n), Value("yes" if i in best else "no"))
             for i, (r, c, v) in enumerate(zip(rows, costs, robust, strict=True))
         ),
     )
 
 
-def _drawing(board: Board, rows: list[Row], points: list[tuple[float, float]], best: list[int], relative: bool) -> str:
+def _drawing(
+    board: Board, rows: list[Row], points: list[tuple[float, float]], best: list[int], measure: _Measure
+) -> str:
     """Draw the points (cost, per cent) with whiskers, names, and the front as steps."""
     sheet, costs = Sheet(board, 620, 400, (46, 14, 44, 8)), [cost for cost, _ in points]
     sheet.axes.step(
@@ -59,10 +89,9 @@ def _drawing(board: Board, rows: list[Row], points: list[tuple[float, float]], b
             sheet.mark(bar, row)
         sheet.line(row, [x], [y], markersize=8, ls="none")
     sheet.axes.set_xscale("log")
-    unit = "Training cost, times that of the standard defense" if relative else "Training time of one model, s"
     low, high = min(costs) / 1.25, max(costs) * 1.6
-    sheet.axes.set(xlabel=f"{unit} (log scale)", xlim=(low, high))
-    log_ticks(sheet.axes, "x", low, high, "{:g}×" if relative else "{:g}")
+    sheet.axes.set(xlabel=f"{measure.label} (log scale)", xlim=(low, high))
+    log_ticks(sheet.axes, "x", low, high, measure.tick)
     percent_ticks(sheet.axes)
     sheet.label_points([formatting.short(row.defense) for row in rows], points, rows)
     return sheet.finish("cost")

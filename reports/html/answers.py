@@ -149,20 +149,39 @@ def _seeds(k: int) -> str:
 def _cost(rows: list[Row]) -> Answer:
     top = rows[0]
     short = "See the table"
-    if top.train_cost is not None:
+    if top.train_flops is not None:
+        short = f"{top.train_flops:.1f}× standard training"
+    elif top.train_cost is not None:
         short = f"{top.train_cost:.1f}× standard training"
     elif top.train_seconds is not None:
         short = f"{formatting.duration(top.train_seconds)} of training"
     sentences = []
+    if top.train_flops is not None:
+        sentences.append(
+            f"Counted in operations, training {top.defense} costs {top.train_flops:.2f}× standard training."
+        )
     if top.train_seconds is not None:
-        sentences.append(f"Training {top.defense} took {formatting.duration(top.train_seconds)} per seed.")
+        sentences.append(f"It took {formatting.duration(top.train_seconds)} per seed{_relative_time(top)}.")
     if top.eval_seconds is not None:
         text = f"Measuring it took {formatting.duration(top.eval_seconds)}"
         if top.eval_forwards is not None:
             forwards, backwards = formatting.count(top.eval_forwards), formatting.count(top.eval_backwards)
             text += f": {forwards} forward and {backwards} backward passes"
         sentences.append(text + ".")
-    cheapest = min((r for r in rows if r.train_cost is not None), key=lambda r: r.train_cost or 0, default=None)
-    if cheapest is not None and cheapest is not top:
-        sentences.append(f"The cheapest, {cheapest.defense}, cost {cheapest.train_cost:.2f}× standard training.")
+    counted = all(r.train_flops is not None for r in rows)
+    costs = [(r.train_flops if counted else r.train_cost, r) for r in rows]
+    known = [(cost, r) for cost, r in costs if cost is not None]
+    if known:
+        least, cheapest = min(known, key=lambda found: found[0])
+        if cheapest is not top:
+            sentences.append(f"The cheapest, {cheapest.defense}, costs {least:.2f}× standard training.")
     return Answer("What did it cost?", short, tuple(sentences))
+
+
+def _relative_time(row: Row) -> str:
+    """Return the measured time beside Standard's, as the rest of a sentence; "" without Standard."""
+    if row.train_time is None:
+        return ""
+    if row.train_time.doubt:
+        return f"; no ratio to standard training is given, because {row.train_time.doubt}"
+    return f", {row.train_cost:.2f}× standard training"

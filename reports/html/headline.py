@@ -5,6 +5,7 @@ from __future__ import annotations
 from bench.core.stats.intervals import ALPHA
 from bench.reports import formatting
 from bench.reports.board.model import Board, Pair
+from bench.reports.board.training_cost import seconds
 from bench.reports.figures import plot_data
 from bench.reports.html.phrases import all_level, gap, p_text, pair_of, ranked, share
 
@@ -64,12 +65,12 @@ def unfinished(board: Board) -> list[str]:
 def repeat(board: Board) -> str:
     """Say how long the whole run took, on what, and which state of the code made it."""
     runs = [run for row in board.rows for run in row.runs.values()]
-    seconds = sum(run.training.get("seconds", 0.0) for run in runs)
-    seconds += sum(info.get("seconds", 0.0) for run in runs for info in run.info.values())
+    spent = sum(seconds(run.training) or 0.0 for run in runs)
+    spent += sum(seconds(info) or 0.0 for run in runs for info in run.info.values())
     where = board.plan.environment
     device = where.device_name or where.device
     commit = where.commit[:10]
     state = f"bench {where.bench}" + (f" at commit {commit}" if commit else "")
     changed = " with local changes" if where.dirty else ""
-    took = f"It took {formatting.duration(seconds)} of computing" if seconds else "It ran"
+    took = f"It took {formatting.duration(spent)} of computing" if spent else "It ran"
     return f"{took} on {device or 'an unnamed device'}, with {state}{changed}; finished parts are not computed again."

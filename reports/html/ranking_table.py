@@ -251,12 +251,22 @@ def _own_cell(row: Row, column: TableColumn) -> TableCell:
         failed = f"failed: {', '.join(row.trust_failed)}" if row.trust_failed else ""
         sort: float | str = "" if row.trust is None else int(row.trust)
         return TableCell(column, column.entry(value or "not assessed"), sort, title=failed)
+    title = _time_title(row) if column.column == _TIME else ""
     if value is None or value == "":
-        return TableCell(column, Value(formatting.MISSING, column.kind))
-    return TableCell(column, column.entry(value), value if isinstance(value, str) else float(value))
+        return TableCell(column, Value(formatting.MISSING, column.kind), title=title)
+    return TableCell(column, column.entry(value), value if isinstance(value, str) else float(value), title=title)
 
 
-_TRUST = next(column for column in OWN if column.name == "trust")
+def _time_title(row: Row) -> str:
+    """Return the seeds' own ratios of training time, or why none is given."""
+    if row.train_time is None:
+        return ""
+    if row.train_time.doubt:
+        return f"not given: {row.train_time.doubt}"
+    return ", ".join(f"seed {seed}: {ratio:.2f}×" for seed, ratio in row.train_time.by_seed.items())
+
+
+_TRUST, _TIME = (next(column for column in OWN if column.name == name) for name in ("trust", "train_cost"))
 
 
 def table_rows(columns: list[TableColumn], looks: dict[str, Style], rows: Iterable[Row]) -> list[TableRow]:

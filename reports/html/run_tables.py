@@ -10,6 +10,7 @@ import pandas as pd
 
 from bench.reports.board.join import KEYS
 from bench.reports.board.model import Board, Row
+from bench.reports.board.training_cost import seconds
 from bench.reports.figures.plot_data import numbers
 from bench.reports.formatting import MISSING, Entry, Value
 
@@ -84,11 +85,13 @@ def cost(row: Row) -> Iterator[tuple[Entry, ...]]:
         for key, info in run.info.items():
             infos.setdefault(key, []).append(info)
     for key, parts in infos.items():
-        totals = [sum(float(p.get(k) or 0.0) for p in parts) for k in ("seconds", "forwards", "backwards", "images")]
-        seconds, forwards, backwards, images = totals
+        spent = sum(seconds(p) or 0.0 for p in parts)
+        forwards, backwards, images = (
+            sum(float(p.get(k) or 0.0) for p in parts) for k in ("forwards", "backwards", "images")
+        )
         yield (
             Value(key),
-            Value(seconds, "seconds"),
+            Value(spent, "seconds"),
             Value(forwards, "count"),
             Value(backwards, "count"),
             Value(images, "integer"),

@@ -210,6 +210,11 @@ def facts_of(table: pd.DataFrame) -> dict[str, Column]:
     return found
 
 
+def times(seconds: float) -> dict[str, float]:
+    """Return the stored times of a computation that had its core to itself."""
+    return {"cpu_seconds": seconds, "thread_seconds": seconds, "wall_seconds": seconds}
+
+
 def write_cell(store: Store, cell: str, kind: str, info: dict[str, Any], tables: list[pd.DataFrame]) -> Lease:
     """Write a finished cell of that many chunks."""
     lease = store.leases.claim(cell, kind, {})
@@ -230,20 +235,28 @@ def make_store(
         number = store.plans.put(record(plan))
         for place, row in enumerate(plan["rows"]):
             spelling, seed = row["defense"], row["seed"]
-            seconds = 4.0 * distances[spelling] + seed
+            seconds = 4.0 * distances[spelling] * (1 + seed)
             lease = store.leases.claim(row["train_cell"], "train", {})
             assert lease is not None
-            store.put_epoch(lease, {"epoch": 1, "loss": 1.0, "terms": {}, "train_accuracy": 0.9, "seconds": seconds})
+            store.put_epoch(lease, {"epoch": 1, "loss": 1.0, "terms": {}, "train_accuracy": 0.9, **times(seconds)})
             store.finish(
                 lease,
-                {"weights": name_of(spelling, seed, "w"), "parameters": 1000, "seconds": seconds, "device": "cpu"},
+                {
+                    "weights": name_of(spelling, seed, "w"),
+                    "parameters": 1000,
+                    "device": "cpu",
+                    "threads": 1,
+                    "images": 500,
+                    "flops_per_image": 1e6 * distances[spelling],
+                    **times(seconds),
+                },
             )
             for key, facts in plan["evaluations"].items():
                 size = n if facts["limit"] is None else min(n, facts["limit"])
                 table = table_of(facts["evaluation"], spelling, seed, size, distances[spelling])
                 cell = name_of(key, spelling, seed)
                 pieces = [table[i : i + chunk] for i in range(0, size, chunk)]
-                info = {"forwards": 40 * size, "backwards": 20 * size, "images": size, "seconds": 2.5 + seed}
+                info = {"forwards": 40 * size, "backwards": 20 * size, "images": size, **times(2.5 + seed)}
                 write_cell(store, cell, "evaluation", info, pieces)
                 store.plans.bind(number, place, key, cell)
         return store.plans.latest()

@@ -15,7 +15,7 @@ import pytest
 from bench.core.records import Column
 from bench.core.stats.paired import bootstrap_mean
 from bench.reports.board import estimates
-from bench.reports.board.model import Board
+from bench.reports.board.model import Board, Row, RunFacts
 from bench.reports.claims import verdicts
 from bench.reports.claims.records import Claim, Condition
 from bench.reports.claims.verdicts import judge
@@ -70,11 +70,17 @@ def paper_plan(data: str, dataset: str = "", epochs: int = 200, backbone: str = 
     )
 
 
+def trained(seconds: float, busy: float = 1.0) -> dict[str, Any]:
+    """Return the stored facts of a training of so many CPU seconds that ran that share of the time."""
+    times = {"cpu_seconds": seconds, "thread_seconds": seconds, "wall_seconds": seconds / busy}
+    return {"weights": "w", "device": "cpu", "threads": 1, **times}
+
+
 def paper_board(
     seeds: tuple[int, ...] = (0, 1), name: str = "cifar100", change: Any = None, drop: tuple[str, ...] = ()
 ) -> Board:
-    """Return a board that measured exactly what the paper published; `change` edits (examples, train, logs)."""
-    test, train, logs = [], [], {}
+    """Return a board that measured exactly what the paper published; `change` edits (examples, train, times)."""
+    test, train, times = [], [], {}
     for defense in TABLES["Table 1"]["rows"]:
         for seed in seeds:
             # Hard images are hard for every model, as in reality: shared order, own spread.
@@ -96,17 +102,21 @@ def paper_board(
                 shrunk = {f"train_{c}": columns[c] / (1 + g[0]) for c, g in growth.items()}
                 train.append(pd.DataFrame({**facts, **shrunk}))
             ratio = TABLES["Section 5"]["rows"][defense][0][0]
-            logs[defense, seed] = [{"epoch": 1, "seconds": 100 * ratio}, {"epoch": 2, "seconds": 100 * ratio}]
+            times[defense, seed] = trained(100 * ratio)
     examples, train_examples = pd.concat(test, ignore_index=True), pd.concat(train, ignore_index=True)
     if change:
-        change(examples, train_examples, logs)
+        change(examples, train_examples, times)
     names = [name for name in examples.columns if name not in ("defense", "seed", "index", "label")]
     patterns = {f"stability_{radius:g}": "stability_{radius}" for radius in (0.001, 0.1)}
     facts = {
         name: Column("", kind="flag" if name.endswith(("_correct", "_robust")) else "value", pattern=pattern)
         for name, pattern in ((name, patterns.get(name, name)) for name in names)
     }
-    return Board(paper_plan(name), (), (), examples, "", None, logs, train_examples, facts=facts)
+    plan = paper_plan(name)
+    rows = {d: Row(None, None, None, d, d, seeds, N, {}) for d, _ in times}
+    for (defense, seed), training in times.items():
+        rows[defense].runs[seed] = RunFacts(plan.rows[0], training)
+    return Board(plan, tuple(rows.values()), (), examples, "", None, {}, train_examples, facts=facts)
 
 
 def by_id(board: Board) -> dict[str, Claim]:
@@ -152,9 +162,9 @@ def test_published_numbers_are_those_of_the_paper() -> None:
 
 
 def test_a_contradicted_claim_is_not_reproduced() -> None:
-    def flatten(examples: pd.DataFrame, train: pd.DataFrame, logs: dict[Any, Any]) -> None:
+    def flatten(examples: pd.DataFrame, train: pd.DataFrame, times: dict[Any, Any]) -> None:
         examples.loc[examples["defense"] == "lcnn", "curvature"] = 300.0
-        logs["lcnn", 0] = logs["lcnn", 1] = [{"epoch": 1, "seconds": 500.0}]
+        times["lcnn", 0] = times["lcnn", 1] = trained(500.0)
 
     found = by_id(paper_board(change=flatten))
     assert (found["curvature"].verdict, found["curvature"].explanation) == ("not reproduced", "fails on 2 of 2 seeds")
@@ -163,8 +173,20 @@ def test_a_contradicted_claim_is_not_reproduced() -> None:
     assert found["robustness"].verdict == "reproduced"
 
 
+def test_no_claim_on_cost_is_decided_by_times_from_a_busy_machine() -> None:
+    def busy(examples: pd.DataFrame, train: pd.DataFrame, times: dict[Any, Any]) -> None:
+        times["lcnn_gradreg", 1] = trained(350.0, busy=0.5)
+
+    found = by_id(paper_board(change=busy))
+    assert found["cost-lcnn"].verdict == "reproduced"
+    for claim in ("cost-gradreg", "cost-adversarial"):
+        assert found[claim].verdict == "undecided"
+        said = found[claim].conditions[0].numbers[1]
+        assert "not believed: the machine was busy: it ran 50 % of the time while training with seed 1" in said
+
+
 def test_a_claim_that_holds_on_one_seed_is_undecided() -> None:
-    def one_seed(examples: pd.DataFrame, train: pd.DataFrame, logs: dict[Any, Any]) -> None:
+    def one_seed(examples: pd.DataFrame, train: pd.DataFrame, times: dict[Any, Any]) -> None:
         where = (examples["defense"] == "lcnn") & (examples["seed"] == 1)
         examples.loc[where, "stability_0.1"] = 1e6
 
@@ -175,7 +197,7 @@ def test_a_claim_that_holds_on_one_seed_is_undecided() -> None:
 
 
 def test_a_difference_that_the_images_cannot_resolve_is_undecided() -> None:
-    def alike(examples: pd.DataFrame, train: pd.DataFrame, logs: dict[Any, Any]) -> None:
+    def alike(examples: pd.DataFrame, train: pd.DataFrame, times: dict[Any, Any]) -> None:
         rng = np.random.default_rng(0)
         for defense in ("gradreg", "lcnn_gradreg"):
             where = examples["defense"] == defense
@@ -195,9 +217,9 @@ def test_what_was_not_measured_is_said() -> None:
         "not measured: pgd_l2_0.2_robust of lcnn_gradreg and adversarial_training"
     )
 
-    def forget_training_images(examples: pd.DataFrame, train: pd.DataFrame, logs: dict[Any, Any]) -> None:
+    def forget_training_images(examples: pd.DataFrame, train: pd.DataFrame, times: dict[Any, Any]) -> None:
         train[train.columns[4:]] = np.nan
-        logs.clear()
+        times.clear()
 
     board = paper_board(change=forget_training_images)
     assert by_id(board)["discrepancy"].explanation.startswith("not measured: gradient_norm of standard")

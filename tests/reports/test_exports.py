@@ -32,7 +32,7 @@ CONTRACT = [
     "clean_accuracy", "clean_accuracy_low", "clean_accuracy_high", "pgd_l2_0.05", "pgd_l2_0.1", "pgd_l2_0.5",
     "autoattack_l2_0.5", "autoattack_l2_0.5_low", "autoattack_l2_0.5_high", "stability_0.01", "stability_0.1",
     "gradient_norm", "hessian_norm", "curvature", "bound_violations",
-    "train_seconds", "train_cost", "eval_seconds", "eval_forwards", "eval_backwards",
+    "train_flops", "train_seconds", "train_cost", "eval_seconds", "eval_forwards", "eval_backwards",
 ]  # fmt: skip
 
 
@@ -179,7 +179,7 @@ def test_markdown_and_latex_have_a_line_per_row(folder: Path) -> None:
     body = tex.partition("\\midrule\n")[2].partition("\\bottomrule")[0].splitlines()
     head = next(line for line in tex.splitlines() if line.startswith("Rank"))
     assert len(body) == 4
-    assert {line.count(" & ") for line in [*body, head]} == {12}
+    assert {line.count(" & ") for line in [*body, head]} == {13}
     assert "lcnn:lambda\\_beta=0.01" in tex
     assert f"{100 * board.rows[0].cells['clean_accuracy'].value:.1f}" in body[0]
 

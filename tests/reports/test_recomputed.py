@@ -174,7 +174,7 @@ def wrong_figures(folder: Folder) -> Iterator[str]:
                 keys, new = 2, FIGURES.accuracy(mine, line[1], at[3:])
             elif head[1] == "Cost":
                 cost, robust = (
-                    folder.rows[line[0]]["train_cost"],
+                    folder.rows[line[0]]["train_flops"],
                     FIGURES.mean(mine, f"{folder.board['ranking']}_robust"),
                 )
                 keys, new = 1, [cost, 100 * robust]
@@ -342,13 +342,16 @@ def test_a_wrong_number_of_the_json_is_seen(synthetic: Path) -> None:
 
 def test_times_and_passes_are_the_manifests(synthetic: Path) -> None:
     folder = Folder(synthetic)
-    standard = None
+    standard: list[dict[str, float]] = []
     for name in sorted(folder.rows, key=lambda name: name != "standard"):
         row, models = folder.rows[name], [m for m in folder.manifest["rows"] if m["defense"] == name]
-        trained = np.mean([m["training"]["seconds"] for m in models])
+        trained = [m["training"] for m in models]
         standard = standard or trained
-        assert row["train_seconds"] == pytest.approx(trained)
-        assert row["train_cost"] == pytest.approx(trained / standard)
-        for what in ("seconds", "forwards", "backwards"):
-            total = sum(e[what] for m in models for e in m["evaluations"].values())
+        assert row["train_seconds"] == pytest.approx(np.mean([t["cpu_seconds"] for t in trained]))
+        pairs = list(zip(trained, standard, strict=True))
+        assert row["train_cost"] == pytest.approx(np.mean([a["cpu_seconds"] / b["cpu_seconds"] for a, b in pairs]))
+        counted = np.mean([a["flops_per_image"] * a["images"] / b["flops_per_image"] / b["images"] for a, b in pairs])
+        assert row["train_flops"] == pytest.approx(counted)
+        for what, stored in (("seconds", "cpu_seconds"), ("forwards", "forwards"), ("backwards", "backwards")):
+            total = sum(e[stored] for m in models for e in m["evaluations"].values())
             assert row[f"eval_{what}"] == pytest.approx(total / len(models))

@@ -61,7 +61,7 @@ def test_summary_counts_the_images_that_decide_and_says_how_to_repeat(board: Boa
     assert "after correction for 28 pairs, too weak to tell them apart." in text
     again = top.repeat(board)
     assert "on x86-64, 2 cores, with bench 0.1.0 at commit 7f0b8a4 with local changes" in again
-    seconds = sum(f.training["seconds"] + 9.5 * len(f.info) for r in board.rows for f in r.runs.values())
+    seconds = sum(f.training["cpu_seconds"] + 9.5 * len(f.info) for r in board.rows for f in r.runs.values())
     assert formatting.duration(seconds) in again
 
 

@@ -66,7 +66,7 @@ def changed(fabricate: ModuleType, out: Path, plan: dict[str, Any], tables: dict
                     assert lease is not None
                     store.fail(lease, table)
                 else:
-                    fabricate.write_cell(store, cell, "evaluation", {"images": size, "seconds": 1.0}, [table])
+                    fabricate.write_cell(store, cell, "evaluation", {"images": size, **fabricate.times(1.0)}, [table])
                 store.plans.bind(number, place, key, cell)
         return build(store)
 
@@ -80,7 +80,9 @@ def test_columns_follow_the_plan(board: Board) -> None:
         "stability_0.01", "stability_0.1", "gradient_norm", "hessian_norm", "curvature",
         "train_gradient_norm", "train_hessian_norm", "train_curvature",
     ]  # fmt: skip
-    assert names[-5:] == ["train_seconds", "train_cost", "eval_seconds", "eval_forwards", "eval_backwards"]
+    assert names[-6:] == [
+        "train_flops", "train_seconds", "train_cost", "eval_seconds", "eval_forwards", "eval_backwards"
+    ]  # fmt: skip
     by_name = {column.name: column for column in board.columns}
     assert by_name["stability_0.1"].level == 0.1
     assert by_name["pgd_l2_0.5"].example_column == "pgd_l2_0.5_robust"
@@ -146,7 +148,10 @@ def test_rows_are_ranked_by_autoattack_at_the_primary_budget(board: Board) -> No
 def test_costs_are_relative_to_standard(board: Board) -> None:
     rows = rows_of(board)
     assert rows["standard"].train_cost == 1.0
-    assert rows["gradreg"].train_cost == pytest.approx((4 * 0.5 + 0.5) / (4 * 0.2 + 0.5))
+    assert rows["gradreg"].train_seconds == pytest.approx(4 * 0.5 * 1.5)
+    assert rows["gradreg"].train_cost == pytest.approx(0.5 / 0.2)
+    assert rows["gradreg"].train_flops == pytest.approx(0.5 / 0.2)
+    assert rows["gradreg"].train_time.by_seed == pytest.approx({0: 2.5, 1: 2.5})
     assert rows["gradreg"].eval_seconds == pytest.approx(8 * 3.0)
     assert rows["gradreg"].eval_forwards == 40 * (6 * 120 + 60 + 40)
 

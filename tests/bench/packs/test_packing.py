@@ -178,7 +178,7 @@ def test_a_run_that_is_in_use_is_packed_as_it_stands(half, tmp_path):
 def test_latest_leaves_other_cells_behind(half, tmp_path):
     with Store.open(half) as store:
         lease = store.leases.claim("b" * 64, "evaluation", {"name": "of an earlier command"})
-        store.finish(lease, {"seconds": 1.0})
+        store.finish(lease, {"wall_seconds": 1.0})
     for name, there in (("all", True), ("latest", False)):
         pack(half, tmp_path / name, latest=name == "latest")
         unpack(tmp_path / name, tmp_path / f"{name}-back")

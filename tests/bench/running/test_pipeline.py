@@ -236,9 +236,25 @@ def test_a_training_that_was_stopped_goes_on_bit_equal(suite, tmp_path):
     path, steps = tmp_path / "checkpoint.pt", iter(range(100))
     with pytest.raises(Stopped):
         train(job, torch.device("cpu"), checkpoint=path, should_stop=lambda: next(steps) == 4)
-    assert path.is_file()
-    resumed = train(job, torch.device("cpu"), checkpoint=path).state_dict()
+    before, log = torch.load(path, weights_only=True)["time"]["cpu"], []
+    resumed = train(job, torch.device("cpu"), checkpoint=path, on_epoch=log.append).state_dict()
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+    assert log[0].epoch == 2
+    assert log[0].time.cpu > before > 0, "times of an epoch's two parts add up"
+
+
+def test_every_training_stores_its_cost_and_threads(finished):
+    out, _ = finished
+    manifest = json.loads((out / "manifest.json").read_text())
+    flops = {}
+    for row in manifest["rows"]:
+        training = row["training"]
+        assert 0 < training["cpu_seconds"] <= training["wall_seconds"] * 1.01
+        assert training["threads"] == manifest["environment"]["threads"]
+        assert training["flops_counted"] == "on 4 images"
+        flops[row["defense"]] = training["flops_per_image"]
+        assert all(0 < e["cpu_seconds"] <= e["wall_seconds"] * 1.01 for e in row["evaluations"].values())
+    assert 2.0 < flops["lcnn_gradreg"] / flops["standard"] < 2.3
 
 
 def test_two_runs_share_one_folder(finished, suite, tmp_path):

@@ -74,7 +74,7 @@ def test_a_cell_is_held_by_one_worker(store):
 
 
 def test_a_done_cell_is_not_given_again_and_a_failed_one_is(store):
-    store.finish(store.leases.claim("done", "train", {}), {"seconds": 2.0})
+    store.finish(store.leases.claim("done", "train", {}), {"wall_seconds": 2.0})
     store.fail(store.leases.claim("failed", "train", {}), "it broke")
     assert store.leases.claim("done", "train", {}) is None
     assert store.cell("done").seconds == 2.0
@@ -287,7 +287,7 @@ def test_an_older_store_is_refused(tmp_path):
 
 def test_an_upgrade_makes_the_next_format(tmp_path, monkeypatch):
     with Store.open(tmp_path, create=True) as old:
-        old.finish(old.leases.claim("c", "train", {}), {"seconds": 1.0})
+        old.finish(old.leases.claim("c", "train", {}), {"wall_seconds": 1.0})
     change(tmp_path, "UPDATE meta SET value='0'")
     ran = []
 
