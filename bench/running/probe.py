@@ -18,6 +18,7 @@ from bench.core.seeding import preserved_generators
 from bench.core.torch_state import frozen_eval, full_precision
 from bench.measuring.model_contract import check_model
 from bench.store.weights import pack_state, unpack_state
+from bench.training.hooks import finalize, set_epoch
 from bench.training.loop import TrainJob
 
 IMAGES: Final = 8
@@ -98,7 +99,8 @@ def check_probe(
 def check_untrained(job: TrainJob, device: torch.device) -> None:
     """Refuse, before hours of training, a network that could not be stored and measured afterwards.
 
-    Checked are the model contract, and that a network which is saved, built anew and loaded is the same function.
+    Checked are the model contract, and that a network which is saved, built anew and loaded is the same function,
+    whatever its `set_epoch` and `finalize` have set.
 
     Args:
         job: the training.
@@ -115,7 +117,11 @@ def check_untrained(job: TrainJob, device: torch.device) -> None:
     check_model(model, probe_images(job.shape).to(device), job.num_classes)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(NUDGE)
+            if parameter.is_floating_point() and parameter.element_size() > 1:
+                parameter.mul_(NUDGE)
+    with preserved_generators():
+        set_epoch(model.train(), max(job.recipe.epochs - 1, 0))
+        finalize(model)
     check_restorable(model, job, device)
 
 

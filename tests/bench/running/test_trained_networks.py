@@ -272,6 +272,17 @@ REFUSED_BEFORE_TRAINING = {
         "    def forward(self, x):\n        return super().forward(x.flatten(1) * self.mask)\n",
         "the same network after it is saved, built anew and loaded",
     ),
+    "set by the epoch": (
+        "class Bad(Net):\n    scale = 1.0\n"
+        "    def set_epoch(self, epoch):\n        self.scale = 1.0 + epoch\n        return True\n"
+        "    def forward(self, x):\n        return super().forward(x) * self.scale\n",
+        "the same network after it is saved, built anew and loaded",
+    ),
+    "set at the end": (
+        "class Bad(Net):\n    scale = 1.0\n    def finalize(self):\n        self.scale = 2.0\n"
+        "    def forward(self, x):\n        return super().forward(x) * self.scale\n",
+        "the same network after it is saved, built anew and loaded",
+    ),
     "no module": ("def Bad():\n    return lambda x: x\n", "expected a torch.nn.Module, got function"),
     "lazy for ever": (
         "class Bad(Net):\n    def __init__(self):\n        super().__init__()\n"
