@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 ClaimVerdict = Literal["reproduced", "not reproduced", "undecided"]
@@ -23,6 +23,7 @@ class Published:
         high: upper end.
         by_seed: the seeds' own values.
         agrees: whether our interval meets published ± 2 spreads; None where not measured or without an interval.
+        n: images behind ours; 0 for a cost.
     """
 
     defense: str
@@ -34,6 +35,7 @@ class Published:
     high: float | None
     by_seed: dict[int, float]
     agrees: bool | None
+    n: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,9 @@ class Condition:
         text: e.g. "curvature of lcnn < curvature of standard".
         by_seed: seed to True, False or None.
         numbers: seed to the measured quantity with its interval, in words.
+        images: seed to the images behind it; empty for a cost.
+        needed: seed to the smallest number of images that would decide it: at the published difference, where there is
+            one, and the measured spread.
         missing: what would be needed but was not measured, "" if nothing.
     """
 
@@ -62,11 +67,24 @@ class Condition:
     by_seed: dict[int, bool | None]
     numbers: dict[int, str]
     missing: str = ""
+    images: dict[int, int] = field(default_factory=dict)
+    needed: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A claim, its conditions, and the verdict on these trained models."""
+    """A claim, its conditions, and the verdict on these trained models.
+
+    Attributes:
+        id: its name in claims.toml.
+        title: in our words.
+        source: where the paper says it.
+        conditions: what it says, each with its numbers.
+        verdict: of all conditions on all seeds.
+        explanation: why, and how many images would decide what is undecided.
+        footnotes: what must be known of it.
+        confidence: of each interval, so that all of a seed hold together with 95 %.
+    """
 
     id: str
     title: str
@@ -75,6 +93,7 @@ class Claim:
     verdict: ClaimVerdict
     explanation: str
     footnotes: tuple[str, ...]
+    confidence: float = 0.95
 
 
 @dataclass(frozen=True, slots=True)

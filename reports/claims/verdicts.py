@@ -1,22 +1,25 @@
 """The paper's numbers and claims, checked on a board: published against measured, and a verdict per claim.
 
-Verdicts are about the trained models at hand: every condition is decided seed by seed, with a 95 % interval over
-test images, and a claim is "reproduced on 2 of 2 seeds". What the images cannot decide is undecided; what was not
-measured is said, never assumed.
+Verdicts are about the trained models at hand: every condition is decided seed by seed, with an interval over images,
+and a claim is "reproduced on 2 of 2 seeds". A condition holds if its whole interval satisfies it, fails if its whole
+interval fails it, and is undecided otherwise; the intervals of a claim hold together with 95 %. What was not measured,
+seeds that failed among it, is said, never assumed.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from bench.core.stats.intervals import ALPHA
 from bench.reports import formatting
 from bench.reports.board.estimates import Estimates
 from bench.reports.board.model import Board
+from bench.reports.claims.conditions import KINDS, decide
 from bench.reports.claims.records import Claim, Claims, ClaimVerdict, Condition, Published, PublishedTable
 
 Facts: TypeAlias = Mapping[str, Any]  # one table of claims.toml
@@ -37,7 +40,7 @@ def check(board: Board) -> Claims | None:
         paper=facts["paper"],
         deviations=_deviations(board, facts["paper"]),
         tables=tuple(_table(measured, table) for table in tables),
-        claims=tuple(_claim(measured, claim, notes) for claim in claims),
+        claims=tuple(_claim(measured, claim, notes, tables, board.plan.data.test.total) for claim in claims),
         footnotes=tuple(notes),
     )
 
@@ -68,23 +71,25 @@ def _table(measured: Estimates, table: Facts) -> PublishedTable:
             by_seed, ends = compare(measured, defense, column)
             by_seed = {seed: scale * value for seed, value in by_seed.items()}
             ends = None if ends is None else (scale * ends[0], scale * ends[1])
-            numbers.append(_published(defense, column, entry[0], spread, by_seed, ends))
+            n = measured.images(defense, column) if by_seed else 0
+            numbers.append(_published(defense, column, (entry[0], spread), by_seed, ends, n))
     return PublishedTable(table["title"], table["source"], table["note"], tuple(table["columns"]), tuple(numbers))
 
 
 def _published(
     defense: str,
     column: str,
-    published: float,
-    spread: float | None,
+    entry: tuple[float, float | None],
     by_seed: dict[int, float],
     ends: tuple[float, float] | None,
+    n: int,
 ) -> Published:
+    published, spread = entry
     value = float(np.mean(list(by_seed.values()))) if by_seed else None
     low, high = ends or (None, None)
     slack = 2 * (spread or 0.0)
     agrees = None if ends is None else ends[0] <= published + slack and ends[1] >= published - slack
-    return Published(defense, column, published, spread, value, low, high, by_seed, agrees)
+    return Published(defense, column, published, spread, value, low, high, by_seed, agrees, n)
 
 
 _Ours = tuple[dict[int, float], tuple[float, float] | None]
@@ -99,8 +104,8 @@ def _discrepancies(measured: Estimates, defense: str, column: str) -> _Ours:
     found = {s: d for s in measured.seeds(defense) if (d := measured.discrepancy(defense, s, column))}
     if not found:
         return {}, None
-    ends = (min(low for _, low, _ in found.values()), max(high for _, _, high in found.values()))
-    return {seed: value for seed, (value, _, _) in found.items()}, ends
+    ends = (min(d.low for d in found.values()), max(d.high for d in found.values()))
+    return {seed: d.value for seed, d in found.items()}, ends
 
 
 def _costs(measured: Estimates, defense: str, column: str) -> _Ours:
@@ -112,12 +117,26 @@ def _costs(measured: Estimates, defense: str, column: str) -> _Ours:
 # Claims
 
 
-def _claim(measured: Estimates, claim: Facts, notes: list[tuple[str, str]]) -> Claim:
-    """Check a claim."""
-    conditions = tuple(c for facts in claim["conditions"] for c in _conditions(measured, facts))
+def _claim(measured: Estimates, claim: Facts, notes: list[tuple[str, str]], tables: list[Facts], total: int) -> Claim:
+    """Check a claim; each interval is corrected for the number of its conditions (Bonferroni)."""
+    stated = [facts for written in claim["conditions"] for facts in _expanded(measured, written)]
+    alpha = ALPHA / max(1, sum(facts["kind"] in KINDS for facts in stated))
+    conditions = tuple(_condition(measured, facts, alpha, tables) for facts in stated)
     verdict, explanation = judge(conditions)
+    if verdict == "undecided":
+        explanation += _would_decide(conditions, total)
     footnotes = tuple(text for about, text in notes if about == claim["id"])
-    return Claim(claim["id"], claim["title"], claim["source"], conditions, verdict, explanation, footnotes)
+    return Claim(claim["id"], claim["title"], claim["source"], conditions, verdict, explanation, footnotes, 1 - alpha)
+
+
+def _would_decide(conditions: tuple[Condition, ...], total: int) -> str:
+    """Say how many images would decide what these do not; "" where no condition waits for images."""
+    open_ = [c.needed.get(seed) for c in conditions for seed, held in c.by_seed.items() if held is None]
+    needed = [n for n in open_ if n is not None]
+    if not needed:
+        return ""
+    more = f", the test set has {total:,}" if max(needed) > total else ""
+    return f"; {max(needed):,} images would decide what is undecided{more}"
 
 
 def judge(conditions: tuple[Condition, ...]) -> tuple[ClaimVerdict, str]:
@@ -140,61 +159,41 @@ def judge(conditions: tuple[Condition, ...]) -> tuple[ClaimVerdict, str]:
     return "undecided", f"holds on {held}, fails on {failed}, undecided on {rest} of {len(seeds)} seeds"
 
 
-def _conditions(measured: Estimates, facts: Facts) -> Iterator[Condition]:
-    """Check a condition; one with a {placeholder} in its column becomes one per matching column."""
+def _expanded(measured: Estimates, facts: Facts) -> Iterator[Facts]:
+    """Yield a condition; one with a {placeholder} in its column becomes one per matching column."""
     column = facts.get("column", "")
-    if "{" not in column:
-        yield _condition(measured, facts)
-        return
-    for name in measured.columns(column) or [column]:
-        yield _condition(measured, {**facts, "column": name})
+    names = measured.columns(column) if "{" in column else []
+    yield from ({**facts, "column": name} for name in names or [column])
 
 
-def _condition(measured: Estimates, facts: Facts) -> Condition:
-    decide = _cheaper if facts["kind"] == "cheaper" else _in_range
+def _condition(measured: Estimates, facts: Facts, alpha: float, tables: list[Facts]) -> Condition:
     defenses = [facts[side] for side in ("left", "right") if side in facts]
-    decided = {s: d for s in measured.seeds(*defenses) if (d := decide(measured, facts, s)) is not None}
-    missing = "" if decided else f"{facts.get('column', 'training time')} of {formatting.listing(defenses)}"
-    return Condition(
-        _WORDS[facts["kind"]].format(**facts),
-        {seed: verdict for seed, (verdict, _) in decided.items()},
-        {seed: numbers for seed, (_, numbers) in decided.items()},
-        missing,
-    )
+    words = KINDS[facts["kind"]].words if facts["kind"] in KINDS else _CHEAPER
+    text, what = words.format(**facts), f"{facts.get('column') or 'training time'} of {formatting.listing(defenses)}"
+    by_seed: dict[int, bool | None] = {}
+    numbers, images, needed = dict[int, str](), dict[int, int](), dict[int, int]()
+    for seed in measured.seeds(*defenses):
+        if facts["kind"] not in KINDS:
+            cost = _cheaper(measured, facts, seed)
+            if cost is not None:
+                by_seed[seed], numbers[seed] = cost
+        elif (found := decide(measured, facts, seed, alpha, tables)) is not None:
+            by_seed[seed], images[seed] = found.holds, found.estimate.n
+            value, *ends = (
+                formatting.number(v) for v in (found.estimate.value, found.estimate.low, found.estimate.high)
+            )
+            numbers[seed] = f"{value} [{ends[0]}, {ends[1]}]"
+            needed |= {} if found.needed is None else {seed: found.needed}
+    lacking = [seed for seed in measured.planned(*defenses) if seed not in by_seed]
+    missing = what if not by_seed else f"{what} with {_seeds(lacking)}" if lacking else ""
+    return Condition(text, by_seed | dict.fromkeys(lacking if by_seed else (), None), numbers, missing, images, needed)
 
 
-_WORDS = {
-    "lower": "{column} of {left} < {column} of {right}",
-    "higher": "{column} of {left} > {column} of {right}",
-    "on_par": "{column} of {left} within {margin:g} of {right}'s",
-    "grows": "(test − train)/train of {column} of {left} ≥ {bound:g}",
-    "same": "|test − train|/train of {column} of {left} ≤ {bound:g}",
-    "cheaper": "training time of {left} ≤ {ratio:g} × that of {right}, within 5 %",
-}
-_TINY = float(np.finfo(float).tiny)
-# Kind to the range in which its quantity must lie.
-_RANGES: dict[str, Callable[[Facts], tuple[float, float]]] = {
-    "lower": lambda facts: (-np.inf, -_TINY),
-    "higher": lambda facts: (_TINY, np.inf),
-    "on_par": lambda facts: (-facts["margin"], facts["margin"]),
-    "grows": lambda facts: (facts["bound"], np.inf),
-    "same": lambda facts: (-facts["bound"], facts["bound"]),
-}
+def _seeds(seeds: list[int]) -> str:
+    return f"seed{'' if len(seeds) == 1 else 's'} {formatting.listing([str(seed) for seed in seeds])}"
 
 
-def _in_range(measured: Estimates, facts: Facts, seed: int) -> tuple[bool | None, str] | None:
-    """Decide one seed: True if the quantity's whole interval lies in the range, False if all of it lies outside."""
-    if "right" in facts:
-        found = measured.difference(facts["left"], facts["right"], seed, facts["column"])
-    else:
-        found = measured.discrepancy(facts["left"], seed, facts["column"])
-    if found is None:
-        return None
-    value, low, high = found
-    lowest, highest = _RANGES[facts["kind"]](facts)
-    inside, outside = lowest <= low and high <= highest, high < lowest or low > highest
-    numbers = f"{formatting.number(value)} [{formatting.number(low)}, {formatting.number(high)}]"
-    return (True if inside else False if outside else None), numbers
+_CHEAPER = "training time of {left} ≤ {ratio:g} × that of {right}, within 5 %"
 
 
 def _cheaper(measured: Estimates, facts: Facts, seed: int) -> tuple[bool | None, str] | None:

@@ -271,6 +271,29 @@ def bootstrap_mean(values: np.ndarray, alpha: float = ALPHA, draws: int = 2_000)
     return float(low), float(high)
 
 
+def bootstrap_ratio(a: np.ndarray, b: np.ndarray, alpha: float = ALPHA, draws: int = 2_000) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of mean(a) / mean(b), both means over the same drawn images.
+
+    The random generator is seeded with 0, so that the same values give the same interval.
+
+    Args:
+        a: positive numbers, shape (n,), n ≥ 1.
+        b: positive numbers on the same images, shape (n,).
+        alpha: one minus the confidence, in (0, 1).
+        draws: bootstrap samples of n images, ≥ 1.
+
+    Returns:
+        Lower and upper end.
+    """
+    rng, n, ratios = np.random.default_rng(0), len(a), list[np.ndarray]()
+    block = max(1, 2_000_000 // n)
+    for start in range(0, draws, block):
+        drawn = rng.integers(0, n, (min(block, draws - start), n))
+        ratios.append(a[drawn].mean(1) / b[drawn].mean(1))
+    low, high = np.quantile(np.concatenate(ratios), [alpha / 2, 1 - alpha / 2])
+    return float(low), float(high)
+
+
 def compare_values(a: np.ndarray, b: np.ndarray, alpha: float = ALPHA, draws: int = DRAWS) -> Paired:
     """Compare two defenses by a real number per image (curvature, say), each image's mean over seeds.
 
