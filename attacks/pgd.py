@@ -25,6 +25,7 @@ PATH_LENGTH: Final = 2.5  # of all steps together, in radii; Madry et al. 2018, 
 
 @attack(
     source="Madry et al. 2018, section 2.1; margin loss: Carlini and Wagner 2017, section V",
+    version=2,
     extra={"zero_gradient": ZERO_GRADIENT},
     ranks=1,
     csv_interval=False,  # leaderboard.csv has one number per budget; the page and the JSON have the intervals
@@ -42,6 +43,7 @@ def pgd(
     restarts: Annotated[int, Ge(1)] = 1,
     losses: Sequence[Literal["ce", "margin"]] = ("ce", "margin"),
     random_start: bool = True,
+    final_step: bool = True,
     trace: Trace | None = None,
 ) -> Tensor:
     """Climb the loss inside the eps-ball and return the point with the largest margin loss met on the way.
@@ -49,6 +51,11 @@ def pgd(
     One step: x ← clip(x0 + P_eps(x + s·d − x0)), s = rel_stepsize·eps, d = ∇L/‖∇L‖₂ per example (l2)
     or sign ∇L (linf). "ce" climbs logsumexp_{k≠y} z_k − z_y, which has cross-entropy's direction without its
     underflow. An example stops once it is misclassified beyond rounding.
+
+    From a random start the steps turn towards the gradient without getting there: on a linear loss, 40 steps end on the
+    l2 sphere at 98.7 % of what is possible (tan(θ/2) = e^−2.5). So each run ends with one more point, the best in
+    ball and box for a loss as linear as where the run ended; it costs one gradient and one pass, and is judged like
+    every other point.
 
     Args:
         model: network in eval mode, images to logits (B, K).
@@ -62,9 +69,10 @@ def pgd(
         restarts: runs per loss.
         losses: any of "ce", "margin"; all are run, the best point is kept.
         random_start: uniform in the ball; False starts at x.
+        final_step: try that point; False is the algorithm of the source, for comparison with other libraries.
         trace: receives `margin` (B,), the best margin loss; `zero_gradient` (B,), steps that had no gradient;
             `path` (runs, steps + 1, B), margin losses along each run, NaN once an example has stopped; `last`
-            (B, C, H, W), where the last run ended, x for examples that stopped before.
+            (B, C, H, W), where the steps of the last run ended, x for examples that stopped before.
 
     Returns:
         x_adv (B, C, H, W), inside the ball up to float rounding and inside the box.
@@ -108,7 +116,12 @@ def pgd(
                     rows, x0, label, x_adv = rows[keep], x0[keep], label[keep], x_adv[keep]
             if len(rows):
                 last[rows] = x_adv
-                path[run, steps, rows] = best.update(rows, x_adv, search.predict(model, x_adv))
+                logits, _, grad = search.gradient(model, x_adv, partial(loss, y=label))
+                path[run, steps, rows] = best.update(rows, x_adv, logits)
+                if final_step:
+                    best.flag_nonfinite(rows, grad)
+                    end = balls.farthest(x0, grad, eps, norm)
+                    best.update(rows, end, search.predict(model, end))
     if trace is not None:
         trace.update(margin=best.margin, zero_gradient=zero_gradient, path=path, last=last)
     return best.finalize()

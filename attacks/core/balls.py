@@ -11,6 +11,7 @@ from torch import Tensor
 from bench.attacks.core import randomness
 
 NORMS: Final = ("l2", "linf")
+BOUNDS_MET: Final = 10  # rounds in which further pixels may meet a bound of the box, see `farthest`
 
 
 def check_norm(where: str, norm: str) -> None:
@@ -73,6 +74,31 @@ def ascent(gradient: Tensor, norm: str) -> Tensor:
     largest = per_example(gradient.flatten(1).abs().amax(1), gradient)
     scaled = gradient / torch.where(largest > 0, largest, 1)
     return scaled / per_example(size(scaled, norm).clamp_min(0.5), gradient)  # a non-zero one has size ≥ 1
+
+
+def farthest(x: Tensor, gradient: Tensor, eps: float, norm: str) -> Tensor:
+    """Return the point of the eps-ball around x, and of the box, where a loss with this gradient everywhere is largest.
+
+    l2: clip(x + λ·gradient) on the sphere. λ grows from eps, each time to what the pixels that are not yet at a bound
+    must move; the sphere is never left, and reached once no pixel meets its bound any more. A zero gradient gives x.
+
+    Args:
+        x: images (B, C, H, W) in [0, 1].
+        gradient: (B, C, H, W).
+        eps: radius of the ball, ≥ 0.
+        norm: "l2" or "linf".
+    """
+    direction = ascent(gradient, norm)
+    if norm == "linf":
+        return into(x, x + eps * direction, eps, norm)
+    room, speed = torch.where(direction > 0, 1 - x, x).flatten(1), direction.abs().flatten(1)
+    step = torch.full_like(room[:, :1], eps)
+    for _ in range(BOUNDS_MET):
+        bounded = step * speed >= room
+        rest = (eps**2 - (room * bounded).square().sum(1, keepdim=True)).clamp_min(0)
+        free = (speed * ~bounded).square().sum(1, keepdim=True)
+        step = torch.where(free > 0, torch.maximum(step, (rest / free.clamp_min(1e-30)).sqrt()), step)
+    return into(x, (x + per_example(step[:, 0], x) * direction).clamp(0, 1), eps, norm)
 
 
 def random_perturbation(x: Tensor, keys: Tensor, stream: int, eps: float, norm: str) -> Tensor:

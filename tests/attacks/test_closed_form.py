@@ -8,6 +8,7 @@ from torch import nn
 
 from bench.attacks.apgd import apgd
 from bench.attacks.autoattack import autoattack
+from bench.attacks.core import balls
 from bench.attacks.core.square_windows import two_bumps, window_side
 from bench.attacks.fab import fab, to_hyperplane
 from bench.attacks.noise import noise
@@ -83,6 +84,57 @@ def test_linear_model_with_active_box(name, share, norm):
     robust = flags(model, ALL[name](model, x, y, eps=eps, norm=norm), y)
     assert not robust[exact < share * eps].any()
     assert robust[exact > 1.001 * eps].all()
+
+
+# By what they are: random search, a step that the source keeps too short, and other libraries' own steps.
+SHORT_OF_EXACT = {"noise", "square", "pgd_released"}
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("name", [name for name in ALL if name not in SHORT_OF_EXACT])
+def test_every_attack_breaks_all_images_of_a_linear_model_just_beyond_their_distance(name, norm):
+    classes = 3 if name == "apgd-targeted" else 2
+    model, x, y = problem(classes, 64, box=False, n=8)
+    model.weight.data[2:] = 0.0
+    model.bias.data[2:] = -1e3
+    x = x.reshape(-1, 1, 8, 8)
+    exact = exact_distance(model, x, y, norm, box=False)
+    for image, label, distance in zip(x, y, exact, strict=True):
+        beyond = 1.02 if name == "fab" else 1.002  # three halvings of its last move, 5 % too long
+        found = ALL[name](model, image[None], label[None], eps=beyond * float(distance), norm=norm)
+        assert not flags(model, found, label[None]).any()
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("random_start", [True, False])
+def test_pgd_breaks_a_linear_model_just_beyond_its_distance_where_the_box_matters(random_start, norm):
+    model, x, y = problem(2, 64, box=True, n=20)
+    exact = exact_distance(model, x, y, norm, box=True)
+    assert (exact > 1.02 * exact_distance(model, x, y, norm, box=False)).any(), "the box must matter"
+    for image, label, distance in zip(x, y, exact, strict=True):
+        found = pgd(model, image[None], label[None], eps=1.002 * float(distance), norm=norm, random_start=random_start)
+        assert not flags(model, found, label[None]).any()
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_the_farthest_point_is_the_best_of_ball_and_box(norm):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(50, 1, 4, 4, generator=generator).round(decimals=1)  # many at the bounds
+    gradient = torch.randn(50, 1, 4, 4, generator=generator)
+    gradient[0] = 0
+    for eps in (0.0, 0.01, 0.3, 1.0, 9.0):
+        point = balls.farthest(x, gradient, eps, norm)
+        assert point.min() >= 0
+        assert point.max() <= 1
+        assert (size(point - x, norm) <= eps * (1 + 1e-6)).all()
+        best = (gradient * (point - x)).flatten(1).sum(1)
+        for _ in range(300):
+            other = balls.into(x, x + eps * 3 * torch.randn(x.shape, generator=generator), eps, norm)
+            assert ((gradient * (other - x)).flatten(1).sum(1) <= best + 1e-5).all()
+        corner = torch.where(gradient > 0, 1.0, torch.where(gradient < 0, 0.0, x))
+        on_sphere = (size(point - x, norm) >= eps * 0.999) | (point == corner).flatten(1).all(1)
+        assert on_sphere[1:].all()
+        assert torch.equal(point[0], x[0])
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])

@@ -188,7 +188,7 @@ def test_working_attacks_find_what_is_there(easy, middle):
 
 def one_step(model, x, y, **settings):
     """Return after the first step of forty."""
-    return pgd(model, x, y, steps=1, rel_stepsize=2.5 / 40, **settings)
+    return pgd(model, x, y, steps=1, rel_stepsize=2.5 / 40, final_step=False, **settings)
 
 
 BROKEN = {
