@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any, Final
@@ -194,6 +195,13 @@ def full_precision(device: torch.device | str) -> Iterator[None]:
     cast = torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else contextlib.nullcontext()
     with tf32(False), cast:
         yield
+
+
+def eager() -> contextlib.AbstractContextManager[object]:
+    """Return a context in which compiled models run as they are written."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and the import takes seconds
+        return contextlib.nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:

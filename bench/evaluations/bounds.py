@@ -17,6 +17,7 @@ from bench.numerics.bounds.check import BoundCheck
 from bench.numerics.bounds.columns import COLUMNS
 from bench.numerics.bounds.image_checks import check_images
 from bench.numerics.bounds.segment_checks import SIDES, check_segments
+from bench.numerics.engine_check import checked_engine
 from bench.numerics.model_precision import differentiable_eval
 
 SOURCE = "Srinivas et al. 2022, Propositions 1 and 2, corrected and sharpened (docs/theory.md)"
@@ -68,12 +69,13 @@ def bounds(
         raise UsageError(f"bounds radius: expected positive numbers, got {list(radius)}. Give radii like 0.1.")
     numbers_per_image = len(SIDES) * len(radii) * max_nodes * 2 * x[0].numel()
     size = max(1, min(MAX_IMAGES, MEMORY // numbers_per_image))
-    with differentiable_eval(model, "float64") as ready:
+    with differentiable_eval(model, "float64") as ready, checked_engine(ready, x[:2].double(), y) as fast:
         parts = [
             _check(BoundBatch.expand(ready, a.double(), b, example_keys(a, seed)), radii, max_nodes)
             for a, b in zip(x.split(size), y.split(size), strict=True)
         ]
-    return {name: _join([p[name] for p in parts]) for name in parts[0]}
+    columns = {name: _join([p[name] for p in parts]) for name in parts[0]}
+    return columns | {"bounds_fast_engine": torch.full_like(y, fast, dtype=torch.bool)}
 
 
 def _join(parts: Sequence[Tensor | list[str]]) -> Tensor | list[str]:

@@ -13,6 +13,7 @@ from bench.core.errors import UsageError
 from bench.core.ranges import Ge
 from bench.core.records import Column
 from bench.numerics.derivatives import expand
+from bench.numerics.engine_check import checked_engine, fast_engine_column
 from bench.numerics.hessian_terms import logit_term, network_term
 from bench.numerics.lanczos import Spectrum, lanczos, power_iteration
 from bench.numerics.micro_batches import join_columns, micro_batch_size
@@ -92,6 +93,7 @@ COLUMNS = {
     "converged": Column(
         "The residual is at most 10 % of hessian_norm and the second seed, where drawn, agrees to 1 %", kind="flag"
     ),
+    "curvature_fast_engine": fast_engine_column(),
     "hessian_norm_second_seed": Column(
         "hessian_norm from another start vector, on a fixed 5 % of the images; missing elsewhere", "1/pixel²"
     ),
@@ -135,12 +137,13 @@ def curvature(
     if steps < 1:
         raise UsageError(f"curvature steps: expected at least 1, got {steps}. The protocol's is 10.")
     size = micro_batch_size(x)
-    with differentiable_eval(model, precision) as ready:
+    dtype = DTYPES[precision]
+    with differentiable_eval(model, precision) as ready, checked_engine(ready, x[:2].to(dtype), y) as fast:
         parts = [
-            _measure(ready, a.to(DTYPES[precision]), b, seed, steps, terms)
+            _measure(ready, a.to(dtype), b, seed, steps, terms)
             for a, b in zip(x.split(size), y.split(size), strict=True)
         ]
-    return join_columns(parts)
+    return join_columns(parts) | {"curvature_fast_engine": torch.full_like(y, fast, dtype=torch.bool)}
 
 
 def _measure(model: nn.Module, x: Tensor, y: Tensor, seed: int, steps: int, terms: bool) -> dict[str, Tensor]:

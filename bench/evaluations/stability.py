@@ -15,6 +15,7 @@ from bench.core.ranges import Ge, Gt
 from bench.core.records import Column
 from bench.numerics.autograd_graph import nonsmooth_ops, record_activations
 from bench.numerics.derivatives import Expansion, expand
+from bench.numerics.engine_check import checked_engine, fast_engine_column
 from bench.numerics.lanczos import lanczos
 from bench.numerics.micro_batches import join_columns, micro_batch_size
 from bench.numerics.model_precision import DTYPES, differentiable_eval
@@ -53,6 +54,7 @@ COLUMNS = {
         companion_of="stability_{radius}",
         companion="bound",
     ),
+    "stability_fast_engine": fast_engine_column(),
 }
 
 
@@ -101,12 +103,13 @@ def stability(
     if draws < 1:
         raise UsageError(f"stability draws: expected at least 1, got {draws}. Raise it.")
     size = micro_batch_size(x)
-    with differentiable_eval(model, precision) as ready:
+    dtype = DTYPES[precision]
+    with differentiable_eval(model, precision) as ready, checked_engine(ready, x[:2].to(dtype), y) as fast:
         parts = [
-            _measure(ready, a.to(DTYPES[precision]), b, seed, radii, draws, steps)
+            _measure(ready, a.to(dtype), b, seed, radii, draws, steps)
             for a, b in zip(x.split(size), y.split(size), strict=True)
         ]
-    return join_columns(parts)
+    return join_columns(parts) | {"stability_fast_engine": torch.full_like(y, fast, dtype=torch.bool)}
 
 
 def _measure(

@@ -23,11 +23,13 @@ class Activation:
         module: s.
         before: z, with its graph.
         after: a, with its graph, shaped like z.
+        source: the node that made z, None for a leaf.
     """
 
     module: nn.Module
     before: Tensor
     after: Tensor
+    source: Node | None
 
     @property
     def beta(self) -> float | None:
@@ -36,7 +38,7 @@ class Activation:
 
     def value(self, z: Tensor) -> Tensor:
         """Return s(z) of other inputs, without recording the call."""
-        return self.module.forward(z)
+        return self.module.forward(z.clone() if getattr(self.module, "inplace", False) else z)
 
     def derivatives(self) -> tuple[Tensor, Tensor]:
         """Return s'(z) and s''(z) elementwise, shaped like z."""
@@ -83,16 +85,23 @@ def record_activations(model: nn.Module) -> Iterator[RecordedCalls]:
         The calls, filled in during the forward pass.
     """
     calls, handles = RecordedCalls(), []
+    kept: dict[nn.Module, tuple[Tensor, Node | None]] = {}  # z and its node, of activations that edit their input
+
+    def keep(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        kept[module] = inputs[0].clone(), inputs[0].grad_fn
 
     def record(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         if isinstance(module, SMOOTH):
-            calls.activations.append(Activation(module, inputs[0], output))
+            before, source = kept.pop(module, None) or (inputs[0], inputs[0].grad_fn)
+            calls.activations.append(Activation(module, before, output, source))
         else:
             calls.nonsmooth.append(type(module).__name__)
 
     for module in model.modules():
         if isinstance(module, SMOOTH + NONSMOOTH_MODULES):
             handles.append(module.register_forward_hook(record))
+        if isinstance(module, SMOOTH) and getattr(module, "inplace", False):
+            handles.append(module.register_forward_pre_hook(keep))
     try:
         yield calls
     finally:
@@ -136,7 +145,7 @@ def activation_nodes(activations: list[Activation]) -> dict[Node, Activation]:
         stack = [activation.after.grad_fn]
         while stack:
             node = stack.pop()
-            if node is None or node is activation.before.grad_fn or node in nodes:
+            if node is None or node is activation.source or node in nodes:
                 continue
             if operation(node) == "AccumulateGrad":
                 continue

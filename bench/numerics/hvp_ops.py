@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ from bench.models.layers.centered_softplus import softplus_derivatives
 from bench.models.layers.conv_arguments import Conv2dGeometry, conv2d_arguments, pair
 from bench.numerics.autograd_graph import derivatives
 from bench.numerics.smoothness import SMOOTH, SOFTPLUS
+
+_plain: ContextVar[bool] = ContextVar("plain", default=False)
 
 
 class _ConstantConv2d(torch.autograd.Function):
@@ -162,11 +165,22 @@ def _batch_norm(
 
 
 @contextmanager
+def plain_autograd() -> Iterator[None]:
+    """Leave all derivatives inside the block to torch: `hvp_optimized` does nothing."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+@contextmanager
 def hvp_optimized(model: nn.Module) -> Iterator[None]:
     """Let forward passes inside the block build graphs that are cheap to differentiate twice in the image.
 
     Values and derivatives (of any order) are the model's, up to rounding. Layers with parameters that require
-    gradients, and passes under torch.func, are left to torch.
+    gradients, activations that edit their input, and passes under torch.func, are left to torch; within
+    `plain_autograd` everything is.
 
     Args:
         model: any network; hooks are added to its activations, and removed at the end of the block.
@@ -176,8 +190,13 @@ def hvp_optimized(model: nn.Module) -> Iterator[None]:
         constant = not any(p.requires_grad for p in module.parameters())
         if len(inputs) != 1 or not inputs[0].requires_grad or not constant or functorch_active():
             return None
+        if value is inputs[0]:  # edited in place: z is gone
+            return None
         return _ActivationFunction.apply(inputs[0], value.detach(), module)
 
+    if _plain.get():
+        yield
+        return
     with ExitStack() as stack:
         for module in model.modules():
             if type(module) in SMOOTH:  # a class derived from them may do more than its elements

@@ -173,4 +173,4 @@ class LayerwiseHessian:
 
 def input_lipschitz(activation: Activation, from_input: dict[Node, float]) -> float:
     """Return the gain from the image to an activation's input."""
-    return 1.0 if activation.before.grad_fn is None else from_input[activation.before.grad_fn]
+    return 1.0 if activation.source is None else from_input[activation.source]

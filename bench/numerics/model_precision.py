@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.core.errors import BenchError, UsageError
-from bench.core.torch_state import frozen_eval, tf32
+from bench.core.torch_state import eager, frozen_eval, tf32
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -18,6 +18,8 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 @contextmanager
 def differentiable_eval(model: nn.Module, precision: str = "float32") -> Iterator[nn.Module]:
     """Put a model in eval mode, without parameter gradients, TF32 off and autograd on; restore it afterwards.
+
+    Nothing runs compiled inside the block: compiled code has no second derivatives.
 
     Args:
         model: logits (B, K) from images (B, C, H, W).
@@ -33,7 +35,7 @@ def differentiable_eval(model: nn.Module, precision: str = "float32") -> Iterato
         raise UsageError(f"precision: expected float32 or float64, got {precision!r}. Choose one of the two.")
     if precision == "float64":
         model = _double(model)
-    with frozen_eval(model), tf32(False), torch.enable_grad():
+    with frozen_eval(model), tf32(False), torch.enable_grad(), eager():
         yield model
 
 

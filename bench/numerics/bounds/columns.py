@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from bench.core.records import Column, Role
+from bench.numerics.engine_check import fast_engine_column
 
 PAPER = "Srinivas et al. 2022"
 OURS = "docs/theory.md"
@@ -31,6 +32,7 @@ VERDICTS = {
     "bounds_not_applicable": Column(
         "Why nothing can be asserted: the operations with kinks", kind="text", role="not_applicable", heading="Bounds"
     ),
+    "bounds_fast_engine": fast_engine_column(),
     "bound_violation": Column(
         "The first violation: which, at which radius, both sides, tolerance", kind="text", role="violation"
     ),
