@@ -140,7 +140,7 @@ def evaluate(
         subject = _suite_subject(suite, limit, data_dir) if suite else _data_subject(data, limit, seed)
         chosen = _with_budgets(_chosen(subject, evaluations, seed), eps, subject.shape)
         stack.enter_context(threads_for(subject.split.images[0].size))
-        model = _uncompiled(model)
+        model = _plain(model)
         target = _target(model, device)
         stack.enter_context(_moved(model, target))
         k = check_model(model, to_unit(torch.tensor(subject.split.images[:DOOR_IMAGES])).to(target), subject.classes)
@@ -177,6 +177,8 @@ def _table(
             )
         )
         part = pd.concat([c.table for c in chunks], ignore_index=True).drop(columns="label")
+        if entry.key != entry.evaluation:  # a second entry of one evaluation, named as on the board
+            part = part.rename(columns={c: f"{entry.key}_{c}" for c in part.columns if c in table and c != "index"})
         new = [c for c in part.columns if c == "index" or c not in table.columns]
         table = table.merge(part[new], on="index", how="left", validate="one_to_one")
         passes = {n: sum(c.info[n] for c in chunks) for n in ("forwards", "backwards")}
@@ -230,8 +232,26 @@ def _with_budgets(
     return found
 
 
-def _uncompiled(model: nn.Module) -> nn.Module:
-    """Return the module that torch.compile was given: the same function, which gives second derivatives too."""
+class _Scripted(nn.Module):
+    """A plain module around a script, on which passes can be counted; a frozen one has no modes or weights."""
+
+    def __init__(self, script: nn.Module) -> None:
+        super().__init__()
+        self.script = script if hasattr(script, "training") else None
+        self._call = [script]  # in a list it is no submodule
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the script's logits (B, K) of x (B, C, H, W)."""
+        return self._call[0](x)
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    """Return the module that torch.compile was given, or a script within a plain module; others as they are.
+
+    The first is the same function up to rounding, and gives second derivatives too.
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        return _Scripted(model)
     return getattr(model, "_orig_mod", model) if type(model).__name__ == "OptimizedModule" else model
 
 

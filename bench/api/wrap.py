@@ -97,7 +97,7 @@ def wrap(
             raise UsageError(f"wrap: resize: expected (height, width), got {len(sides)} numbers. Give one or two.")
         size = (whole("wrap: resize", sides[0], 1), whole("wrap: resize", sides[1], 1))
     wrapped = Wrapped(model, means, stds, size, output)
-    wrapped.train(any(m.training for m in wrapped.inside))
+    wrapped.training = wrapped.inside.training = any(m.training for m in wrapped.inside)
     place = next((t.device for t in (*wrapped.inside.parameters(), *wrapped.inside.buffers())), torch.device("cpu"))
     wrapped.mean, wrapped.std = wrapped.mean.to(place), wrapped.std.to(place)
     return wrapped

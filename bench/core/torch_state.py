@@ -142,7 +142,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
     Passes in there leave running statistics and spectral vectors alone.
     """
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]  # a frozen script
     model.eval()
     try:
         yield

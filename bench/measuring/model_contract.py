@@ -183,7 +183,10 @@ def _compare(name: str, how: str, logits: Tensor, again: Tensor, tolerance: floa
         return
     advice = "Randomised models are not supported yet."
     if how != "twice":
-        advice = "An answer depends on the other images: batch norm in train mode, a sum over the batch. Fix forward()."
+        advice = (
+            "An answer depends on the other images: batch norm in train mode, dynamic quantisation, a sum over the "
+            "batch. Fix forward()."
+        )
     raise BadModel(
         f"{name}: expected the same logits {how} in eval mode, got a relative difference of {difference:.2g}. {advice}"
     )

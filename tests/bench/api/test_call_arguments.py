@@ -183,3 +183,31 @@ def test_counts_round_halves_up():
     assert [nearest(v) for v in (0.5, 1.5, 2.5, 2.4999999999, 2.49)] == [1, 2, 3, 3, 2]
     assert fraction_interval(0.25, 10) == wilson(3, 10)  # 2.5 of 10: the mean of 2 and 3 of 10
     assert fraction_interval(0.45, 10) == wilson(5, 10)
+
+
+def test_two_entries_of_one_evaluation_have_columns_of_their_own(net, tmp_path):
+    text = """
+name = "twice"
+description = "One attack, two lengths."
+dataset = "digits"
+backbone = "mlp"
+seeds = [0]
+primary_eps = 0.5
+defenses = ["standard"]
+[evaluations.pgd_l2]
+eps = ["1/2"]
+steps = 1
+[evaluations.longer]
+evaluation = "pgd_l2"
+eps = [0.5]
+"""
+    path = tmp_path / "twice.toml"
+    path.write_text(text)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    table = bench.evaluate(model, suite=str(path), limit=20)
+    assert {"pgd_l2_0.5_robust", "longer_pgd_l2_0.5_robust"} <= set(table.columns)
+    path.write_text(text.replace('["1/2"]', '["1/3", 0.333333]'))
+    with pytest.raises(UsageError, match=r"evaluations.pgd_l2.eps: .*first six digits.* got 0.333333 and 0.3333333333"):
+        bench.evaluate(model, suite=str(path), limit=20)
