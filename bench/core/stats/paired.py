@@ -113,13 +113,13 @@ def holm_levels(p: Sequence[float] | np.ndarray, alpha: float = ALPHA) -> np.nda
     An interval of confidence 1 − level beside such a p-value is adjusted by the same step as the p-value is.
 
     Args:
-        p: p-values in (0, 1], shape (m,).
+        p: p-values in [0, 1], shape (m,); those of thousands of images can be too small for a float and so 0.
         alpha: family-wise error, in (0, 1).
 
     Returns:
         alpha·p / p_adjusted, p_adjusted not cut at 1; shape (m,), from alpha/m to alpha.
     """
-    p = np.asarray(p, dtype=float)
+    p = np.maximum(np.asarray(p, dtype=float), np.finfo(float).tiny)
     return alpha * p / _step_down(p)
 
 

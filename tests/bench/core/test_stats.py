@@ -223,6 +223,7 @@ def test_levels_are_those_at_which_holm_tests() -> None:
         p = rng.random(int(rng.integers(1, 30))) ** 4
         assert list(p < paired.holm_levels(p)) == list(paired.holm(p) < 0.05)
     assert list(paired.holm_levels([0.001, 0.5])) == [0.025, 0.05]
+    assert list(paired.holm_levels([0.0, 0.5, 0.0])) == pytest.approx([0.05 / 3, 0.05, 0.05 / 3])
 
 
 @pytest.mark.parametrize(
