@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import torch
@@ -49,7 +50,7 @@ def adaptive(
     def loss(logits: Tensor, label: Tensor, target: Tensor) -> Tensor:
         return declared(logits, label) if declared else losses.margin_loss(logits, label)
 
-    with frozen_eval(model), frozen_eval(guide):
+    with frozen_eval(model), frozen_eval(guide), _watched_as(model, guide):
         best = search.Best("adaptive attack", model, x, y)
         for start in range(2):  # from the image itself and from a random point: surrogates are often bent near x
             for rows in best.batches(len(x)):
@@ -70,6 +71,37 @@ def adaptive(
                     attacked=model,
                 )
     return best.finalize()
+
+
+@contextlib.contextmanager
+def _watched_as(model: nn.Module, guide: nn.Module) -> Iterator[None]:
+    """Let the model's forward hooks see the passes of a surrogate inside the block, but those that call the model.
+
+    Whoever counts passes of the model counts what attacking it costs.
+    """
+    if guide is model:
+        yield
+        return
+    inner: list[bool] = []
+
+    def forget(*_: object) -> None:
+        inner.clear()
+
+    def see(module: nn.Module, inputs: object, output: Tensor) -> None:
+        if not inner:
+            for hook in list(model._forward_hooks.values()):
+                hook(model, inputs, output)
+
+    handles = [
+        model.register_forward_hook(lambda *_: inner.append(True)),
+        guide.register_forward_pre_hook(forget),
+        guide.register_forward_hook(see),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def worst_case_with(attack: Callable[..., Tensor], declaration: Adaptive) -> Callable[..., Tensor]:

@@ -224,9 +224,16 @@ def functorch_active() -> bool:
     return active is None or bool(active())
 
 
-def is_functorch_wrapped(tensor: Tensor) -> bool:
-    """Return whether a torch.func transform wraps the tensor, whose hooks then see no real numbers."""
-    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+def whole_batch(tensor: Tensor) -> Tensor:
+    """Return the tensor with all entries of the torch.func batches around it: what really passes through a network.
+
+    The batch of `torch.autograd.grad(…, is_grads_batched=True)`, an older kind of its own, counts as well.
+    """
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    if torch._C._functorch.is_legacy_batchedtensor(tensor):
+        tensor = torch._remove_batch_dim(tensor, 1, 1, 0)  # type: ignore[attr-defined]
+    return tensor
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:

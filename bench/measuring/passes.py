@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+from torch.utils.hooks import RemovableHandle
 
-from bench.core.torch_state import is_functorch_wrapped
+from bench.core.torch_state import whole_batch
 
 
 @dataclass
@@ -25,15 +28,33 @@ def counted(model: nn.Module) -> Iterator[Passes]:
     passes = Passes()
 
     def backward(gradient: Tensor) -> None:
-        passes.backwards += len(gradient)
+        passes.backwards += _images(gradient)
 
     def forward(module: nn.Module, inputs: object, output: Tensor) -> None:
-        passes.forwards += len(output)
-        if output.requires_grad and not is_functorch_wrapped(output):
+        passes.forwards += _images(output)
+        if output.requires_grad:
             output.register_hook(backward)
 
-    handle = model.register_forward_hook(forward)
+    handle = _after_forward(model, forward)
     try:
         yield passes
     finally:
         handle.remove()
+
+
+def _images(logits: Tensor) -> int:
+    """Return of how many images logits (…, K) are, or gradients in them; a torch.func batch counts entry by entry."""
+    whole = whole_batch(logits)
+    return whole.numel() // whole.shape[-1]
+
+
+def _after_forward(model: nn.Module, hook: Callable[[nn.Module, object, Tensor], None]) -> RemovableHandle:
+    """Call a function after every pass of the model; a scripted one takes no hooks of its own."""
+    if not isinstance(model, torch.jit.ScriptModule):
+        return model.register_forward_hook(hook)
+
+    def of_all(module: nn.Module, inputs: object, output: Tensor) -> None:
+        if module is model:
+            hook(module, inputs, output)
+
+    return register_module_forward_hook(of_all)

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from bench.attacks.autoattack import autoattack
 from bench.attacks.autoattack_audited import autoattack_audited
+from bench.attacks.core.adaptive import adaptive
 from bench.attacks.peers import pyautoattack
 from bench.core import registry
 from bench.core.errors import BenchError
@@ -14,6 +15,7 @@ from bench.core.records import Adaptive
 from bench.evaluations.audit import audit_l2
 from bench.evaluations.transfer import describe_transfer, transfer_columns, transfer_l2
 from bench.measuring.inputs import BatchInputs
+from bench.measuring.passes import counted
 from tests.attacks.known import Linear, flags
 from tests.attacks.test_closed_form import exact_distance, middle, problem
 
@@ -52,6 +54,31 @@ def test_the_authors_own_attack_is_run_beside_the_standard_ones(stairs):
     stages = columns[f"autoattack_l2_{eps:g}_broken_by"]
     assert stages.count("adaptive") == int(alone.sum() - robust.sum())
     assert not columns[f"autoattack_l2_{eps:g}_refused"].any()
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_passes_of_a_surrogate_count_once(stairs, apart):
+    """Whether it is a network of its own or calls the defended one: the images that its forward saw."""
+
+    class Straight(nn.Module):
+        seen = 0
+
+        def __init__(self, model):
+            super().__init__()
+            self.inner = model.model if apart else model
+
+        def forward(self, x):
+            Straight.seen += len(x)
+            return self.inner(x)
+
+    model, x, y, eps = stairs
+    own = []
+    model.register_forward_pre_hook(lambda module, inputs: own.append(len(inputs[0])))
+    with counted(model) as passes:
+        adaptive(model, x, y, eps=eps, norm="l2", seed=0, declaration=Adaptive(surrogate=Straight))
+    assert passes.forwards == sum(own) + (Straight.seen if apart else 0)
+    assert min(Straight.seen, sum(own)) > 0
+    assert passes.backwards == Straight.seen
 
 
 def test_a_declared_loss_and_draws_are_used(stairs):

@@ -14,6 +14,7 @@ from bench.attacks.fgsm import fgsm
 from bench.attacks.peers import cleverhans, foolbox, pyautoattack, torchattacks
 from bench.attacks.pgd import pgd
 from bench.attacks.pgd_released import pgd_released
+from bench.measuring.passes import counted
 from tests.attacks.known import flags, size
 from tests.attacks.test_closed_form import exact_distance, middle, problem
 from tests.attacks.test_laws import Watched
@@ -194,6 +195,31 @@ PEER_ATTACKS = {
     "foolbox pgd": foolbox.pgd, "foolbox fgsm": foolbox.fgsm,
     "official autoattack": lambda *a, **k: pyautoattack.autoattack(*a, n_queries=5, **k),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PEER_ATTACKS)
+def test_passes_of_other_libraries_are_counted(name):
+    """As the network's own forward and the gradients at its input say."""
+    model, seen = Watched().eval(), [0, 0]
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+
+    def see(module, inputs):
+        seen[0] += len(inputs[0])
+        if inputs[0].requires_grad:
+            (images,) = inputs
+            images = images.view_as(images)
+            images.register_hook(lambda gradient: seen.__setitem__(1, seen[1] + len(gradient)))
+            return (images,)
+        return None
+
+    x = torch.rand(3, 1, 6, 6)
+    y = model(x).argmax(1)
+    model.register_forward_pre_hook(see)
+    with counted(model) as passes:
+        PEER_ATTACKS[name](model, x, y, eps=0.1)
+    assert [passes.forwards, passes.backwards] == seen
+    assert passes.forwards > 0 < passes.backwards
 
 
 @pytest.mark.parametrize("name", PEER_ATTACKS)

@@ -1,5 +1,8 @@
 """Chunks, batches, counts, and leaving models as they were found."""
 
+import copy
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -234,3 +237,46 @@ def test_class_count_and_input_shape_are_checked():
         check_model(model(), torch.rand(2, 1, 4, 4), 10)
     with pytest.raises(BadModel, match="expected logits for images of shape"):
         check_model(model(), torch.rand(2, 3, 4, 4))
+
+
+def _passes(net, use) -> tuple[int, int]:
+    with counted(net) as passes:
+        use(net)
+    return passes.forwards, passes.backwards
+
+
+def _gradients(net):
+    x = torch.rand(5, 1, 4, 4, requires_grad=True)
+    torch.autograd.grad(net(x).sum(), x)
+
+
+@pytest.mark.parametrize("kind", ["plain", "compiled", "compiled in place", "scripted", "parallel", "copied"])
+def test_passes_are_counted_however_the_network_is_wrapped(kind):
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 7)).eval()
+    if kind == "compiled in place":
+        net.compile(backend="eager")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scripting is deprecated
+        wrapped = {
+            "compiled": lambda: torch.compile(net, backend="eager"),
+            "scripted": lambda: torch.jit.script(net),
+            "parallel": lambda: nn.DataParallel(net),
+            "copied": lambda: copy.deepcopy(net),
+        }.get(kind, lambda: net)()
+        assert _passes(wrapped, _gradients) == (5, 5)
+
+
+def test_passes_of_batched_gradients_and_of_transforms_are_counted_one_by_one():
+    net, x = nn.Sequential(nn.Flatten(), nn.Linear(16, 7)).eval(), torch.rand(5, 1, 4, 4)
+
+    def batched(net):
+        z = x.clone().requires_grad_()
+        torch.autograd.grad(net(z), z, torch.eye(7)[:, None].expand(7, 5, 7), is_grads_batched=True)
+
+    assert _passes(net, batched) == (5, 35)
+    assert _passes(net, lambda net: torch.func.grad(lambda z: net(z).sum())(x)) == (5, 5)
+    assert _passes(net, lambda net: torch.func.vmap(torch.func.grad(lambda z: net(z[None]).sum()))(x)) == (5, 5)
+    assert _passes(net, lambda net: torch.func.jacrev(net)(x)) == (5, 175)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch scripts its own decompositions, and warns that scripting is deprecated
+        assert _passes(net, lambda net: torch.func.jvp(net, (x,), (x,))) == (5, 0)
