@@ -34,7 +34,8 @@ STYLES = {
     "": LineStyle("measured, random direction", (), True),
     "worst": LineStyle("measured, worst direction", (4, 1.6), True),
     "approximation": LineStyle("quadratic approximation", (1.2, 1.6), False),
-    "bound": LineStyle("bound, estimated from these radii", (5, 1.6, 1.2, 1.6), False),
+    "estimate": LineStyle("bound, estimated from these radii", (5, 1.6, 1.2, 1.6), False),
+    "bound": LineStyle("bound", (5, 1.6, 1.2, 1.6), False),
 }
 
 
