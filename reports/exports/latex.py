@@ -23,9 +23,9 @@ def latex_text(board: Board) -> str:
         costs = ["--" if c is None else formatting.number(c) for c in (row.train_flops, row.train_cost)]
         numbers = [_latex_number(row.cells.get(c.name), c) for c in chosen]
         name = f"{row.defense} ({row.incomplete})" if row.incomplete else row.defense
-        body.append(" & ".join([_latex_rank(row), _latex(name), *numbers, *costs]) + r" \\")
-    suite, data = _latex(board.plan.suite.name), _latex(board.plan.data.name)
-    ranked = f", ranked by {_latex(board.ranking)}; ranks are 95\\,\\% ranges" if board.ranking else ""
+        body.append(" & ".join([_latex_rank(row), latex(name), *numbers, *costs]) + r" \\")
+    suite, data = latex(board.plan.suite.name), latex(board.plan.data.name)
+    ranked = f", ranked by {latex(board.ranking)}; ranks are 95\\,\\% ranges" if board.ranking else ""
     caption = f"Suite {suite} on {data}{ranked}. Fractions in \\%. Means over seeds, $\\pm$ sample sd from 3 seeds."
     return "\n".join(
         [
@@ -47,7 +47,7 @@ def latex_text(board: Board) -> str:
 
 def _heading(board: Board, column: BoardColumn) -> str:
     images = board.images_note(column)
-    return _latex(formatting.label(column.name)) + (f" ($n = {column.images}$)" if images else "")
+    return latex(formatting.label(column.name)) + (f" ($n = {column.images}$)" if images else "")
 
 
 _LATEX = {
@@ -67,7 +67,12 @@ _LATEX = {
 }
 
 
-def _latex(text: str) -> str:
+def latex(text: str) -> str:
+    """Return a text that LaTeX shows as it is.
+
+    Args:
+        text: any; control characters are left out.
+    """
     return "".join(_LATEX.get(c, c) for c in printable(text))
 
 

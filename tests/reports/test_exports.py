@@ -73,6 +73,31 @@ def test_csv_has_the_columns_of_the_contract_and_full_precision(folder: Path) ->
         assert line["eval_forwards"] == str(row.eval_forwards)
 
 
+def test_page_terminal_and_files_say_the_same_interval_and_n(tmp_path: Path, fabricate: ModuleType) -> None:
+    """Also where the columns are on different images: one cell of the board is the only source."""
+    short = {"autoattack_l2": {"evaluation": "autoattack_l2", "limit": 64}}
+    fabricate.make_store(tmp_path, fabricate.make_plan(evaluations=("accuracy", "pgd_l2"), **short))
+    board = write(tmp_path)
+    data, html = json.loads((tmp_path / "leaderboard.json").read_text()), (tmp_path / "leaderboard.html").read_text()
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(board_table(board))
+    terminal, tex = console.export_text(), (tmp_path / "leaderboard.tex").read_text()
+    name = board.ranking
+    for row, line, entry in zip(board.rows, csv_lines(tmp_path), data["rows"], strict=True):
+        cell = row.cells[name]
+        assert cell.low is not None
+        assert [float(line[k]) for k in (name, f"{name}_low", f"{name}_high")] == [cell.value, cell.low, cell.high]
+        assert [entry["cells"][name][k] for k in ("value", "low", "high", "n")] == [cell.value, cell.low, cell.high, 64]
+        assert (line["n"], row.n, row.cells["clean_accuracy"].n) == ("64", 64, 120)
+        value, low, high = (f"{100 * v:.0f}" for v in (cell.value, cell.low, cell.high))  # type: ignore[operator]
+        part = html[html.index(f'id="row-{row.anchor}"') :]
+        shown = re.search(rf'data-column="{name}".*?"value">([^<]*)<.*?"interval">([^<]*)<', part, re.S)
+        assert shown is not None
+        assert shown.groups() == (value, f"{low}–{high}")
+        assert f"{value} [{low}, {high}]" in next(x for x in terminal.splitlines() if f"│ {row.defense} " in x)
+        assert f"& {value} &" in next(x for x in tex.splitlines() if x.split(" & ")[1:2] == [latex.latex(row.defense)])
+
+
 def test_frame_is_the_csv(folder: Path) -> None:
     frame = leaderboard.leaderboard_frame(board_of(folder))
     table = pd.read_csv(folder / "leaderboard.csv")
