@@ -50,6 +50,7 @@ NOT_COUNTED: Final = (
     "bench.core.discovery",
     "bench.core.registry",
     "bench.core.user_code",
+    "bench.training.flops",
     # What they return is in the key itself: arguments, recipes, and the fingerprint of the images.
     "bench.config.",
     "bench.data.arrays",

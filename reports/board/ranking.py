@@ -52,8 +52,9 @@ def rank_rows(
         Pair(placed[i].defense, placed[j].defense, **asdict(paired), p_holm=float(result.p[i, j]))
         for (i, j), paired in result.pairs.items()
     ]
-    known = pairs and reference is not None
-    gap = smallest_resolvable_gap(len(reference), result.discordance, len(pairs)) if known else None
+    gap = None
+    if pairs and reference is not None:
+        gap = smallest_resolvable_gap(len(reference), result.discordance, len(pairs))
     return placed + [row for row in rows if row.unranked], pairs, gap
 
 
