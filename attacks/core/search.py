@@ -73,6 +73,11 @@ class Best:
         self.stopped = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self._nonfinite = self.stopped.clone()
         self.logits = predict(model, x)
+        if len(y) and int(y.max()) >= self.logits.shape[1]:
+            raise ValueError(
+                f"{where}: expected labels below {self.logits.shape[1]}, the width of the logits, got {int(y.max())}. "
+                "Pass class numbers."
+            )
         self.update(torch.arange(len(x), device=x.device), x, self.logits)
 
     def update(self, rows: Tensor, x_adv: Tensor, logits: Tensor, valid: Tensor | None = None) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bench.core.errors import UsageError
-from bench.data.pixels import check_levels
+from bench.data.arrays import check_levels
 from bench.data.split import Split
 
 # (images, labels); or a DataLoader of such batches; or a Dataset, or sequence, of (image, label).

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.core.errors import IntegrityError
-from bench.data.arrays import shuffled
+from bench.data.arrays import check_levels, shuffled
 from bench.data.info import DatasetInfo, class_names
 from bench.data.reading import (
     SPLITS,
@@ -108,6 +108,11 @@ def _array(path: Path, key: str) -> np.ndarray:
 
 
 def _read_npz(path: Path, info: DatasetInfo, split: str, n: int | None) -> Arrays:
+    """Return images (n, C, H, W) and labels (n,) of a split.
+
+    Raises:
+        IntegrityError: the arrays do not fit together, or their values are out of range or on another scale.
+    """
     images, labels = _array(path, f"x_{split}"), _array(path, f"y_{split}").reshape(-1)
     where = f"{path}, {split}"
     if len(images) != len(labels):
@@ -117,7 +122,9 @@ def _read_npz(path: Path, info: DatasetInfo, split: str, n: int | None) -> Array
     labels = check_labels(labels, len(info.classes), where)
     order = shuffled(len(labels), n)
     images = images[order]
-    if images.dtype != np.uint8:
+    if images.dtype == np.uint8:
+        check_levels(where, images, IntegrityError)
+    else:
         images = _unit_floats(images, order, where)
     axes = {"NHWC": (0, 3, 1, 2), "NCHW": (0, 1, 2, 3), "NHW": None}[_layout(images.shape, info.shape) or "NHW"]
     images = images[:, None] if axes is None else images.transpose(axes)

@@ -211,3 +211,10 @@ eps = [0.5]
     path.write_text(text.replace('["1/2"]', '["1/3", 0.333333]'))
     with pytest.raises(UsageError, match=r"evaluations.pgd_l2.eps: .*first six digits.* got 0.333333 and 0.3333333333"):
         bench.evaluate(model, suite=str(path), limit=20)
+
+
+@pytest.mark.parametrize("name", DIRECT)
+def test_a_label_beyond_the_logits_is_named(name, net, data):
+    x, y = data
+    with pytest.raises(ValueError, match=r"expected labels below 3, the width of the logits, got 3"):
+        DIRECT[name](net, x, y.clamp_max(2).index_fill(0, torch.tensor([1]), 3), eps=0.1)

@@ -297,6 +297,8 @@ class TestNpz:
             ({"y_test": np.array([0, 1, 57, 3])}, "expected labels 0..9, got 57 at index 2"),
             ({"y_test": np.arange(3)}, "expected as many labels as images, got 3 for 4"),
             ({"y_test": np.arange(4.0)}, "expected integer labels, got float64"),
+            ({"x_test": pictures(4) // 128}, "expected uint8 pixels from 0 to 255, got 1 as the largest"),
+            ({"x_test": pictures(4) // 16}, "expected uint8 pixels from 0 to 255, got "),
             ({"x_test": pictures(4).astype(np.int32)}, "expected uint8 or floats in [0, 1], got int32"),
             ({"x_test": pictures(4) * 1.0}, "expected pixels in [0, 1], got others at index"),
             ({"x_test": np.full((4, 32, 32, 3), np.nan)}, "expected pixels in [0, 1], got others at index"),
