@@ -294,8 +294,11 @@ def _files() -> Iterator[Figure]:
     for folder in FOLDERS:
         sizes = [(m.name, m.lines) for m in modules() if m.path.is_relative_to(ROOT / folder) and m.has_code]
         middle = median(n for _, n in sizes)
-        holds = middle <= MAX_MEDIAN_LINES or folder == "benchmarks"  # a benchmark is one command, one file
-        yield Figure(f"lines of a file in {folder}/, median", f"{middle:g}", f"≤ {MAX_MEDIAN_LINES}", holds)
+        if folder == "benchmarks":
+            yield Figure(f"lines of a file in {folder}/, median", f"{middle:g}", "none: one command, one file", True)
+        else:
+            holds = middle <= MAX_MEDIAN_LINES
+            yield Figure(f"lines of a file in {folder}/, median", f"{middle:g}", f"≤ {MAX_MEDIAN_LINES}", holds)
         value, where = _worst(sizes, MAX_FILE_LINES)
         yield Figure(
             f"lines of a file in {folder}/, max", str(value), f"≤ {MAX_FILE_LINES}", value <= MAX_FILE_LINES, where

@@ -13,12 +13,17 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
 from string import Formatter
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, get_args
 
+from bench.core.errors import UsageError, did_you_mean
 from bench.core.recipe import Recipe
 
 Automatic = Literal["never", "stored", "audit"]
 Summary = Callable[[Any, Any], Mapping[str, object]]  # (model, device) to plain data about the model as a whole
+Kind = Literal["flag", "value", "count", "text"]
+Aggregate = Literal["fraction", "mean", "sum"]
+Direction = Literal["higher", "lower", "none"]
+IntervalKind = Literal["wilson", "bootstrap", "none"]
 Role = Literal[
     "clean",  # right without an attack
     "robust",  # right under an attack at a threat
@@ -74,26 +79,37 @@ class Column:
         heading: name for readers, e.g. "Proposition 1, sharp form"; "": made from the column's name.
         csv_interval: whether leaderboard.csv holds the ends of the interval beside the number.
         pattern: the pattern that a concrete column was expanded from; "" in a declaration.
+
+    Raises:
+        UsageError: a kind, aggregate, direction, role or interval that there is not.
     """
 
     description: str
     unit: str = ""
-    kind: Literal["flag", "value", "count", "text"] = "value"
+    kind: Kind = "value"
     board: str | None = None
-    aggregate: Literal["fraction", "mean", "sum"] = "mean"
-    direction: Literal["higher", "lower", "none"] = "none"
+    aggregate: Aggregate = "mean"
+    direction: Direction = "none"
     formula: str = ""
     source: str = ""
     role: Role = "other"
     params: Mapping[str, float | str] = field(default_factory=dict)
     shown: bool = True
-    interval: Literal["wilson", "bootstrap", "none"] = "none"
+    interval: IntervalKind = "none"
     companion_of: str = ""
     companion: str = ""
     ranks: int = 0
     pattern: str = ""
     heading: str = ""
     csv_interval: bool = True
+
+    def __post_init__(self) -> None:
+        choices = {"kind": Kind, "aggregate": Aggregate, "direction": Direction, "role": Role, "interval": IntervalKind}
+        for name, allowed in choices.items():
+            value = getattr(self, name)
+            if value not in get_args(allowed):
+                hint = did_you_mean(str(value), get_args(allowed))
+                raise UsageError(f"Column {self.description!r}: expected a known {name}, got {value!r}. {hint}")
 
     @property
     def level(self) -> tuple[str, float] | None:

@@ -113,9 +113,11 @@ def load_file(path: Path) -> ModuleType:
     try:
         with _own_modules(path, record), _recorded(record):
             spec.loader.exec_module(module)
-    except UsageError:
+    except UsageError as error:
         del sys.modules[name]
-        raise
+        if path.name in str(error):
+            raise
+        raise UsageError(f"{path.name}: {error}") from error
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UsageError(

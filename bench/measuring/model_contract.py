@@ -104,7 +104,7 @@ def _check_weights(name: str, model: nn.Module) -> None:
             "it. Build or load the model outside of it."
         )
     if bad := [k for k, p in model.named_parameters() if p.detach().isnan().any()]:
-        raise BadModel(f"{name}: expected finite weights, got NaN in {', '.join(bad[:3])}. Train it anew.")
+        raise BadModel(f"{name}: expected finite weights, got NaN in {', '.join(bad[:3])}. Fix its weights.")
 
 
 def _answer(name: str, model: nn.Module, x: Tensor, what: str = "") -> Tensor:

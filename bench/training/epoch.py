@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bench.core.computing_time import ComputingTime, Stopwatch
 from bench.core.errors import Stopped
@@ -125,7 +125,7 @@ def _record(state: TrainState, batches: Batches, holdout: Split | None) -> Epoch
         holdout_accuracy=_accuracy(state.model, holdout, batches.images.device),
         lr=learning_rate(batches.recipe, state.step - 1, batches.per_epoch),
         time=state.time,
-        statistics=layer_statistics(state.model) if all_finite(state.model) else {},
+        statistics={} if nonfinite(state.model) & parameter_names(state.model) else layer_statistics(state.model),
     )
 
 
@@ -143,7 +143,12 @@ def _accuracy(model: nn.Module, split: Split | None, device: torch.device) -> fl
     return correct / len(split.labels)
 
 
-def all_finite(model: nn.Module) -> bool:
-    """Tell whether every weight and buffer is finite."""
-    tensors: list[Tensor] = [v for v in model.state_dict().values() if v.is_floating_point() or v.is_complex()]
-    return all(bool(torch.isfinite(v).all()) for v in tensors)
+def nonfinite(model: nn.Module) -> set[str]:
+    """Return the names of the weights and buffers that hold NaN or infinity."""
+    numbers = {k: v for k, v in model.state_dict().items() if v.is_floating_point() or v.is_complex()}
+    return {k for k, v in numbers.items() if not bool(torch.isfinite(v).all())}
+
+
+def parameter_names(model: nn.Module) -> set[str]:
+    """Return the names of the model's parameters in its state_dict, of tied ones every name."""
+    return {k for k, _ in model.named_parameters(remove_duplicate=False)}

@@ -8,7 +8,7 @@ device and, on a CPU, with the same number of threads: another number takes sums
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from bench.data.split import Split
 from bench.training.batches import Batches
 from bench.training.build import build_network
 from bench.training.checkpoint import Checkpointer, TrainState, load_checkpoint
-from bench.training.epoch import EpochRecord, all_finite, train_epoch
+from bench.training.epoch import EpochRecord, nonfinite, parameter_names, train_epoch
 from bench.training.execution import ExecutionConfig
 from bench.training.gradients import Log
 from bench.training.hooks import finalize
@@ -114,6 +114,7 @@ def train(
     """
     execution, recipe = execution or ExecutionConfig(), job.recipe
     model = job.build().to(device)
+    unused = _check_start(job, model)
     layout = memory_format((job.shape[1], job.shape[2]), recipe.precision, device)
     model = model.to(memory_format=layout)
     groups = parameter_groups(model, recipe.weight_decay)
@@ -139,8 +140,9 @@ def train(
             record = train_epoch(
                 state, step, batches, epoch, holdout=job.holdout, checkpointer=checkpointer, should_stop=should_stop
             )
-            if not all(math.isfinite(v) for v in record.terms.values()) or not all_finite(model):
-                raise Diverged(_divergence(job, record, good, checkpoint))
+            bad = sorted(nonfinite(model) - unused)
+            if bad or not all(math.isfinite(v) for v in record.terms.values()):
+                raise Diverged(_divergence(job, record, bad, good, checkpoint))
             good = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
             on_epoch(record)
             if epoch == first:
@@ -151,7 +153,20 @@ def train(
     return model.eval()
 
 
-def _divergence(job: TrainJob, record: EpochRecord, good: Mapping[str, Tensor], checkpoint: Path | None) -> str:
+def _check_start(job: TrainJob, model: nn.Module) -> set[str]:
+    """Refuse an untrained network with a NaN weight; return its buffers that are not finite, which no layer uses."""
+    found = nonfinite(model)
+    if weights := sorted(found & parameter_names(model)):
+        raise BenchError(
+            f"training {job.defense.name} seed {job.seed}: expected finite weights before the first step, got NaN or "
+            f"infinity in {', '.join(weights[:3])}. Fix the factory's initialisation."
+        )
+    return found
+
+
+def _divergence(
+    job: TrainJob, record: EpochRecord, bad: Sequence[str], good: Mapping[str, Tensor], checkpoint: Path | None
+) -> str:
     """Save the last good weights and return the message that names them."""
     kept = "none: it diverged in the first epoch"
     if good and checkpoint:
@@ -161,6 +176,7 @@ def _divergence(job: TrainJob, record: EpochRecord, good: Mapping[str, Tensor], 
         files.write_bytes(target, save(dict(good)))
         kept = f"epoch {record.epoch - 1}, {target.parent.name}/{target.name}"
     terms = ", ".join(f"{k} {v:g}" for k, v in record.terms.items())
+    terms += f" and NaN or infinity in {', '.join(bad[:3])}" if bad else ""
     return (
         f"training {job.defense.name} seed {job.seed}: expected finite losses and weights, got {terms} in epoch "
         f"{record.epoch}. Lower the learning rate or the penalties; last good weights: {kept}."

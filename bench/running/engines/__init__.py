@@ -6,7 +6,7 @@ computes it with `run_job` and records how it ended. An engine itself has to pro
 
 - order: a job only after everything in `Schedule.inputs` is done or has failed for good;
 - waiting: for jobs that another process holds, until they are done or their holder is dead;
-- bindings: where it is the owner of the plan, `Store.bind` for each cell once `CellIndex.cell` knows it;
+- bindings: where it is the owner of the plan, `store.plans.bind` for each cell once `CellIndex.cell` knows it;
 - stopping: `context.raise_if_stopped()` between two jobs;
 - the outcome: failures by job; a failure leaves the other jobs alone.
 

@@ -1,6 +1,7 @@
 """The recipe as training carries it out: SGD, schedules, augmentation, the log of an epoch, and divergence."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
+from bench.core.errors import BenchError
 from bench.core.recipe import PAPER, Recipe, TrainingRecipe
 from bench.core.records import Defense
 from bench.data.split import Split
@@ -179,6 +181,29 @@ def test_divergence_names_the_epoch_and_keeps_the_last_good_weights(tmp_path):
     task = job(Recipe(epochs=5))
     expected, _ = by_hand(task.train, task.recipe.with_overrides(Recipe(epochs=2, milestones=())))
     torch.testing.assert_close(weights.double(), expected, rtol=1e-5, atol=1e-7)
+
+
+def marked(num_classes, in_shape, backbone, *, start=0.0):
+    """Build a softmax regression with a buffer of NaN that no layer reads, its first weight at `start`."""
+    model = Linear(num_classes, in_shape, -1)
+    model.register_buffer("unused", torch.tensor(math.nan))
+    model.weight.data[0, 0] = start
+    return model
+
+
+def marked_job(start):
+    plain = job(Recipe(epochs=1))
+    return replace(plain, defense=Defense("marked", marked, "test", 1), hyperparameters={"start": start})
+
+
+def test_an_unused_buffer_of_nan_is_no_divergence():
+    assert train(marked_job(0.0), CPU).unused.isnan()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_not_finite_is_named_before_the_first_step(value):
+    with pytest.raises(BenchError, match=r"expected finite weights before the first step, got .* in weight\. Fix"):
+        train(marked_job(value), CPU)
 
 
 def test_a_run_reports_held_out_accuracy_and_where_a_diverged_training_was_still_good(cli, tmp_path):
