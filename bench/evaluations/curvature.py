@@ -137,10 +137,9 @@ def curvature(
     if steps < 1:
         raise UsageError(f"curvature steps: expected at least 1, got {steps}. The protocol's is 10.")
     size = micro_batch_size(x)
-    dtype = DTYPES[precision]
-    with differentiable_eval(model, precision) as ready, checked_engine(ready, x[:2].to(dtype), y) as fast:
+    with differentiable_eval(model, precision) as ready, checked_engine(ready, x[:2].to(DTYPES[precision]), y) as fast:
         parts = [
-            _measure(ready, a.to(dtype), b, seed, steps, terms)
+            _measure(ready, a.to(DTYPES[precision]), b, seed, steps, terms)
             for a, b in zip(x.split(size), y.split(size), strict=True)
         ]
     return join_columns(parts) | {"curvature_fast_engine": torch.full_like(y, fast, dtype=torch.bool)}

@@ -104,10 +104,9 @@ def stability(
     if draws < 1:
         raise UsageError(f"stability draws: expected at least 1, got {draws}. Raise it.")
     size = micro_batch_size(x)
-    dtype = DTYPES[precision]
-    with differentiable_eval(model, precision) as ready, checked_engine(ready, x[:2].to(dtype), y) as fast:
+    with differentiable_eval(model, precision) as ready, checked_engine(ready, x[:2].to(DTYPES[precision]), y) as fast:
         parts = [
-            _measure(ready, a.to(dtype), b, seed, radii, draws, steps)
+            _measure(ready, a.to(DTYPES[precision]), b, seed, radii, draws, steps)
             for a, b in zip(x.split(size), y.split(size), strict=True)
         ]
     return join_columns(parts) | {"stability_fast_engine": torch.full_like(y, fast, dtype=torch.bool)}
