@@ -47,6 +47,7 @@ NOT_COUNTED: Final = (
     "bench.core.files",
     "bench.core.hashing",
     "bench.core.decorators",
+    "bench.core.direct_call",
     "bench.core.discovery",
     "bench.core.registry",
     "bench.core.user_code",

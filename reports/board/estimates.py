@@ -130,8 +130,8 @@ class Estimates:
         ratio = float(test.mean() / train.mean())
         error = float(np.sqrt(sum(v.var(ddof=1) / len(v) / v.mean() ** 2 for v in (test, train))))
         half = -float(ndtri(alpha / 2)) * error
-        ends = (ratio * float(np.exp(sign * half)) - 1 for sign in (-1, 1))
-        return Estimate(ratio - 1, *ends, min(len(test), len(train)))
+        low, high = (ratio * float(np.exp(sign * half)) - 1 for sign in (-1, 1))
+        return Estimate(ratio - 1, low, high, min(len(test), len(train)))
 
     def cost(self, left: str, right: str) -> RelativeTime:
         """Return the training time of left over that of right, seed by seed."""

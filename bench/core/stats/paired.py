@@ -119,8 +119,8 @@ def holm_levels(p: Sequence[float] | np.ndarray, alpha: float = ALPHA) -> np.nda
     Returns:
         alpha·p / p_adjusted, p_adjusted not cut at 1; shape (m,), from alpha/m to alpha.
     """
-    p = np.maximum(np.asarray(p, dtype=float), np.finfo(float).tiny)
-    return alpha * p / _step_down(p)
+    positive = np.maximum(np.asarray(p, dtype=float), np.finfo(float).tiny)
+    return alpha * positive / _step_down(positive)
 
 
 def _step_down(p: np.ndarray) -> np.ndarray:

@@ -174,7 +174,10 @@ def test_divergence_names_the_epoch_and_keeps_the_last_good_weights(tmp_path):
     def good(record):
         kept.append(record.epoch)
 
-    with pytest.raises(Diverged, match=r"got cross_entropy nan in epoch 3.*last good weights: epoch 2, .*/cell\.last-"):
+    with pytest.raises(
+        Diverged,
+        match=r"got cross_entropy nan and NaN .* in weight in epoch 3.*good weights: epoch 2, .*/cell\.last-",
+    ):
         train(job(Recipe(epochs=5), breaks_at=2), CPU, checkpoint=tmp_path / "cell.pt", on_epoch=good)
     assert kept == [1, 2]
     weights = load_file(tmp_path / "cell.last-good.safetensors")["weight"]
