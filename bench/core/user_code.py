@@ -30,6 +30,8 @@ class LoadedCode:
 
     Attributes:
         folder: where its helper modules are looked for first; None: only on `sys.path`.
+        root: data files are named relative to it: the included file's folder, or the one that a plug-in's package is
+            in; None: unknown.
         modules: dotted name to file of every module that is not a library's; an included file is named by its
             file name without the suffix.
         loaded: the same modules as objects; `sys.modules` may hold another included file's under the same name.
@@ -42,6 +44,7 @@ class LoadedCode:
     loaded: dict[str, ModuleType] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
     digests: dict[Path, str] = field(default_factory=dict)
+    root: Path | None = None
 
     def add(self, name: str, module: ModuleType, file: Path) -> None:
         """Add a module under the name by which it is imported."""
@@ -107,7 +110,7 @@ def load_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise UsageError(f"--include: expected a file ending in .py, got {str(path)!r}. Rename it.")
     module = importlib.util.module_from_spec(spec)
-    record = LoadedCode(path.parent)
+    record = LoadedCode(path.parent, root=path.parent)
     record.add(path.stem, module, path)
     sys.modules[name] = module
     try:
@@ -156,6 +159,7 @@ def load_plugins(group: str) -> None:
                 f"plug-in {point.name} of {distribution}: expected {point.value} to import, got "
                 f"{type(error).__name__}: {_one_line(error)}. Repair or uninstall {distribution}."
             ) from error
+        record.root = record.root or _root_of(sys.modules.get(point.module))
         for name, module in list(sys.modules.items()):
             if name.partition(".")[0] in _plugin_roots and (file := _file_of(module)):
                 record.add(name, module, file)
@@ -177,7 +181,9 @@ def recorded_call(function: Callable[..., object]) -> Iterator[LoadedCode]:
     """
     code = inspect.unwrap(function).__code__
     own = loaded_code(function.__module__, code.co_filename)
-    record = LoadedCode(None) if own is None else LoadedCode(own.folder, dict(own.modules), dict(own.loaded), own.files)
+    record = LoadedCode(None)
+    if own is not None:
+        record = LoadedCode(own.folder, dict(own.modules), dict(own.loaded), own.files, root=own.root)
     _clear_caches(record)
     hidden = _without_others(record)
     try:
@@ -226,12 +232,23 @@ def _file_of(module: ModuleType | None) -> Path | None:
     return None if is_library(name, path) or not path.is_file() else path
 
 
+def module_root(name: str, file: Path) -> Path:
+    """Return the folder that a module's top-level package, or the module itself, is in."""
+    depth = name.count(".") + (file.stem == "__init__")
+    return file.parents[depth] if depth < len(file.parents) else file.parent
+
+
+def _root_of(module: ModuleType | None) -> Path | None:
+    file = _file_of(module) if module else None
+    return module_root(module.__name__, file) if module and file else None
+
+
 @contextmanager
 def _recorded(record: LoadedCode) -> Iterator[None]:
     """Add to a record the modules that the block loads and the files that it reads."""
     before = dict(sys.modules)
     try:
-        with recorded_reads() as files:
+        with recorded_reads(record.root) as files:
             yield
     finally:
         for name, module in list(sys.modules.items()):

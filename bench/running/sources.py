@@ -3,12 +3,12 @@
 Counted are the syntax trees of modules, so that comments, docstrings and layout are free to change, and the bytes of
 data files. From the functions that compute a result, imports are followed as written, those inside functions
 included. Of our own code everything counts but `NOT_COUNTED`. Of third parties' code everything counts that importing
-their file or plug-in has loaded, however it was imported, and what it read while it was imported; of a defense also
-what its factory loads and reads when it builds the network (`untrained`).
+their file or plug-in has loaded, however it was imported, and what it read or named while it was imported; of a
+defense also what its factory loads, reads and names when it builds the network (`untrained`, `file_reads`).
 
 Not seen: data that other functions read at run time under a computed name, modules that they import under a computed
-name, and environment variables; `depends_on` of `@bench.defense`, `@bench.attack` and `@bench.evaluation` names such
-files.
+name, files that a library opens natively under a name that it computes itself, and environment variables;
+`depends_on` of `@bench.defense`, `@bench.attack` and `@bench.evaluation` names such files.
 """
 
 from __future__ import annotations
@@ -73,6 +73,8 @@ _REQUIREMENTS: Final = frozenset(
     {"torch", "torchvision", "numpy", "pandas", "scipy", "sklearn", "matplotlib", "pyarrow"}
 )
 
+_LARGE: Final = 16 * 2**20  # bytes; smaller files are read each time
+
 
 def sources(
     functions: Iterable[Callable[..., object]],
@@ -88,16 +90,30 @@ def sources(
 
     Returns:
         Ours by module ("bench.attacks.fab"), third parties' by file ("my_defense.py", "pkg/__init__.py"), data by
-        file name; of a third party's library, its version. No absolute path.
+        path relative to the folder of the included file or of the plug-in's package ("tables/a.npz"; outside of it
+        ".../tables/a.npz"); of a third party's library, its version. No absolute path. Files of one name are one
+        entry, their hashes with spaces between, in the order of their paths.
     """
-    walk = _Walk()
-    for function in functions:
-        walk.add(function)
+    walk, functions = _Walk(), list(functions)
+    roots = [root for function in functions if (root := walk.add(function)) is not None]
     if called is not None:
-        walk.add_record(called)
+        walk.add_record(called, called.root or next(iter(roots), None))
     for path in depends_on:
-        walk.note(path.name, sha256(path))
+        walk.note_data(path, next((root for root in roots if path.is_relative_to(root)), None))
     return walk.result()
+
+
+def data_digest(path: Path) -> str:
+    """Return the SHA-256 of a data file; a large one is read again only if its size or a time of change differs."""
+    found = path.stat()
+    if found.st_size < _LARGE:
+        return sha256(path)
+    return _large_digest(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+
+@functools.lru_cache(maxsize=64)
+def _large_digest(path: Path, *_state: int) -> str:
+    return sha256(path)
 
 
 def counts(module: str) -> bool:
@@ -108,62 +124,76 @@ def counts(module: str) -> bool:
 
 
 class _Walk:
-    """The modules reached so far, and their hashes by name; two files of one name have one joint hash."""
+    """The modules reached so far, and their hashes by name and file."""
 
     def __init__(self) -> None:
-        self._hashes: dict[str, set[str]] = {}
+        self._hashes: dict[str, dict[str, str]] = {}
         self._seen: set[tuple[str, Path]] = set()
 
-    def add(self, function: Callable[..., object]) -> None:
-        """Add everything that a function depends on."""
+    def add(self, function: Callable[..., object]) -> Path | None:
+        """Add everything that a function depends on; return the folder that its data files are named relative to."""
         function = _unwrapped(function)
         name, code = function.__module__, getattr(function, "__code__", None)
         record = user_code.loaded_code(name, code.co_filename) if code else None
+        source = _file_of(sys.modules.get(name))
         if record is not None:
-            self.add_record(record)
-        elif (source := _file_of(sys.modules.get(name))) is not None:
-            self._visit(name, source, None)
-        elif code is not None:
-            self.note(f"{name}.{function.__qualname__}", sha256_of(_code_text(code).encode()))
+            self.add_record(record, record.root)
+            return record.root
+        if source is not None:
+            self._visit(name, source, None, None)
+            return None if _is_ours(name) else user_code.module_root(name, source)
+        if code is not None:
+            self._note(f"{name}.{function.__qualname__}", "", sha256_of(_code_text(code).encode()))
+        return None
 
-    def add_record(self, record: user_code.LoadedCode) -> None:
-        """Add the modules and data files of a record."""
+    def add_record(self, record: user_code.LoadedCode, root: Path | None) -> None:
+        """Add the modules and data files of a record, the files named relative to `root`."""
         for module, file in record.modules.items():
-            self._visit(module, file, record)
+            self._visit(module, file, record, root)
         for file in record.files:
-            self.note(file.name, sha256(file))
+            self.note_data(file, root)
 
-    def note(self, name: str, digest: str) -> None:
-        """Add one hash under a name."""
-        self._hashes.setdefault(name, set()).add(digest)
+    def note_data(self, path: Path, root: Path | None) -> None:
+        """Add a data file, named relative to `root` where it is below it, else by its folder and name."""
+        path = path.resolve()
+        inside = root is not None and path.is_relative_to(root)
+        name = path.relative_to(root).as_posix() if root is not None and inside else f".../{'/'.join(path.parts[-2:])}"
+        self._note(name, str(path), data_digest(path))
+
+    def _note(self, name: str, file: str, digest: str) -> None:
+        self._hashes.setdefault(name, {})[file] = digest
 
     def result(self) -> dict[str, str]:
-        """Return name to hash, sorted."""
+        """Return name to hash, sorted; the hashes of several files of one name in the order of their paths."""
         return {
-            name: min(found) if len(found) == 1 else sha256_of("".join(sorted(found)).encode())
+            name: " ".join(digest for _, digest in sorted(found.items()))
             for name, found in sorted(self._hashes.items())
         }
 
-    def _visit(self, name: str, file: Path, record: user_code.LoadedCode | None) -> None:
+    def _visit(self, name: str, file: Path, record: user_code.LoadedCode | None, root: Path | None) -> None:
         ours = _is_ours(name)
         if (name, file) in self._seen or (ours and not counts(name)):
             return
         self._seen.add((name, file))
         module = read_source(file.read_bytes(), name, file.name == "__init__.py")
-        self.note(name if ours else _label(name, file), module.digest)
+        root = root or user_code.module_root(name, file)
+        self._note(name if ours else _label(name, file), str(file), module.digest)
         for path in _data_files(module.strings, file.parent):
-            self.note(path.name, sha256(path))
+            if ours:
+                self._note(f"{name}/{path.name}", str(path), sha256(path))
+            else:
+                self.note_data(path, root)
         imported = [*_parents(name), *module.imports]
         if not ours:
             imported += _values_from(record.loaded.get(name) if record else sys.modules.get(name), file)
         for other in imported:
             for parent in (*_parents(other), other):
-                self._follow(parent, record, versions=not ours)
+                self._follow(parent, record, None if ours else root, versions=not ours)
 
-    def _follow(self, name: str, record: user_code.LoadedCode | None, *, versions: bool) -> None:
+    def _follow(self, name: str, record: user_code.LoadedCode | None, root: Path | None, *, versions: bool) -> None:
         if _is_ours(name):
             if counts(name) and (found := _our_file(name)):
-                self._visit(name, found, None)
+                self._visit(name, found, None, None)
             return
         top = name.partition(".")[0]
         if top in sys.stdlib_module_names or top in _REQUIREMENTS:
@@ -173,9 +203,9 @@ class _Walk:
             return
         if user_code.is_library(name, path) and (version := _version(top)):
             if versions:
-                self.note(top, version)
+                self._note(top, "", version)
         else:
-            self._visit(name, path, record)
+            self._visit(name, path, record, root)
 
 
 def _is_ours(name: str) -> bool:
@@ -266,11 +296,19 @@ def _values_from(module: ModuleType | None, file: Path) -> list[str]:
 
 
 def _data_files(strings: Iterable[str], folder: Path) -> Iterator[Path]:
-    """Yield the files that strings of a module name: beside it, or by an absolute path."""
-    for text in strings:
-        path = folder / text
-        if path.suffix not in ("", ".py") and path.is_file():
-            yield path
+    """Yield the files that strings of a module name: beside it, in folders that they name too, or by a full path."""
+    strings, folders = tuple(strings), [folder.resolve()]
+    folder = folders[0]
+    for found in folders:
+        folders += [
+            path
+            for text in strings
+            if found.is_relative_to(folder) and (path := (found / text).resolve()).is_dir() and path not in folders
+        ]
+        for text in strings:
+            path = found / text
+            if path.suffix not in ("", ".py") and path.is_file():
+                yield path
 
 
 def _code_text(code: CodeType) -> str:

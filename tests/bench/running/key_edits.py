@@ -1,6 +1,7 @@
 """Apply edits one at a time and print which cells' keys change: run in a process of its own, on copies.
 
-Reads from stdin: `{"include": [file], "edits": {name: [file, kind]}}`.
+Reads from stdin: `{"include": [file], "edits": {name: [file, kind]}}`; the kind "swap NAME" exchanges the contents of
+the file and of another, NAME relative to its folder.
 Prints: `{"keys": {cell: key}, "changed": {name: [cell]}}`.
 """
 
@@ -65,12 +66,16 @@ def main():
     for name, (file, kind) in task["edits"].items():
         path = Path(file)
         content = path.read_bytes()
-        path.write_bytes(edited(content, kind))
+        other = path.parent / kind.removeprefix("swap ") if kind.startswith("swap ") else path
+        others = other.read_bytes()
+        other.write_bytes(content)
+        path.write_bytes(edited(content, kind) if other == path else others)
         for included in task["include"]:
             discovery.include(included)
         after = keys(split)
         changed[name] = sorted(cell for cell in before if after[cell] != before[cell])
         path.write_bytes(content)
+        other.write_bytes(others)
     for included in task["include"]:
         discovery.include(included)
     assert keys(split) == before

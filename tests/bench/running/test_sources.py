@@ -1,14 +1,19 @@
 """The source part of a cell's key: an edit that can change a result changes the key, prose and neighbours do not."""
 
+import contextlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
+import safetensors.torch
+import torch
 
 from bench.core import discovery, registry
 from bench.core.errors import UsageError
@@ -99,6 +104,7 @@ from inner.{stem} import same_stem
 dynamic = importlib.import_module("dyn" + "amic")
 table = json.loads(Path(__file__).with_name("ta" + "ble.json").read_text())
 TEXT = "read_at_run_time.npz"
+import read_in_all_ways
 
 def late():
     import lazy
@@ -116,10 +122,12 @@ from functools import cache
 def factors():
     return Path(__file__).with_name("fac" + "tors.json").read_text()
 
-@defense(source="here", depends_on=["named.txt"])
+@defense(source="here", depends_on=["named.txt", "na/n.txt", "nb/n.txt"])
 def my_defense(num_classes, in_shape, backbone):
     importlib.import_module("built_" + "late")
     factors()
+    for kind in ("pth", "safetensors", "parquet"):
+        read_in_all_ways.read(kind, "built")
     return nn.Sequential(Rounded(), nn.Flatten(), nn.Linear(16, num_classes))
 """,
     "my_attack": """
@@ -138,6 +146,52 @@ def my_evaluation(model, x, y, *, seed=0):
 """,
 }
 MODULES = {
+    "read_in_all_ways.py": """
+import json, sqlite3, threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+import numpy as np
+import pyarrow.parquet
+import safetensors, safetensors.torch
+import torch
+
+here = Path(__file__).parent
+
+def read(kind, stem):
+    path = str(here / stem) + "." + kind
+    if kind == "pth":
+        torch.load(path)
+    elif kind == "parquet":
+        pyarrow.parquet.read_table(path)
+    else:
+        safetensors.torch.load_file(path)
+
+for kind in ("pth", "safetensors", "parquet"):
+    read(kind, "impor" + "ted")
+for folder in (here / "d", here.parent / "o", here.parent / "path/o"):
+    for letter in "ab":
+        (folder / letter / ("t." + "json")).read_text()
+with safetensors.safe_open(here / ("opened." + "safetensors"), "pt"):
+    pass
+sqlite3.connect(here / ("base" + "1.db")).close()
+sqlite3.connect("file:" + str(here / "base") + "2.db?mode=ro", uri=True).close()
+with ThreadPoolExecutor(1) as pool:
+    pool.submit(np.load, here / ("pool" + "ed.npy")).result()
+    list(pool.map(np.load, [str(here / ("mapp" + "ed.npy"))]))
+
+class Reader(threading.Thread):
+    run = staticmethod(lambda: eval("open(p).close()", {"p": str(here / ("threa" + "ded.npy"))}))
+
+thread = Reader()
+thread.start()
+thread.join()
+with (here / ("run." + "log")).open("a"):
+    pass
+cores = open("/proc/" + "uptime").read()
+
+def at_run_time():
+    return Path(__file__).parent / "folder" / "inside" / "table.npy"
+""",
     "helper.py": '"""A helper."""\nx = 1\n',
     "my_layer.py": "from torch import nn\n\nclass Rounded(nn.Module):\n    def forward(self, x):\n        return x\n",
     "my_loss.py": "def loss(model, x, y):\n    return {}\n",
@@ -159,6 +213,11 @@ MODULES = {
     "factors.json": "[1]",
     "unused.json": "[1]",
     "named.txt": "text",
+    "run.log": "text",
+    **{f"{name}/n.txt": name for name in ("na", "nb")},
+    **{f"{folder}/{letter}/t.json": folder + letter for folder in ("d", "../o", "../path/o") for letter in "ab"},
+    "folder/inside/table.npy": "1",
+    "folder/inside/other.npy": "1",
 }
 MINE = of("my_defense") | {"my_attack_l2", "my_evaluation"}
 PLUGGED = of("plugged_defense")
@@ -170,6 +229,18 @@ USER_EDITS = [
     *(("mine/" + name, "data", MINE) for name in ("table.json", "named.txt", "read_at_run_time.npz")),
     *(("mine/" + name, "code", set()) for name in ("unused.py", "pkg/unused.py")),
     ("mine/unused.json", "data", set()),
+    *(("mine/" + name, "data", MINE) for name in ("base1.db", "base2.db", "folder/inside/table.npy")),
+    *((f"{folder}/a/t.json", "swap ../b/t.json", MINE) for folder in ("mine/d", "o", "path/o")),
+    ("o/a/t.json", "swap ../../path/o/a/t.json", MINE),
+    *((f"mine/{name}", f"swap unused{Path(name).suffix}", MINE) for name in (
+        "imported.pth", "imported.safetensors", "imported.parquet", "opened.safetensors", "pooled.npy", "mapped.npy",
+        "threaded.npy",
+    )),
+    *((f"mine/built.{kind}", f"swap unused.{kind}", of("my_defense")) for kind in ("pth", "safetensors", "parquet")),
+    ("mine/na/n.txt", "swap ../nb/n.txt", of("my_defense")),
+    *((f"mine/unused.{kind}", "data", set()) for kind in ("pth", "safetensors", "parquet", "npy")),
+    ("mine/folder/inside/other.npy", "data", set()),
+    ("mine/run.log", "data", set()),
     ("mine/helper.py", "docstring", set()),
     ("mine/pkg/__init__.py", "docstring", set()),
     ("mine/my_defense.py", "code", of("my_defense")),
@@ -209,6 +280,14 @@ def user_folder(tmp_path_factory):
     for stem, content in FILES.items():
         (mine / f"{stem}.py").write_text(IMPORTS.format(stem=stem).lstrip() + content)
         (mine / "inner" / f"{stem}.py").write_text("same_stem = 1\n")
+    for i, stem in enumerate(("imported", "built", "opened", "unused", "pooled", "mapped", "threaded")):
+        torch.save({"w": torch.full((1,), i)}, mine / f"{stem}.pth")
+        safetensors.torch.save_file({"w": torch.full((1,), i)}, mine / f"{stem}.safetensors")
+        pyarrow.parquet.write_table(pyarrow.table({"w": [i]}), mine / f"{stem}.parquet")
+        np.save(mine / f"{stem}.npy", np.full(1, i))
+    for name in ("base1.db", "base2.db"):
+        with contextlib.closing(sqlite3.connect(mine / name)) as base:
+            base.execute("create table t (x)")
     np.savez(mine / "read_at_run_time.npz", x=np.zeros(1))
     (path / "plugged-1.0.dist-info").mkdir(parents=True)
     (path / "plugged-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged\nVersion: 1.0\n")
