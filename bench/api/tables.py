@@ -258,7 +258,9 @@ def _plain(model: nn.Module) -> nn.Module:
 def _devices_of(model: nn.Module) -> list[torch.device]:
     if not isinstance(model, nn.Module):
         raise BadModel(f"model: expected an nn.Module, got {type(model).__name__}. Write bench.wrap(model).")
-    return list(dict.fromkeys(t.device for t in (*model.parameters(), *model.buffers())))
+    devices = dict.fromkeys(t.device for t in (*model.parameters(), *model.buffers()))
+    # A skeleton on the meta device gets its weights in forward(), e.g. by functional_call: nothing is there to move.
+    return [] if all(device.type == "meta" for device in devices) else list(devices)
 
 
 def _target(model: nn.Module, device: str | torch.device | None) -> torch.device:

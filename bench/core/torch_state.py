@@ -237,9 +237,14 @@ def whole_batch(tensor: Tensor) -> Tensor:
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
-    """Return whether two tensors have the same shape, type and bits: NaN equals itself, −0 does not equal 0."""
+    """Return whether two tensors have the same shape, type and bits: NaN equals itself, −0 does not equal 0.
+
+    Tensors on the meta device have no bits: shape and type decide.
+    """
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
+    if a.is_meta or b.is_meta:
+        return a.is_meta and b.is_meta
     return torch.equal(_bits(a), _bits(b))
 
 

@@ -33,9 +33,9 @@ def check_budgets(where: str, eps: Number | Sequence[Number], norm: str, shape: 
     largest = 1.0 if norm == "linf" else math.sqrt(math.prod(shape))
     for e in budgets:
         if e < 0 or e > largest * (1 + TOLERANCE):
+            advice = 'For 8 of 255 levels write "8/255".' if e > largest else "A radius is not negative."
             raise UsageError(
-                f"{where}: expected every eps between 0 and {largest:g} (pixels are in [0, 1]), got {e!r}. "
-                'For 8 of 255 levels write "8/255".'
+                f"{where}: expected every eps between 0 and {largest:g} (pixels are in [0, 1]), got {e:.16g}. {advice}"
             )
     for a, b in pairwise(budgets):
         if f"{a:g}" == f"{b:g}":

@@ -38,7 +38,12 @@ def check_gradients(evaluation: str, model: nn.Module, x: Tensor) -> None:
             with out_of_memory_detected(name):
                 zero = _zero_gradients(model, x)
         except RuntimeError as error:
-            cause = " ".join(str(error).split())
+            cause = " ".join(str(error).split()).rstrip(".")
+            if "in-place operation" in cause:
+                raise BadModel(
+                    f"{name}: expected images left as they are, got a forward() that changes its input in place. Write "
+                    "bench.wrap(model), which copies it."
+                ) from error
             raise BadModel(
                 f"{name}: expected a backward pass, got {type(error).__name__}: {cause}. Fix forward(), or choose "
                 "evaluations that need no gradients: accuracy, square, noise."

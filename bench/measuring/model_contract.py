@@ -103,7 +103,7 @@ def _check_weights(name: str, model: nn.Module) -> None:
             f"{name}: expected parameters made outside torch.inference_mode(), got {', '.join(found[:3])} made inside "
             "it. Build or load the model outside of it."
         )
-    if bad := [k for k, p in model.named_parameters() if p.detach().isnan().any()]:
+    if bad := [k for k, p in model.named_parameters() if not p.is_meta and p.detach().isnan().any()]:
         raise BadModel(f"{name}: expected finite weights, got NaN in {', '.join(bad[:3])}. Fix its weights.")
 
 
@@ -160,8 +160,12 @@ def _check_logits(name: str, logits: object, n: int, num_classes: int | None) ->
         raise BadModel(
             f"{name}: expected {num_classes} classes, got {logits.shape[1]}. Use a model trained on this data set."
         )
-    if not torch.isfinite(logits).all():
-        raise BadModel(f"{name}: expected finite logits, got NaN or infinity. Check its weights.")
+    bad = (~torch.isfinite(logits)).any(1)
+    if bad.any():
+        raise BadModel(
+            f"{name}: expected finite logits, got NaN or infinity on {int(bad.sum())} of {n} images. "
+            f"{'Check its weights.' if bad.all() else 'Check its forward() on these images.'}"
+        )
 
 
 def _described(answer: object) -> str:

@@ -4,10 +4,11 @@ import copy
 import functools
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import bench
@@ -375,3 +376,54 @@ def test_a_wrapped_function_is_put_into_eval_mode_and_back(net, data):
     found = table(bench.wrap(lambda x: net(x)), data, NAMES[:2])
     pd.testing.assert_frame_equal(found, expected)
     assert net.training
+
+
+class _Skeleton(nn.Module):
+    """Weights outside the module, which is a skeleton on the meta device."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.weights = {k: v.detach().clone() for k, v in net.named_parameters()}
+        self.skeleton = copy.deepcopy(net).to("meta")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.func.functional_call(self.skeleton, self.weights, (x,))
+
+
+def _plain() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Softplus(), nn.Linear(8, 3)).eval()
+    return net, (torch.rand(6, 1, 4, 4), torch.arange(6) % 3)
+
+
+def test_a_skeleton_on_the_meta_device_gives_the_numbers_of_its_weights() -> None:
+    net, data = _plain()
+    names = ["accuracy", "pgd_l2", "curvature"]
+    expected = bench.evaluate(net, data=data, evaluations=names, eps=0.5)
+    found = bench.evaluate(_Skeleton(net).eval(), data=data, evaluations=names, eps=0.5)
+    for column in ("margin", "pgd_l2_0.5_robust", "curvature"):
+        np.testing.assert_allclose(found[column].astype(float), expected[column].astype(float), rtol=1e-4)
+
+
+def test_a_model_that_begins_with_an_in_place_layer_is_refused_with_its_cause_and_wrapped() -> None:
+    net, data = _plain()
+    first = nn.Sequential(nn.ReLU(inplace=True), net)
+    with pytest.raises(BadModel, match=r"changes its input in place\. Write bench\.wrap"):
+        bench.evaluate(first, data=data, evaluations=["pgd_l2"], eps=0.5)
+    found = bench.evaluate(bench.wrap(first), data=data, evaluations=["pgd_l2"], eps=0.5)
+    assert len(found) == 6
+
+
+def test_nan_on_some_images_says_on_how_many() -> None:
+    net, data = _plain()
+
+    class Part(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.where((x.mean((1, 2, 3)) > data[0].mean())[:, None], torch.nan, self.net(x))
+
+    with pytest.raises(BadModel, match=r"got NaN or infinity on \d of \d images\. Check its forward"):
+        bench.evaluate(Part(), data=data, evaluations=["accuracy"])
