@@ -21,6 +21,7 @@ from typing import Final
 from urllib.parse import unquote
 
 _CODE: Final = (".py", ".pyc", ".so", ".pyd")
+_METADATA: Final = (".dist-info", ".egg-info")
 _DEVICES: Final = ("/proc/", "/sys/", "/dev/")
 _LONGEST_PATH: Final = 1024
 _MOST_ITEMS: Final = 1000  # of a list that is looked through for paths
@@ -77,6 +78,8 @@ def recorded_reads(folder: Path | None = None) -> Iterator[set[Path]]:
 def is_data(path: Path) -> bool:
     """Tell whether a path is a file, and not one of code, of site-packages' search paths, or of the system."""
     if path.suffix in _CODE or str(path).startswith(_DEVICES):
+        return False
+    if path.parent.name.endswith(_METADATA):  # read when a library looks for plug-ins, and only the first time
         return False
     return not (path.suffix == ".pth" and str(path.parent) + os.sep in LIBRARIES) and _is_file(path)
 

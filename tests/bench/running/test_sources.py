@@ -17,6 +17,7 @@ import torch
 
 from bench.core import discovery, registry
 from bench.core.errors import UsageError
+from bench.core.file_reads import is_data
 from bench.measuring import runner
 from bench.running import sources
 from bench.training import loop
@@ -414,3 +415,14 @@ def test_depends_on_names_the_missing_file(tmp_path):
     text = 'from bench import attack\n\n@attack(source="here", depends_on=["no.npz"])\ndef a(model, x, y): ...\n'
     with pytest.raises(UsageError, match=r"a: depends_on: expected files, got '.*no\.npz'"):
         discovery.include(write(tmp_path / "a", "without.py", text))
+
+
+@pytest.mark.parametrize("folder", ["mine.egg-info", "mine-1.0.dist-info"])
+def test_the_metadata_of_a_package_is_no_data(tmp_path, folder):
+    """A library that looks for plug-ins reads it once a process: keys would depend on what ran before."""
+    (tmp_path / folder).mkdir()
+    read = tmp_path / folder / "entry_points.txt"
+    read.write_text("[x]")
+    assert not is_data(read)
+    (tmp_path / "entry_points.txt").write_text("[x]")
+    assert is_data(tmp_path / "entry_points.txt")
