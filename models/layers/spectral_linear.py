@@ -16,8 +16,8 @@ class SpectralNormLinear(nn.Linear):
     """Linear layer with weight W/σmax(W), bias untouched.
 
     Miyato et al. 2018 through torch.nn.utils.parametrizations.spectral_norm: one power iteration per weight
-    access in training mode, 15 at construction. Srinivas et al. 2022 use it for the last layer, in the authors'
-    code in the baselines too. `finalize` replaces the iterated vectors by the singular vectors themselves.
+    access in training mode. Its vectors are the exact singular vectors at construction and again after
+    `finalize`. Srinivas et al. 2022 use it for the last layer, in the authors' code in the baselines too.
 
     Args:
         in_features: as in nn.Linear.
@@ -28,6 +28,8 @@ class SpectralNormLinear(nn.Linear):
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__(in_features, out_features, bias)
         parametrizations.spectral_norm(self, "weight")
+        if not self._raw().is_meta:
+            self.finalize()
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to x (B, in)."""

@@ -32,6 +32,26 @@ def test_finalized_linear_layer_has_norm_one_and_keeps_its_bias():
     assert layer.sigma_error() < 1e-12
 
 
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 9), (9, 1), (32, 10), (64, 10), (512, 100)])
+def test_the_norm_before_any_training_step_is_one(sizes):
+    for seed in range(3):
+        torch.manual_seed(seed)
+        layer = SpectralNormLinear(*sizes).eval()
+        assert torch.linalg.matrix_norm(layer.weight.double(), 2).item() == pytest.approx(1, abs=1e-6)
+
+
+def test_construction_draws_what_torch_draws_and_works_without_memory():
+    torch.manual_seed(0)
+    layer = SpectralNormLinear(6, 4)
+    after = torch.rand(3)
+    torch.manual_seed(0)
+    plain = nn.utils.parametrizations.spectral_norm(nn.Linear(6, 4))
+    assert torch.equal(after, torch.rand(3))
+    assert torch.equal(layer.parametrizations.weight.original, plain.parametrizations.weight.original)
+    with torch.device("meta"):
+        assert SpectralNormLinear(6, 4).weight.is_meta
+
+
 def test_sigma_error_is_that_of_the_iterated_norm():
     layer = SpectralNormLinear(30, 10).double().eval()
     with torch.no_grad():
