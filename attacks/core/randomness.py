@@ -37,6 +37,7 @@ class Stream(IntEnum):
     PGD_RELEASED_START = 5 << 20
     ADAPTIVE_START = 6 << 20
     AUDIT_SAMPLE = 7 << 20
+    TRUST_POINT = 8 << 20
 
 
 def _signed(value: int) -> int:

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from bench.api.images import Data, read_data
+from bench.api.trust import threat_of, trust_of
 from bench.config.evaluation_config import EvaluationConfig, check_radii, default_evaluation, norm_of
 from bench.config.suite_file import load_suite
 from bench.core import registry
 from bench.core.arguments import Number, whole
 from bench.core.computing_time import ComputingTime
 from bench.core.errors import UsageError
+from bench.core.records import Column
 from bench.core.torch_state import known_state, threads_for
 from bench.data import catalog
 from bench.data.pixels import to_unit
@@ -122,9 +124,10 @@ def evaluate(
     Returns:
         Columns `index`, `label`, then those of each evaluation. `attrs["cost"]` has forwards, backwards, seconds
         (CPU time on a CPU, a GPU's own time there) and wall_seconds of each evaluation; `attrs["bounds"]` the number
-        of violations, where bounds were checked. With `return_adversarial` that table, and the images (N, C, H, W)
-        by attack and budget, e.g. "pgd_l2_0.1": the adversarial example of each row, the image itself where none was
-        found.
+        of violations, where bounds were checked; `attrs["trust"]` grade and checks, where `trust` was run: {"grade",
+        "adaptive", "checks": {name: {"title", "severity", "verdict", "value", "threshold", "images", "words"}}}. With
+        `return_adversarial` that table, and the images (N, C, H, W) by attack and budget, e.g. "pgd_l2_0.1": the
+        adversarial example of each row, the image itself where none was found.
 
     Raises:
         UsageError: neither or both of `suite` and `data`, an unknown name, an argument out of range, data of another
@@ -162,6 +165,7 @@ def _table(
     table = pd.DataFrame({"index": np.arange(len(split)), "label": split.labels})
     cost: dict[str, dict[str, float]] = {}
     images: dict[str, Tensor] = {}
+    facts: dict[str, Column] = {}
     for entry in entries:
         evaluation = registry.evaluations.get(entry.evaluation)
         chunks = list(
@@ -180,6 +184,7 @@ def _table(
         if entry.key != entry.evaluation:  # a second entry of one evaluation, named as on the board
             part = part.rename(columns={c: f"{entry.key}_{c}" for c in part.columns if c in table and c != "index"})
         new = [c for c in part.columns if c == "index" or c not in table.columns]
+        facts |= {c: chunks[0].columns[c] for c in new if c in chunks[0].columns}
         table = table.merge(part[new], on="index", how="left", validate="one_to_one")
         passes = {n: sum(c.info[n] for c in chunks) for n in ("forwards", "backwards")}
         time = sum((c.time for c in chunks), ComputingTime())
@@ -190,6 +195,8 @@ def _table(
     table.attrs["cost"] = cost
     if "bound_violations" in table:
         table.attrs["bounds"] = {"violations": int(table["bound_violations"].fillna(0).sum())}
+    if (threat := threat_of(facts, entries)) is not None:
+        table.attrs["trust"] = trust_of(table, facts, threat)
     return table, images
 
 

@@ -50,6 +50,7 @@ Role = Literal[
     "lipschitz",  # Lipschitz constant of the network
     "local_slope",  # slope met at the image
     "coordinate",  # where a point lies
+    "trust",  # a number that a check of trust reads
     "audit",  # verdicts on which two implementations differ
     "other",
 ]
