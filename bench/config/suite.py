@@ -31,6 +31,7 @@ class Suite:
         seeds: one training per defense and seed.
         threat: norm and radius, on [0, 1] pixels, of the attack that ranks the board.
         audit: images on which the official AutoAttack repeats ours.
+        repeat: images on which every stage of AutoAttack runs alone, several times.
         holdout: training images kept apart for choosing hyper-parameters.
         store_adversarial: whose adversarial examples are kept: of the primary radius, of all, of none.
         defenses: one row of the board each.
@@ -47,6 +48,7 @@ class Suite:
     seeds: tuple[int, ...]
     threat: ThreatModel
     audit: int
+    repeat: int
     holdout: int
     store_adversarial: Literal["primary", "all", "none"]
     defenses: tuple[DefenseSpec, ...]
@@ -58,6 +60,11 @@ class Suite:
     def primary_eps(self) -> float:
         """The radius of the threat that ranks the board."""
         return self.threat.eps
+
+    @property
+    def drawn(self) -> dict[str, int]:
+        """How many images the evaluations that a key of the suite asks for are run on, by that key."""
+        return {"audit": self.audit, "repeat": self.repeat}
 
     def recipe_of(self, spec: DefenseSpec) -> TrainingRecipe:
         """Return a defense's recipe: its spec over the command line over the defense's own over the suite's."""

@@ -52,6 +52,7 @@ class _File(BaseModel):
     threat: _Threat | None = None
     primary_eps: _Radius | None = None
     audit: int = Field(0, ge=0, le=LARGEST_INT)
+    repeat: int = Field(0, ge=0, le=LARGEST_INT)
     holdout: int = Field(0, ge=0, le=LARGEST_INT)
     store_adversarial: Literal["primary", "all", "none"] = "primary"
     defenses: list[str] = Field(min_length=1)
@@ -83,6 +84,7 @@ def load_suite(name_or_path: str | Path) -> Suite:
         seeds=check_seeds(f"{where}: seeds", file.seeds),
         threat=threat,
         audit=file.audit,
+        repeat=file.repeat,
         holdout=file.holdout,
         store_adversarial=file.store_adversarial,
         defenses=check_defenses(f"{where}: defenses", file.defenses),

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Final, Literal, get_args
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.recipe import Recipe
 
-Automatic = Literal["never", "stored", "audit"]
+Automatic = Literal["never", "stored", "audit", "repeat"]
 Summary = Callable[[Any, Any], Mapping[str, object]]  # (model, device) to plain data about the model as a whole
 Kind = Literal["flag", "value", "count", "text"]
 Aggregate = Literal["fraction", "mean", "sum"]
@@ -52,6 +52,8 @@ Role = Literal[
     "coordinate",  # where a point lies
     "trust",  # a number that a check of trust reads
     "audit",  # verdicts on which two implementations differ
+    "repeat",  # whether one run of one kind of attack alone broke the image
+    "repeat_seed_used",  # whether its second seed ended at another point
     "other",
 ]
 
@@ -352,7 +354,8 @@ class Evaluation(Registered):
         needs: what it reads of other cells; the function then takes `inputs: BatchInputs` (`bench.measuring.inputs`).
         automatic: when a suite that does not name it gets it, at its threat and on the images that the reference
             attack is run on: "never", "stored" (its needs are met: adversarial examples are stored and there are
-            other defenses), or "audit" (the suite's `audit` is set; on that many of the images, drawn at random).
+            other defenses), or "audit" and "repeat" (the suite's key of that name is set; on that many images, drawn
+            at random).
         gradients: whether it follows gradients; it is then refused on models that give none.
     """
 

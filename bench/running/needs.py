@@ -38,7 +38,8 @@ def kept_images(columns: Mapping[str, Column], suite: Suite) -> frozenset[str] |
 def automatic_evaluations(suite: Suite, planned: Sequence[PlannedEvaluation]) -> list[EvaluationConfig]:
     """Return the evaluations that a suite gets without naming them, at its threat.
 
-    They are computed on the images that the reference attack is run on; without such an attack there are none.
+    They are computed on the images that the reference attack is run on, and on more where a key of the suite asks for
+    more; without such an attack there are none.
 
     Args:
         suite: the suite.
@@ -51,8 +52,9 @@ def automatic_evaluations(suite: Suite, planned: Sequence[PlannedEvaluation]) ->
     for evaluation in registry.evaluations:
         if evaluation.name in named or not _is_due(evaluation, suite, planned):
             continue
-        entry = EvaluationConfig(evaluation.name, evaluation.name, {"eps": [suite.threat.eps]}, attacked.entry.limit)
-        sample = suite.audit if evaluation.automatic == "audit" else None
+        sample = suite.drawn.get(evaluation.automatic)
+        limit = attacked.entry.limit and max(attacked.entry.limit, sample or 0)
+        entry = EvaluationConfig(evaluation.name, evaluation.name, {"eps": [suite.threat.eps]}, limit)
         found.append(replace(entry, split=attacked.entry.split, sample=sample))
     return found
 
@@ -61,8 +63,8 @@ def _is_due(evaluation: Evaluation, suite: Suite, planned: Sequence[PlannedEvalu
     norms = {column.params["norm"] for column in evaluation.columns.values() if "norm" in column.params}
     if evaluation.automatic == "never" or norms != {suite.threat.norm}:
         return False
-    if evaluation.automatic == "audit":
-        return suite.audit > 0
+    if evaluation.automatic in suite.drawn:
+        return suite.drawn[evaluation.automatic] > 0
     alone = len(suite.defenses) < 2  # each is there once
     return all(_find(n, planned, suite.threat) and not (alone and n.of == "others") for n in evaluation.needs)
 

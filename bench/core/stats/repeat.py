@@ -29,8 +29,8 @@ class KindRuns:
 
     Attributes:
         kind: name of the attack and its loss, e.g. "apgd-ce".
-        broken: images broken by each run, bool (m, n). A run may leave out images that two runs have broken already:
-            the bound needs only "exactly one"; the only-by table needs every image in the first run of each kind.
+        broken: images broken by each run, bool (m, n). Every image is in the first run; a later run may leave out
+            those that `settled` names, which counts as not broken.
         has_random_part: False for deterministic attacks, which are run once and have no term in the bound.
         seed_changes_points: whether two seeds gave different adversarial examples anywhere.
     """
@@ -43,9 +43,17 @@ class KindRuns:
 
 @dataclass(frozen=True, slots=True)
 class OnlyBy:
-    """Images that a kind of attack broke, and those that no other kind did."""
+    """What one kind of attack broke.
+
+    Attributes:
+        kind: name of the attack and its loss.
+        runs: m, all runs of it.
+        broken: images that its first run broke.
+        alone: images that its m runs broke and no run of any other kind did.
+    """
 
     kind: str
+    runs: int
     broken: int
     alone: int
 
@@ -69,15 +77,39 @@ class RepeatBound:
     obstacles: tuple[str, ...]
 
 
+def settled(broken: Sequence[np.ndarray], kind: int) -> np.ndarray:
+    """Tell on which images further runs of a kind can change neither the bound nor the only-by table, bool (n,).
+
+    "Broken by exactly one run" is decided once two runs have broken an image. "Broken by one kind alone" is decided
+    once two kinds have, and for the kind itself as soon as it has. Both must be, so that the runs of the other kinds
+    go on where a single kind has broken an image.
+
+    Args:
+        broken: one array per kind, images broken by each of its runs so far, bool (runs, n).
+        kind: place of the kind whose further runs are asked for.
+
+    Returns:
+        True where nothing is open for this kind.
+    """
+    by_kind = np.stack([runs.any(0) for runs in broken])
+    times = np.sum([runs.sum(0) for runs in broken], axis=0)
+    return (times >= 2) & ((by_kind.sum(0) >= 2) | by_kind[kind])
+
+
 def only_by(kinds: Sequence[KindRuns]) -> list[OnlyBy]:
-    """Count, per kind, the images broken by any of its runs, and those broken by this kind alone."""
+    """Count, per kind, the images broken by its first run, and those broken by this kind alone in all its runs."""
     union = np.stack([k.broken.any(0) for k in kinds])
-    once = union.sum(0) == 1
-    return [OnlyBy(k.kind, int(u.sum()), int((u & once).sum())) for k, u in zip(kinds, union, strict=True)]
+    alone = union & (union.sum(0) == 1)
+    return [
+        OnlyBy(k.kind, len(k.broken), int(k.broken[0].sum()), int(a.sum())) for k, a in zip(kinds, alone, strict=True)
+    ]
 
 
 def repeat_bound(
-    kinds: Sequence[KindRuns], failed_checks: Collection[str] = (), confidence: float = 0.95
+    kinds: Sequence[KindRuns],
+    failed_checks: Collection[str] = (),
+    confidence: float = 0.95,
+    obstacles: Sequence[str] = (),
 ) -> RepeatBound:
     """Bound what one more run of each of the same attacks would break; it never changes accuracy, rank or grade.
 
@@ -88,6 +120,7 @@ def repeat_bound(
         kinds: all kinds that were run, deterministic ones included, on the same n images.
         failed_checks: names of the model's failed trust checks.
         confidence: of the upper limit, in (0, 1).
+        obstacles: what else makes it hollow, one phrase each.
 
     Returns:
         X and Y, or why they cannot be given.
@@ -96,7 +129,7 @@ def repeat_bound(
     times = np.sum([k.broken.sum(0) for k in kinds], axis=0) if kinds else np.zeros(0, int)
     random = [k for k in kinds if k.has_random_part]
     once = {k.kind: int((k.broken.any(0) & (times == 1)).sum()) for k in random}
-    obstacles = _obstacles(random, n, failed_checks)
+    obstacles = (*obstacles, *_obstacles(random, n, failed_checks))
     if obstacles:
         return RepeatBound(n, once, None, None, obstacles)
     f1 = sum(once.values())

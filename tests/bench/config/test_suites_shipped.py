@@ -57,7 +57,7 @@ def test_paper_suites_are_the_papers(name: str) -> None:
     suite = load_suite(name)
     assert (suite.dataset, suite.backbone, suite.seeds, suite.primary_eps) == (name, "resnet18", (0, 1), 0.1)
     assert tuple(map(str, suite.defenses)) == SEVEN
-    assert suite.audit == 32
+    assert (suite.audit, suite.repeat) == (32, 200)
     assert limits(suite) == {
         "accuracy": None, "pgd_l2": None, "autoattack_l2": 1000, "curvature": 1000, "stability": 1000, "bounds": 32,
         "curvature_train": 1000, "certificate": 100,
@@ -69,7 +69,7 @@ def test_paper_suites_are_the_papers(name: str) -> None:
 def test_digits_is_the_small_default() -> None:
     suite = load_suite("digits")
     assert tuple(map(str, suite.defenses)) == (*SEVEN, "vanilla")
-    assert (suite.seeds, suite.primary_eps, suite.audit, suite.backbone) == ((0, 1), 0.5, 0, "convnet")
+    assert (suite.seeds, suite.primary_eps, suite.audit, suite.repeat, suite.backbone) == ((0, 1), 0.5, 0, 0, "convnet")
     assert (suite.recipe.epochs, suite.recipe.schedule, suite.recipe.augment) == (30, "onecycle", "none")
     assert limits(suite)["autoattack_l2"] == 64
     assert limits(suite)["bounds"] == 16

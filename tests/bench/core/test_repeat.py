@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.core.stats.repeat import KindRuns, only_by, repeat_bound, sentence
+from bench.core.stats.repeat import KindRuns, only_by, repeat_bound, sentence, settled
 
 
 def once(n: int, m: int, f1: int) -> KindRuns:
@@ -40,14 +40,38 @@ def test_what_another_kind_breaks_is_not_seen_once():
     bound = repeat_bound(kinds)
     assert bound.seen_once == {"a": 2, "b": 1}
     assert bound.expected == pytest.approx(3 / 3)
-    assert [(k.kind, k.broken, k.alone) for k in only_by(kinds)] == [("a", 4, 2), ("b", 4, 1), ("fab", 2, 1)]
+    # b broke nothing in its first run; of what its runs broke, 5 fell to fab as well, and 2 and 3 to a
+    assert [(k.kind, k.runs, k.broken, k.alone) for k in only_by(kinds)] == [
+        ("a", 3, 4, 2), ("b", 3, 0, 1), ("fab", 1, 2, 1),
+    ]  # fmt: skip
 
 
-def test_images_that_two_runs_have_broken_need_no_further_runs():
-    rng = np.random.default_rng(0)
-    full = rng.random((5, 300)) < rng.beta(0.2, 0.2, 300)
-    dropped = full & (np.cumsum(full, 0) <= 2)
-    assert repeat_bound([KindRuns("a", full)]) == repeat_bound([KindRuns("a", dropped)])
+@pytest.mark.parametrize("seed", range(8))
+def test_runs_left_out_on_settled_images_change_neither_number(seed):
+    rng = np.random.default_rng(seed)
+    chance = rng.beta(0.2, 0.2, (3, 1, 300)) * rng.beta(0.3, 0.3, 300)  # of unlike kinds, none dominating
+    full = [rng.random((m, 300)) < p for m, p in zip((4, 4, 1), chance, strict=True)]
+    seen = [np.zeros_like(runs) for runs in full]
+    made = 0
+    for run in range(4):
+        for kind, runs in enumerate(full):
+            if run < len(runs):
+                left = ~settled(seen, kind) if run else np.ones(300, bool)
+                seen[kind][run] = runs[run] & left
+                made += int(left.sum())
+    assert made < 0.9 * sum(runs.size for runs in full), "nothing was left out"
+    whole, partial = (
+        [KindRuns(name, runs, name != "fab") for name, runs in zip(("a", "b", "fab"), part, strict=True)]
+        for part in (full, seen)
+    )
+    assert repeat_bound(whole) == repeat_bound(partial)
+    assert only_by(whole) == only_by(partial)
+
+
+def test_an_image_is_not_settled_for_the_kinds_that_have_not_broken_it():
+    a, b = np.array([[1, 1, 0, 1], [1, 1, 0, 0]], bool), np.array([[0, 1, 0, 0], [0, 0, 0, 0]], bool)
+    assert settled([a, b], 0).tolist() == [True, True, False, False]
+    assert settled([a, b], 1).tolist() == [False, True, False, False], "b alone could still break the first image too"
 
 
 @pytest.mark.parametrize(("a", "b"), [(2, 2), (0.5, 0.5), (0.1, 0.1)])
@@ -83,6 +107,7 @@ def test_it_is_not_assessable_where_it_would_be_hollow():
         assert any(words in o for o in bound.obstacles)
         assert words in sentence(bound)
     assert repeat_bound([once(200, 3, 1)], ["B2"]).obstacles == (), "B2 is no prerequisite"
+    assert repeat_bound([once(200, 3, 1)], obstacles=["trust was not assessed"]).expected is None
 
 
 def test_the_sentence_speaks_of_a_repeat_and_of_nothing_else():

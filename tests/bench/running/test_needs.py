@@ -72,6 +72,17 @@ def test_another_norm_has_its_own_transfer_and_audit(planned):
     assert set(audit.index) < set(range(12))
 
 
+def test_the_key_repeat_asks_for_images_of_its_own_number(planned):
+    plan = {p.entry.key: p for p in planned(REFERENCE, head="repeat = 16").evaluations}
+    assert set(plan) == {"autoattack_l2", "repeat_l2", "transfer_l2"}
+    repeat = plan["repeat_l2"]
+    assert len(repeat.split) == 16, "the attack that ranks sees 12 only; that does not limit the repeat"
+    assert repeat.index is not None
+    assert set(repeat.index) <= set(range(16))
+    assert repeat.entry.arguments["eps"] == [0.5]
+    assert "repeat_l2" not in keys(planned(REFERENCE))
+
+
 def test_an_evaluation_named_by_the_suite_is_not_there_twice(planned):
     assert keys(planned(REFERENCE + "[evaluations.transfer_l2]\nlimit = 12\n")) == ["autoattack_l2", "transfer_l2"]
 
