@@ -5,44 +5,120 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import tempfile
+import secrets
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from bench.core.errors import MachineError, UsageError
 from bench.core.hashing import sha256_of
 
-_NETWORK_FILE_SYSTEMS = frozenset(
-    "nfs nfs4 cifs smb3 smbfs fuse.sshfs afs lustre beegfs gpfs fuse.s3fs fuse.gcsfuse ceph fuse.ceph".split()  # noqa: SIM905
-)
+# Network and cluster file systems, and folders that a virtual machine or container shares with its host.
+_NETWORK_KINDS = """
+    nfs nfs4 cifs smb3 smbfs afs lustre beegfs gpfs ceph 9p glusterfs ocfs2 gfs2 orangefs pvfs2 panfs wekafs coda davfs
+    ncpfs drvfs vboxsf vmhgfs prl_fs
+    fuse.sshfs fuse.s3fs fuse.gcsfuse fuse.ceph fuse.rclone fuse.glusterfs fuse.goofys fuse.blobfuse fuse.blobfuse2
+    fuse.juicefs fuse.mfs fuse.moosefs fuse.davfs fuse.hdfs fuse.grpcfuse fuse.osxfs fuse.vmhgfs-fuse fuse.mount-s3
+    fuse.seaweedfs fuse.smbnetfs fuse.curlftpfs
+"""
+_NETWORK_FILE_SYSTEMS: Final = frozenset(_NETWORK_KINDS.split())
 
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path` durably, on failure it is removed.
 
+    What a killed process has left of an earlier attempt on the same path is removed first: the system releases the
+    lock on a temporary file when its writer dies.
+
     Raises:
         MachineError: the folder cannot be written, or the disk is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        os.close(handle)
+        _remove_abandoned(path)
+        handle, temporary = _locked_temporary(path)
     except OSError as error:
         raise MachineError(_cannot_write(path, error)) from error
-    temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
+        os.fsync(handle)
         temporary.replace(path)
+        _sync_folder(path.parent)
     except OSError as error:
         raise MachineError(_cannot_write(path, error)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(handle)
+        with contextlib.suppress(OSError):  # a file that cannot be removed now is removed by the next attempt
+            temporary.unlink(missing_ok=True)
+
+
+def _locked_temporary(path: Path) -> tuple[int, Path]:
+    """Return an open, locked file beside `path`, with the mode that the process gives new files, and its path."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        try:
+            mine = _lock(handle)
+        except OSError:  # a file system without locks: nothing is taken for abandoned there either
+            mine = True
+        if mine and temporary.exists():
+            return handle, temporary
+        os.close(handle)  # another process took it for abandoned before it was locked
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove temporary files of `path` that no living process writes."""
+    for name in os.listdir(path.parent):
+        if not (name.startswith(f".{path.name}.") and name.endswith(".tmp")):
+            continue
+        left = path.with_name(name)
+        with contextlib.suppress(OSError):
+            handle = os.open(left, os.O_RDWR)
+            try:
+                if _lock(handle):
+                    left.unlink(missing_ok=True)
+            finally:
+                os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file until it is closed or its process ends; False if another process has locked it."""
+    if sys.platform == "win32":
+        return True  # an open file cannot be removed there
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a renamed file's name durable."""
+    if sys.platform == "win32":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove(path: Path) -> None:
+    """Remove a file if it is there.
+
+    Raises:
+        MachineError: it cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise MachineError(
+            f"{path}: expected to remove this file, got {error.strerror or error}. Check permissions, or remove it."
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -89,7 +165,7 @@ def require_local(path: Path) -> None:
     best, kind = "", ""
     for line in mounts.read_text().splitlines():
         point, filesystem = line.split()[1:3]
-        point = point.replace("\\040", " ")
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)
         if (target == point or target.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
             best, kind = point, filesystem
     if kind in _NETWORK_FILE_SYSTEMS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import math
 import zipfile
 import zlib
 from functools import partial
@@ -84,7 +85,11 @@ def _npz_headers(path: Path) -> dict[str, tuple[int, ...]]:
                         if version == (1, 0)
                         else np.lib.format.read_array_header_2_0
                     )
-                    shapes[member.removesuffix(".npy")] = header(stream)[0]
+                    shape, _, dtype = header(stream)
+                    size = archive.getinfo(member).file_size - stream.tell()
+                    if dtype.kind != "O" and math.prod(shape) * dtype.itemsize != size:
+                        damaged(path, f"the {math.prod(shape)} values of {member}", f"{size} bytes")
+                    shapes[member.removesuffix(".npy")] = shape
     except _UNREADABLE as error:
         damaged(path, "an npz archive", error)
     return shapes

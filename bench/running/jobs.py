@@ -134,7 +134,7 @@ def _train(run: Run, lease: Lease, context: RunContext) -> str:
         **flops,
     }
     context.store.finish(lease, info)
-    checkpoint.unlink(missing_ok=True)
+    files.remove(checkpoint)
     accuracy = log[-1]["train_accuracy"] if log else None
     return f"train accuracy {accuracy:.1%}" if isinstance(accuracy, float) else ""
 

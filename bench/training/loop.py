@@ -22,7 +22,7 @@ from bench.core.records import Defense
 from bench.data.split import Split
 from bench.training.batches import Batches
 from bench.training.build import build_network
-from bench.training.checkpoint import Checkpointer, TrainState, load_checkpoint
+from bench.training.checkpoint import Checkpointer, CheckpointFile, TrainState, load_checkpoint
 from bench.training.epoch import EpochRecord, nonfinite, parameter_names, train_epoch
 from bench.training.execution import ExecutionConfig
 from bench.training.gradients import Log
@@ -95,8 +95,8 @@ def train(
     Args:
         job: what to train.
         device: where.
-        checkpoint: file to resume from and to write to every minute; the caller removes it once the weights are
-            stored. None: no checkpoints.
+        checkpoint: file to resume from and to write to every minute, named after the training's cell; the caller
+            removes it once the weights are stored. None: no checkpoints.
         on_epoch: called with the log record of each finished epoch.
         after_first_epoch: called once, with the network after the first epoch of this call; it leaves the network
             and the generators as they are.
@@ -121,8 +121,9 @@ def train(
     optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, fused=device.type == "cuda")
     batches = Batches(job.train, recipe, job.seed, device, layout)
     state = TrainState(model, optimizer)
-    if checkpoint is not None:
-        load_checkpoint(checkpoint, state, device)
+    file = _checkpoint_file(checkpoint, job, recipe.epochs * batches.per_epoch)
+    if file is not None:
+        load_checkpoint(file, state, device)
     step = make_step(
         execution.step_mode(device),
         model,
@@ -133,7 +134,7 @@ def train(
         size=recipe.batch_size,
         log=log,
     )
-    checkpointer, good = Checkpointer(checkpoint), dict[str, Tensor]()
+    checkpointer, good = Checkpointer(file), dict[str, Tensor]()
     with torch_settings(execution, recipe.precision, device):
         first = state.step // batches.per_epoch
         for epoch in range(first, recipe.epochs):
@@ -151,6 +152,11 @@ def train(
     model = model.to(memory_format=torch.contiguous_format)
     finalize(model)
     return model.eval()
+
+
+def _checkpoint_file(path: Path | None, job: TrainJob, steps: int) -> CheckpointFile | None:
+    """Return a training's checkpoint file; it is named after the training's cell."""
+    return None if path is None else CheckpointFile(path, f"{path.stem} {job.defense.name} seed {job.seed}", steps)
 
 
 def _check_start(job: TrainJob, model: nn.Module) -> set[str]:

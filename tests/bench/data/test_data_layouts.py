@@ -337,6 +337,18 @@ class TestNpz:
         with pytest.raises(IntegrityError, match=r"data\.npz: expected an (npz archive|array x_test without pickles)"):
             read(tmp_path, train_limit=1)
 
+    def test_a_header_that_claims_more_than_there_is(self, tmp_path: Path) -> None:
+        write_npz(tmp_path)
+        path = tmp_path / "data.npz"
+        header = b"'shape': (7, 32, 32, 3), }      "
+        content = path.read_bytes()
+        assert header in content
+        path.write_bytes(content.replace(header, b"'shape': (9999999, 32, 32, 3), }"))
+        with pytest.raises(
+            IntegrityError, match=r"data\.npz: expected the 30719996928 values of x_train\.npy, got 21504 b"
+        ):
+            read(tmp_path)
+
     def test_empty_split(self, tmp_path: Path) -> None:
         write_npz(tmp_path, x_test=np.empty((0, 32, 32, 3), np.uint8), y_test=np.empty(0, np.int64))
         with pytest.raises(IntegrityError, match="expected test images, got none"):

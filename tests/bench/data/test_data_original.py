@@ -23,7 +23,9 @@ import scipy.io
 from torchvision.datasets import CIFAR10, CIFAR100, SVHN
 
 from bench.core.errors import IntegrityError, MachineError
+from bench.data import download
 from bench.data.catalog import available, load
+from bench.data.download import needed
 from bench.data.info import DATASETS
 
 HTML = b"\n<!doctype html><html></html>"
@@ -245,6 +247,20 @@ class TestFetching:
             load("cifar10")
         assert shown in str(caught.value)
         assert list(cache.iterdir()) == []
+
+    def test_a_longer_answer_than_any_original_is_cut_off(
+        self, server: tuple[Path, str], cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.offer(server, monkeypatch)
+        monkeypatch.setattr(download, "_MOST_BYTES", 1000)
+        with pytest.raises(IntegrityError, match="expected at most 1,000 bytes, got more"):
+            load("cifar10")
+        assert list(cache.iterdir()) == []
+
+    def test_every_address_is_secure(self) -> None:
+        addresses = [address for info in DATASETS.values() if info.torchvision for _, address, _ in needed(info)]
+        assert len(addresses) == 4
+        assert all(address.startswith("https://") for address in addresses)
 
     def test_without_an_answer_says_what_to_put_where(
         self, server: tuple[Path, str], cache: Path, monkeypatch: pytest.MonkeyPatch
