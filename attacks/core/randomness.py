@@ -38,6 +38,9 @@ class Stream(IntEnum):
     ADAPTIVE_START = 6 << 20
     AUDIT_SAMPLE = 7 << 20
     TRUST_POINT = 8 << 20
+    BINARISATION_INNER = 9 << 20  # plus the number of the draw; the same for the next two
+    BINARISATION_BOUNDARY = 10 << 20
+    BINARISATION_RANDOM = 11 << 20
 
 
 def _signed(value: int) -> int:
