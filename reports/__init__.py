@@ -10,8 +10,13 @@ if TYPE_CHECKING:
     from bench.reports.board.model import Board
 
 
-def write(out: str | Path) -> Board:
+def write(out: str | Path, *, plan: int | None = None, to: str | Path | None = None) -> Board:
     """Rebuild every report of a result folder from its store, and return the board.
+
+    Args:
+        out: the result folder.
+        plan: number of the plan that is shown; None: the last command's.
+        to: folder that the reports are written into; None: the result folder.
 
     Returns:
         The board.
@@ -26,12 +31,12 @@ def write(out: str | Path) -> Board:
     from bench.reports.html import page
     from bench.store.store import Store
 
-    out = Path(out)
+    target = Path(out if to is None else to)
     with Store.open(out) as store:
-        board = build.build(store)
+        board = build.build(store, None if plan is None else store.plans.get(plan))
     with ThreadPoolExecutor(1) as side:  # compressing the examples does not hold Python's lock
-        written = side.submit(writer.write_exports, board, out)
+        written = side.submit(writer.write_exports, board, target)
         html = page.render(board)
         written.result()
-    files.write_text(out / "leaderboard.html", html)
+    files.write_text(target / "leaderboard.html", html)
     return board

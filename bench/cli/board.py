@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,11 +14,14 @@ commands = typer.Typer()
 
 
 @commands.command()
-def report(out: Folder = DEFAULT_FOLDER) -> None:
+def report(
+    out: Folder = DEFAULT_FOLDER,
+    to: Annotated[Path | None, typer.Option("--to", help="Folder to write into (default: the result folder).")] = None,
+) -> None:
     """Rebuild the leaderboard from the store; needs no torch."""
     from bench.reports import write as write_reports
 
-    print_board(write_reports(out), out)
+    print_board(write_reports(out, to=to), to or out)
 
 
 @commands.command()

@@ -16,11 +16,13 @@ import numpy as np
 
 from bench.core.errors import IntegrityError
 from bench.core.hashing import sha256_of
-from bench.store import serialise
-from bench.store.database import NAME
-from bench.store.plan_record import PlanRecord, parse_plan
-from bench.store.records import IMAGES_SHOWN, LEFT_OUT
-from bench.store.sqlite import insert, translated
+from bench.store import seals, serialise
+from bench.store.database import NAME, Database
+from bench.store.plan_record import PlanRecord
+from bench.store.plans import Plans
+from bench.store.records import IMAGES_SHOWN, LEFT_OUT, RESTORE, cell_record
+from bench.store.seals import SEALED
+from bench.store.sqlite import connect, translated
 from bench.store.store import Store
 
 
@@ -40,23 +42,22 @@ def compact(out: Path, target: Path, *, pictures: bool = False, latest: bool = F
         StoreError: no command has been planned in the folder, or the store is damaged.
         MachineError: no store there, or the target cannot be written.
     """
-    with Store.open(out) as store:
-        store.plans.latest()
     with Store.open(target, create=True):
         pass
-    with translated(target / NAME), _connected(out) as source, _connected(target) as copy:
+    with contextlib.closing(Database.open(out, create=False)) as source, _connected(target) as copy:
         copy.execute("PRAGMA journal_mode=DELETE")
-        source.execute("BEGIN")
+        source.connection.execute("BEGIN")
         copy.execute("BEGIN")
-        last = source.execute("SELECT id, plan FROM plans ORDER BY id DESC LIMIT 1").fetchone()
-        insert(copy, "plans", {"id": 1, "plan": last["plan"]})
-        sql = "SELECT row, evaluation, cell FROM bindings WHERE plan=:plan ORDER BY row, evaluation"
-        for binding in source.execute(sql, {"plan": last["id"]}):
-            insert(copy, "bindings", {"plan": 1, **binding})
-        for cell in _copy_cells(source, copy, parse_plan(last["plan"], str(out / NAME)) if latest else None):
-            sql = "SELECT cell, epoch, record FROM epochs WHERE cell=:cell ORDER BY epoch"
-            for epoch in source.execute(sql, {"cell": cell}):
-                insert(copy, "epochs", dict(epoch))
+        plan = Plans(source).latest()
+        number = Plans(source).numbers()[0]
+        (last,) = source.rows("plans", "id=:id", {"id": number}, more=("digest", "used"))
+        seals.put(copy, "plans", {"id": 1, "plan": last["plan"], "digest": last["digest"], "used": 1})
+        for binding in source.rows("bindings", "plan=:plan ORDER BY row, evaluation", {"plan": number}):
+            values = {name: binding[name] for name in ("row", "evaluation", "cell")}
+            seals.put(copy, "bindings", {"plan": 1, **values})
+        for cell in _copy_cells(source, copy, plan if latest else None):
+            for epoch in source.rows("epochs", "cell=:cell ORDER BY epoch", {"cell": cell}):
+                seals.put(copy, "epochs", {name: epoch[name] for name in SEALED["epochs"]})
             _copy_chunks(source, copy, cell, pictures)
         copy.execute("COMMIT")
         copy.execute("VACUUM")
@@ -65,37 +66,53 @@ def compact(out: Path, target: Path, *, pictures: bool = False, latest: bool = F
 @contextlib.contextmanager
 def _connected(folder: Path) -> Iterator[sqlite3.Connection]:
     """Open a folder's database without changing its mode, with columns by name."""
-    with contextlib.closing(sqlite3.connect(folder / NAME, timeout=60.0, isolation_level=None)) as db:
-        db.row_factory = sqlite3.Row
+    with translated(folder / NAME), contextlib.closing(connect(folder / NAME)) as db:
         yield db
 
 
-def _copy_cells(source: sqlite3.Connection, copy: sqlite3.Connection, plan: PlanRecord | None) -> list[str]:
+def _copy_cells(source: Database, copy: sqlite3.Connection, plan: PlanRecord | None) -> list[str]:
     """Copy the cells' records, without their holders, and return their ids; `plan` limits them to its own."""
     wanted = None
     if plan is not None:
         wanted = {run.train_cell for run in plan.rows}
         wanted |= {binding["cell"] for binding in copy.execute("SELECT cell FROM bindings")}
     kept = []
-    for row in source.execute("SELECT id, kind, spec, status, seconds, error, info FROM cells ORDER BY rowid"):
-        cell = dict(row)
-        if wanted is not None and cell["id"] not in wanted:
+    for row in source.rows("cells", "true ORDER BY rowid", {}):
+        record = cell_record(row, str(source.path))
+        if wanted is not None and record.id not in wanted:
             continue
-        info = {k: v for k, v in json.loads(cell["info"]).items() if k != LEFT_OUT}
-        cell["info"] = serialise.dump_json(info)
-        cell["status"] = "pending" if cell["status"] == "running" else cell["status"]
-        insert(copy, "cells", cell)
-        kept.append(cell["id"])
+        cell = {name: row[name] for name in ("id", "kind", "spec", "status", "seconds", "error")}
+        cell["info"] = serialise.dump_json({k: v for k, v in record.info.items() if k != LEFT_OUT})
+        cell["status"] = "pending" if record.status == "running" else record.status
+        seals.put(copy, "cells", cell)
+        kept.append(record.id)
     return kept
 
 
-def _copy_chunks(source: sqlite3.Connection, copy: sqlite3.Connection, cell: str, pictures: bool) -> None:
+def _copy_chunks(source: Database, copy: sqlite3.Connection, cell: str, pictures: bool) -> None:
     """Copy a cell's chunks; of their images all, or those that the page shows."""
     shown = None if pictures else _shown(source, cell)
-    sql = "SELECT cell, number, data, sha256, images, images_sha256, info FROM chunks WHERE cell=:cell ORDER BY number"
-    for row in source.execute(sql, {"cell": cell}):
-        chunk = dict(row)
-        insert(copy, "chunks", chunk if shown is None or chunk["images"] is None else _reduced(chunk, shown))
+    for row in source.rows("chunks", "cell=:cell ORDER BY number", {"cell": cell}, more=("data", "images")):
+        chunk = {name: row[name] for name in (*SEALED["chunks"], "data", "images")}
+        _checked(source, chunk, "data", "sha256")
+        if shown is not None and chunk["images"] is not None:
+            chunk = dict(_reduced(chunk, shown))
+        seals.put(copy, "chunks", chunk)
+
+
+def _checked(source: Database, chunk: Mapping[str, Any], blob: str, sha: str) -> bytes:
+    """Return a blob of a chunk.
+
+    Raises:
+        IntegrityError: it does not match its SHA-256.
+    """
+    data = bytes(chunk[blob])
+    if (found := sha256_of(data)) != chunk[sha]:
+        raise IntegrityError(
+            f"{source.path}: chunk {chunk['number']} of cell {chunk['cell'][:12]}: expected {blob} with SHA-256 "
+            f"{str(chunk[sha])[:12]}, got {found[:12]}. {RESTORE}"
+        )
+    return data
 
 
 def _reduced(chunk: Mapping[str, Any], shown: np.ndarray) -> Mapping[str, Any]:
@@ -116,17 +133,16 @@ def _reduced(chunk: Mapping[str, Any], shown: np.ndarray) -> Mapping[str, Any]:
     return {**chunk, "info": serialise.dump_json(info), "images": images, "images_sha256": sha}
 
 
-def _shown(source: sqlite3.Connection, cell: str) -> np.ndarray:
+def _shown(source: Database, cell: str) -> np.ndarray:
     """Return the places of the images that the page may show of a cell: the nearest and the farthest broken ones."""
     index, distance = [np.zeros(0, dtype=int)], [np.zeros(0)]
-    sql = "SELECT images, images_sha256 FROM chunks WHERE cell=:cell AND images IS NOT NULL ORDER BY number"
-    for images, sha in source.execute(sql, {"cell": cell}):
-        if sha256_of(images) != sha:
-            raise IntegrityError(
-                f"cell {cell[:12]}: expected pictures with SHA-256 {sha[:12]}, got {sha256_of(images)[:12]}. "
-                "The store was changed outside bench: restore it, or delete the folder and run again."
-            )
-        arrays = serialise.unpack_arrays(images)
+    condition = "cell=:cell AND images IS NOT NULL ORDER BY number"
+    for row in source.rows("chunks", condition, {"cell": cell}, more=("images",)):
+        images = _checked(source, {**row}, "images", "images_sha256")
+        try:
+            arrays = serialise.unpack_arrays(images)
+        except ValueError as error:
+            raise IntegrityError(f"{source.path}: cell {cell[:12]}: expected images, got {error}. {RESTORE}") from error
         delta = (arrays["adversarial"] - arrays["clean"]).reshape(len(arrays["index"]), -1)
         index.append(arrays["index"])
         distance.append(np.linalg.norm(delta.astype("float64"), axis=1))

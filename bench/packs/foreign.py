@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 from pathlib import Path
 
 from bench.core.errors import SecurityError, StoreError
-from bench.store import serialise
-from bench.store.database import NAME, TABLES
-from bench.store.records import LEFT_OUT
+from bench.store import seals, serialise
+from bench.store.database import NAME, TABLES, Database
+from bench.store.records import LEFT_OUT, parsed_object
 from bench.store.sqlite import translated
 
 _TABLES = {*TABLES, "sqlite_sequence"}
@@ -39,16 +38,21 @@ def check_foreign(folder: Path) -> None:
 
 
 def mark_left_out(folder: Path, weights: set[str]) -> int:
-    """Note in a store which trained models' weights are not there, and return how many; `weights` are."""
+    """Note in a store which trained models' weights are not there; `weights` are.
+
+    Returns:
+        How many are not.
+
+    Raises:
+        IntegrityError: a record was changed outside bench.
+    """
     missing = 0
-    with translated(folder / NAME), contextlib.closing(sqlite3.connect(folder / NAME, isolation_level=None)) as db:
-        db.execute("BEGIN IMMEDIATE")
-        sql = "SELECT id, info FROM cells WHERE kind='train' AND status='done'"
-        for cell, text in db.execute(sql).fetchall():
-            info = json.loads(text)
+    with contextlib.closing(Database.open(folder, create=False)) as database, database.transaction() as db:
+        for row in database.rows("cells", "kind='train' AND status='done'", {}):
+            info = parsed_object(row["info"], str(database.path))
             if info.get("weights") not in weights:
                 missing += 1
-                values = {"info": serialise.dump_json(info | {LEFT_OUT: True}), "id": cell}
+                values = {"info": serialise.dump_json(info | {LEFT_OUT: True}), "id": row["id"]}
                 db.execute("UPDATE cells SET info=:info WHERE id=:id", values)
-        db.execute("COMMIT")
+                seals.seal(db, "cells", "id=:id", values)
     return missing

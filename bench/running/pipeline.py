@@ -67,7 +67,7 @@ def run(options: Options) -> Result:
             code = stop.code or 130
         finally:
             reporter.stop()
-    board = write_reports(plan.out)
+    board = write_reports(plan.out, plan=number)
     return Result(code or (1 if failures else 0), failures, plan.out, board)
 
 

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import socket
 import sqlite3
 import time
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import psutil
 
-from bench.store import serialise
+from bench.store import seals, serialise
 from bench.store.database import Database
 from bench.store.records import Lease, LeaseLost
-from bench.store.sqlite import insert
+from bench.store.seals import SEALED, is_sealed
 
-STALE_SECONDS = 120.0  # a holder on another host counts as dead after this long without a heartbeat
+STALE_SECONDS = 120.0  # a holder that cannot be seen counts as dead after this long without a heartbeat
+_MOST_PIDS: Final = 2**31
+_ABOVE_ALL: Final = 2**32
+_ROW: Final = f"SELECT {', '.join(SEALED['cells'])}, seal, owner, heartbeat FROM cells WHERE id=:id"
 START_TOLERANCE = 2.0  # seconds; the system's clock may be corrected while a process lives
 
 
 class Leases:
-    """The leases of a store's cells."""
+    """The leases of a store's cells.
+
+    Heartbeats are compared with each other, never with this machine's clock: a holder on another host counts as
+    dead once its heartbeat has not changed while this process watched for `STALE_SECONDS`.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._seen: dict[str, tuple[object, float]] = {}  # cell to its last heartbeat, and when it was first seen
 
     def claim(self, cell: str, kind: str, spec: Mapping[str, Any]) -> Lease | None:
         """Take the right to write a cell.
@@ -38,26 +49,42 @@ class Leases:
         Returns:
             The lease, or None.
         """
+        values: dict[str, str | int | float] = {"id": cell, "kind": kind, "status": "running"}
+        values["spec"] = serialise.dump_json(dict(spec))
         with self._database.transaction() as db:
-            sql = "SELECT status, generation, owner, heartbeat FROM cells WHERE id=:id"
-            row = db.execute(sql, {"id": cell}).fetchone()
-            if row is None:
-                text = serialise.dump_json(dict(spec))
-                insert(db, "cells", {"id": cell, "kind": kind, "spec": text, "status": "pending"})
-            elif row["status"] == "done" or (row["status"] == "running" and is_alive(row["owner"], row["heartbeat"])):
+            row = db.execute(_ROW, {"id": cell}).fetchone()
+            if row is not None and ((row["status"] == "done" and is_sealed("cells", row)) or self._is_held(row)):
                 return None
-            generation = 1 if row is None else row["generation"] + 1
-            db.execute(
-                "UPDATE cells SET status='running', error=NULL, generation=:generation, owner=:owner, "
-                "heartbeat=:heartbeat WHERE id=:id",
-                {
-                    "generation": generation,
-                    "owner": serialise.dump_json(process_id()),
-                    "heartbeat": time.time(),
-                    "id": cell,
-                },
-            )
+            generation = 1 if row is None else next_generation(row["generation"])
+            values |= {"generation": generation, "owner": serialise.dump_json(process_id()), "heartbeat": time.time()}
+            if row is None:
+                seals.put(db, "cells", values)
+            else:
+                db.execute(
+                    "UPDATE cells SET kind=:kind, spec=:spec, status=:status, error=NULL, generation=:generation, "
+                    "owner=:owner, heartbeat=:heartbeat WHERE id=:id",
+                    values,
+                )
+                seals.seal(db, "cells", "id=:id", {"id": cell})
             return Lease(cell, generation)
+
+    def _is_held(self, row: sqlite3.Row) -> bool:
+        """Tell whether somebody who lives computes a cell.
+
+        A holder whose process is gone is dead at once. One that is stopped, on another host or in another container
+        is dead once its heartbeat stands still.
+
+        Returns:
+            False also for a cell that nobody computes.
+        """
+        if row["status"] != "running" or not may_live(row["owner"]):
+            return False
+        heartbeat, now = row["heartbeat"], time.monotonic()
+        known, since = self._seen.get(row["id"], (None, now))
+        if known != heartbeat:
+            since = now
+        self._seen[row["id"]] = heartbeat, since
+        return now - since < STALE_SECONDS
 
     def heartbeat(self, lease: Lease) -> None:
         """Record that the holder of a lease is alive.
@@ -77,19 +104,26 @@ class Leases:
                 "WHERE id=:id AND generation=:generation AND status='running'",
                 {"id": lease.cell, "generation": lease.generation},
             )
+            seals.seal(db, "cells", "id=:id", {"id": lease.cell})
 
     def reopen(self, cell: str) -> None:
         """Mark a finished cell as unfinished: what it produced outside the store is gone."""
         with self._database.transaction() as db:
             db.execute("UPDATE cells SET status='pending' WHERE id=:id AND status='done'", {"id": cell})
+            seals.seal(db, "cells", "id=:id", {"id": cell})
 
     def holder(self, cell: str) -> str | None:
         """Return who computes a cell now ("host, process n"), None if nobody does."""
-        rows = self._database.query("SELECT status, owner, heartbeat FROM cells WHERE id=:id", {"id": cell})
-        if not rows or rows[0]["status"] != "running" or not is_alive(rows[0]["owner"], rows[0]["heartbeat"]):
+        rows = self._database.query(_ROW, {"id": cell})
+        if not rows or not self._is_held(rows[0]):
             return None
         owner = json.loads(rows[0]["owner"])
         return f"{owner['host']}, process {owner['pid']}"
+
+
+def next_generation(found: object) -> int:
+    """Return a generation above a stored one, and above all that were ever given out if that one is no number."""
+    return found + 1 if isinstance(found, int) else _ABOVE_ALL
 
 
 def require_lease(db: sqlite3.Connection, lease: Lease) -> None:
@@ -112,39 +146,66 @@ def require_lease(db: sqlite3.Connection, lease: Lease) -> None:
 
 
 def touch(db: sqlite3.Connection, lease: Lease) -> None:
-    """Refresh the heartbeat of a lease inside a transaction."""
-    db.execute("UPDATE cells SET heartbeat=:now WHERE id=:id", {"now": time.time(), "id": lease.cell})
+    """Refresh the heartbeat of a lease inside a transaction; it grows even if the clock was set back."""
+    sql = "UPDATE cells SET heartbeat=MAX(:now, COALESCE(heartbeat, 0) + 0.001) WHERE id=:id"
+    db.execute(sql, {"now": time.time(), "id": lease.cell})
 
 
 def process_id() -> dict[str, str | int | float]:
-    """Return which process this is: host, pid, and when it started (pids are reused)."""
+    """Return which process this is: host, boot, name space of process ids, pid, and its start (pids are reused)."""
     pid = os.getpid()
-    return {"host": socket.gethostname(), "pid": pid, "start": psutil.Process(pid).create_time()}
+    return {"host": socket.gethostname(), **_space(), "pid": pid, "start": psutil.Process(pid).create_time()}
 
 
-def is_alive(owner: str | None, heartbeat: float | None) -> bool:
-    """Tell whether the holder of a lease lives: on this host by its process, elsewhere by its heartbeat.
+@functools.cache
+def _space() -> Mapping[str, str]:
+    """Return what tells apart where process ids mean the same: the boot, and the container's name space."""
+    found = {"boot": "", "space": ""}
+    with contextlib.suppress(OSError):
+        found["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        found["space"] = os.readlink("/proc/self/ns/pid")
+    return found
 
-    A zombie is dead: a killed process keeps its pid until its parent has asked for it, which may be never.
+
+def may_live(owner: object) -> bool:
+    """Tell whether the holder of a lease lives, as far as its process can be seen from here.
+
+    A zombie is dead: a killed process keeps its pid until its parent has asked for it, which may be never. Nothing
+    that ran before this host was started lives.
 
     Args:
         owner: `process_id` of the holder as JSON; None: nobody.
-        heartbeat: when it was last heard of, in seconds since the epoch.
 
     Returns:
-        False for nobody.
+        False for nobody, for a dead process of this host, and for what names no process; True where it lives, or
+        cannot be seen: on another host, or in another container.
     """
-    if not owner:
+    who = _parsed(owner)
+    if who is None:
         return False
-    who = json.loads(owner)
-    if who["host"] != socket.gethostname():
-        return time.time() - (heartbeat or 0.0) < STALE_SECONDS
+    here: Mapping[str, object] = {"host": socket.gethostname(), **_space()}
+    if who["host"] != here["host"] or who.get("space", "") != here["space"]:
+        return True
+    if who.get("boot", here["boot"]) != here["boot"]:
+        return False
     try:
         process = psutil.Process(who["pid"])
         if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
             return False
-        return abs(process.create_time() - float(who["start"])) < START_TOLERANCE
+        return abs(process.create_time() - who["start"]) < START_TOLERANCE
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
         return True
+
+
+def _parsed(owner: object) -> dict[str, Any] | None:
+    """Return the holder of a lease as it was stored, None for nobody and for what is none."""
+    try:
+        who = json.loads(owner) if isinstance(owner, str) else None
+    except ValueError:
+        return None
+    kinds = {"host": str, "pid": int, "start": int | float}
+    if not isinstance(who, dict) or not all(isinstance(who.get(name), kind) for name, kind in kinds.items()):
+        return None
+    return who if 0 < who["pid"] < _MOST_PIDS else None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bench.core.errors import StoreError
-from bench.store import serialise
+from bench.core.errors import IntegrityError, StoreError
+from bench.store import seals, serialise
 from bench.store.database import Database
+from bench.store.plan_digest import plan_digest
 from bench.store.plan_record import PlanRecord, parse_plan
-from bench.store.sqlite import insert
+from bench.store.records import RESTORE
 
 
 class Plans:
@@ -18,11 +19,24 @@ class Plans:
         self._database = database
 
     def put(self, plan: PlanRecord) -> int:
-        """Store the plan of a command and return its number; the board shows the last one."""
+        """Store the plan of a command, which the board shows from now on; one that is there already is used again.
+
+        Returns:
+            Its number. None of its evaluations is bound to a cell.
+        """
         # Unsorted: the suite's order of evaluations and columns is the board's.
         text = serialise.dump_json(plan.model_dump(mode="json"), sort=False)
         with self._database.transaction() as db:
-            return int(insert(db, "plans", {"plan": text}).lastrowid or 0)
+            (used,) = db.execute("SELECT COALESCE(MAX(used), 0) + 1 FROM plans").fetchone()
+            values = {"plan": text, "digest": plan_digest(text), "used": used}
+            same = db.execute("SELECT id FROM plans WHERE digest=:digest", values).fetchone()
+            if same is None:
+                return seals.put(db, "plans", values)
+            number = int(same["id"])
+            db.execute("UPDATE plans SET plan=:plan, used=:used WHERE id=:id", values | {"id": number})
+            seals.seal(db, "plans", "id=:id", {"id": number})
+            db.execute("DELETE FROM bindings WHERE plan=:id", {"id": number})
+            return number
 
     def bind(self, plan: int, place: int, evaluation: str, cell: str) -> None:
         """Record which cell an evaluation of a run is, known once its weights are.
@@ -40,7 +54,11 @@ class Plans:
         with self._database.transaction() as db:
             for plan, place, evaluation, cell in bindings:
                 values = {"plan": plan, "row": place, "evaluation": evaluation, "cell": cell}
-                insert(db, "bindings", values, replace=True)
+                seals.put(db, "bindings", values, replace=True)
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of all plans, the last used one first."""
+        return [row["id"] for row in self._database.query("SELECT id FROM plans ORDER BY used DESC")]
 
     def latest(self) -> PlanRecord:
         """Return the last command's plan, with the cells of its evaluations filled in as far as known.
@@ -49,12 +67,28 @@ class Plans:
             StoreError: no command has been planned in this folder yet, or another version of bench planned it.
             IntegrityError: the plan is damaged.
         """
-        rows = self._database.query("SELECT id, plan FROM plans ORDER BY id DESC LIMIT 1")
-        if not rows:
+        numbers = self.numbers()
+        if not numbers:
             raise StoreError(
                 f"{self._database.path}: expected a planned run, found none. Run `python -m bench run` first."
             )
-        sql = "SELECT row, evaluation, cell FROM bindings WHERE plan=:plan"
-        bindings = self._database.query(sql, {"plan": rows[0]["id"]})
-        cells = {(b["row"], b["evaluation"]): b["cell"] for b in bindings}
-        return parse_plan(rows[0]["plan"], str(self._database.path)).bound(cells)
+        return self.get(numbers[0])
+
+    def get(self, number: int) -> PlanRecord:
+        """Return a plan by its number, with the cells of its evaluations filled in as far as known.
+
+        Raises:
+            StoreError: another version of bench planned it.
+            IntegrityError: the plan is damaged.
+        """
+        where = str(self._database.path)
+        (row,) = self._database.rows("plans", "id=:id", {"id": number})
+        plan = parse_plan(row["plan"], where)
+        cells = {}
+        for binding in self._database.rows("bindings", "plan=:plan", {"plan": number}):
+            if not 0 <= (place := binding["row"]) < len(plan.rows):
+                raise IntegrityError(
+                    f"{where}: plan {number}: expected {len(plan.rows)} rows, got row {place}. {RESTORE}"
+                )
+            cells[place, binding["evaluation"]] = binding["cell"]
+        return plan.bound(cells)

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bench.core.errors import LockedError
+from bench.core.errors import IntegrityError, LockedError
 
 Info = dict[str, Any]  # counts, seconds, hashes: plain data, whatever the writer puts there
 # In a train cell's info: its weights are not here; in a chunk's info: so many of its images are not.
 LEFT_OUT: Final = "left_out"
+RESTORE: Final = "The store was changed outside bench: restore it, or run python -m bench store repair."
 IMAGES_SHOWN: Final = 6  # of the nearest and of the farthest broken images that the page shows, per defense
 
 
@@ -34,10 +35,42 @@ class CellRecord:
         return bool(self.info.get(LEFT_OUT))
 
 
-def cell_record(row: sqlite3.Row) -> CellRecord:
-    """Return a row of the table `cells`."""
+STATES: Final = ("pending", "running", "done", "failed")
+
+
+def cell_record(row: sqlite3.Row, where: str) -> CellRecord:
+    """Return a row of the table `cells`.
+
+    Args:
+        row: its fields.
+        where: what an error message begins with.
+
+    Raises:
+        IntegrityError: a field is not what it must be.
+    """
     values = {name: row[name] for name in ("id", "kind", "status", "seconds", "error")}
-    return CellRecord(**values, info=json.loads(row["info"]), spec=json.loads(row["spec"]))
+    if row["status"] not in STATES:
+        raise IntegrityError(f"{where}: expected {', '.join(STATES)}, got {str(row['status'])[:40]!r}. {RESTORE}")
+    return CellRecord(**values, info=parsed_object(row["info"], where), spec=parsed_object(row["spec"], where))
+
+
+def parsed_object(text: object, where: str) -> Info:
+    """Return the JSON object of a stored text.
+
+    Args:
+        text: as the store keeps it.
+        where: what an error message begins with.
+
+    Raises:
+        IntegrityError: it is none.
+    """
+    try:
+        content = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise IntegrityError(f"{where}: expected an object in JSON, got {str(text)[:40]!r}. {RESTORE}")
+    return content
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
@@ -22,11 +23,45 @@ def pack_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
     return zlib.compress(save_safetensors({k: np.ascontiguousarray(v) for k, v in arrays.items()}), 6)
 
 
+MOST_IMAGES: Final = 1 << 30  # bytes that the images of one chunk may unfold to: 500 of 3×256×256, before and after
+MOST_TABLE: Final = 64 << 20  # bytes of one chunk's table as it is stored
+
+
 def unpack_arrays(data: bytes) -> dict[str, np.ndarray]:
-    """Return what `pack_arrays` was given."""
-    return load_safetensors(zlib.decompress(data))
+    """Return what `pack_arrays` was given.
+
+    Raises:
+        ValueError: it is damaged, or unfolds to more than `MOST_IMAGES` bytes.
+    """
+    try:
+        unfolding = zlib.decompressobj()
+        content = unfolding.decompress(data, MOST_IMAGES)
+        if not unfolding.eof:
+            raise ValueError(f"arrays that end within {MOST_IMAGES:,} bytes expected")
+        return load_safetensors(content)
+    except (zlib.error, SafetensorError, KeyError, TypeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
+def unpack_table(data: bytes) -> pa.Table:
+    """Return the table that `pack_table` was given, in Arrow's form.
+
+    Raises:
+        ValueError: it is damaged, or larger than `MOST_TABLE`.
+    """
+    if len(data) > MOST_TABLE:
+        raise ValueError(f"a table of at most {MOST_TABLE:,} bytes expected, got {len(data):,}")
+    try:
+        table = pa.ipc.open_stream(data, options=_SERIAL).read_all()
+        table.validate(full=True)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    if "index" not in table.column_names:
+        raise ValueError("a table with index expected")
+    return table
+
+
+_SERIAL = pa.ipc.IpcReadOptions(use_threads=False)  # chunks are small: handing them to threads costs twice the reading
 _COLUMN_FACTS = b"bench.column"
 
 

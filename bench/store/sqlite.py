@@ -15,33 +15,56 @@ WAIT_SECONDS = 60.0
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a database in write-ahead mode, durable at each commit, without implicit transactions.
+    """Open a database without implicit transactions; nothing is written.
+
+    Returns:
+        The connection, with rows by column name.
+
+    Raises:
+        sqlite3.OperationalError: it cannot be opened.
+    """
+    db = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)
+    db.row_factory = sqlite3.Row
+    db.execute("PRAGMA trusted_schema=OFF")
+    return db
+
+
+def connect_unchanging(path: Path) -> sqlite3.Connection:
+    """Open a database that nobody can change, without locks and without files beside it.
+
+    Returns:
+        The connection, with rows by column name.
+
+    Raises:
+        sqlite3.OperationalError: it cannot be opened.
+    """
+    address = f"{path.resolve().as_uri()}?immutable=1"
+    db = sqlite3.connect(address, uri=True, isolation_level=None)
+    db.row_factory = sqlite3.Row
+    db.execute("PRAGMA trusted_schema=OFF")
+    return db
+
+
+def use_wal(db: sqlite3.Connection) -> None:
+    """Set write-ahead mode, durable at each commit.
 
     SQLite waits for a lock by itself, but not while two processes change a new file's mode at the same time: that
     is tried again here.
 
-    Returns:
-        The connection.
-
     Raises:
-        sqlite3.OperationalError: it cannot be opened, or stays locked.
+        sqlite3.OperationalError: the file stays locked.
     """
-    db = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)
-    db.row_factory = sqlite3.Row
     patience = time.monotonic() + WAIT_SECONDS
-    try:
-        while True:
-            try:
-                db.execute("PRAGMA journal_mode=WAL")
-                db.execute("PRAGMA synchronous=FULL")
-                return db
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > patience:
-                    raise
-                time.sleep(0.01)
-    except BaseException:
-        db.close()
-        raise
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > patience:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def insert(db: sqlite3.Connection, table: str, values: Mapping[str, Any], *, replace: bool = False) -> sqlite3.Cursor:

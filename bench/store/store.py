@@ -7,10 +7,10 @@ their SHA-256, one row per chunk. Reading needs no torch.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,15 +19,13 @@ import pyarrow as pa
 from bench.core.errors import IntegrityError
 from bench.core.hashing import sha256_of
 from bench.core.records import Column
-from bench.store import serialise
+from bench.store import seals, serialise
 from bench.store.database import Database
 from bench.store.leases import Leases, require_lease, touch
 from bench.store.plans import Plans
-from bench.store.records import LEFT_OUT, CellRecord, Info, Lease, cell_record
-from bench.store.sqlite import insert
+from bench.store.records import LEFT_OUT, RESTORE, CellRecord, Info, Lease, cell_record, parsed_object
 
-_SERIAL = pa.ipc.IpcReadOptions(use_threads=False)  # chunks are small: handing them to threads costs twice the reading
-_CELL = "SELECT id, kind, status, seconds, error, info, spec FROM cells"
+T = TypeVar("T")
 
 
 class Store:
@@ -128,7 +126,7 @@ class Store:
     def _write(self, lease: Lease, table: str, values: Mapping[str, Any]) -> None:
         with self._database.transaction() as db:
             require_lease(db, lease)
-            insert(db, table, values, replace=True)
+            seals.put(db, table, values, replace=True)
             touch(db, lease)
 
     def finish(self, lease: Lease, info: Mapping[str, Any]) -> None:
@@ -168,22 +166,40 @@ class Store:
                     "id": lease.cell,
                 },
             )
+            seals.seal(db, "cells", "id=:id", {"id": lease.cell})
 
     def cell(self, cell: str) -> CellRecord | None:
-        """Return what is known of a cell, None if it was never claimed."""
-        rows = self._database.query(f"{_CELL} WHERE id=:id", {"id": cell})
-        return cell_record(rows[0]) if rows else None
+        """Return what is known of a cell, None if it was never claimed.
+
+        Raises:
+            IntegrityError: the record was changed outside bench.
+        """
+        found = self._cells("id=:id", {"id": cell})
+        return found[0] if found else None
 
     def cells(self, kind: str) -> list[CellRecord]:
-        """Return all cells of a kind ("train" or "evaluation")."""
-        return [
-            cell_record(row) for row in self._database.query(f"{_CELL} WHERE kind=:kind ORDER BY rowid", {"kind": kind})
-        ]
+        """Return all cells of a kind ("train" or "evaluation").
+
+        Raises:
+            IntegrityError: a record was changed outside bench.
+        """
+        return self._cells("kind=:kind ORDER BY rowid", {"kind": kind})
+
+    def _cells(self, condition: str, values: Mapping[str, str]) -> list[CellRecord]:
+        rows = self._database.rows("cells", condition, values)
+        return [cell_record(row, self._where("cells", row)) for row in rows]
+
+    def _where(self, table: str, row: sqlite3.Row) -> str:
+        return f"{self._database.path}: {self._database.described(table, row)}"
 
     def chunk_info(self, cell: str) -> dict[int, Info]:
-        """Return number to info (counts, seconds) of every stored chunk."""
-        rows = self._database.query("SELECT number, info FROM chunks WHERE cell=:cell", {"cell": cell})
-        return {row["number"]: json.loads(row["info"]) for row in rows}
+        """Return number to info (counts, seconds) of every stored chunk.
+
+        Raises:
+            IntegrityError: a record was changed outside bench.
+        """
+        rows = self._database.rows("chunks", "cell=:cell ORDER BY number", {"cell": cell})
+        return {row["number"]: parsed_object(row["info"], self._where("chunks", row)) for row in rows}
 
     def lacks_images(self, cell: str) -> bool:
         """Tell whether some of a cell's images were left out when the folder was packed."""
@@ -193,7 +209,7 @@ class Store:
         """Return the rows of all stored chunks of a cell, in order; empty if there are none.
 
         Raises:
-            IntegrityError: a chunk does not match its SHA-256.
+            IntegrityError: a chunk does not match its SHA-256, or does not parse.
         """
         table = self.arrow_table(cell)
         return pd.DataFrame() if table is None else table.to_pandas(use_threads=False)
@@ -202,36 +218,45 @@ class Store:
         """Return the same rows as an Arrow table, which is several times cheaper; None if there are none.
 
         Raises:
-            IntegrityError: a chunk does not match its SHA-256.
+            IntegrityError: a chunk does not match its SHA-256, or does not parse.
         """
-        tables = []
-        sql = "SELECT number, data, sha256 FROM chunks WHERE cell=:cell ORDER BY number"
-        for row in self._database.query(sql, {"cell": cell}):
-            self._verify(row["data"], row["sha256"], f"chunk {row['number']} of cell {cell[:12]}")
-            tables.append(pa.ipc.open_stream(row["data"], options=_SERIAL).read_all())
+        rows = self._database.rows("chunks", "cell=:cell ORDER BY number", {"cell": cell}, more=("data",))
+        tables = [self._read(row, "data", "sha256", serialise.unpack_table) for row in rows]
         return pa.concat_tables(tables, promote_options="permissive") if tables else None
 
     def images(self, cell: str) -> dict[str, np.ndarray]:
         """Return the stored images of a cell: index (m,), clean and adversarial (m, C, H, W), prediction (m,).
 
         Raises:
-            IntegrityError: a chunk's images do not match their SHA-256.
+            IntegrityError: a chunk's images do not match their SHA-256, or do not parse.
         """
-        parts = []
-        sql = "SELECT number, images, images_sha256 FROM chunks WHERE cell=:cell AND images IS NOT NULL ORDER BY number"
-        for row in self._database.query(sql, {"cell": cell}):
-            self._verify(row["images"], row["images_sha256"], f"pictures of chunk {row['number']} of cell {cell[:12]}")
-            parts.append(serialise.unpack_arrays(row["images"]))
+        condition = "cell=:cell AND images IS NOT NULL ORDER BY number"
+        rows = self._database.rows("chunks", condition, {"cell": cell}, more=("images",))
+        parts = [self._read(row, "images", "images_sha256", serialise.unpack_arrays) for row in rows]
         return {key: np.concatenate([p[key] for p in parts]) for key in parts[0]} if parts else {}
 
     def log(self, cell: str) -> list[Info]:
-        """Return the training log of a cell, one record per epoch."""
-        rows = self._database.query("SELECT record FROM epochs WHERE cell=:cell ORDER BY epoch", {"cell": cell})
-        return [json.loads(row["record"]) for row in rows]
+        """Return the training log of a cell, one record per epoch.
 
-    def _verify(self, data: bytes, expected: str, what: str) -> None:
-        if (found := sha256_of(data)) != expected:
+        Raises:
+            IntegrityError: a record was changed outside bench.
+        """
+        rows = self._database.rows("epochs", "cell=:cell ORDER BY epoch", {"cell": cell})
+        return [parsed_object(row["record"], self._where("epochs", row)) for row in rows]
+
+    def _read(self, row: sqlite3.Row, blob: str, sha: str, unpack: Callable[[bytes], T]) -> T:
+        """Return what a blob of a chunk holds.
+
+        Raises:
+            IntegrityError: it does not match its SHA-256, or does not parse.
+        """
+        where, data = self._where("chunks", row), bytes(row[blob])
+        if (found := sha256_of(data)) != row[sha]:
             raise IntegrityError(
-                f"{self._database.path}: {what}: expected SHA-256 {expected[:12]}, got {found[:12]}. The store was "
-                "changed outside bench: restore it, or delete the folder and run again."
+                f"{where}: expected {blob} with SHA-256 {row[sha][:12]}, got {found[:12]}. Run the command again, or "
+                "python -m bench store repair, which keeps what is intact."
             )
+        try:
+            return unpack(data)
+        except ValueError as error:
+            raise IntegrityError(f"{where}: expected {blob} that can be read, got {error}. {RESTORE}") from error

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from bench.core.records import Column
 from bench.reports.board.plan import described
+from bench.store.links import require_links
 from bench.store.plan_record import PlanRecord, RunRecord
 from bench.store.records import CellRecord
 from bench.store.serialise import column_facts
@@ -101,15 +102,17 @@ def load(store: Store, plan: PlanRecord, entry: RunRecord) -> RunTables:
         Its records, its log and its tables.
 
     Raises:
-        IntegrityError: a stored chunk does not match its SHA-256.
+        IntegrityError: a stored chunk does not match its SHA-256, or an evaluation's weights are not the run's.
     """
     cells = {key: entry.evaluations.get(key) for key in plan.evaluations}
     records = {key: store.cell(cell) if cell else None for key, cell in cells.items()}
     tables = {key: store.arrow_table(cell) for key, cell in cells.items() if cell and records[key]}
     trained = entry.train_cell
+    training = store.cell(trained) if trained else None
+    require_links(entry.label, training, records)
     return RunTables(
         entry=entry,
-        trained=store.cell(trained) if trained else None,
+        trained=training,
         log=store.log(trained) if trained else [],
         records=records,
         tables={key: _table(plan, key, table) for key, table in tables.items() if table is not None},

@@ -10,7 +10,7 @@ import sqlite3
 
 import pytest
 
-from bench.store import serialise
+from bench.store import seals, serialise
 from bench.store.audit_record import load_audits
 from bench.store.store import Store
 
@@ -53,6 +53,8 @@ def flip_to_robust(out, count):
             sha = hashlib.sha256(data).hexdigest()
             with contextlib.closing(sqlite3.connect(out / "bench.db")) as db, db:
                 db.execute("UPDATE chunks SET data=?, sha256=? WHERE cell=?", (data, sha, cell))
+                db.row_factory = sqlite3.Row
+                seals.seal(db, "chunks", "true", {})
     return flipped
 
 

@@ -15,6 +15,7 @@ import bench
 from bench.core.errors import IntegrityError
 from bench.running import pipeline
 from bench.running.prepare import Options
+from bench.store import seals
 from bench.store.status import run_status
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -392,6 +393,8 @@ def test_weights_of_another_row_are_refused(trained, suite, tmp_path):
         for (cell, info), (_, other) in zip(rows, reversed(rows), strict=True):
             info["weights"] = other["weights"]
             db.execute("UPDATE cells SET info=? WHERE id=?", (json.dumps(info), cell))
+        db.row_factory = sqlite3.Row
+        seals.seal(db, "cells", "true", {})
     db.close()
     with pytest.raises(IntegrityError, match=r"tupled seed 0: expected the logits that were stored"):
         bench.load_model("tupled", out=out)

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from bench.core.errors import IntegrityError, MachineError, StoreError
-from bench.store import database
+from bench.store import database, seals
 from bench.store.plan_record import DataRecord, EnvironmentRecord, PlanRecord, RunRecord, SplitRecord, SuiteRecord
 from bench.store.records import LeaseLost
 from bench.store.store import Store
@@ -53,6 +53,14 @@ def change(out, sql, *values):
     """Change the database behind the store's back."""
     with contextlib.closing(sqlite3.connect(out / "bench.db")) as db, db:
         db.execute(sql, values)
+
+
+def change_and_seal(out, table, what):
+    """Change records as somebody would who also writes their seals."""
+    with contextlib.closing(sqlite3.connect(out / "bench.db")) as db, db:
+        db.row_factory = sqlite3.Row
+        db.execute(f"UPDATE {table} SET {what}")
+        seals.seal(db, table, "true", {})
 
 
 def test_chunks_come_back_in_order_with_types_and_nan(store):
@@ -109,14 +117,6 @@ def test_the_lease_of_a_dead_process_is_taken_over(store):
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
     assert store.cell("c").status == "running"
     assert store.leases.claim("c", "train", {}).generation == 2
-
-
-def test_the_lease_of_another_host_dies_with_its_heartbeat(store):
-    store.leases.claim("c", "train", {})
-    change(store.out, "UPDATE cells SET owner=json_set(owner, '$.host', 'elsewhere'), heartbeat=?", time.time())
-    assert store.leases.claim("c", "train", {}) is None
-    change(store.out, "UPDATE cells SET heartbeat=?", time.time() - 1000)
-    assert store.leases.claim("c", "train", {}) is not None
 
 
 def test_twenty_processes_starting_together_share_the_cells(store):
@@ -177,6 +177,22 @@ def test_the_last_plan_knows_its_cells(store):
     assert latest.model_copy(update={"overrides": {}, "rows": ()}) == plan().model_copy(update={"rows": ()})
 
 
+def test_the_same_command_again_adds_no_plan_and_is_the_last_one(store):
+    first, other = plan("standard"), plan("lcnn")
+    number, second = store.plans.put(first), store.plans.put(other)
+    store.plans.bind(number, 0, "accuracy", "abc")
+    assert store.plans.latest().rows[0].defense == "lcnn"
+    size = (store.out / "bench.db").stat().st_size
+    for minute in range(20):
+        again = first.model_copy(update={"created": f"2026-01-02T03:{minute:02}:00+00:00"})
+        assert store.plans.put(again) == number
+    assert store.plans.numbers() == [number, second]
+    assert store.plans.latest() == again, "its evaluations are bound anew"
+    assert store.plans.get(second).rows[0].defense == "lcnn", "each command shows its own plan"
+    store.close()
+    assert (store.out / "bench.db").stat().st_size <= max(size, 64 << 10)
+
+
 @pytest.mark.parametrize(
     ("change_of", "message"),
     [
@@ -186,7 +202,7 @@ def test_the_last_plan_knows_its_cells(store):
 )
 def test_a_plan_of_another_version_is_refused(store, change_of, message):
     store.plans.put(plan("standard"))
-    change(store.out, f"UPDATE plans SET plan=json_set(plan, {change_of})")
+    change_and_seal(store.out, "plans", f"plan=json_set(plan, {change_of})")
     with pytest.raises(StoreError, match=message):
         store.plans.latest()
 
@@ -203,7 +219,7 @@ def test_a_plan_of_another_version_is_refused(store, change_of, message):
 )
 def test_a_damaged_plan_is_named_in_one_line(store, sql, message):
     store.plans.put(plan("standard"))
-    change(store.out, f"UPDATE plans SET {sql}")
+    change_and_seal(store.out, "plans", sql)
     with pytest.raises(IntegrityError, match="expected a sound plan, got") as raised:
         store.plans.latest()
     assert message in str(raised.value)
@@ -213,7 +229,7 @@ def test_a_damaged_plan_is_named_in_one_line(store, sql, message):
 def test_a_changed_chunk_is_named(store):
     store.put_chunk(store.leases.claim("c", "evaluation", {}), 0, table(), None, {})
     change(store.out, "UPDATE chunks SET data=zeroblob(length(data))")
-    with pytest.raises(IntegrityError, match="chunk 0 of cell c: expected SHA-256"):
+    with pytest.raises(IntegrityError, match="chunk 0 of cell c: expected data with SHA-256"):
         store.table("c")
 
 
@@ -274,7 +290,7 @@ def test_another_database_and_a_newer_store_are_refused(tmp_path):
     newer = tmp_path / "newer"
     Store.open(newer, create=True).close()
     change(newer, "UPDATE meta SET value='99'")
-    with pytest.raises(StoreError, match="expected store format 2, got 99, written by a newer bench"):
+    with pytest.raises(StoreError, match="expected store format 3, got 99, written by a newer bench"):
         Store.open(newer)
 
 
@@ -288,18 +304,19 @@ def test_an_older_store_is_refused(tmp_path):
 def test_an_upgrade_makes_the_next_format(tmp_path, monkeypatch):
     with Store.open(tmp_path, create=True) as old:
         old.finish(old.leases.claim("c", "train", {}), {"wall_seconds": 1.0})
-    change(tmp_path, "UPDATE meta SET value='0'")
+    change(tmp_path, "UPDATE meta SET value='1'")
     ran = []
 
     def rename(db):
         ran.append(db.in_transaction)
         db.execute("UPDATE cells SET id='renamed'")
+        seals.seal(db, "cells", "true", {})
 
-    monkeypatch.setattr(database, "UPGRADES", {0: rename})
-    with pytest.raises(StoreError, match="got 0, written by an older bench"):  # there is no way from 1 to 2
+    monkeypatch.setattr(database, "UPGRADES", {1: rename})
+    with pytest.raises(StoreError, match="got 1, written by an older bench"):  # there is no way from 2 to 3
         Store.open(tmp_path)
     assert not ran
-    monkeypatch.setattr(database, "UPGRADES", {0: rename, 1: lambda db: ran.append(True)})
+    monkeypatch.setattr(database, "UPGRADES", {1: rename, 2: lambda db: ran.append(True)})
     with Store.open(tmp_path) as new:
         assert new.cell("renamed").status == "done"
     assert ran == [True, True]
@@ -310,16 +327,16 @@ def test_an_upgrade_makes_the_next_format(tmp_path, monkeypatch):
 def test_an_upgrade_that_fails_changes_nothing(tmp_path, monkeypatch):
     with Store.open(tmp_path, create=True) as old:
         old.leases.claim("c", "train", {})
-    change(tmp_path, "UPDATE meta SET value='1'")
+    change(tmp_path, "UPDATE meta SET value='2'")
 
     def fail(db):
         db.execute("DELETE FROM cells")
         raise RuntimeError("half way")
 
-    monkeypatch.setattr(database, "UPGRADES", {1: fail})
+    monkeypatch.setattr(database, "UPGRADES", {2: fail})
     with pytest.raises(RuntimeError, match="half way"):
         Store.open(tmp_path)
-    monkeypatch.setattr(database, "UPGRADES", {1: lambda db: None})
+    monkeypatch.setattr(database, "UPGRADES", {2: lambda db: None})
     with Store.open(tmp_path) as new:
         assert new.cell("c") is not None
 
