@@ -8,9 +8,11 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from bench.attacks.peers import cleverhans, foolbox
 from bench.attacks.pgd import pgd
+from bench.cli.measured import save_measured
 from bench.core.stats.intervals import wilson
 from bench.trust.detection import ATTACKS, LEVELS, SEEDS, MeasuredAttack, measure_detection
 from bench.trust.detection_curves import Curve, DetectionReport, MeasuredLevel, find_limit, summary_line
@@ -66,6 +68,17 @@ def test_the_record_is_plain_data_and_the_last_line_names_the_suites_attacks(rep
     assert "outside" not in summary_line(report)
 
 
+def test_a_saved_record_says_where_it_comes_from(report, tmp_path):
+    save_measured(tmp_path / "new" / "detection.json", report.record(), 12.34)
+    saved = json.loads((tmp_path / "new" / "detection.json").read_text("utf-8"))
+    measured = saved.pop("measured")
+    assert saved == json.loads(json.dumps(report.record()))
+    assert measured["seconds"] == 12.3
+    assert measured["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert {"command", "commit", "date", "machine", "versions"} <= set(measured)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["detection.json"]
+
+
 def curve(shares, images=100):
     found = np.round(np.array(shares)[:, None] * images * np.ones(3)).astype(int)
     return Curve("a", found, images, ranks_suites=True, note="")
@@ -102,7 +115,18 @@ def test_levels_without_own_decoys_do_not_move_the_limit():
     assert "at least 2.0 bits" in summary_line(found)
 
 
-def test_other_libraries_find_as_much_at_equal_settings():
+@pytest.mark.parametrize("tau", [-0.1, 0.0])
+def test_other_libraries_find_the_same_images_at_equal_settings(tau):
+    """From the image itself, 40 steps on cross-entropy, no closing step: nothing is left to chance."""
+    truth = build(Level(tau), n=100, seed=7)
+    ours = recall(partial(pgd, losses=("ce",), random_start=False, final_step=False), truth).found
+    for peer in (foolbox.pgd, cleverhans.pgd):
+        theirs = recall(partial(peer, random_start=False), truth).found
+        assert int((ours != theirs).sum()) == 0
+    assert 0.2 < ours.float().mean() < 0.98, "a level that could tell them apart"
+
+
+def test_from_random_starts_other_libraries_find_as_many():
     """One run of 40 steps on cross-entropy: ours, foolbox's and cleverhans' differ by chance alone (3 sigma)."""
     truth = build(Level(-0.1), n=150, seed=7)
     ours = recall(partial(pgd, losses=("ce",)), truth).share
@@ -123,8 +147,9 @@ def test_the_shipped_set_is_what_the_protocol_asks_for():
     assert {name for name, attack in ATTACKS.items() if attack.ranks_suites} == {"pgd", "autoattack"}
 
 
-def test_full_without_detection_is_refused(cli):
-    finished = cli("doctor", "--full")
+@pytest.mark.parametrize("option", [["--full"], ["--save", "x.json"]], ids=str)
+def test_full_and_save_without_detection_are_refused(cli, option):
+    finished = cli("doctor", *option)
     assert finished.code == 2
     assert "--detection" in finished.err
 
