@@ -10,6 +10,7 @@ from itertools import zip_longest
 from typing import Literal, TypeAlias
 
 from bench.core.records import NORM_SYMBOLS, Grade
+from bench.core.text import one_line
 
 MISSING = "–"
 SMALLEST_P = 1e-4  # that is written as a number
@@ -162,7 +163,8 @@ def moment(iso: str) -> str:
 
 
 def short(name: str, length: int = 24) -> str:
-    """Return a name that fits into a figure, its end replaced by an ellipsis."""
+    """Return a name that fits into a figure, its end replaced by an ellipsis, control characters left out."""
+    name = one_line(name)
     return name if len(name) <= length else name[: length - 1] + "…"
 
 

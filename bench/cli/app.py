@@ -12,6 +12,7 @@ import typer
 from bench.cli import audit, board, doctor, evaluate, listing, results, run, verify
 from bench.cli.terminal import complain
 from bench.core.errors import BenchError
+from bench.core.text import described
 from bench.core.version import VERSION
 from bench.running import machine
 
@@ -47,7 +48,7 @@ def main() -> NoReturn:
         code = _fail(f"bench: {error.format_message()} See `python -m bench --help`.", 2, debug)
     except Exception as error:
         hint = "" if debug else " Run again with --debug for the traceback, and report it."
-        code = _fail(f"bench: internal error, {type(error).__name__}: {error}.{hint}", 1, debug)
+        code = _fail(f"bench: internal error, {described(error)}.{hint}", 1, debug)
     sys.exit(code)
 
 

@@ -9,12 +9,14 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from bench.cli.options import AsJson, Data, Included
 from bench.cli.terminal import console, print_json
 from bench.core import discovery, registry
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.records import Attack, Defense, Evaluation, Registered
+from bench.core.text import one_line
 
 commands = typer.Typer()
 
@@ -102,5 +104,6 @@ def table(kind: str, records: list[Entry]) -> Table:
         assert isinstance(hyperparameters, Mapping)
         settings = ", ".join(f"{k}={v}" for k, v in hyperparameters.items())
         first = str(record["description"]).strip().partition("\n")[0]
-        view.add_row(str(record["name"]), first, str(record["source"]), settings)
+        shown = (record["name"], first, record["source"], settings)
+        view.add_row(*(Text(one_line(text, 500)) for text in shown))
     return view

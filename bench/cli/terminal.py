@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from bench.core.text import one_line
+
 if TYPE_CHECKING:
     from bench.reports.board.model import Board
 
@@ -28,10 +30,15 @@ def print_board(board: Board, out: Path) -> None:
 
 def print_json(value: object) -> None:
     """Print plain data as indented JSON."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    lines = json.dumps(value, indent=2, ensure_ascii=False).split("\n")
+    print("\n".join(line if line.isprintable() else "".join(map(_escaped, line)) for line in lines))
+
+
+def _escaped(character: str) -> str:
+    """Return a character of a JSON text as it is, or by its number where a terminal might obey it."""
+    return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
 def complain(message: str) -> None:
     """Print one line on stderr, without control characters."""
-    line = " ".join(message.split())
-    print("".join(c for c in line if c.isprintable()), file=sys.stderr)
+    print(one_line(message), file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.config.setting import settable
-from bench.config.validation import check, explain
+from bench.config.validation import check, check_defaults, explain, show
 from bench.core import registry
 from bench.core.arguments import LARGEST_INT
 from bench.core.errors import UsageError, did_you_mean
@@ -65,8 +65,11 @@ def parse_evaluation(
         The evaluation with every argument, radii sorted.
 
     Raises:
-        UsageError: an unknown evaluation or argument, or a value of another type or range.
+        UsageError: an unknown evaluation or argument, a value or default of another type or range, or a key that is
+            no name.
     """
+    if not registry.NAME.fullmatch(key):
+        raise UsageError(f"{where}: expected a name matching {registry.NAME.pattern}, got {show(key)}. Rename it.")
     try:
         head = _EntryTable.model_validate(table)
     except ValidationError as error:
@@ -77,6 +80,7 @@ def parse_evaluation(
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
     known = settable(entry)
+    check_defaults(f"{where}: {name}", entry.hyperparameters, known)
     arguments = dict(entry.hyperparameters)
     for argument, value in (head.model_extra or {}).items():
         if argument not in known:
@@ -102,9 +106,11 @@ def default_evaluation(name: str, seed: int = 0) -> EvaluationConfig:
         seed: seed of the evaluation's own draws.
 
     Raises:
-        UsageError: no such evaluation.
+        UsageError: no such evaluation, or a default out of its range.
     """
-    defaults = registry.evaluations.get(name).hyperparameters
+    entry = registry.evaluations.get(name)
+    defaults = entry.hyperparameters
+    check_defaults(f"evaluation {name}", defaults, settable(entry))
     return EvaluationConfig(name, name, {k: v for k, v in defaults.items() if v is not ...}, seed=seed)
 
 

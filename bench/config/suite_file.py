@@ -23,6 +23,7 @@ from bench.core.arguments import LARGEST_INT, fraction
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.recipe import PAPER
 from bench.core.records import ThreatModel, expand_columns
+from bench.core.text import one_line
 from bench.data.info import DATASETS
 
 _Radius = Annotated[float, BeforeValidator(fraction), Field(gt=0, allow_inf_nan=False)]
@@ -77,8 +78,8 @@ def load_suite(name_or_path: str | Path) -> Suite:
     check_radii(f"{where}: {'threat.eps' if file.threat else 'primary_eps'}", [threat.eps], threat.norm, shape)
     suite = Suite(
         name=file.name,
-        description=" ".join(file.description.split()),
-        source=file.source,
+        description=one_line(file.description),
+        source=one_line(file.source),
         dataset=file.dataset,
         backbone=known_backbone(f"{where}: backbone", file.backbone),
         seeds=check_seeds(f"{where}: seeds", file.seeds),
@@ -108,10 +109,10 @@ def _listed(file: _File, path: Path) -> dict[str, object]:
     threat = _threat(path.name, file)
     return {
         "name": file.name,
-        "source": file.source or "ours",
+        "source": one_line(file.source) or "ours",
         "version": 1,
         "hyperparameters": {},
-        "description": " ".join(file.description.split()),
+        "description": one_line(file.description),
         "dataset": file.dataset,
         "backbone": file.backbone,
         "seeds": file.seeds,

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Mapping
+from typing import Final
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from bench.config.setting import Setting
 from bench.core.arguments import FRACTION, LARGEST_INT, fraction
 from bench.core.errors import UsageError, did_you_mean
+from bench.core.text import is_plain
+
+LONGEST_WORD: Final = 200  # characters of a value that is a text
+_SCALAR: Final = (str, int, float, bool)
 
 
 def read(where: str, text: str, setting: Setting) -> object:
@@ -50,6 +56,23 @@ def check(where: str, value: object, setting: Setting) -> object:
     return [_check_one(where, item, setting.one()) for item in items]
 
 
+def check_defaults(where: str, defaults: Mapping[str, object], settings: Mapping[str, Setting]) -> None:
+    """Refuse defaults that a user could not have set: the signature is somebody else's and not checked by Python.
+
+    Args:
+        where: what an error message begins with.
+        defaults: by argument; numbers, words and lists of them are looked at, other objects are not.
+        settings: what each argument may hold.
+
+    Raises:
+        UsageError: one is not finite, out of range, or a text that cannot be printed.
+    """
+    for name, value in defaults.items():
+        items = value if isinstance(value, list | tuple) else [value]
+        if items and all(isinstance(item, _SCALAR) for item in items):
+            check(f"{where}: default of {name}", value, settings[name])
+
+
 def _check_one(where: str, value: object, setting: Setting) -> object:
     """Return one value in its setting's type."""
     if setting.kind is float:
@@ -59,6 +82,11 @@ def _check_one(where: str, value: object, setting: Setting) -> object:
     except ValidationError as error:
         hint = did_you_mean(str(value), map(str, setting.choices)) if setting.choices else "Change the value."
         raise UsageError(f"{where}: expected {setting}, got {show(value)}. {hint}") from error
+    if isinstance(found, str) and not is_plain(found, LONGEST_WORD):
+        raise UsageError(
+            f"{where}: expected {setting} of at most {LONGEST_WORD} printable characters, got {show(value)}. "
+            "Change the value."
+        )
     if isinstance(found, int) and abs(found) > LARGEST_INT:
         raise UsageError(f"{where}: expected {setting} below 2^63, got {show(value)}. Change the value.")
     return found

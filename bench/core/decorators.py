@@ -11,11 +11,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from bench.core.arguments import whole
+from bench.core.column_names import check_column_names
 from bench.core.direct_call import guarded
 from bench.core.errors import UsageError
 from bench.core.recipe import Recipe
-from bench.core.records import Adaptive, Attack, Automatic, Column, Defense, Evaluation, Need, Summary
+from bench.core.records import (
+    Adaptive,
+    Attack,
+    Automatic,
+    Column,
+    Defense,
+    Evaluation,
+    Need,
+    Summary,
+)
 from bench.core.registry import attacks, defenses, evaluations, source_file
+from bench.core.text import several_lines
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,10 +65,10 @@ def defense(
             name=function.__name__,
             function=function,
             source=source,
-            version=version,
+            version=whole(f"{function.__name__}: version", version),
             recipe=recipe or Recipe(),
             adaptive=adaptive,
-            bibtex=bibtex,
+            bibtex=several_lines(bibtex),
             depends_on=_existing(function, depends_on),
         )
         defenses.add(entry)
@@ -99,13 +111,14 @@ def attack(
         The decorator, which returns the function with its arguments checked (see `guarded`).
 
     Raises:
-        UsageError: the function's signature is not the one above, an extra column holds text, `trace` is missing, or
-            there is no file of `depends_on`.
+        UsageError: the function's signature is not the one above, an extra column holds text or has a name that
+            there cannot be, `trace` is missing, or there is no file of `depends_on`.
     """
     columns = dict(extra or {})
 
     def register(function: F) -> F:
         check_signature(function, 3, "model, x, y")
+        check_column_names(f"attack {function.__name__}", columns)
         if text := [name for name, column in columns.items() if column.kind == "text"]:
             raise UsageError(
                 f"attack {function.__name__}: expected extra columns of kind flag, count or value, got text in "
@@ -120,9 +133,9 @@ def attack(
             name=function.__name__,
             function=function,
             source=source,
-            version=version,
+            version=whole(f"{function.__name__}: version", version),
             norms=norms,
-            chunk=min(chunk, 500),
+            chunk=whole(f"{function.__name__}: chunk", chunk, 1, 500),
             extra=columns,
             adaptive=adaptive,
             ranks=ranks,
@@ -167,11 +180,14 @@ def evaluation(
         The decorator, which returns the function unchanged.
 
     Raises:
-        UsageError: the function's signature is not the one above, or there is no file of `depends_on`.
+        UsageError: the function's signature is not the one above, a column's name is reserved, or there is no file
+            of `depends_on`.
     """
 
     def register(function: F) -> F:
         check_signature(function, 3, "model, x, y")
+        board = [column.board for column in columns.values() if column.board is not None]
+        check_column_names(f"evaluation {function.__name__}", columns, board)
         if needs and "inputs" not in inspect.signature(function).parameters:
             raise UsageError(
                 f"{function.__name__} in {source_file(function)}: expected the keyword argument `inputs`, "
@@ -181,9 +197,9 @@ def evaluation(
             name=function.__name__,
             function=function,
             source=source,
-            version=version,
+            version=whole(f"{function.__name__}: version", version),
             columns=dict(columns),
-            chunk=min(chunk, 500),
+            chunk=whole(f"{function.__name__}: chunk", chunk, 1, 500),
             summary=summary,
             adaptive="adaptive" in inspect.signature(function).parameters,
             depends_on=_existing(function, depends_on),

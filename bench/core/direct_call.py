@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.core.arguments import real, whole
 from bench.core.errors import UsageError
+from bench.core.ranges import check_ranges
+from bench.core.records import settable_parameters
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,11 +20,12 @@ def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
 
     The caller's global switches are set to torch's defaults meanwhile (`known_state`); the images are detached, so
     that the returned points are, and no gradient is added to `x.grad`. `eps` and `seed` may be of any numeric type,
-    or "8/255"; labels of any integer type.
+    or "8/255"; labels of any integer type. Numbers outside the ranges that the signature declares are refused.
 
     Args:
         function: `attack(model, x, y, *, eps, norm, seed, …) -> x_adv`.
     """
+    annotations = {name: p.annotation for name, p in settable_parameters(function).items()}
 
     @functools.wraps(function)
     def call(model: Any, x: Tensor, y: Tensor, **arguments: Any) -> Any:
@@ -35,6 +38,7 @@ def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
                 raise UsageError(f"{name}: eps: expected a radius ≥ 0, got {arguments['eps']}. Change it.")
         if "seed" in arguments:
             arguments["seed"] = whole(f"{name}: seed", arguments["seed"])
+        check_ranges(name, arguments, annotations)
         with known_state():
             _check_model(name, model)
             return function(model, _images(name, x), _labels(name, y, len(x)), **arguments)

@@ -9,11 +9,20 @@ import difflib
 from collections.abc import Iterable
 from typing import ClassVar
 
+from bench.core.text import one_line
+
 
 class BenchError(Exception):
-    """Base of every error that a user can act on; printed as one line, without a traceback."""
+    """Base of every error that a user can act on; printed as one line, without a traceback.
+
+    Args:
+        message: one line is made of it: file names, keys and values in it may be anything.
+    """
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(message))
 
 
 class UsageError(BenchError, ValueError):

@@ -122,9 +122,9 @@ def remove(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file (UTF-8, newlines as they are) atomically."""
+    """Write a text file (UTF-8, newlines as they are, "?" for a lone surrogate) atomically."""
     with atomic(path) as temporary:
-        temporary.write_bytes(text.encode())
+        temporary.write_bytes(text.encode(errors="replace"))
 
 
 def write_bytes(path: Path, data: bytes) -> None:

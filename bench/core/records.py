@@ -15,8 +15,10 @@ from pathlib import Path
 from string import Formatter
 from typing import Any, ClassVar, Final, Literal, get_args
 
+from bench.core.arguments import whole
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.recipe import Recipe
+from bench.core.text import one_line, several_lines
 
 Automatic = Literal["never", "stored", "audit", "repeat"]
 Summary = Callable[[Any, Any], Mapping[str, object]]  # (model, device) to plain data about the model as a whole
@@ -113,6 +115,8 @@ class Column:
             if value not in get_args(allowed):
                 hint = did_you_mean(str(value), get_args(allowed))
                 raise UsageError(f"Column {self.description!r}: expected a known {name}, got {value!r}. {hint}")
+        for name in ("description", "unit", "formula", "source", "companion", "heading"):
+            object.__setattr__(self, name, one_line(getattr(self, name)))
 
     @property
     def level(self) -> tuple[str, float] | None:
@@ -219,16 +223,23 @@ class Adaptive:
         surrogate: `surrogate(model) -> nn.Module`, a differentiable stand-in whose gradients are used (BPDA).
         eot: draws averaged per gradient of a randomised model (1 = deterministic).
         loss: `loss(logits (B, K), y (B,)) -> (B,)`, which the attack maximises.
+
+    Raises:
+        UsageError: `eot` is no whole number from 1 up.
     """
 
     surrogate: Callable[[Any], Any] | None = None
     eot: int = 1
     loss: Callable[[Any, Any], Any] | None = None
 
+    def __post_init__(self) -> None:
+        """Check the number of draws."""
+        whole("Adaptive: eot", self.eot, 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """What defense, attack and evaluation have in common.
+    """What defense, attack and evaluation have in common; their texts are cleaned.
 
     Attributes:
         name: the function's name, the key of the registry.
@@ -250,14 +261,15 @@ class Registered:
     depends_on: tuple[Path, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
-        """Read the parameters from the function's signature where none were given."""
+        """Clean the texts; read the parameters from the function's signature where none were given."""
+        object.__setattr__(self, "source", one_line(self.source))
         if not self.parameters:
             object.__setattr__(self, "parameters", settable_parameters(self.function, self.reserved))
 
     @property
     def description(self) -> str:
         """The docstring, cleaned."""
-        return inspect.getdoc(self.function) or ""
+        return several_lines(inspect.getdoc(self.function) or "")
 
     @property
     def hyperparameters(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from types import ModuleType
 from bench.core.errors import UsageError
 from bench.core.file_reads import LIBRARIES, is_data, recorded_reads
 from bench.core.hashing import sha256, sha256_of
+from bench.core.text import described
 
 _PREFIX = "bench_include_"
 
@@ -124,7 +125,7 @@ def load_file(path: Path) -> ModuleType:
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UsageError(
-            f"--include {path}: expected a file that imports, got {type(error).__name__}: {_one_line(error)}. "
+            f"--include {path}: expected a file that imports, got {described(error, 500)}. "
             f"Try `python {path.name}` beside it."
         ) from error
     record.digests = {file: sha256(file) for file in (*record.modules.values(), *record.files)}
@@ -157,7 +158,7 @@ def load_plugins(group: str) -> None:
         except Exception as error:
             raise UsageError(
                 f"plug-in {point.name} of {distribution}: expected {point.value} to import, got "
-                f"{type(error).__name__}: {_one_line(error)}. Repair or uninstall {distribution}."
+                f"{described(error, 500)}. Repair or uninstall {distribution}."
             ) from error
         record.root = record.root or _root_of(sys.modules.get(point.module))
         for name, module in list(sys.modules.items()):
@@ -217,10 +218,6 @@ def _without_others(record: LoadedCode) -> dict[str, ModuleType]:
         if loaded_from != file or digest == sha256(file):
             hidden[name] = module
     return hidden
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def _file_of(module: ModuleType | None) -> Path | None:

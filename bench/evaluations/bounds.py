@@ -26,7 +26,7 @@ MEMORY = 1 << 26
 MAX_IMAGES = 16
 
 
-@evaluation(source=SOURCE, columns=COLUMNS, chunk=16, gradients=True)
+@evaluation(source=SOURCE, columns=COLUMNS, version=2, chunk=16, gradients=True)
 def bounds(
     model: nn.Module,
     x: Tensor,
@@ -79,9 +79,12 @@ def bounds(
 
 
 def _join(parts: Sequence[Tensor | list[str]]) -> Tensor | list[str]:
-    """Return one column of consecutive parts of a batch, joined in order."""
+    """Return one column of consecutive parts of a batch, joined in order; a ratio to a bound of 0 is missing."""
     tensors = [p for p in parts if isinstance(p, Tensor)]
-    return torch.cat(tensors) if tensors else [text for p in parts for text in p if isinstance(text, str)]
+    if tensors:
+        joined = torch.cat(tensors)
+        return joined.masked_fill(joined.isinf(), torch.nan) if joined.is_floating_point() else joined
+    return [text for p in parts for text in p if isinstance(text, str)]
 
 
 def _check(batch: BoundBatch, radii: Sequence[float], max_nodes: int) -> dict[str, Tensor | list[str]]:

@@ -22,7 +22,7 @@ ROUNDING = 1 - 1e-9  # of the margins in float64
 
 COLUMNS = {
     "certified_radius": Column(
-        "No perturbation below this l2 norm changes the prediction; 0 where it is wrong already",
+        "No perturbation below this l2 norm changes the prediction; 0 where it is wrong already, √d at most",
         direction="higher",
         role="certified",
         params={"norm": "l2"},
@@ -56,7 +56,7 @@ COLUMNS = {
 }
 
 
-@evaluation(source=SOURCE, columns=COLUMNS, chunk=500)
+@evaluation(source=SOURCE, columns=COLUMNS, version=2, chunk=500)
 def certificate(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> dict[str, Tensor | list[str]]:
     """Certify an l2 radius for every image, in float64, from the network's operations alone.
 
@@ -108,6 +108,8 @@ def _not_applicable(y: Tensor, reason: str) -> dict[str, Tensor | list[str]]:
 def certified_radii(logits: Tensor, y: Tensor, graph: LipschitzGraph) -> tuple[Tensor, Tensor]:
     """Return r₁ = min_k (z_y − z_k)/(√2·L) and r₂ = min_k (z_y − z_k)/min(√2·L, ‖w_y − w_k‖·L_features), (B,) each.
 
+    Infinite for a constant network.
+
     Tsuzuku et al. 2018, Proposition 1; docs/theory.md, section 6. Negative where the prediction is wrong.
 
     Args:
@@ -135,7 +137,8 @@ def _certify(model: nn.Module, graph: LipschitzGraph, x: Tensor, y: Tensor, keys
     push = pushforward(logits, x)
     start = normal(keys, Stream.LANCZOS_START, (x[0].numel(),), x.dtype)
     squared = lanczos(lambda v: differentiate(logits, x, push(v)).flatten(1), start, JACOBIAN_NORM_STEPS)
-    correct = z.argmax(1) == y
+    correct, diameter = z.argmax(1) == y, x[0].numel() ** 0.5
+    coarse, fine = (r.masked_fill(r.isposinf(), diameter) for r in (coarse, fine))
     return {
         "certified_radius": torch.where(correct, fine * ROUNDING, 0.0),
         "certified_radius_lipschitz": torch.where(correct, coarse * ROUNDING, 0.0),

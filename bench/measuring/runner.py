@@ -16,19 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from bench.core.computing_time import ComputingTime, Stopwatch
-from bench.core.errors import BenchError, UsageError
+from bench.core.errors import UsageError
 from bench.core.records import Adaptive, Column, Evaluation, expand_columns
 from bench.core.torch_state import full_precision, known_state
 from bench.data.pixels import to_unit
 from bench.data.split import Split
 from bench.measuring.adversarial_images import changed_images
+from bench.measuring.columns import Columns, checked_columns
 from bench.measuring.gradients import PROBE_IMAGES, check_gradients
 from bench.measuring.inputs import CellInputs
 from bench.measuring.memory import HalvingBatches
 from bench.measuring.model_contract import checked_eval
 from bench.measuring.passes import Passes, counted
-
-Columns = dict[str, np.ndarray]  # name to one value, or image, per example
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,17 +145,13 @@ def _evaluate(
     """Return the columns of one batch as arrays.
 
     Raises:
-        BenchError: a column has another length than the batch.
+        BenchError: a column cannot be stored (see `checked_columns`).
     """
     with known_state(), checked_eval(model), full_precision(x.device):
         columns = evaluation.function(model, x, y, **settings)
-    for name, values in columns.items():
-        if len(values) != len(y):
-            raise BenchError(
-                f"evaluation {evaluation.name}: expected {len(y)} values in column {name!r}, got {len(values)}. "
-                "Return one value per example."
-            )
-    return {k: v.detach().cpu().numpy() if isinstance(v, Tensor) else np.asarray(v) for k, v in columns.items()}
+    names = list(columns) if isinstance(columns, Mapping) else []
+    facts = expand_columns(evaluation.columns, settings, names)
+    return checked_columns(f"evaluation {evaluation.name}", columns, facts, len(y))
 
 
 def _assemble(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench.core.errors import BenchError, IntegrityError, MachineError, SecurityError, Stopped, StoreError
+from bench.core.text import described, one_line
 from bench.running.cells import Cell
 from bench.running.context import RunContext
 from bench.running.jobs import LoadedModel, run_job
@@ -65,9 +66,7 @@ def attempt(job: Job, cell: Cell, context: RunContext, index: CellIndex, loaded:
     except (Stopped, *_FATAL):
         raise
     except Exception as error:
-        cause = (
-            str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {' '.join(str(error).split())}"
-        )
+        cause = one_line(error) if isinstance(error, BenchError) else described(error)
         with contextlib.suppress(LeaseLost):  # then another worker computes it
             context.store.fail(lease, cause)
         context.reporter.failed(job.name, cause)

@@ -11,7 +11,10 @@ import torch
 
 from bench.config.defense_spec import DefenseSpec
 from bench.config.evaluation_config import EvaluationConfig
+from bench.config.recipe_table import recipe_from
+from bench.config.setting import settable
 from bench.config.suite import Suite
+from bench.config.validation import check_defaults
 from bench.core import registry
 from bench.core.errors import UsageError
 from bench.core.records import expand_columns
@@ -116,6 +119,8 @@ def _run(
             f"defense {entry.name}: expected a value for {', '.join(missing)}, got none. "
             f"Write {entry.name}:{missing[0]}=VALUE, or give it a default."
         )
+    check_defaults(f"defense {entry.name}", entry.hyperparameters, settable(entry))
+    recipe_from(f"defense {entry.name}: recipe", entry.recipe.settings())
     recipe = suite.recipe_of(spec)
     recipe = replace(recipe, precision=resolve_precision(recipe.precision, device))
     train, holdout = splits

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from bench.core.text import one_line
+
 
 class Reporter:
     """Tells the user what happens, on stderr. Results go to stdout elsewhere."""
@@ -47,28 +49,32 @@ class Reporter:
 
     def log(self, text: str) -> None:
         """Print a line."""
-        self.console.print(escape(text))
+        self.console.print(escape("  " * text.startswith("  ") + one_line(text)))
 
     def cell(self, name: str, total: int) -> None:
         """Begin a cell of `total` epochs or chunks."""
         if self._live:
-            self._cell = self._live.add_task(escape(name), total=total, note="")
+            self._cell = self._live.add_task(escape(one_line(name, 100)), total=total, note="")
 
     def advance(self, note: str = "") -> None:
         """Say that one more epoch or chunk of the cell is done."""
         if self._live and self._cell is not None:
-            self._live.update(self._cell, advance=1, note=escape(note))
+            self._live.update(self._cell, advance=1, note=escape(one_line(note, 100)))
 
     def done(self, name: str, seconds: float, note: str = "") -> None:
         """End a cell."""
         self._end()
         self._computed += seconds
-        self.log(f"  {name:<44} {seconds:7.1f} s  {note}".rstrip())
+        self._line(name, f"{seconds:7.1f} s  {one_line(note)}")
 
     def failed(self, name: str, cause: str) -> None:
         """End a cell that failed."""
         self._end()
-        self.log(f"  {name:<44} FAILED  {cause}")
+        self._line(name, f"FAILED  {one_line(cause)}")
+
+    def _line(self, name: str, what: str) -> None:
+        """Print what became of a cell, in columns."""
+        self.console.print(escape(f"  {one_line(name, 200):<44} {what}".rstrip()))
 
     def _end(self) -> None:
         if self._live and self._cell is not None:

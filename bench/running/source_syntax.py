@@ -57,7 +57,7 @@ def read_source(content: bytes, name: str, is_package: bool) -> ModuleSource:
         elif isinstance(node, ast.Call) and (imported := _imported_by_call(node, package)):
             imports.append(imported)
     kept = tuple(name for name in dict.fromkeys(imports) if name and not name.endswith(".*"))
-    names = tuple(text for text in dict.fromkeys(strings) if 0 < len(text.encode()) < 200 and text.isprintable())
+    names = tuple(text for text in dict.fromkeys(strings) if text.isprintable() and 0 < len(text.encode()) < 200)
     return ModuleSource(digest.hexdigest(), kept, names)
 
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 from bench.core.errors import IntegrityError
 from bench.core.hashing import sha256_of
 from bench.core.records import Column
+from bench.core.text import one_line
 from bench.store import seals, serialise
 from bench.store.database import Database
 from bench.store.leases import Leases, require_lease, touch
@@ -151,7 +152,7 @@ class Store:
         Raises:
             LeaseLost: another process has taken the cell over.
         """
-        self._end(lease, "failed", error, {})
+        self._end(lease, "failed", one_line(error), {})
 
     def _end(self, lease: Lease, status: str, error: str | None, info: Mapping[str, Any]) -> None:
         with self._database.transaction() as db:

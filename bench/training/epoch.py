@@ -13,6 +13,7 @@ from torch import nn
 from bench.core.computing_time import ComputingTime, Stopwatch
 from bench.core.errors import Stopped
 from bench.core.seeding import derive, seed_everything
+from bench.core.text import one_line
 from bench.data.pixels import to_unit
 from bench.data.split import Split
 from bench.models.layers import layer_statistics
@@ -48,8 +49,9 @@ class EpochRecord:
     statistics: Mapping[str, float] = field(default_factory=dict)
 
     def as_data(self) -> dict[str, object]:
-        """Return the record as plain data, the statistics beside the other numbers: as the store keeps it."""
+        """Return the record as plain data, the statistics beside the other numbers, which keep their names."""
         return {
+            **self.statistics,
             "epoch": self.epoch,
             "loss": self.loss,
             "terms": dict(self.terms),
@@ -57,7 +59,6 @@ class EpochRecord:
             "holdout_accuracy": self.holdout_accuracy,
             "lr": self.lr,
             **self.time.as_data(),
-            **self.statistics,
         }
 
 
@@ -116,7 +117,7 @@ def train_epoch(
 def _record(state: TrainState, batches: Batches, holdout: Split | None) -> EpochRecord:
     """Return the record of the epoch that has just ended; measuring the held-out accuracy leaves eval mode on."""
     sums = {k: float(v) / len(batches.labels) for k, v in state.sums.items()}
-    terms = {k.removeprefix("term:"): v for k, v in sums.items() if k.startswith("term:")}
+    terms = {one_line(k.removeprefix("term:"), 100): v for k, v in sums.items() if k.startswith("term:")}
     return EpochRecord(
         epoch=state.step // batches.per_epoch,
         loss=sum(terms.values()),

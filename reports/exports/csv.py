@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
+from bench.core.text import one_line
 from bench.reports.board.model import Board
 from bench.reports.exports.leaderboard import names_of, row_record
 from bench.reports.exports.registry import export
@@ -15,7 +16,7 @@ def csv_text(board: Board) -> str:
     """Return leaderboard.csv: full precision, empty where missing, no cell that a spreadsheet takes for a formula."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(name for column in board.columns for name in names_of(column))
+    writer.writerow(_csv_cell(name) for column in board.columns for name in names_of(column))
     for row in board.rows:
         writer.writerow(_csv_cell(value) for value in row_record(row, board.columns).values())
     return stream.getvalue()
@@ -23,15 +24,6 @@ def csv_text(board: Board) -> str:
 
 def _csv_cell(value: int | float | str | None) -> str:
     if isinstance(value, str):
-        plain = printable(value)
+        plain = one_line(value)
         return f"'{plain}" if plain.startswith(("=", "+", "-", "@")) else plain
     return "" if value is None else repr(value)
-
-
-def printable(text: str) -> str:
-    """Return a text without control characters.
-
-    Args:
-        text: any.
-    """
-    return "".join(c for c in text if c.isprintable())

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bench.core.stats.seeds import describe_seeds
+from bench.core.text import one_line
 from bench.reports import formatting
 from bench.reports.board.columns import BoardColumn
 from bench.reports.board.model import Board, Cell, Row
-from bench.reports.exports.csv import printable
 from bench.reports.exports.registry import export
 
 
@@ -73,7 +73,7 @@ def latex(text: str) -> str:
     Args:
         text: any; control characters are left out.
     """
-    return "".join(_LATEX.get(c, c) for c in printable(text))
+    return "".join(_LATEX.get(c, c) for c in one_line(text))
 
 
 def _latex_rank(row: Row) -> str:

@@ -6,18 +6,18 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.core.records import Grade
+from bench.core.text import one_line
 from bench.reports import formatting
 from bench.reports.board.columns import BoardColumn
 from bench.reports.board.comparison import Comparison, ComparisonReport
 from bench.reports.board.model import Board, Row
-from bench.reports.exports.csv import printable
 
 
 def board_table(board: Board) -> Table:
     """Return the board as a table: rank, defense, clean, robust at the primary budget, curvature, cost of training."""
     data = board.plan.data.name
     title = f"{board.plan.suite.name} on {data}" + (f", ranked by {board.ranking}" if board.ranking else "")
-    table = Table(title=Text(printable(title)), title_justify="left")
+    table = Table(title=Text(one_line(title)), title_justify="left")
     table.add_column("rank", justify="right")
     table.add_column("defense", overflow="fold")
     heads = ("clean %", f"{board.ranking or 'robust'} %", "curvature")
@@ -30,7 +30,7 @@ def board_table(board: Board) -> Table:
     for row in board.rows:
         if row is first:
             table.add_section()
-        table.add_row(_rank(row), Text(printable(row.defense)), *(Text(text) for text in _numbers(board, row)))
+        table.add_row(_rank(row), Text(one_line(row.defense)), *(Text(text) for text in _numbers(board, row)))
     notes = [
         f"{row.defense}: {row.unranked}" for row in board.rows if row.unranked and (board.ranking or row.incomplete)
     ]
@@ -39,7 +39,7 @@ def board_table(board: Board) -> Table:
     if board.resolvable is not None:
         pairs = formatting.plural(len(board.pairs), "pair")
         notes.append(f"smallest gap that the images resolve, corrected for {pairs}: {_points(board.resolvable)}")
-    table.caption = Text("\n".join(printable(note) for note in notes)) if notes else None
+    table.caption = Text("\n".join(one_line(note) for note in notes)) if notes else None
     table.caption_justify = "left"
     return table
 
@@ -82,7 +82,7 @@ LISTED = 10  # discordant images named per comparison
 def comparison_table(report: ComparisonReport) -> Table:
     """Return a comparison as a table: both values, difference with its interval, p, verdict, images that differ."""
     first = report.comparisons[0]
-    table = Table(title=Text(f"a = {printable(first.a)}\nb = {printable(first.b)}"), title_justify="left")
+    table = Table(title=Text(f"a = {one_line(first.a)}\nb = {one_line(first.b)}"), title_justify="left")
     for name in ("column", "a", "b", "b − a", "adjusted 95 %", "adjusted p", "n", "verdict"):
         table.add_column(name, justify="left" if name in ("column", "verdict") else "right")
     defense = ""
@@ -90,11 +90,11 @@ def comparison_table(report: ComparisonReport) -> Table:
         if c.defense != defense:
             defense = c.defense
             table.add_section()
-            table.add_row(Text(printable(defense), style="bold"))
+            table.add_row(Text(one_line(defense), style="bold"))
         table.add_row(*(Text(text) for text in _compared(c)))
-    notes = [printable(line) for c in report.comparisons if (line := _differing(c))]
-    notes += [printable(f"not compared: {reason}") for reason in report.skipped]
-    notes += [printable(note) for note in report.notes]
+    notes = [one_line(line) for c in report.comparisons if (line := _differing(c))]
+    notes += [one_line(f"not compared: {reason}") for reason in report.skipped]
+    notes += [one_line(note) for note in report.notes]
     notes.append(
         "p and interval are Holm-adjusted over all fractions, and over all other numbers; verdicts are about these "
         "trained models."
@@ -110,7 +110,7 @@ def _compared(c: Comparison) -> list[str]:
     shown = [formatting.number(unit * v) for v in (c.a_value, c.b_value, c.difference, c.low, c.high)]
     p = f"{c.p_holm:.2g}" if c.p_holm >= 1e-4 else "< 1e-4"
     verdict = f"{c.verdict}{' (regression)' if c.regression else ''}"
-    return [printable(name), *shown[:3], f"[{shown[3]}, {shown[4]}]", p, f"{c.n:,}", verdict]
+    return [one_line(name), *shown[:3], f"[{shown[3]}, {shown[4]}]", p, f"{c.n:,}", verdict]
 
 
 def _differing(c: Comparison) -> str:

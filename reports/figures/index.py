@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import warnings
 
 from bench.reports import figures
 from bench.reports.board.model import Board
@@ -25,5 +26,7 @@ def draw(board: Board, tables: Tables) -> list[Figure]:
         board: what to draw.
         tables: defense to its per-example table.
     """
-    with style():
+    with style(), warnings.catch_warnings():
+        # Names in other scripts are texts of the SVG, in the reader's fonts; only their width is then a guess.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         return [figure for drawing in drawings() if (figure := drawing(board, tables)) is not None]

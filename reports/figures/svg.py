@@ -18,6 +18,7 @@ THEME = {
 }
 GID = "series:"
 _DROPPED = ("metadata", "style")
+_NO_XML = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # matplotlib writes names as they are
 _NUMBERS = ("d", "x", "y", "transform")
 
 
@@ -33,7 +34,7 @@ def embed(svg: str, name: str, colours: Mapping[str, str]) -> str:
         name: the figure's name, unique in the page; [a-z0-9-]+.
         colours: lower-case hex colour to the CSS value that replaces it.
     """
-    root = ElementTree.fromstring(svg)
+    root = ElementTree.fromstring(_NO_XML.sub("", svg))
     _clean(root)
     used = {target for element in root.iter() for value in element.attrib.values() if (target := _target(value))}
     series = {k.lower(): v for k, v in colours.items()}

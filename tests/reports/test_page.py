@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from bench.core.records import Column, Role
+from bench.core.text import one_line
 from bench.reports import formatting
 from bench.reports.board.model import Board
 from bench.reports.exports import leaderboard, manifest, robustbench
@@ -148,6 +149,19 @@ def test_hostile_names_and_descriptions_stay_inert(make_board: Callable[..., Boa
     assert not [a for _, a, _ in found if any(k.startswith("on") for k in a)]
     assert not [a for tag, a, _ in found if tag == "img" and not a["src"].startswith("data:image/png;base64,")]
     assert "alert(1)" in html
+
+
+@pytest.mark.parametrize("name", ['a id="x', 'a" id="series:b', "a style='x", 'a<g id="b">', "\x1b[31ma", "日本"])
+def test_drawings_hold_any_name_and_lose_no_markup(make_board: Callable[..., Board], name: str) -> None:
+    """Names go into the drawings as texts: a board with odd names has the same elements as one with plain ones."""
+    boards = [
+        make_board(names={n: (0.5, 3.0, 30.0, 1.0), "b": (0.3, 3.0, 30.0, 1.0)}, seeds=1, n=60) for n in ("a", name)
+    ]
+    plain, odd = (Tree(page.render(board)) for board in boards)
+    drawn = [[tag for tag, _, _ in tree.elements] for tree in (plain, odd)]
+    assert drawn[0] == drawn[1]
+    texts = " ".join(text for tag, _, text in odd.elements if tag in ("text", "tspan"))
+    assert one_line(name).split()[0][:4] in texts
 
 
 def test_a_link_with_another_scheme_becomes_none() -> None:
