@@ -41,6 +41,8 @@ class Stream(IntEnum):
     BINARISATION_INNER = 9 << 20  # plus the number of the draw; the same for the next two
     BINARISATION_BOUNDARY = 10 << 20
     BINARISATION_RANDOM = 11 << 20
+    DECISION_START = 12 << 20  # plus the number of the start
+    DECISION_DIRECTION = 13 << 20  # plus the number of the direction
 
 
 def _signed(value: int) -> int:

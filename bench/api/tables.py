@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.api.images import Data, read_data
-from bench.api.trust import threat_of, trust_of
+from bench.api.trust import measures_trust, own_inputs, threat_of, trust_of
 from bench.config.evaluation_config import EvaluationConfig, check_radii, default_evaluation, norm_of
 from bench.config.suite_file import load_suite
 from bench.core import registry
@@ -166,8 +166,9 @@ def _table(
     cost: dict[str, dict[str, float]] = {}
     images: dict[str, Tensor] = {}
     facts: dict[str, Column] = {}
-    for entry in entries:
-        evaluation = registry.evaluations.get(entry.evaluation)
+    registered = {e.evaluation: registry.evaluations.get(e.evaluation) for e in entries}
+    for entry in sorted(entries, key=lambda e: bool(registered[e.evaluation].needs)):  # last what reads the others
+        evaluation = registered[entry.evaluation]
         chunks = list(
             evaluate_chunks(
                 evaluation,
@@ -176,6 +177,7 @@ def _table(
                 device,
                 arguments=dict(entry.arguments),
                 seed=entry.seed,
+                inputs=own_inputs(evaluation, entry, table, facts),
                 batch_size=batch_size,
                 pictures=pictures,
             )
@@ -195,8 +197,9 @@ def _table(
     table.attrs["cost"] = cost
     if "bound_violations" in table:
         table.attrs["bounds"] = {"violations": int(table["bound_violations"].fillna(0).sum())}
-    if (threat := threat_of(facts, entries)) is not None:
-        table.attrs["trust"] = trust_of(table, facts, threat)
+    for entry in entries:
+        if measures_trust(registered[entry.evaluation]):
+            table.attrs["trust"] = trust_of(table, facts, threat_of(registered[entry.evaluation], entry))
     return table, images
 
 

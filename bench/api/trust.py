@@ -1,34 +1,60 @@
-"""The trust grade of a model in memory, from the table of its evaluations."""
+"""The trust grade of a model in memory, and what evaluations read of each other there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from bench.config.evaluation_config import EvaluationConfig
-from bench.core import registry
-from bench.core.records import Column, ThreatModel
+from bench.core.records import Column, Evaluation, ThreatModel
+from bench.measuring.inputs import CellInputs, column_values
 from bench.trust.assess import assess
 from bench.trust.evidence import Evidence, Measured
 from bench.trust.records import TrustData
 
 
-def threat_of(facts: Mapping[str, Column], entries: Iterable[EvaluationConfig]) -> ThreatModel | None:
-    """Return norm and radius at which trust was measured; None where it was not.
+def threat_of(evaluation: Evaluation, entry: EvaluationConfig) -> ThreatModel:
+    """Return norm and largest radius of an evaluation.
 
     Args:
-        facts: column's name to what it is.
-        entries: the evaluations that were run.
+        evaluation: the registered evaluation, with a norm among its columns' params.
+        entry: it with its arguments, `eps` among them.
     """
-    if not any(column.role == "trust" for column in facts.values()):
+    norm = next(str(c.params["norm"]) for c in evaluation.columns.values() if "norm" in c.params)
+    return ThreatModel(norm, max(entry.arguments["eps"]))
+
+
+def measures_trust(evaluation: Evaluation) -> bool:
+    """Return whether an evaluation measures what the checks of trust read."""
+    return any(column.role == "trust" for column in evaluation.columns.values())
+
+
+def own_inputs(
+    evaluation: Evaluation, entry: EvaluationConfig, table: pd.DataFrame, facts: Mapping[str, Column]
+) -> CellInputs | None:
+    """Return what an evaluation reads of those that were run before it on the same model; None if it reads nothing.
+
+    Per role it is the column at its own threat of the attack that ranks highest. Images are not kept in memory.
+
+    Args:
+        evaluation: the registered evaluation.
+        entry: it with its arguments.
+        table: per-example table so far, with `index`.
+        facts: name of each of its columns to what the column is.
+    """
+    if not all(need.optional for need in evaluation.needs) or not evaluation.needs:
         return None
-    for entry in entries:
-        for column in registry.evaluations.get(entry.evaluation).columns.values():
-            if column.role == "trust":
-                return ThreatModel(str(column.params["norm"]), max(entry.arguments["eps"]))
-    return None
+    threat, found = threat_of(evaluation, entry), {}
+    for need in evaluation.needs:
+        columns = {n: c for n, c in facts.items() if c.role == need.role and threat.matches(c) and need.of == "own"}
+        if columns:
+            name = max(columns, key=lambda n: columns[n].ranks)
+            rows = table[table[name].notna()]
+            if len(rows) >= min(len(table), entry.limit or len(table)):
+                found[need.role] = column_values(rows, name)
+    return CellInputs(own=found)
 
 
 def trust_of(table: pd.DataFrame, facts: Mapping[str, Column], threat: ThreatModel) -> TrustData:

@@ -346,10 +346,12 @@ class Need:
     Attributes:
         role: role of the column, e.g. "robust" (one flag per image) or "adversarial" (stored images).
         of: "own": of the same run; "others": of the runs of every other defense.
+        optional: the evaluation does without where there is no such column; its `inputs` then lack the role.
     """
 
     role: Role
     of: Literal["own", "others"]
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ def evaluate_chunks(
         OutOfMemoryError: not even one image fits into memory.
         BadModel: the evaluation follows gradients, and the model gives none.
     """
-    if evaluation.needs and inputs is None:
+    if inputs is None and any(not need.optional for need in evaluation.needs):
         raise UsageError(
             f"evaluation {evaluation.name}: expected the results of other evaluations, which it reads, "
             "got a model alone. Run it in a suite."
@@ -110,7 +110,7 @@ def evaluate_chunks(
     def compute(part: slice) -> Columns:
         x = to_unit(torch.tensor(split.images[part])).to(device)
         y = torch.tensor(split.labels[part]).to(device)
-        read = {} if inputs is None else {"inputs": inputs.batch(places[part].tolist(), x)}
+        read = {"inputs": (inputs or CellInputs()).batch(places[part].tolist(), x)} if evaluation.needs else {}
         return _evaluate(evaluation, model, x, y, settings | read)
 
     surrogate = evaluation.adaptive and adaptive is not None and adaptive.surrogate is not None

@@ -85,6 +85,8 @@ def with_inputs(
     where, inputs = f"evaluation {evaluation.entry.key}", []
     for need in evaluation.evaluation.needs:
         found = _find(need, [p for p in planned if p.entry.split == evaluation.entry.split], threat)
+        if found is None and need.optional:
+            continue
         if found is None:
             raise UsageError(
                 f"{where}: expected an evaluation whose column {need.role!r} it can read at {threat}, got none. Add an "

@@ -66,6 +66,14 @@ NOT_COUNTED: Final = (
     "bench.data.torchvision_files",
     # Made from stored tables.
     "bench.core.stats.",
+    "bench.trust.accuracies",
+    "bench.trust.assess",
+    "bench.trust.checks.",
+    "bench.trust.evidence",
+    "bench.trust.grade",
+    "bench.trust.records",
+    "bench.trust.registry",
+    "bench.trust.verdicts",
 )
 
 # Third parties' imports of these are not part of the key beyond torch's version: our own code needs them too.

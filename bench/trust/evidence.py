@@ -93,7 +93,11 @@ class Evidence:
             if c.facts.role == role and all(c.facts.params.get(k) == v for k, v in params.items()):
                 yield c
 
+    def at_threat(self, role: Role, **params: float | str) -> Iterator[Measured]:
+        """Yield the columns of a role at the threat, with these further params."""
+        return self.of_role(role, norm=self.threat.norm, eps=self.threat.eps, **params)
+
     def robust(self) -> Measured | None:
         """Return the robust flags at the threat, of the attack that ranks highest; None without any."""
-        found = list(self.of_role("robust", norm=self.threat.norm, eps=self.threat.eps))
+        found = list(self.at_threat("robust"))
         return max(found, key=lambda c: c.facts.ranks, default=None)

@@ -36,6 +36,10 @@ class Finding:
     threshold: float | None = None
     images: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Sort the images."""
+        object.__setattr__(self, "images", tuple(sorted(self.images)))
+
 
 @dataclass(frozen=True, slots=True)
 class Check:

@@ -12,6 +12,7 @@ from bench.trust.records import Finding
 
 MIN_IMAGES: Final = 20  # fewer cannot pass: what is looked for would hardly appear among them
 LEVEL: Final = 0.05  # of the exact test behind every share
+NOT_RUN: Final = "the trust evaluation was not run"
 
 
 def missing(why: str) -> Finding:
@@ -32,7 +33,16 @@ def exceeds(k: int, n: int, share: float) -> bool:
     return k > 0 and float(bdtrc(k - 1, n, share)) < LEVEL
 
 
-def share_finding(images: np.ndarray, n: int, threshold: float, words: str, *, power: bool = True) -> Finding:
+def share_finding(
+    images: np.ndarray,
+    n: int,
+    threshold: float,
+    words: str,
+    *,
+    so: str = "",
+    lacks: str = "",
+    min_images: int = MIN_IMAGES,
+) -> Finding:
     """Return whether the share of images concerned stays within a threshold.
 
     Args:
@@ -40,11 +50,13 @@ def share_finding(images: np.ndarray, n: int, threshold: float, words: str, *, p
         n: images looked at.
         threshold: largest share allowed.
         words: a sentence with {k}, {n} and {share}.
-        power: whether a pass means anything: False where the attack shows nowhere that it works.
+        so: what a fail means, added to it.
+        lacks: why a pass would mean nothing, in words; "" if it means something.
+        min_images: images below which there is no pass.
 
     Returns:
         "fail" if k of n is significantly more than the threshold, "pass" if not; "not assessable" if it is not but
-        there are fewer than `MIN_IMAGES`, or without power.
+        there are fewer than `min_images`, or something lacks.
     """
     if not n:
         return missing("no image was measured")
@@ -52,27 +64,33 @@ def share_finding(images: np.ndarray, n: int, threshold: float, words: str, *, p
     text = words.format(k=k, n=n, share=f"{100 * share:.2g} %")
     concerned = tuple(int(i) for i in images)
     if exceeds(k, n, threshold):
-        return Finding("fail", text, share, threshold, concerned)
-    if n < MIN_IMAGES:
-        return Finding("not assessable", f"{text}; at least {MIN_IMAGES} are needed", share, threshold, concerned)
-    if not power:
-        why = "robust accuracy lies outside 5 to 95 % at every radius tested"
-        return Finding("not assessable", f"{text}, but {why}", share, threshold, concerned)
+        return Finding("fail", f"{text}: {so}" if so else text, share, threshold, concerned)
+    if n < min_images:
+        lacks = lacks or f"at least {min_images} are needed"
+    if lacks:
+        return Finding("not assessable", f"{text}, but {lacks}", share, threshold, concerned)
     return Finding("pass", text, share, threshold, concerned)
 
 
-def flagged(column: Measured | None, threshold: float, words: str) -> Finding:
+def gravest(first: Finding, *others: Finding) -> Finding:
+    """Return the gravest of several findings, the first of equals: fail, then not assessable, then pass."""
+    order = ("fail", "not assessable", "pass")
+    return min((first, *others), key=lambda finding: order.index(finding.verdict))
+
+
+def flagged(column: Measured | None, threshold: float, words: str, *, so: str = "") -> Finding:
     """Return whether the share of images with a flag stays within a threshold; arguments as for `share_finding`.
 
     Args:
         column: flags; None: not measured.
         threshold: largest share allowed.
         words: a sentence with {k}, {n} and {share}.
+        so: what a fail means.
     """
     if column is None:
-        return missing("the trust evaluation was not run")
+        return missing(NOT_RUN)
     index, values = column.known()
-    return share_finding(index[values != 0], len(index), threshold, words)
+    return share_finding(index[values != 0], len(index), threshold, words, so=so)
 
 
 def largest(column: Measured | None, threshold: float, words: str) -> Finding:
@@ -84,7 +102,7 @@ def largest(column: Measured | None, threshold: float, words: str) -> Finding:
         words: a sentence with {value} and {k}, the images above the threshold.
     """
     if column is None:
-        return missing("the trust evaluation was not run")
+        return missing(NOT_RUN)
     index, values = column.known()
     if not len(values):
         return missing("no image was measured")

@@ -1,4 +1,4 @@
-"""G1-G3: the gradients that attacks follow exist, and are those of the function."""
+"""G1-G6: the gradients that attacks follow exist, are those of the function, and lead somewhere."""
 
 from __future__ import annotations
 
@@ -7,28 +7,32 @@ from typing import Final
 import numpy as np
 
 from bench.trust.evidence import Evidence
-from bench.trust.records import Finding
+from bench.trust.records import Finding, Verdict
 from bench.trust.registry import check
-from bench.trust.verdicts import MIN_IMAGES, flagged, missing
+from bench.trust.verdicts import MIN_IMAGES, NOT_RUN, exceeds, flagged, missing, share_finding
 
 ATHALYE: Final = "Athalye, Carlini, Wagner 2018, section 3"
 ZERO_MARGIN: Final = 0.001
 ZERO_CE: Final = 0.01
 WRONG_GRADIENT: Final = 0.10
+LOSSES: Final = 0.05
+OUTPUTS: Final = 0.9  # share of images from which on outputs are taken for probabilities, or for flat
+NOT_STATIONARY: Final = 0.5
+NOT_STATIONARY_SHARE: Final = 0.05
 
 
 @check("G1", title="margin has a gradient", severity="adequacy", source=ATHALYE)
 def margin_gradient(evidence: Evidence) -> Finding:
     """Fail if the gradient of the margin is exactly zero at more than 0.1 % of images."""
-    words = "the gradient of the margin is zero on {k} of {n} images: attacks have nothing to follow"
-    return flagged(evidence.number("g1_zero_margin_gradient"), ZERO_MARGIN, words)
+    words = "the gradient of the margin is zero on {k} of {n} images"
+    return flagged(evidence.number("g1_zero_margin_gradient"), ZERO_MARGIN, words, so="attacks have nothing to follow")
 
 
 @check("G2", title="cross-entropy has a gradient", severity="soft", source="Carlini and Wagner 2017, section IV")
 def cross_entropy_gradient(evidence: Evidence) -> Finding:
     """Fail if the gradient of cross-entropy is exactly zero at more than 1 % of images."""
-    words = "the gradient of cross-entropy is zero on {k} of {n} images: attacks on it stand still"
-    return flagged(evidence.number("g2_zero_ce_gradient"), ZERO_CE, words)
+    words = "the gradient of cross-entropy is zero on {k} of {n} images"
+    return flagged(evidence.number("g2_zero_ce_gradient"), ZERO_CE, words, so="attacks on it stand still")
 
 
 @check("G3", title="gradient agrees with differences of the function", severity="adequacy", source=ATHALYE)
@@ -37,7 +41,7 @@ def gradient_agrees(evidence: Evidence) -> Finding:
     columns = [evidence.number("g3_error"), evidence.number("g3_error_in_ball")]
     known = [c.known() for c in columns if c is not None]
     if not known:
-        return missing("the trust evaluation was not run")
+        return missing(NOT_RUN)
     medians = [float(np.median(values)) for _, values in known if len(values) >= MIN_IMAGES]
     if not medians:
         return missing(f"fewer than {MIN_IMAGES} images have a gradient")
@@ -45,3 +49,58 @@ def gradient_agrees(evidence: Evidence) -> Finding:
     images = sorted({int(i) for index, values in known for i in index[values > WRONG_GRADIENT]})
     text = f"a small step along the gradient changes the function by another {100 * worst:.2g} % than it says (median)"
     return Finding("fail" if worst > WRONG_GRADIENT else "pass", text, worst, WRONG_GRADIENT, tuple(images))
+
+
+@check("G4", title="cross-entropy and margin agree", severity="soft", source="Croce and Hein 2020, section 4")
+def losses_agree(evidence: Evidence) -> Finding:
+    """Fail if robust accuracy under PGD on one loss and on the other differ by more than 5 points."""
+    ce, margin = evidence.number("g4_ce_robust"), evidence.number("g4_margin_robust")
+    if ce is None or margin is None:
+        return missing(NOT_RUN)
+    (index, a), (_, b) = ce.known(), margin.known()
+    if len(a) != len(b) or not len(a):
+        return missing("no image was attacked with both losses")
+    difference = int(a.sum() - b.sum())
+    weaker = "cross-entropy" if difference > 0 else "the margin"
+    lost = (a > b) if difference > 0 else (b > a)
+    text = f"PGD on {weaker} alone breaks {100 * abs(difference) / len(a):.2g} % fewer images than on the other loss"
+    failed = exceeds(abs(difference), len(a), LOSSES)
+    verdict: Verdict = "fail" if failed else "pass" if len(a) >= MIN_IMAGES else "not assessable"
+    images = tuple(int(i) for i in index[lost]) if failed else ()
+    return Finding(verdict, text, abs(difference) / len(a), LOSSES, images)
+
+
+@check("G5", title="outputs are logits of a usual size", severity="soft", source="Carlini and Wagner 2017, section IV")
+def logits(evidence: Evidence) -> Finding:
+    """Fail if the outputs are probabilities, or so small that their softmax is flat."""
+    probabilities, flat = evidence.number("g5_probabilities"), evidence.number("g5_flat")
+    if probabilities is None or flat is None:
+        return missing(NOT_RUN)
+    index, is_one = probabilities.known()
+    _, is_flat = flat.known()
+    if not len(index):
+        return missing("no image was measured")
+    for share, what in (
+        (is_one.mean(), "the outputs are probabilities: cross-entropy on them is bounded"),
+        (is_flat.mean(), "the softmax of the outputs is flat: they are scaled down"),
+    ):
+        if share > OUTPUTS:
+            return Finding("fail", what, float(share), OUTPUTS)
+    return Finding("pass", "the outputs are logits", float(max(is_one.mean(), is_flat.mean())), OUTPUTS)
+
+
+@check("G6", title="the attack ended where no direction helps", severity="adequacy", source="Wang et al. 2019, eq. (5)")
+def stationary(evidence: Evidence) -> Finding:
+    """Fail if at more than 5 % of survivors the margin could rise further, to first order, by half of the most."""
+    column = evidence.number("g6_stationarity")
+    if column is None:
+        return missing(NOT_RUN)
+    index, values = column.known()
+    if not len(index):
+        return Finding("pass", "no image survived the attack", 0.0, NOT_STATIONARY_SHARE)
+    words, so = (
+        "on {k} of {n} survivors the attack ended where a direction still raised the margin",
+        "it had not converged",
+    )
+    far = index[values > NOT_STATIONARY]
+    return share_finding(far, len(index), NOT_STATIONARY_SHARE, words, so=so, min_images=1)

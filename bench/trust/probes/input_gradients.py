@@ -31,8 +31,8 @@ def input_gradients(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm:
         seed: of the random point, which belongs to the image.
 
     Returns:
-        (B,) each: `g1_zero_margin_gradient`, `g2_zero_ce_gradient` (flags), `g3_error`, and `g3_error_in_ball` at a
-        random point of the ball (NaN where the gradient is zero), `v2_not_finite` (flag): logits or gradients are
+        (B,) each: `g1_zero_margin_gradient`, `g2_zero_ce_gradient` (1 or 0), `g3_error`, and `g3_error_in_ball` at a
+        random point of the ball (NaN where the gradient is zero), `v2_not_finite` (1 or 0): logits or gradients are
         NaN or infinite at one of these points.
     """
     keys = randomness.example_keys(x, seed)
@@ -41,9 +41,9 @@ def input_gradients(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm:
     _, _, ce = search.gradient(model, x, lambda z: F.cross_entropy(z.float(), y, reduction="none"))
     bad = first["bad"] | second["bad"] | ~ce.flatten(1).isfinite().all(1)
     return {
-        "v2_not_finite": bad,
-        "g1_zero_margin_gradient": first["zero"] | second["zero"],
-        "g2_zero_ce_gradient": (ce.flatten(1) == 0).all(1),
+        "v2_not_finite": bad.float(),
+        "g1_zero_margin_gradient": (first["zero"] | second["zero"]).float(),
+        "g2_zero_ce_gradient": (ce.flatten(1) == 0).all(1).float(),
         "g3_error": first["error"],
         "g3_error_in_ball": second["error"],
     }

@@ -40,12 +40,13 @@ def test_measures_the_papers_budgets_and_radii(name: str) -> None:
     suite = load_suite(name)
     by_key = {e.key: e for e in suite.evaluations}
     core = ["accuracy", "pgd_l2", "autoattack_l2", "curvature", "stability", "bounds"]
-    extra = {"curvature_train", "certificate"} if name not in ("ablation", "architectures") else set()
+    extra = {"trust"} | ({"curvature_train", "certificate"} if name not in ("ablation", "architectures") else set())
     assert list(by_key)[:6] == core
     assert set(by_key) - set(core) == extra
     assert by_key["pgd_l2"].arguments["eps"] == BUDGETS
     assert by_key["pgd_l2"].arguments["steps"] == 40
     assert by_key["autoattack_l2"].arguments["eps"] == [suite.primary_eps]
+    assert by_key["trust"].arguments["eps"] == [suite.primary_eps]
     assert by_key["stability"].arguments["radius"] == RADII
     assert by_key["accuracy"].limit is None
     assert suite.holdout == 0
@@ -60,7 +61,7 @@ def test_paper_suites_are_the_papers(name: str) -> None:
     assert (suite.audit, suite.repeat) == (32, 200)
     assert limits(suite) == {
         "accuracy": None, "pgd_l2": None, "autoattack_l2": 1000, "curvature": 1000, "stability": 1000, "bounds": 32,
-        "curvature_train": 1000, "certificate": 100,
+        "curvature_train": 1000, "certificate": 100, "trust": 512,
     }  # fmt: skip
     for spec in suite.defenses:
         assert suite.recipe_of(spec).settings() == PAPER.settings(), str(spec)
