@@ -21,12 +21,12 @@ GRADES: Mapping[Grade | None, tuple[str, str]] = {
     Grade.B: ("trust B", "No check failed that matters; mild ones failed or could not be made."),
     Grade.C: (
         "trust C, an upper bound only",
-        "A check failed that matters: the true number may be lower than the one shown.",
+        "A check failed that matters, or too many could not be made: the true number may be lower than the one shown.",
     ),
     Grade.INVALID: ("invalid", "A check shows that the measurement itself is broken: the number means nothing."),
     None: (
         "trust not assessed",
-        "No check for masked gradients was run: the number is what these attacks found, no more.",
+        "Not every model was checked for masked gradients: the number is what these attacks found, no more.",
     ),
 }
 _WORDS = {

@@ -18,6 +18,7 @@ from bench.reports.board.ranking import rank_rows
 from bench.reports.board.rows import board_row, with_cost
 from bench.reports.board.run_tables import Prefixes, RunTables, distinct_prefixes, facts_of, load
 from bench.reports.board.stored_images import stored_images
+from bench.reports.board.trust import assess_runs
 from bench.reports.claims import verdicts
 from bench.store.plan_record import PlanRecord
 from bench.store.store import Store
@@ -43,7 +44,8 @@ def build(store: Store, plan: PlanRecord | None = None) -> Board:
     groups: dict[str, list[RunTables]] = {}
     for run in runs:
         groups.setdefault(run.defense, []).append(run)
-    rows = with_cost([board_row(name, group, columns, ranking) for name, group in groups.items()])
+    reports = assess_runs(plan, runs)
+    rows = with_cost([board_row(name, group, columns, ranking, threat, reports) for name, group in groups.items()])
     rows, pairs, gap = rank_rows(rows, groups, ranking)
     facts = {key: facts_of(runs, key) for key in plan.evaluations}
     board = Board(

@@ -136,12 +136,12 @@ def _pair(a: Side, b: Side, defense: str) -> tuple[list[Open], list[str]]:
 
 
 def _lacks(sides: Iterable[Side]) -> list[str]:
-    """Return what the rows of two sides lack of their seeds, images or evaluations, in words."""
+    """Return what the rows of two sides lack of their seeds, images, evaluations or trust, in words."""
     rows = ((called, row) for board, name, called in sides for row in board.rows if row.defense == name)
     return [
-        f"{row.defense}{'' if called == row.defense else f' in {called}'} is incomplete: {row.incomplete}"
+        f"{row.defense}{'' if called == row.defense else f' in {called}'} is {row.doubt}"
         for called, row in rows
-        if row.incomplete
+        if row.doubt
     ]
 
 

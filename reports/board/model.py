@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from bench.core.records import Column, Grade, Role, ThreatModel
 from bench.reports.board.columns import BoardColumn, with_role
+from bench.reports.board.repeats import Repeat
+from bench.reports.board.row_trust import RowTrust
 from bench.reports.board.training_cost import RelativeTime
 from bench.reports.claims.records import Claims
 from bench.store.plan_record import PlanRecord, RunRecord
@@ -69,8 +71,8 @@ class Row:
         incomplete: what the row lacks of its seeds, images or evaluations, "" if nothing; such a row is not ranked.
         n: distinct images of the ranking column.
         cells: board column to number; a column is absent only if its evaluation was not run.
-        trust: the worst grade over its runs; None where trust was not assessed.
-        trust_failed: names of the checks that failed.
+        assessment: its trust, that of its worst seed.
+        repeats: seed to what each attack alone broke, and the bound on a repeat of the same attacks.
         bound_violations: None where no bound applies.
         train_operations: mean over seeds of the counted operations of a whole training.
         train_flops: ratio of that to Standard's in the same run; None without Standard, or where it was not counted.
@@ -98,8 +100,8 @@ class Row:
     cells: dict[str, Cell]
     planned_seeds: int = 0
     incomplete: str = ""
-    trust: Grade | None = None
-    trust_failed: tuple[str, ...] = ()
+    assessment: RowTrust = field(default_factory=RowTrust)
+    repeats: Mapping[int, Repeat] = field(default_factory=dict)
     bound_violations: int | None = None
     train_operations: float | None = None
     train_flops: float | None = None
@@ -119,6 +121,41 @@ class Row:
     def entry(self) -> RunRecord:
         """The plan's entry of its first run."""
         return next(iter(self.runs.values())).entry
+
+    @property
+    def trust(self) -> Grade | None:
+        """The grade of its worst seed; None where trust was not assessed."""
+        return self.assessment.grade
+
+    @property
+    def trust_failed(self) -> tuple[str, ...]:
+        """Names of the checks that failed on any seed."""
+        return self.assessment.failed
+
+    @property
+    def is_upper_bound(self) -> bool:
+        """Whether it is complete, but its robust accuracies are upper bounds only (grade C)."""
+        return self.trust is Grade.C and not self.incomplete
+
+    @property
+    def doubt(self) -> str:
+        """Why its numbers are not to be taken as they are: invalid, incomplete, an upper bound only; "" if they are."""
+        if self.trust is not Grade.INVALID and self.incomplete:
+            return f"incomplete: {self.incomplete}"
+        what = {Grade.INVALID: "invalid", Grade.C: "an upper bound only"}.get(self.trust or Grade.A)
+        who = f" ({self.assessment.who})" if self.assessment.who else ""
+        return f"{what}: {'; '.join(self.assessment.reasons)}{who}" if what else ""
+
+    @property
+    def standing(self) -> Literal["ranked", "bound", "invalid", "incomplete", "other"]:
+        """Where it stands: among the ranked rows, the upper bounds, or those below, each for its reason."""
+        if self.rank is not None:
+            return "ranked"
+        if self.incomplete:
+            return "incomplete"
+        if self.trust is Grade.INVALID:
+            return "invalid"
+        return "bound" if self.is_upper_bound else "other"
 
     @property
     def trainings(self) -> dict[int, Mapping[str, Any]]:
@@ -208,7 +245,7 @@ class Board:
 
     Attributes:
         plan: the last command's plan as stored: suite, data, environment, command, evaluations, rows.
-        rows: ranked rows first (by rank), then the unranked, incomplete ones last.
+        rows: ranked rows first (by rank), then upper bounds, then the others, incomplete ones last.
         columns: the board's columns in the order of leaderboard.csv, its own (`columns.OWN`) among the measured ones.
         examples: the joined per-example table (defense, seed, index, label + columns).
         ranking: name of the column that ranks; "" if none was run.
@@ -263,14 +300,14 @@ class Board:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the files must know that no column says: unequal images, incomplete rows."""
+        """What a reader of the files must know that no column says: unequal images, rows in doubt."""
         groups: dict[int, list[str]] = {}
         for column in self.columns:
             if column.evaluation:
                 groups.setdefault(column.images, []).append(column.name)
         images = [f"{', '.join(names)}: measured on {n:,} images" for n, names in groups.items()]
         different = ["Columns on different images; compare within a column only.", *images] if self.mixed_images else []
-        return [*different, *(f"{row.defense}: incomplete, {row.incomplete}" for row in self.rows if row.incomplete)]
+        return [*different, *(f"{row.defense}: {row.doubt}" for row in self.rows if row.doubt)]
 
     def first(self, role: Role) -> BoardColumn | None:
         """Return the first column of a role, measured on test images; None without one.

@@ -6,7 +6,6 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from bench.core.records import Grade
 from bench.core.stats.ranks import ranks, smallest_resolvable_gap
 from bench.core.stats.seeds import variance_components
 from bench.reports.board.columns import BoardColumn
@@ -30,7 +29,7 @@ def rank_rows(
     lacks = why_incomplete(groups, ranking)
     rows = sorted((replace(row, incomplete=lacks[row.defense]) for row in rows), key=lambda row: row.incomplete != "")
     if ranking is None:
-        return [replace(row, unranked=_incomplete(row) or NOT_RUN) for row in rows], [], None
+        return [replace(row, unranked=row.doubt or NOT_RUN) for row in rows], [], None
     outcomes = {row.defense: _outcomes(groups[row.defense], ranking) for row in rows}
     sizes = [outcomes[row.defense][1] for row in rows if not row.incomplete]
     reference = max((index for index in sizes if index is not None), key=len, default=None)
@@ -38,6 +37,8 @@ def rank_rows(
     chosen = [row for row in rows if not row.unranked]
     chosen.sort(key=lambda row: -float(outcomes[row.defense][0].mean()))
     result = ranks([outcomes[row.defense][0] for row in chosen])
+    bounds = [row for row in rows if row.is_upper_bound]
+    bounds.sort(key=lambda row: -(row.value(ranking) or 0.0))
     placed = [
         replace(
             row,
@@ -55,7 +56,7 @@ def rank_rows(
     gap = None
     if pairs and reference is not None:
         gap = smallest_resolvable_gap(len(reference), result.discordance, len(pairs))
-    return placed + [row for row in rows if row.unranked], pairs, gap
+    return placed + bounds + [row for row in rows if row.unranked and not row.is_upper_bound], pairs, gap
 
 
 def _outcomes(runs: list[RunTables], ranking: BoardColumn) -> tuple[np.ndarray, np.ndarray | None]:
@@ -71,10 +72,8 @@ def _outcomes(runs: list[RunTables], ranking: BoardColumn) -> tuple[np.ndarray, 
 
 def _why_not(row: Row, flags: np.ndarray, index: np.ndarray | None, reference: np.ndarray | None) -> str:
     """Return why a row cannot be ranked, "" if it can."""
-    if row.trust is Grade.INVALID:
-        return f"invalid: {', '.join(row.trust_failed) or 'a check failed'}"
-    if row.incomplete:
-        return _incomplete(row)
+    if row.doubt:
+        return row.doubt
     if not len(flags):
         return NOT_RUN
     if index is None:
@@ -82,7 +81,3 @@ def _why_not(row: Row, flags: np.ndarray, index: np.ndarray | None, reference: n
     if reference is None or not np.array_equal(index, reference):
         return "not evaluated on the images of the others"
     return ""
-
-
-def _incomplete(row: Row) -> str:
-    return f"incomplete: {row.incomplete}" if row.incomplete else ""

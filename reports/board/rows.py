@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from bench.core.files import safe_name
-from bench.core.records import Grade
+from bench.core.records import ThreatModel
 from bench.core.stats.intervals import fraction_interval, nearest
 from bench.core.stats.paired import bootstrap_mean
 from bench.reports.board.columns import BoardColumn, with_role
 from bench.reports.board.model import Cell, Row, RunFacts
+from bench.reports.board.repeats import repeats
+from bench.reports.board.row_trust import row_trust
 from bench.reports.board.run_tables import RunTables, numbers
 from bench.reports.board.training_cost import RelativeTime, operations, relative_time, seconds
+from bench.trust.records import TrustReport
 
 BASELINE = "standard"  # the defense whose training time is the unit of cost
 
 
-def board_row(name: str, runs: list[RunTables], columns: list[BoardColumn], ranking: BoardColumn | None) -> Row:
+def board_row(
+    name: str,
+    runs: list[RunTables],
+    columns: list[BoardColumn],
+    ranking: BoardColumn | None,
+    threat: ThreatModel | None,
+    reports: Mapping[tuple[str, int], TrustReport],
+) -> Row:
     """Return the row of one defense, not yet ranked.
 
     Args:
@@ -28,13 +38,14 @@ def board_row(name: str, runs: list[RunTables], columns: list[BoardColumn], rank
         runs: its runs, one per seed.
         columns: the measured columns.
         ranking: the one that ranks; None: nothing does.
+        threat: the suite's; None: it has none.
+        reports: (defense, seed) to what the checks of trust say of that model, where it was assessed.
     """
     cells = {column.name: cell for column in columns if (cell := board_cell(runs, column)) is not None}
     counted = (cells[c.name].value for c in with_role(columns, "violations") if c.name in cells)
     violations = next(counted, None)
-    trust, failed = _trust(runs)
-    if violations:
-        trust, failed = Grade.INVALID, (*failed, "bounds")
+    mine = {run.seed: found for run in runs if (found := reports.get((run.defense, run.seed))) is not None}
+    seeds = tuple(run.seed for run in runs if run.tables)
     done = [[r.info for r in run.records.values() if r and r.status == "done"] for run in runs]
     return Row(
         rank=None,
@@ -42,12 +53,12 @@ def board_row(name: str, runs: list[RunTables], columns: list[BoardColumn], rank
         rank_high=None,
         defense=name,
         anchor=safe_name(name),
-        seeds=tuple(run.seed for run in runs if run.tables),
+        seeds=seeds,
         n=_images(cells, ranking),
         cells=cells,
         planned_seeds=len(runs),
-        trust=trust,
-        trust_failed=failed,
+        assessment=row_trust(mine, seeds, int(violations or 0)),
+        repeats=repeats(runs, threat, mine),
         bound_violations=None if violations is None else int(violations),
         eval_seconds=_mean(_total(map(seconds, infos)) for infos in done if infos),
         eval_forwards=_count(sum(i.get("forwards", 0) for i in infos) for infos in done if infos),
@@ -157,15 +168,6 @@ def _missing(run: RunTables) -> list[str]:
             images = len(run.tables[key].index) if key in run.tables else 0
             lines.append(f"{key}, seed {run.seed}: {images} images so far")
     return lines
-
-
-def _trust(runs: list[RunTables]) -> tuple[Grade | None, tuple[str, ...]]:
-    """Return the worst grade over the runs and all failed checks; evaluations store them as info["trust"]."""
-    found = [i for run in runs for r in run.records.values() if r and (i := r.info.get("trust"))]
-    if not found:
-        return None, ()
-    failed = (name for t in found for name, check in t.get("checks", {}).items() if check["verdict"] == "fail")
-    return max(Grade[t["grade"]] for t in found), tuple(dict.fromkeys(failed))
 
 
 def with_cost(rows: list[Row]) -> list[Row]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 
 from bench.core.stats.seeds import describe_seeds
 from bench.reports.board.columns import BoardColumn
 from bench.reports.board.model import Board, Cell, Row
+from bench.reports.board.repeats import Repeat
 from bench.reports.exports.leaderboard import row_record
 from bench.reports.exports.registry import export
+from bench.trust.records import TrustData
 
 
 @export("leaderboard.json", media="application/json", label="JSON", order=20)
@@ -50,9 +53,38 @@ def _json_row(row: Row, columns: tuple[BoardColumn, ...]) -> dict[str, object]:
         "planned_seeds": row.planned_seeds,
         "incomplete": row.incomplete,
         "variance": row.variance,
+        "trust_report": _trust(row),
+        "repeat": {str(seed): _repeat(found) for seed, found in row.repeats.items()},
         "train_time": asdict(row.train_time) if row.train_time else None,
         "cells": {name: _json_cell(cell) for name, cell in row.cells.items()},
     }
+
+
+def _trust(row: Row) -> dict[str, object] | None:
+    """Return every check of every seed; None where trust was not assessed."""
+    found = row.assessment
+    if not found.reports and found.grade is None:
+        return None
+    return {
+        "grade": found.grade.name if found.grade is not None else None,
+        "worst_seed": found.seed,
+        "reasons": list(found.reasons),
+        "by_seed": {str(seed): _finite(report.as_data()) for seed, report in found.reports.items()},
+    }
+
+
+def _finite(report: TrustData) -> dict[str, object]:
+    """Return a report without infinities, which JSON does not have; the words say what was found."""
+    checks = {
+        name: {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in check.items()}
+        for name, check in report["checks"].items()
+    }
+    return {**report, "checks": checks}
+
+
+def _repeat(found: Repeat) -> dict[str, object]:
+    """Return what each attack alone broke, and the bound on a repeat with its sentence."""
+    return {"only_by": [asdict(kind) for kind in found.kinds], **asdict(found.bound), "sentence": found.sentence}
 
 
 def _json_cell(cell: Cell) -> dict[str, object]:

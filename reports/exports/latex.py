@@ -14,25 +14,31 @@ from bench.reports.exports.registry import export
 def latex_text(board: Board) -> str:
     """Return leaderboard.tex: a booktabs table of the measured columns, fractions in per cent, for a paper."""
     chosen = [c for c in board.columns if c.evaluation and c.split == "test"]
+    graded = any(row.trust is not None for row in board.rows)
     heads = ["Rank", "Defense", *(_heading(board, c) for c in chosen), r"Operations ($\times$)", r"Time ($\times$)"]
+    heads += ["Trust"] if graded else []
     body: list[str] = []
-    first = next((row for row in board.rows if row.incomplete), None)
+    before: Row | None = None
     for row in board.rows:
-        if row is first:
+        if before is not None and row.standing != before.standing:
             body.append(r"\midrule")
+        before = row
         costs = ["--" if c is None else formatting.number(c) for c in (row.train_flops, row.train_cost)]
         numbers = [_latex_number(row.cells.get(c.name), c) for c in chosen]
         name = f"{row.defense} ({row.incomplete})" if row.incomplete else row.defense
-        body.append(" & ".join([_latex_rank(row), latex(name), *numbers, *costs]) + r" \\")
+        grade = [row.trust.name if row.trust is not None else "--"] if graded else []
+        body.append(" & ".join([_latex_rank(row), latex(name), *numbers, *costs, *grade]) + r" \\")
     suite, data = latex(board.plan.suite.name), latex(board.plan.data.name)
     ranked = f", ranked by {latex(board.ranking)}; ranks are 95\\,\\% ranges" if board.ranking else ""
     caption = f"Suite {suite} on {data}{ranked}. Fractions in \\%. Means over seeds, $\\pm$ sample sd from 3 seeds."
+    if any(row.is_upper_bound for row in board.rows):
+        caption += " Trust C: robust accuracies are upper bounds only."
     return "\n".join(
         [
             r"% Needs \usepackage{booktabs}.",
             r"\begin{table}",
             rf"\caption{{{caption}}}",
-            rf"\begin{{tabular}}{{rl{'r' * (len(chosen) + 2)}}}",
+            rf"\begin{{tabular}}{{rl{'r' * (len(chosen) + 2)}{'l' * graded}}}",
             r"\toprule",
             " & ".join(heads) + r" \\",
             r"\midrule",

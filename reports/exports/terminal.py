@@ -5,7 +5,6 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from bench.core.records import Grade
 from bench.core.text import one_line
 from bench.reports import formatting
 from bench.reports.board.columns import BoardColumn
@@ -26,11 +25,16 @@ def board_table(board: Board) -> Table:
         table.add_column(Text(f"{head}, {images}" if images else head), justify="right")
     for name in ("operations ×", "time ×"):
         table.add_column(name, justify="right")
-    first = next((row for row in board.rows if row.incomplete), None)
+    graded = any(row.trust is not None for row in board.rows)
+    if graded:
+        table.add_column("trust")
+    before: Row | None = None
     for row in board.rows:
-        if row is first:
+        if before is not None and row.standing != before.standing:
             table.add_section()
-        table.add_row(_rank(row), Text(one_line(row.defense)), *(Text(text) for text in _numbers(board, row)))
+        before = row
+        grade = [Text(row.trust.name if row.trust is not None else formatting.MISSING)] if graded else []
+        table.add_row(_rank(row), Text(one_line(row.defense)), *(Text(text) for text in _numbers(board, row)), *grade)
     notes = [
         f"{row.defense}: {row.unranked}" for row in board.rows if row.unranked and (board.ranking or row.incomplete)
     ]
@@ -50,8 +54,9 @@ def _shown(board: Board) -> tuple[BoardColumn | None, ...]:
 
 def _rank(row: Row) -> Text:
     if row.rank is None:
-        invalid = "invalid" if row.trust is Grade.INVALID else formatting.MISSING
-        return Text("incomplete" if row.incomplete else invalid)
+        return Text(
+            {"invalid": "invalid", "incomplete": "incomplete", "bound": "≤"}.get(row.standing, formatting.MISSING)
+        )
     span = formatting.rank_range(row.rank_low, row.rank_high)
     return Text(str(row.rank) if span == str(row.rank) else f"{row.rank} ({span})")
 

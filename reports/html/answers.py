@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bench.core.records import Grade
 from bench.core.stats.intervals import ALPHA, nearest
 from bench.reports import formatting
 from bench.reports.board.columns import with_role
@@ -86,15 +87,7 @@ def _better(board: Board, rows: list[Row]) -> Answer:
 
 def _believe(board: Board, rows: list[Row]) -> Answer:
     top, data = rows[0], board.plan.data
-    sentences = []
-    if {r.trust for r in rows} == {None}:
-        short = "With care: trust was not assessed"
-        sentences.append(formatting.GRADES[None][1])
-    else:
-        short = f"{top.defense}: {formatting.GRADES[top.trust][0]}"
-        sentences.append(formatting.GRADES[top.trust][1])
-        if top.trust_failed:
-            sentences.append(f"Failed checks: {', '.join(top.trust_failed)}.")
+    short, sentences = _graded(board, top)
     sentences += _transferred(board, top)
     violations = [r.bound_violations for r in board.rows if r.bound_violations is not None]
     if violations:
@@ -108,10 +101,29 @@ def _believe(board: Board, rows: list[Row]) -> Answer:
     sentences += unfinished(board)
     if not data.original:
         sentences.append(f"The data is {data.name}, not the original set. {data.note}".strip())
-    apart = [r.defense for r in board.rows if r.rank is None]
+    apart = [r.defense for r in board.rows if r.rank is None and r.trust not in (Grade.C, Grade.INVALID)]
     if apart and len(apart) < len(board.rows):
         sentences.append(f"Not ranked: {formatting.listing(apart)}.")
     return Answer("Can I believe it?", short, tuple(sentences))
+
+
+def _graded(board: Board, top: Row) -> tuple[str, list[str]]:
+    """Return the best row's grade in short, and in sentences with its reasons and with the rows that have a worse one.
+
+    Args:
+        board: all rows.
+        top: the best.
+    """
+    if all(r.trust is None for r in board.rows):
+        return "With care: trust was not assessed", [formatting.GRADES[None][1]]
+    short, sentence = formatting.GRADES[top.trust]
+    who = f" (its worst, {top.assessment.who})" if top.assessment.who else ""
+    sentences = [f"{top.defense}{who}: {sentence[:1].lower()}{sentence[1:]}"]
+    sentences += [f"{reason}." for reason in top.assessment.reasons]
+    for grade, what in ((Grade.C, "An upper bound only, below the ranking"), (Grade.INVALID, "Invalid")):
+        names = [r.defense for r in board.rows if r.trust is grade and r is not top]
+        sentences += [f"{what}: {formatting.listing(names)}."] if names else []
+    return f"{top.defense}: {short}", sentences
 
 
 def _transferred(board: Board, top: Row) -> list[str]:

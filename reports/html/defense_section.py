@@ -28,7 +28,10 @@ class DefenseSection:
         command: what makes this row alone.
         belief: whether the row can be believed, in sentences.
         manifest: its entries of manifest.json, as text.
-        stages: (stage, images, share) of what broke the images under the ranking attack.
+        stages: headings and lines of what broke the images under the ranking attack, stage by stage.
+        alone: what is known of the stages alone, in words.
+        kinds: (attack, seed, runs, images of its first run, images of it alone) of the repeated attacks.
+        repeat: the bound on a repeat of the same attacks, a sentence per seed.
         tightness: headings and lines of measured over bound, for what must hold.
         rates: headings and lines of measured over stated, for what may fail.
         against: (column, median, largest, images) of columns over their companion bound.
@@ -36,7 +39,8 @@ class DefenseSection:
         violations: where a bound was violated, in words.
         notes: what else a reader must know: why bounds do not apply, how loose the certificate is.
         columns: (column, mean, median, 5 %, 95 %, missing) of every per-example column.
-        checks: (check, seed, verdict, value) of the trust grade, failed ones first.
+        checks: (check, seed, verdict, what was found) of the trust checks that did not pass.
+        passed: which passed, a line per seed.
         cost: (evaluation, seconds, forwards, backwards, images), sums over seeds.
         cells: (what, seed, key).
         gallery: adversarial examples.
@@ -45,7 +49,10 @@ class DefenseSection:
     command: str
     belief: tuple[str, ...]
     manifest: str
-    stages: Lines
+    stages: run_tables.Stages
+    alone: str
+    kinds: Lines
+    repeat: tuple[str, ...]
     tightness: tuple[tuple[str, ...], Lines]
     rates: tuple[tuple[str, ...], Lines]
     against: Lines
@@ -54,6 +61,7 @@ class DefenseSection:
     notes: tuple[str, ...]
     columns: Lines
     checks: Lines
+    passed: tuple[str, ...]
     cost: Lines
     cells: Lines
     gallery: Gallery | None
@@ -71,7 +79,10 @@ def defense_section(board: Board, row: Row, table: pd.DataFrame) -> DefenseSecti
         command=row_command(board.plan, row),
         belief=tuple(_belief(board, row)),
         manifest=manifest.row_manifest(row),
-        stages=tuple(run_tables.stages(board, table)),
+        stages=run_tables.stages(board, table),
+        alone=run_tables.alone(board, table),
+        kinds=tuple(run_tables.kinds_alone(row)),
+        repeat=tuple(f"Seed {seed}: {found.sentence}" for seed, found in row.repeats.items()),
         tightness=bound_tables.ratios(board, table, "tightness"),
         rates=bound_tables.ratios(board, table, "rate"),
         against=tuple(bound_tables.against_bounds(board, table)),
@@ -80,6 +91,7 @@ def defense_section(board: Board, row: Row, table: pd.DataFrame) -> DefenseSecti
         notes=tuple(bound_tables.notes(board, table)),
         columns=tuple(run_tables.example_columns(table)),
         checks=tuple(run_tables.checks(row)),
+        passed=tuple(run_tables.passed(row)),
         cost=tuple(run_tables.cost(row)),
         cells=tuple(run_tables.cells(row)),
         gallery=gallery(board, row, table),
@@ -114,9 +126,9 @@ def row_command(plan: PlanRecord, row: Row) -> str:
 def _belief(board: Board, row: Row) -> Iterator[str]:
     """Yield what speaks for and against the row's numbers, in words."""
     short, sentence = formatting.GRADES[row.trust]
-    yield f"{short[:1].upper()}{short[1:]}. {sentence}"
-    if row.trust_failed:
-        yield f"Failed checks: {', '.join(row.trust_failed)}."
+    seed = f" ({row.assessment.who}, its worst)" if row.assessment.who else ""
+    yield f"{short[:1].upper()}{short[1:]}{seed}. {sentence}"
+    yield from (f"{reason}." for reason in row.assessment.reasons)
     if row.bound_violations is None:
         yield "No proved bound was checked on it."
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.core.records import Grade
 from bench.core.stats.intervals import ALPHA
 from bench.reports import formatting
 from bench.reports.board.model import Board, Pair
@@ -38,8 +39,7 @@ def _evidence(pair: Pair) -> str:
 
 def why_nothing(board: Board) -> list[str]:
     """Say why nothing is ranked, and what there is instead."""
-    why = "No attack has been run to its end." if board.ranking else "The suite runs no attack that could rank."
-    sentences, column = [why], board.first("clean")
+    sentences, column = [_why_not_one(board)], board.first("clean")
     clean = [(value, r) for r in board.rows if not r.incomplete and (value := r.value(column)) is not None]
     if column is not None and clean:
         _, best = max(clean, key=lambda found: found[0])
@@ -49,6 +49,14 @@ def why_nothing(board: Board) -> list[str]:
     if failed:
         sentences.append(f"{formatting.plural(failed, 'cell')} failed; the causes stand below.")
     return sentences
+
+
+def _why_not_one(board: Board) -> str:
+    if not board.ranking:
+        return "The suite runs no attack that could rank."
+    if any(r.trust in (Grade.C, Grade.INVALID) and r.value(board.ranking_column) is not None for r in board.rows):
+        return "No complete row can be believed enough: see which checks failed under Trust."
+    return "No attack has been run to its end."
 
 
 def unfinished(board: Board) -> list[str]:

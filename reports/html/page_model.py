@@ -21,6 +21,7 @@ from bench.reports.html.answers import Answer, summary
 from bench.reports.html.defense_section import DefenseSection, defense_section
 from bench.reports.html.headline import headline, repeat, unfinished
 from bench.reports.html.ranking_table import TableColumn, TableRow, table_columns, table_rows
+from bench.reports.html.trust_section import TrustSection, trust_section
 from bench.store.plan_record import PlanRecord
 
 
@@ -53,7 +54,8 @@ class PageModel:
         plan: what was run, on what.
         columns: of the ranking table.
         rows: of the ranking table.
-        apart: the rows that are incomplete, and those that are not ranked on a board that ranks.
+        bounds: complete rows whose robust accuracies are upper bounds only, which stand below them in the same table.
+        apart: the rows that are incomplete, and all others that are not ranked on a board that ranks.
         grades: of trust, best first.
         headline: the whole answer in one sentence.
         answers: questions that readers have, with their answers.
@@ -67,6 +69,7 @@ class PageModel:
         example_columns: of every evaluation of the plan.
         downloads: what the buttons save.
         claims: the paper's, with verdicts; None where the paper says nothing about these data.
+        trust: the section on trust.
         own: name to what the board's own columns are.
         differs: where the run differs from its suite, in words.
     """
@@ -75,6 +78,7 @@ class PageModel:
     plan: PlanRecord
     columns: list[TableColumn]
     rows: list[TableRow]
+    bounds: list[TableRow]
     apart: list[TableRow]
     grades: list[str]
     headline: str
@@ -89,6 +93,7 @@ class PageModel:
     example_columns: list[ExampleColumn]
     downloads: list[Download]
     claims: Claims | None
+    trust: TrustSection
     own: Mapping[str, Column]
     differs: str
 
@@ -102,8 +107,9 @@ def page_model(board: Board) -> PageModel:
         board=board,
         plan=board.plan,
         columns=columns,
-        rows=[item for item in rows if not _apart(board, item)],
-        apart=[item for item in rows if _apart(board, item)],
+        rows=[item for item in rows if not item.row.is_upper_bound and not _apart(board, item)],
+        bounds=[item for item in rows if item.row.is_upper_bound],
+        apart=[item for item in rows if not item.row.is_upper_bound and _apart(board, item)],
         grades=[grade.name for grade in Grade],
         headline=headline(board),
         answers=summary(board),
@@ -121,6 +127,7 @@ def page_model(board: Board) -> PageModel:
         ],
         downloads=_downloads(board),
         claims=board.claims,
+        trust=trust_section(board),
         own={column.name: column.facts for column in OWN},
         differs=", ".join(f"{k} = {v}" for k, v in board.plan.overrides.items() if not isinstance(v, list)),
     )

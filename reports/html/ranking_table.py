@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from bench.core.records import Column
+from bench.core.records import Column, Role
 from bench.reports import formatting
 from bench.reports.board.columns import OWN, BoardColumn, Form, families
 from bench.reports.board.model import Board, Cell, Row
@@ -23,6 +23,7 @@ KINDS: dict[Form, Kind] = {
     "ratio": "ratio",
     "text": "text",
 }
+BOUNDED: Collection[Role] = ("robust", "best_known", "transfer")  # what attacks found: an upper bound with grade C
 STEP = 20  # ends of an interval bar's scale lie on multiples of 1/20
 
 
@@ -100,6 +101,7 @@ class TableCell:
         high: upper end.
         bar: the interval drawn.
         title: more about it, for the pointer.
+        prefix: written before the value: "≤" where it is an upper bound only.
     """
 
     column: TableColumn
@@ -109,6 +111,7 @@ class TableCell:
     high: Value | None = None
     bar: Bar | None = None
     title: str = ""
+    prefix: str = ""
 
 
 @dataclass(frozen=True)
@@ -233,11 +236,12 @@ def table_cell(row: Row, column: TableColumn) -> TableCell:
     if cell.nulls:
         title += f"; {formatting.plural(cell.nulls, 'value')} missing"
     value = column.entry(cell.value, cell.n)
+    prefix = "≤\u00a0" if row.is_upper_bound and column.facts.role in BOUNDED else ""
     if cell.low is None or cell.high is None:
-        return TableCell(column, value, cell.value, title=title)
+        return TableCell(column, value, cell.value, title=title, prefix=prefix)
     bar = Bar(*(_place(v, column.domain) for v in (cell.low, cell.value, cell.high)))
     low, high = column.entry(cell.low, cell.n), column.entry(cell.high, cell.n)
-    return TableCell(column, value, cell.value, low, high, bar, title)
+    return TableCell(column, value, cell.value, low, high, bar, title, prefix)
 
 
 def _place(value: float, domain: tuple[float, float] | None) -> float:
@@ -248,9 +252,9 @@ def _place(value: float, domain: tuple[float, float] | None) -> float:
 def _own_cell(row: Row, column: TableColumn) -> TableCell:
     value = row.own(column.column)
     if column.column == _TRUST:
-        failed = f"failed: {', '.join(row.trust_failed)}" if row.trust_failed else ""
         sort: float | str = "" if row.trust is None else int(row.trust)
-        return TableCell(column, column.entry(value or "not assessed"), sort, title=failed)
+        title = "; ".join(filter(None, [row.assessment.who, *row.assessment.reasons]))
+        return TableCell(column, column.entry(value or "not assessed"), sort, title=title)
     title = _time_title(row) if column.column == _TIME else ""
     if value is None or value == "":
         return TableCell(column, Value(formatting.MISSING, column.kind), title=title)

@@ -2,35 +2,91 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
+from bench.reports import formatting
 from bench.reports.board.join import KEYS
 from bench.reports.board.model import Board, Row
+from bench.reports.board.row_trust import failing
+from bench.reports.board.stages import Stage, cascade
 from bench.reports.board.training_cost import seconds
 from bench.reports.figures.plot_data import numbers
-from bench.reports.formatting import MISSING, Entry, Value
+from bench.reports.formatting import Entry, Lines, Value
 
 UNBROKEN = {"": "not broken", "clean": "wrong without an attack"}  # stages that are none
+Stages: TypeAlias = tuple[tuple[str, ...], Lines]  # headings and lines
 
 
-def stages(board: Board, table: pd.DataFrame) -> Iterator[tuple[Entry, ...]]:
-    """Yield how many images each stage of the ranking attack broke, over all seeds.
+def stages(board: Board, table: pd.DataFrame) -> Stages:
+    """Return how many images each stage of the ranking attack broke, over all seeds, and how many without it.
+
+    Where each stage attacks what the ones before have left, the stages stand in their order, with the images that
+    would count as robust without a stage and those after it.
+
+    Args:
+        board: it says which column holds the stages.
+        table: per-example table of one defense.
+
+    Returns:
+        Headings and lines; no line where no stage was stored.
+    """
+    heads, (found, known) = ("Stage", "Images", "Share, %"), _broken_by(board, table)
+    counts = dict(Counter(found).most_common())
+    order = [*(stage.name for stage in known), *(name for name in UNBROKEN if name in counts)] if known else counts
+    missed = {stage.name: Value(stage.missed, "integer") for stage in known}
+    lines = tuple(
+        (
+            Value(UNBROKEN.get(name, name)),
+            Value(counts.get(name, 0), "integer"),
+            Value(100 * counts.get(name, 0) / len(found), "share"),
+            *((missed.get(name),) if known else ()),
+        )
+        for name in order
+    )
+    return (*heads, *(("Without it and the later stages counted robust",) if known else ())), lines
+
+
+def _broken_by(board: Board, table: pd.DataFrame) -> tuple[list[str], tuple[Stage, ...]]:
+    """Return what broke each image under the ranking attack, and its stages in their order where that is known."""
+    column = board.beside(board.ranking_column, "broken_by")
+    if column is None or column not in table:
+        return [], ()
+    found = table[column].dropna().astype(str).tolist()
+    return found, cascade(str(board.facts[column].params.get("attack")), found) if found else ()
+
+
+def alone(board: Board, table: pd.DataFrame) -> str:
+    """Return what is known of the stages alone as a sentence, "" where their order is not known.
 
     Args:
         board: it says which column holds the stages.
         table: per-example table of one defense.
     """
-    column = board.beside(board.ranking_column, "broken_by")
-    if column is None or column not in table:
-        return
-    found = table[column].dropna().astype(str)
-    for stage, k in found.value_counts(sort=True).items():
-        name = UNBROKEN.get(str(stage), str(stage))
-        yield Value(name), Value(int(k), "integer"), Value(100 * int(k) / len(found), "share")
+    _, known = _broken_by(board, table)
+    if not known:
+        return ""
+    last = known[-1]
+    fell = formatting.plural(last.broken, "image")
+    return (
+        f"{fell} fell to {last.name} alone: every other stage had been tried on them. Later stages were not tried on "
+        "what an earlier one broke, so of the others it is not known."
+    )
+
+
+def kinds_alone(row: Row) -> Iterator[tuple[Entry, ...]]:
+    """Yield what each repeated attack broke: kind, seed, runs, images of its first run, images of it alone.
+
+    Args:
+        row: the defense.
+    """
+    for seed, found in row.repeats.items():
+        for kind in found.kinds:
+            yield Value(kind.kind), *(Value(k, "integer") for k in (seed, kind.runs, kind.broken, kind.alone))
 
 
 def example_columns(table: pd.DataFrame) -> Iterator[tuple[Entry, ...]]:
@@ -55,23 +111,30 @@ def example_columns(table: pd.DataFrame) -> Iterator[tuple[Entry, ...]]:
 
 
 def checks(row: Row) -> Iterator[tuple[Entry, ...]]:
-    """Yield the checks behind the trust grade of each seed, failed ones first.
+    """Yield the checks of trust that did not pass on every seed: check, seed, verdict, what was found.
 
     Args:
         row: the defense.
     """
-    found = [
-        (check["verdict"] != "fail", name, seed, check)
-        for seed, run in row.runs.items()
-        for info in run.info.values()
-        for name, check in info.get("trust", {}).get("checks", {}).items()
-    ]
-    for _, name, seed, check in sorted(found, key=lambda f: f[:3]):
-        value = check.get("value")
-        words = f"{name}: {check['description']}" if check.get("description") else name
-        known = isinstance(value, int | float)
-        measured = Value(float(value), "number") if known else Value(MISSING, "number")
-        yield Value(words), Value(seed, "integer"), Value(str(check["verdict"])), measured
+    for seed, report in row.assessment.reports.items():
+        for result in failing(report):
+            yield (
+                Value(f"{result.name}: {result.check.title}"),
+                Value(seed, "integer"),
+                Value(result.verdict),
+                Value(result.finding.words),
+            )
+
+
+def passed(row: Row) -> Iterator[str]:
+    """Yield which checks of trust each seed passed, in one line per seed.
+
+    Args:
+        row: the defense.
+    """
+    for seed, report in row.assessment.reports.items():
+        names = [result.name for result in report.results if result.verdict == "pass"]
+        yield f"Seed {seed}, grade {report.grade.name}, passed: {formatting.listing(names) or 'none'}."
 
 
 def cost(row: Row) -> Iterator[tuple[Entry, ...]]:

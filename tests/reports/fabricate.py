@@ -134,17 +134,27 @@ def record(plan: dict[str, Any]) -> PlanRecord:
 
 
 def _evaluation(key: str, evaluation: str, split: str = "test", limit: int | None = None) -> dict[str, Any]:
+    made = _evaluation_of(key, evaluation, COLUMNS[evaluation], ARGUMENTS.get(evaluation, {}))
+    return made | {"limit": limit, "split": split}
+
+
+def evaluation(name: str, columns: dict[str, Column], **arguments: Any) -> dict[str, Any]:
+    """Return an evaluation of a plan with columns of one's own."""
+    return _evaluation_of(name, name, columns, arguments)
+
+
+def _evaluation_of(key: str, name: str, columns: dict[str, Column], arguments: dict[str, Any]) -> dict[str, Any]:
     return {
-        "evaluation": evaluation,
+        "evaluation": name,
         "n": 120,
-        "arguments": ARGUMENTS.get(evaluation, {}),
-        "limit": limit,
-        "split": split,
+        "arguments": arguments,
+        "limit": None,
+        "split": "test",
         "seed": 0,
         "source": "a paper",
         "version": 1,
         "description": f"Evaluation {key}.",
-        "columns": {pattern: asdict(column) for pattern, column in COLUMNS[evaluation].items()},
+        "columns": {pattern: asdict(column) for pattern, column in columns.items()},
     }
 
 
@@ -215,12 +225,21 @@ def times(seconds: float) -> dict[str, float]:
     return {"cpu_seconds": seconds, "thread_seconds": seconds, "wall_seconds": seconds}
 
 
-def write_cell(store: Store, cell: str, kind: str, info: dict[str, Any], tables: list[pd.DataFrame]) -> Lease:
-    """Write a finished cell of that many chunks."""
+def write_cell(
+    store: Store,
+    cell: str,
+    kind: str,
+    info: dict[str, Any],
+    tables: list[pd.DataFrame],
+    more: dict[str, Column] | None = None,
+    **arguments: Any,
+) -> Lease:
+    """Write a finished cell of that many chunks; `more` are columns that no evaluation above declares."""
     lease = store.leases.claim(cell, kind, {})
     assert lease is not None
     for number, table in enumerate(tables):
-        store.put_chunk(lease, number, table, None, {}, facts_of(table))
+        facts = facts_of(table) | expand_columns(more or {}, arguments, table.columns)
+        store.put_chunk(lease, number, table, None, {}, facts)
     store.finish(lease, info)
     return lease
 

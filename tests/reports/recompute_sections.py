@@ -5,6 +5,7 @@ import re
 import pandas as pd
 
 STATEMENT = re.compile(r"((?:tightness|ratio)_.*?)(_[\d.]+(?:e-\d+)?)?(_worst)?")
+CASCADE = ("apgd-ce", "apgd-t", "fab-t", "square")  # each attacks what those before have left
 Lines = list[list[float]]
 
 
@@ -14,10 +15,15 @@ def sections(mine: pd.DataFrame, ranking: str) -> dict[str, Lines]:
     v = {c: x.astype(float).dropna() for c, x in mine.items() if x.dtype.kind in "fiub"}
     v = {c: x for c, x in v.items() if len(x) and c not in ("seed", "index", "label")}
     broken = mine.get(f"{ranking}_broken_by", pd.Series(dtype=str)).dropna().value_counts()
+    stages = [[k, 100 * k / broken.sum()] for k in broken]
+    if "autoattack" in ranking and set(broken.index) <= {"", "clean", *CASCADE}:
+        counts = [broken.get(name, 0) for name in CASCADE]
+        stages = [[k, 100 * k / broken.sum(), sum(counts[i:])] for i, k in enumerate(counts)]
+        stages += [[broken[name], 100 * broken[name] / broken.sum()] for name in ("", "clean") if name in broken]
     bounds = [(f"{c[:-6]}_worst" if f"{c[:-6]}_worst" in v else c[:-6], c) for c in v if c.endswith("_bound")]
     ratios = [(v[a] / v[b][v[b] > 0]).dropna() for a, b in bounds if a in v]
     return {
-        "Stages of": [[k, 100 * k / broken.sum()] for k in broken],
+        "Stages of": stages,
         "Measured over bound": [[r.median(), r.max(), len(r)] for r in ratios if len(r)],
         "Tightness of bounds": statements(v, "tightness_"),
         "Rates for": statements(v, "ratio_"),

@@ -21,6 +21,7 @@ from bench.reports.board.build import build
 from bench.reports.board.model import Board
 from bench.store.plan_record import PLAN_FORMAT, parse_plan
 from bench.store.store import Store
+from tests.reports import trust_checks
 
 EPS = (0.05, 0.1, 0.15, 0.2, 0.5)
 RADII = (0.001, 0.003, 0.01, 0.03, 0.1)
@@ -30,7 +31,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "stability": {"radius": list(RADII)},
     "bounds": {"radius": list(RADII)},
 }
-STAGES = ("apgd_ce", "apgd_t", "fab_t", "square")
+STAGES = ("apgd-ce", "apgd-t", "fab-t", "square")
 # name: (median breaking distance, gradient norm, curvature, training cost)
 DEFENSES = {
     "standard": (0.30, 9.0, 41.0, 1.0),
@@ -172,6 +173,7 @@ COLUMNS: dict[str, dict[str, Column]] = {
         "lipschitz_constant": Column("Lipschitz constant of the margin.", role="lipschitz"),
         "local_slope": Column("Largest slope of the margin that was met.", role="local_slope"),
     },
+    "trust": trust_checks.COLUMNS,
 }
 
 
@@ -180,7 +182,7 @@ def make_board(out: Path | None = None, **options: Any) -> Board:
     with tempfile.TemporaryDirectory() as folder:
         target = out or Path(folder)
         fill(target, **options)
-        with Store.open(target) as store:
+        with Store.open(target) as store, trust_checks.in_place():
             return build(store)
 
 
@@ -190,6 +192,7 @@ def fill(
     seeds: int = 2,
     n: int = 200,
     trust: bool = True,
+    grades: dict[tuple[str, int], str] | None = None,
     shape: tuple[int, int, int] = (1, 8, 8),
     pictures: int = 8,
     failed: tuple[str, ...] = (),
@@ -201,12 +204,14 @@ def fill(
 
     Args:
         trust: whether trust was assessed.
+        grades: (defense, seed) to its grade, of `trust_checks.MARKS`; "B", or "B soft" where training is costly.
         pictures: broken images stored per model.
         failed: defenses whose AutoAttack failed.
         violated: defenses with bound violations.
         facts: entries of the plan's "data" and "rows" to be replaced (`data_…`, `row_…`).
     """
     names = names or DEFENSES
+    evaluations = tuple(key for key in evaluations if trust or key != "trust")
     plan = make_plan(names, seeds, n, shape, evaluations, facts)
     difficulty = np.random.default_rng(0).normal(size=n)
     with Store.open(out, create=True) as store:
@@ -216,6 +221,9 @@ def fill(
             rng = np.random.default_rng(int(_id(list(names).index(name), seed)[:12], 16))
             _train(store, row["train_cell"], names[name], seed)
             table = examples(names[name], n, difficulty, rng, nulls=3)
+            usual = "B soft" if names[name][3] > 2 else "B"
+            graded = trust_checks.table(n, (grades or {}).get((name, seed), usual))
+            table = pd.concat([table, graded], axis=1)
             table["bound_violations"] = np.where(np.arange(n) == 7, float(name in violated), 0.0)
             for key in evaluations:
                 cell = _id(key, name, seed)
@@ -229,7 +237,7 @@ def fill(
                 mine = _columns_of(key, table)
                 columns = expand_columns(COLUMNS[key], ARGUMENTS.get(key, {}), mine.columns)
                 store.put_chunk(lease, 0, mine, images, {}, columns)
-                store.finish(lease, _info(key, n, trust, names[name][3]))
+                store.finish(lease, {"forwards": 1900 * n, "backwards": 400 * n, "images": n, **_times(9.5)})
 
 
 RECIPE = {"epochs": 30, "batch_size": 64, "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "schedule": "onecycle"}
@@ -414,18 +422,6 @@ def _train(store: Store, cell: str, facts: tuple[float, ...], seed: int) -> None
 
 def _times(seconds: float) -> dict[str, float]:
     return {"cpu_seconds": seconds, "thread_seconds": seconds, "wall_seconds": seconds}
-
-
-def _info(key: str, n: int, trust: bool, cost: float) -> dict[str, Any]:
-    info: dict[str, Any] = {"forwards": 1900 * n, "backwards": 400 * n, "images": n, **_times(9.5)}
-    if trust and key == "accuracy":
-        checks = {
-            "G1": {"verdict": "pass", "value": 0.0},
-            "G2": {"verdict": "fail" if cost > 2 else "pass", "value": 0.02},
-        }
-        checks["T1"] = {"verdict": "not assessable", "value": None}
-        info["trust"] = {"grade": "B", "checks": checks}
-    return info
 
 
 def _id(*parts: object) -> str:

@@ -23,6 +23,7 @@ from bench.core.records import Grade
 from bench.reports import write
 from bench.reports.board.build import build
 from bench.reports.board.model import Board
+from bench.reports.board.row_trust import RowTrust
 from bench.reports.exports import latex, leaderboard, model_info, robustbench, writer
 from bench.reports.exports.terminal import board_table
 from bench.store.store import Store
@@ -296,12 +297,16 @@ def test_hostile_names_stay_inert(tmp_path: Path, fabricate: ModuleType) -> None
 def test_terminal_board_says_why_a_row_is_not_ranked(folder: Path) -> None:
     board = board_of(folder)
     bad = replace(
-        board.rows[0], rank=None, trust=Grade.INVALID, unranked="invalid: bounds", failures=("accuracy, seed 0: NaN",)
+        board.rows[0],
+        rank=None,
+        assessment=RowTrust(Grade.INVALID, violated=2),
+        unranked="invalid: 2 proved bounds violated",
+        failures=("accuracy, seed 0: NaN",),
     )
     console = Console(width=120, file=io.StringIO(), record=True)
     console.print(board_table(replace(board, rows=(*board.rows[1:], bad))))
     text = console.export_text()
-    assert "invalid: bounds" in text
+    assert "invalid: 2 proved bounds violated" in text
     assert "accuracy, seed 0: NaN" in text
     assert "autoattack_l2_0.5 %" in text
     assert "2 (2–3)" in text

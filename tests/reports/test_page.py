@@ -209,7 +209,7 @@ def test_rows_without_rank_stand_apart_with_the_reason(make_board: Callable[...,
         assert f'id="row-{name}"' in part
     assert "incomplete: 0 of 1 seed (autoattack_l2 missing)" in incomplete
     assert "expected finite logits, got NaN" in incomplete
-    assert "invalid: bounds" in apart
+    assert "invalid: 1 proved bound violated" in apart
 
 
 def test_a_defense_that_has_not_begun_has_its_section(board: Board) -> None:
@@ -293,9 +293,11 @@ def test_command_of_a_row_replaces_defenses_and_seeds(board: Board) -> None:
 def test_stages_count_every_image_of_every_seed(board: Board) -> None:
     row = board.rows[0]
     stages = defense_section(board, row, plot_data.tables(board)[row.defense]).stages
-    assert sum(k.value for _, k, _ in stages) == 2 * row.n
-    held = next(share.value for stage, _, share in stages if stage == Value("not broken"))
+    assert sum(k.value for _, k, *_ in stages[1]) == 2 * row.n
+    held = next(share.value for stage, _, share, *_ in stages[1] if stage == Value("not broken"))
     assert held == pytest.approx(100 * (row.cells[board.ranking].value or 0), abs=0.05)
+    assert [line[0].value for line in stages[1]][:4] == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert len(stages[0]) == len(stages[1][0]) == 4
 
 
 def test_tightness_is_measured_over_bound(board: Board) -> None:

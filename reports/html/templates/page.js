@@ -5,8 +5,9 @@
   const $ = (selector, root = document) => root.querySelector(selector);
   const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
   const table = $("#ranking");
-  const body = table.tBodies[0];
-  const rows = [...body.rows];
+  const bodies = [...table.tBodies]; // the ranked rows, then those that are upper bounds only
+  const rowsOf = (body) => [...body.rows].filter((row) => row.id);
+  const rows = bodies.flatMap(rowsOf);
   const heads = $$("thead th", table);
   const boxes = $$("#columns input");
   const shownAtFirst = boxes.filter((b) => b.checked).map((b) => b.value);
@@ -82,7 +83,11 @@
       const [u, v] = [Number(x), Number(y)];
       return sign * (Number.isNaN(u) || Number.isNaN(v) ? x.localeCompare(y, "en") : u - v);
     };
-    body.append(...rows.toSorted(compare));
+    for (const body of bodies) {
+      const own = rowsOf(body);
+      body.append(...own.toSorted(compare));
+      body.hidden = !own.some((row) => !row.hidden);
+    }
     for (const head of heads) {
       if (head.dataset.column === column) head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
       else head.removeAttribute("aria-sort");
@@ -103,7 +108,7 @@
     const target = anchor && document.getElementById(anchor);
     if (!target) return;
     for (let node = target; node; node = node.parentElement) if (node.tagName === "DETAILS") node.open = true;
-    if (target.matches("tr, li")) { target.hidden = false; target.classList.add("target"); }
+    if (target.matches("tr, li")) { target.hidden = target.parentElement.hidden = false; target.classList.add("target"); }
     target.scrollIntoView({ block: target.matches("tr") ? "center" : "start" });
   }
 
