@@ -21,19 +21,36 @@ _COLOURS = {"ok": "green", "note": "yellow", "fail": "bold red"}
 
 
 @commands.command("doctor")
-def print_checks(
+def print_checks(  # noqa: PLR0917 - the command's options
     data: Data = None,
     detection: Annotated[
         bool, typer.Option("--detection", help="Measure what each attack finds of planted adversarial examples.")
     ] = False,
+    museum: Annotated[
+        bool, typer.Option("--museum", help="Put fakes, honest networks and broken attacks to the checks of trust.")
+    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="With --museum: only the exhibits of every test run.")] = False,
+    exhibits: Annotated[
+        Path | None, typer.Option("--exhibits", help="With --museum: folder of exhibits (runs as code), not our own.")
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="With --detection: 200 images per network, not 40.")] = False,
-    save: Annotated[Path | None, typer.Option("--save", help="With --detection: write the record here too.")] = None,
+    save: Annotated[
+        Path | None, typer.Option("--save", help="Write what --detection or --museum measured here too.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what this machine can run, and smoke-test it; or measure the attacks' detection limits."""
-    if (full or save) and not detection:
-        option = "--full" if full else "--save"
-        raise UsageError(f"doctor {option}: expected --detection with it, got none. Add --detection.")
+    for option, given, wanted, there in (
+        ("--full", full, "--detection", detection),
+        ("--save", save, "--detection or --museum", detection or museum),
+        ("--quick", quick, "--museum", museum),
+        ("--exhibits", exhibits, "--museum", museum),
+    ):
+        if given and not there:
+            raise UsageError(f"doctor {option}: expected {wanted} with it, got none. Add {wanted}.")
+    if museum:
+        _print_museum(data, exhibits, quick, save, as_json)
+        return
     if detection:
         _print_detection(full, save, as_json)
         return
@@ -62,6 +79,28 @@ def _print_detection(full: bool, save: Path | None, as_json: bool) -> None:
     for name in report.not_installed:
         print(f"not measured: {name} (its library is not installed)")
     print(summary_line(report))
+
+
+def _print_museum(data: Path | None, exhibits: Path | None, quick: bool, save: Path | None, as_json: bool) -> None:
+    """Put the exhibits to the checks, print which fired; exit 1 if a fake passes or an honest network is flagged."""
+    from bench.cli.museum_table import LEGEND, museum_tables, refusal_lines
+    from bench.museum.folder import DATA, FOLDER, load_museum
+    from bench.museum.visit import visit_museum
+
+    folder = data or (DATA if DATA.is_dir() else None)
+    report = visit_museum(load_museum(exhibits or FOLDER), folder=folder, quick=quick, report_progress=complain)
+    if save:
+        save_measured(save, report.record(), report.seconds)
+    if as_json:
+        print_json(report.record())
+    else:
+        for table in museum_tables(report):
+            console().print(table)
+        print(LEGEND, *refusal_lines(report), sep="\n")
+        for name in report.wrong:
+            print(f"not as it should be: {name}")
+        print(report.summary_line())
+    raise typer.Exit(1 if report.wrong else 0)
 
 
 def _table(checks: list[Check]) -> Table:

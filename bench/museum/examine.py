@@ -76,8 +76,11 @@ def examine(exhibit: Exhibit, networks: Networks, *, images: int = IMAGES) -> Fi
         exhibit: what to examine.
         networks: trains it.
         images: first test images of its data set.
+
+    Returns:
+        What was seen.
     """
-    finding = Finding(exhibit.name, exhibit.kind, exhibit.summary, exhibit.source, exhibit.seen_by)
+    finding = Finding(exhibit.name, exhibit.kind, exhibit.idea, exhibit.source, exhibit.seen_by)
     if missing := networks.missing(exhibit.data):
         return replace(finding, skipped=missing)
     started = time.process_time()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from bench.core.records import Adaptive
 from bench.museum.networks import Networks
@@ -34,7 +34,7 @@ class Exhibit:
         kind: "fake" hides from attacks or breaks the measurement, "weak" is a defense that does not work and whose low
             robust accuracy must come out, "honest" must keep grade A or B.
         build: `build(networks) -> nn.Module`, trained in seconds.
-        summary: first line of the function's docstring.
+        idea: first line of the function's docstring.
         source: where the idea comes from.
         seen_by: names of the checks that must fail; `DOOR` where a model contract must refuse it.
         adaptive: the attack that finds the true robust accuracy; None: the standard attacks do.
@@ -45,7 +45,7 @@ class Exhibit:
     name: str
     kind: Kind
     build: Callable[[Networks], nn.Module]
-    summary: str
+    idea: str
     source: str
     seen_by: tuple[str, ...] = ()
     adaptive: Adaptive | None = None
@@ -63,6 +63,9 @@ def fake(
         seen_by: names of the checks that must fail on it.
         adaptive: the attack that finds the true robust accuracy.
         quick: whether every test run evaluates it.
+
+    Returns:
+        The decorator, which gives an exhibit.
     """
     return _declare("fake", source, seen_by, adaptive, quick)
 
@@ -73,6 +76,9 @@ def refused(*, source: str, adaptive: Adaptive | None = None) -> Callable[[Build
     Args:
         source: where the idea comes from.
         adaptive: the attack that finds the true robust accuracy.
+
+    Returns:
+        The decorator, which gives an exhibit.
     """
     return _declare("fake", source, (DOOR,), adaptive, quick=True)
 
@@ -84,6 +90,9 @@ def weak(*, source: str, adaptive: Adaptive | None = None, quick: bool = False) 
         source: where the idea comes from.
         adaptive: an attack that might find more.
         quick: whether every test run evaluates it.
+
+    Returns:
+        The decorator, which gives an exhibit.
     """
     return _declare("weak", source, (), adaptive, quick)
 
@@ -94,6 +103,9 @@ def honest(*, source: str, quick: bool = False) -> Callable[[Build], Exhibit]:
     Args:
         source: where the idea comes from.
         quick: whether every test run evaluates it.
+
+    Returns:
+        The decorator, which gives an exhibit.
     """
     return _declare("honest", source, (), None, quick)
 
@@ -102,7 +114,22 @@ def _declare(
     kind: Kind, source: str, seen_by: tuple[str, ...], adaptive: Adaptive | None, quick: bool
 ) -> Callable[[Build], Exhibit]:
     def declare(build: Build) -> Exhibit:
-        summary = (build.__doc__ or "").strip().partition("\n")[0]
-        return Exhibit(build.__name__, kind, build, summary, source, seen_by, adaptive, quick=quick)
+        idea = (build.__doc__ or "").strip().partition("\n")[0]
+        return Exhibit(build.__name__, kind, build, idea, source, seen_by, adaptive, quick=quick)
 
     return declare
+
+
+@dataclass(frozen=True, slots=True)
+class FaultyAttack:
+    """An attack with one thing wrong, and the tests that must see it.
+
+    Attributes:
+        fault: what is wrong; "" for the same attack without a fault.
+        function: `attack(model, x, y, *, eps, norm, seed, steps) -> x_adv`.
+        seen_by: names of the tests in `bench.museum.attack_tests`.
+    """
+
+    fault: str
+    function: Callable[..., Tensor]
+    seen_by: tuple[str, ...] = ()

@@ -5,23 +5,37 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Final
 
 from bench.core.errors import UsageError
 from bench.core.hashing import sha256_of
-from bench.museum.exhibit import Exhibit
+from bench.museum.exhibit import Exhibit, FaultyAttack
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = CHECKOUT / "tests" / "trust" / "museum"
 DATA: Final = CHECKOUT.parent / "shared" / "data"  # real images and foreign networks, beside the checkout
 
 
-def load_exhibits(folder: Path = FOLDER) -> tuple[Exhibit, ...]:
-    """Return the exhibits of every Python file of a folder, in the order of the files' names.
+@dataclass(frozen=True, slots=True)
+class Museum:
+    """What a folder holds.
 
-    An exhibit is a module's variable, or an entry of a tuple that is one. Files whose names begin with an underscore
+    Attributes:
+        exhibits: networks.
+        attacks: with a fault each, and without.
+    """
+
+    exhibits: tuple[Exhibit, ...]
+    attacks: tuple[FaultyAttack, ...]
+
+
+def load_museum(folder: Path = FOLDER) -> Museum:
+    """Return what every Python file of a folder declares, in the order of the files' names.
+
+    Found are a module's variables, and the entries of tuples among them. Files whose names begin with an underscore
     are left out.
 
     Args:
@@ -32,24 +46,25 @@ def load_exhibits(folder: Path = FOLDER) -> tuple[Exhibit, ...]:
     """
     if not folder.is_dir():
         raise UsageError(
-            "doctor --museum: expected the exhibits in tests/trust/museum of a checkout, got an installed package "
-            "without them. Run it from a checkout of the repository."
+            f"doctor --museum: expected a folder of exhibits, got {folder.name!r}, which is not there. A wheel has "
+            "none: run it from a checkout, or give --exhibits DIR."
         )
-    found: dict[str, Exhibit] = {}
+    exhibits: dict[str, Exhibit] = {}
+    attacks: dict[str, FaultyAttack] = {}
     for path in sorted(folder.glob("[!_]*.py")):
-        for exhibit in _exhibits(vars(_load(path)).values()):
-            if exhibit.name in found:
-                raise UsageError(f"{path.name}: expected a new exhibit, got a second {exhibit.name!r}. Rename it.")
-            found[exhibit.name] = exhibit
-    return tuple(found.values())
+        for thing in _declared(vars(_load(path)).values()):
+            known, name = (exhibits, thing.name) if isinstance(thing, Exhibit) else (attacks, thing.fault)
+            if name in known:
+                raise UsageError(f"{path.name}: expected a new name, got a second {name!r}. Rename it.")
+            known[name] = thing  # type: ignore[index, assignment]
+    return Museum(tuple(exhibits.values()), tuple(attacks.values()))
 
 
-def _exhibits(values: Iterable[object]) -> Iterator[Exhibit]:
+def _declared(values: Iterable[object]) -> Iterator[Exhibit | FaultyAttack]:
     for value in values:
-        if isinstance(value, Exhibit):
-            yield value
-        elif isinstance(value, tuple):
-            yield from (entry for entry in value if isinstance(entry, Exhibit))
+        for thing in value if isinstance(value, tuple) else (value,):
+            if isinstance(thing, Exhibit | FaultyAttack):
+                yield thing
 
 
 def _load(path: Path) -> ModuleType:

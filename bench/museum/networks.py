@@ -81,7 +81,12 @@ class Networks:
         return copy.deepcopy(self._trained[key])
 
     def fit(
-        self, make: Callable[[], nn.Module], loss: LossFunction | None = None, *, epochs: int | None = None, seed: int = 0
+        self,
+        make: Callable[[], nn.Module],
+        loss: LossFunction | None = None,
+        *,
+        epochs: int | None = None,
+        seed: int = 0,
     ) -> nn.Module:
         """Train any network on digits with the same recipe.
 

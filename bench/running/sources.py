@@ -35,6 +35,7 @@ NOT_COUNTED: Final = (
     "bench.__main__",
     "bench.api.",
     "bench.cli.",
+    "bench.museum.",
     "bench.reports.",
     "bench.core.version",
     # Which cell is computed when, where it is stored, what is registered, what is said meanwhile.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 Kind = Literal["fake", "weak", "honest"]
 Outcome = Literal["seen", "refused", "missed", "measured", "overstated", "unflagged", "flagged", "skipped"]
@@ -15,7 +15,8 @@ DOOR: Final = "door"  # the model contract, which refuses before anything is mea
 FAIL: Final = "fail"
 RANKED: Final = ("A", "B")  # grades of rows that are ranked
 SLACK: Final = 0.02  # share of the images by which a robust accuracy may exceed what the adaptive attack finds
-STORED: Final = Path(__file__).with_name("museum.json")
+STORED: Final = Path(__file__).parent / "measured" / "museum.json"
+GROUPS: Final[Mapping[Kind, str]] = {"fake": "fakes", "weak": "weak", "honest": "honest"}
 
 _WRONG: Final[frozenset[Outcome]] = frozenset({"missed", "overstated", "flagged"})
 
@@ -27,7 +28,7 @@ class Finding:
     Attributes:
         exhibit: its name.
         kind: "fake", "weak" or "honest".
-        summary: what it is, one sentence.
+        idea: what it is, one sentence.
         source: where the idea comes from.
         expected: names of the checks that must fail, or `DOOR`.
         images: how many it was measured on.
@@ -44,7 +45,7 @@ class Finding:
 
     exhibit: str
     kind: Kind
-    summary: str
+    idea: str
     source: str
     expected: tuple[str, ...] = ()
     images: int = 0
@@ -98,6 +99,15 @@ class Finding:
         """Whether the release gate fails on it."""
         return self.outcome in _WRONG
 
+    def record(self) -> dict[str, object]:
+        """Return it as plain data, with what follows from it."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "exhibit"}
+        derived = {"fired": self.fired, "outcome": self.outcome}
+        if self.kind == "honest":
+            return {"name": self.exhibit, "flagged": self.wrong, **own, **derived}
+        by = DOOR if self.refused else "checks"
+        return {"name": self.exhibit, "caught": not self.wrong, "by": by, **own, **derived}
+
 
 @dataclass(frozen=True, slots=True)
 class BrokenAttack:
@@ -129,19 +139,24 @@ class MuseumReport:
         findings: of the networks.
         attacks: of the broken attacks.
         threat: what was measured, e.g. "l2 0.5".
-        environment: versions and commit.
+        seconds: CPU time.
     """
 
     findings: tuple[Finding, ...]
     attacks: tuple[BrokenAttack, ...]
     threat: str
-    environment: Mapping[str, str]
+    seconds: float = 0.0
 
     @property
     def checks(self) -> tuple[str, ...]:
         """Every check that was assessed on at least one exhibit, `DOOR` first."""
         names = dict.fromkeys(name for f in self.findings for name in f.verdicts)
         return (DOOR, *names)
+
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """Every test that the attacks were put to."""
+        return tuple(dict.fromkeys(name for a in self.attacks for name in a.caught_by))
 
     @property
     def wrong(self) -> tuple[str, ...]:
@@ -155,7 +170,7 @@ class MuseumReport:
 
     def summary_line(self) -> str:
         """Return the counts in one line: fakes seen, weak ones measured, honest ones left alone, attacks caught."""
-        fakes, weak, honest = (self.of_kind(kind) for kind in ("fake", "weak", "honest"))
+        fakes, weak, honest = (self.of_kind(kind) for kind in GROUPS)
         faults = [a for a in self.attacks if a.fault]
         return (
             f"fakes seen: {sum(not f.wrong for f in fakes)} of {len(fakes)}, "
@@ -166,30 +181,23 @@ class MuseumReport:
 
     def record(self) -> dict[str, object]:
         """Return the report as plain data."""
-        return {
-            "threat": self.threat,
-            "environment": dict(self.environment),
-            "summary": self.summary_line(),
-            "checks": list(self.checks),
-            "findings": [asdict(f) | {"fired": f.fired, "outcome": f.outcome, "wrong": f.wrong} for f in self.findings],
-            "attacks": [asdict(a) | {"wrong": a.wrong} for a in self.attacks],
-        }
+        groups = {group: [f.record() for f in self.findings if f.kind == kind] for kind, group in GROUPS.items()}
+        head = {"threat": self.threat, "seconds": self.seconds, "summary": self.summary_line()}
+        return {**head, **groups, "attacks": [asdict(a) | {"caught": not a.wrong} for a in self.attacks]}
 
 
 def read_report(path: Path = STORED) -> MuseumReport:
     """Return a report that was stored as JSON; by default the one that is shipped with this version.
 
     Args:
-        path: a file that `python -m bench doctor --museum --json` wrote.
+        path: a file that `python -m bench doctor --museum --save FILE` wrote.
     """
     data = json.loads(path.read_text(encoding="utf-8"))
-    findings = tuple(_finding(record) for record in data["findings"])
+    findings = tuple(_finding(record) for group in GROUPS.values() for record in data[group])
     attacks = tuple(BrokenAttack(a["fault"], tuple(a["expected"]), a["caught_by"]) for a in data["attacks"])
-    return MuseumReport(findings, attacks, data["threat"], data["environment"])
+    return MuseumReport(findings, attacks, data["threat"], data["seconds"])
 
 
-def _finding(record: Mapping[str, object]) -> Finding:
-    own = {name: record[name] for name in Finding.__dataclass_fields__}
-    expected = own.pop("expected")
-    assert isinstance(expected, Sequence)
-    return Finding(**own, expected=tuple(expected))  # type: ignore[arg-type]
+def _finding(record: Mapping[str, Any]) -> Finding:
+    own = {f.name: record[f.name] for f in fields(Finding) if f.name != "exhibit"}
+    return Finding(exhibit=record["name"], **own | {"expected": tuple(record["expected"])})

@@ -15,7 +15,7 @@ from bench.attacks.fab import fab
 from bench.attacks.pgd import pgd
 from bench.trust.maxout import EDGE, EPS, PLANTED_AT, Level
 from bench.trust.planted import GREY, build, recall
-from tests.attacks.test_broken_attacks import plain_pgd
+from tests.trust.museum.broken_attacks import plain_pgd
 
 EASY, MIDDLE = Level(-0.5), Level(-0.2)
 LEVELS = (EASY, MIDDLE, Level(0.1), Level(0.1, own=False), Level(0.0, per_class=3))

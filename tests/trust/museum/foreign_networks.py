@@ -49,7 +49,7 @@ EXHIBITS = tuple(
         name,
         "honest",
         partial(foreign, name=name),
-        summary=f"Classify CIFAR-10 as trained by others: {what}.",
+        idea=f"Classify CIFAR-10 as trained by others: {what}.",
         source="github locuslab/convex_adversarial" if name.startswith("wong") else "github alpha-beta-CROWN",
         data="cifar10-jpeg",
     )

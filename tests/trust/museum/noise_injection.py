@@ -7,7 +7,7 @@ from bench.core.records import Adaptive
 from bench.museum.exhibit import fake
 from bench.museum.networks import Networks
 
-DEVIATION = 0.6
+DEVIATION = 0.3
 
 
 class SeededNoise(nn.Module):

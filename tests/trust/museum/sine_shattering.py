@@ -24,7 +24,6 @@ class Shattered(nn.Module):
     source="Athalye et al. 2018, section 4.1: shattered gradients",
     seen_by=("G3",),
     adaptive=Adaptive(lambda m: m.network),
-    quick=True,
 )
 def sine_shattering(networks: Networks) -> nn.Module:
     """Add 0.005·sin(4000 x) to each pixel: the gradient's sign says nothing about the next hundredth."""

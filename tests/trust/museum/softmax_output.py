@@ -17,7 +17,7 @@ class Probabilities(nn.Module):
         return (3 * self.network(x)).softmax(1)
 
 
-@fake(source="Athalye et al. 2018, section 4: vanishing gradients", seen_by=("G5",), quick=True)
+@fake(source="Athalye et al. 2018, section 4: vanishing gradients", seen_by=("G5",))
 def softmax_output(networks: Networks) -> nn.Module:
     """Return softmax(3z) in place of logits: a loss applies softmax twice, and saturated entries have no gradient."""
     return Probabilities(networks.trained())
