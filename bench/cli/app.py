@@ -13,6 +13,7 @@ from bench.cli import audit, board, doctor, evaluate, listing, results, run, ver
 from bench.cli.terminal import complain
 from bench.core.errors import BenchError
 from bench.core.text import described
+from bench.core.user_code import broken_plugins
 from bench.core.version import VERSION
 from bench.running import machine
 
@@ -49,6 +50,8 @@ def main() -> NoReturn:
     except Exception as error:
         hint = "" if debug else " Run again with --debug for the traceback, and report it."
         code = _fail(f"bench: internal error, {described(error)}.{hint}", 1, debug)
+    for problem in broken_plugins():
+        complain(problem)
     sys.exit(code)
 
 

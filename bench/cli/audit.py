@@ -53,7 +53,7 @@ def audit(  # noqa: PLR0917 - the command's options
             data_dir=data,
             device=device,
             max_images=max_images,
-            time_limit=options.parse_time_limit(time_limit),
+            time_limit=options.parse_duration("--time-limit", time_limit),
             included=tuple(str(p) for p in include or ()),
         ),
         before=_print_claim,

@@ -57,17 +57,17 @@ def parse_batch_size(text: str) -> int | None:
     return int(text)
 
 
-def parse_time_limit(text: str | None) -> float | None:
-    """Return the seconds of `--time-limit`, None if it was not given.
+def parse_duration(option: str, text: str | None) -> float | None:
+    """Return the seconds of an option such as `--time-limit`, None if it was not given.
 
     Raises:
         UsageError: no duration such as 90s, 9m or 1.5h.
     """
-    from bench.running.stopping import parse_duration
+    from bench.running import stopping
 
     if text is None:
         return None
     try:
-        return parse_duration(text)
+        return stopping.parse_duration(text)
     except ValueError:
-        raise UsageError(f"--time-limit: expected a duration such as 90s, 9m or 1.5h, got {text!r}.") from None
+        raise UsageError(f"{option}: expected a duration such as 90s, 9m or 1.5h, got {text!r}.") from None

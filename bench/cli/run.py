@@ -37,6 +37,9 @@ def run(  # noqa: PLR0917 - the command's options
         bool, typer.Option("--deterministic", help="Train with the same bits each time, on a GPU too.")
     ] = False,
     time_limit: Annotated[str | None, typer.Option(help="Stop in time, e.g. 9m; run again to go on.")] = None,
+    hang_limit: Annotated[
+        str | None, typer.Option(help="End included code and plug-ins after so long without a sign of life: 10m.")
+    ] = None,
     engine: Annotated[str, typer.Option(help="Where cells run: local.")] = "local",
     address: Annotated[str | None, typer.Option(help="Address of a cluster.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Backbone instead of the suite's.")] = None,
@@ -48,7 +51,7 @@ def run(  # noqa: PLR0917 - the command's options
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but the board.")] = False,
 ) -> None:
     """Plan, train, evaluate and report a suite. The same command again finishes what is missing."""
-    from bench.running import environment, pipeline, prepare, workers
+    from bench.running import child, environment, pipeline, prepare, workers
     from bench.running.dry_run import dry_run as plan_only
     from bench.training.execution import ExecutionConfig, parse_step_mode
 
@@ -72,7 +75,8 @@ def run(  # noqa: PLR0917 - the command's options
         device=device,
         batch_size=options.parse_batch_size(batch_size),
         execution=ExecutionConfig(parse_step_mode(step), deterministic),
-        time_limit=options.parse_time_limit(time_limit),
+        time_limit=options.parse_duration("--time-limit", time_limit),
+        hang_limit=options.parse_duration("--hang-limit", hang_limit) or child.SILENT_SECONDS,
         engine=engine,
         no_wait=no_wait,
         debug=debug,

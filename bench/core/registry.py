@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from bench.core.discovery import discover
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.records import Attack, Defense, Evaluation, Registered
+from bench.core.user_code import broken_plugins
 
 T = TypeVar("T", bound=Registered)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -60,7 +61,7 @@ class Registry(Generic[T]):
         """
         discover()
         if name not in self._entries:
-            hint = did_you_mean(name, self._entries)
+            hint = " ".join([did_you_mean(name, self._entries), *broken_plugins()])
             raise UsageError(f"{self.kind}: expected a registered {self.kind}, got {name!r}. {hint}")
         return self._entries[name]
 

@@ -6,23 +6,40 @@ files that were opened on the way, e.g. a table of constants.
 
 from __future__ import annotations
 
-import ast
+import functools
 import importlib.metadata
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 from bench.core.errors import UsageError
 from bench.core.file_reads import LIBRARIES, is_data, recorded_reads
 from bench.core.hashing import sha256, sha256_of
+from bench.core.late_imports import refuse_late_imports
+from bench.core.process_state import process_state_kept
+from bench.core.processes import TRIAL_SECONDS, deadly
 from bench.core.text import described
 
 _PREFIX = "bench_include_"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where third parties' code comes from, so that another process can load it.
+
+    Attributes:
+        kind: "file" of `--include`, or "plug-in".
+        name: the file's absolute path, or the distribution.
+    """
+
+    kind: Literal["file", "plug-in"]
+    name: str
 
 
 @dataclass
@@ -33,6 +50,7 @@ class LoadedCode:
         folder: where its helper modules are looked for first; None: only on `sys.path`.
         root: data files are named relative to it: the included file's folder, or the one that a plug-in's package is
             in; None: unknown.
+        origin: where it was loaded from; None: it is the record of a call.
         modules: dotted name to file of every module that is not a library's; an included file is named by its
             file name without the suffix.
         loaded: the same modules as objects; `sys.modules` may hold another included file's under the same name.
@@ -46,6 +64,7 @@ class LoadedCode:
     files: tuple[Path, ...] = ()
     digests: dict[Path, str] = field(default_factory=dict)
     root: Path | None = None
+    origin: Origin | None = None
 
     def add(self, name: str, module: ModuleType, file: Path) -> None:
         """Add a module under the name by which it is imported."""
@@ -61,6 +80,7 @@ _plugins: dict[str, LoadedCode] = {}  # by distribution
 _plugin_roots: set[str] = set()  # top-level names that a plug-in's distribution installs
 _folders: list[str] = []  # of included files, on sys.path for the imports inside their functions
 _late: dict[str, tuple[Path, str]] = {}  # modules that recorded calls have loaded: file and SHA-256 at that time
+_broken: dict[str, str] = {}  # plug-ins that could not be loaded, by distribution and name: why
 
 
 def loaded_code(module: str, file: str) -> LoadedCode | None:
@@ -82,40 +102,76 @@ def loaded_code(module: str, file: str) -> LoadedCode | None:
     return None
 
 
+def origin_of(function: Callable[..., object]) -> Origin | None:
+    """Return where a function was loaded from; None if it is ours, or was defined in running code."""
+    function = inspect.unwrap(function)
+    while isinstance(function, functools.partial):
+        function = inspect.unwrap(function.func)
+    code = getattr(function, "__code__", None)
+    record = loaded_code(function.__module__, code.co_filename) if code else None
+    return record.origin if record else None
+
+
+def broken_plugins() -> list[str]:
+    """Return a line for every plug-in that could not be loaded."""
+    return list(_broken.values())
+
+
 def is_library(name: str, path: Path) -> bool:
     """Tell whether a module belongs to Python or to an installed library that is no plug-in of ours."""
     top = name.partition(".")[0]
     return top not in _plugin_roots and (top in sys.stdlib_module_names or str(path).startswith(LIBRARIES))
 
 
-def load_file(path: Path) -> ModuleType:
+def load_file(path: Path, seconds: float | None = TRIAL_SECONDS) -> ModuleType:
     """Import a file with the modules beside it; a file that was not edited since is imported once.
 
+    It is imported in a copy of this process first (`deadly`), and what the import changes of the process is put back.
     Modules beside the file are found from any working folder, before those of the same name elsewhere. Each included
     file has its own: a `helper.py` beside one is not what `import helper` gives in another folder.
 
     Args:
         path: an absolute path.
+        seconds: within which the copy must have imported it; None: this process may end with it, and keeps what the
+            import changes.
 
     Returns:
         The module.
 
     Raises:
-        UsageError: no Python file, it fails to import, or it imports a helper inside a function while another
-            included file has loaded a module of that name.
+        UsageError: no Python file, it fails to import, ends the process or hangs, or it imports a helper inside a
+            function while another included file has loaded a module of that name.
     """
     name = f"{_PREFIX}{path.stem}_{sha256_of(str(path).encode())[:8]}"
     if name in sys.modules and name in _included and _included[name].unchanged():
         return sys.modules[name]
+    if seconds is None:
+        return _import_file(path, name, nullcontext())
+    if end := deadly(lambda: _import_file(path, name, nullcontext()), seconds):
+        raise UsageError(
+            f"--include {path}: expected a file that imports, got {end}. Try `python {path.name}` beside it."
+        )
+    return _import_file(path, name, process_state_kept())
+
+
+def _import_file(path: Path, name: str, kept: AbstractContextManager[None]) -> ModuleType:
+    """Import a file as a module of a name in a context, and record what that loads.
+
+    Returns:
+        The module.
+
+    Raises:
+        UsageError: no Python file, or it fails to import.
+    """
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UsageError(f"--include: expected a file ending in .py, got {str(path)!r}. Rename it.")
     module = importlib.util.module_from_spec(spec)
-    record = LoadedCode(path.parent, root=path.parent)
+    record = LoadedCode(path.parent, root=path.parent, origin=Origin("file", str(path)))
     record.add(path.stem, module, path)
     sys.modules[name] = module
     try:
-        with _own_modules(path, record), _recorded(record):
+        with _own_modules(path, record), kept, _recorded(record):
             spec.loader.exec_module(module)
     except UsageError as error:
         del sys.modules[name]
@@ -133,37 +189,66 @@ def load_file(path: Path) -> ModuleType:
     return module
 
 
-def load_plugins(group: str) -> None:
+def load_plugins(group: str, only: Collection[str] | None = None, seconds: float | None = TRIAL_SECONDS) -> None:
     """Import every installed entry point of a group, e.g. "bench.defenses".
 
-    Raises:
-        UsageError: one fails to import; it is named with its distribution.
+    One that fails to import, ends the process or hangs is left out; `broken_plugins` names it. Each is imported in a
+    copy of this process first, as a file is.
+
+    Args:
+        group: the group of entry points.
+        only: distributions; None: all.
+        seconds: see `load_file`.
     """
     for point in importlib.metadata.entry_points(group=group):
         distribution = point.dist.name if point.dist else point.module
-        _plugin_roots.add(point.module.partition(".")[0])
-        record = _plugins.setdefault(distribution, LoadedCode(None))
-        for installed in (point.dist.files or []) if point.dist else []:
-            if installed.parts[0] == ".." or installed.parts[0].endswith(".dist-info"):
-                continue
-            if installed.suffix == ".py":
-                _plugin_roots.add(Path(installed.parts[0]).stem)
-            elif is_data(path := Path(str(installed.locate()))):
-                record.files = tuple(sorted({*record.files, path}))
+        if only is not None and distribution not in only:
+            continue
+        record = _plugin_record(point, distribution)
         try:
-            with _recorded(record):
-                point.load()
-        except UsageError:
-            raise
-        except Exception as error:
-            raise UsageError(
-                f"plug-in {point.name} of {distribution}: expected {point.value} to import, got "
-                f"{described(error, 500)}. Repair or uninstall {distribution}."
-            ) from error
+            if seconds is None:
+                problem = _load_point(point, record)
+            elif not (problem := "" if point.module in sys.modules else deadly(point.load, seconds)):
+                with process_state_kept():
+                    problem = _load_point(point, record)
+        except UsageError as error:  # what it registers is refused
+            problem = str(error)
+        if problem:
+            _broken[f"{distribution}: {point.name}"] = (
+                f"plug-in {point.name} of {distribution}: expected {point.value} to import, got {problem}. "
+                f"Repair or uninstall {distribution}."
+            )
+            continue
         record.root = record.root or _root_of(sys.modules.get(point.module))
         for name, module in list(sys.modules.items()):
             if name.partition(".")[0] in _plugin_roots and (file := _file_of(module)):
                 record.add(name, module, file)
+
+
+def _plugin_record(point: importlib.metadata.EntryPoint, distribution: str) -> LoadedCode:
+    """Return the record of a plug-in's distribution, with the data files that it installs."""
+    _plugin_roots.add(point.module.partition(".")[0])
+    record = _plugins.setdefault(distribution, LoadedCode(None, origin=Origin("plug-in", distribution)))
+    for installed in (point.dist.files or []) if point.dist else []:
+        if installed.parts[0] == ".." or installed.parts[0].endswith(".dist-info"):
+            continue
+        if installed.suffix == ".py":
+            _plugin_roots.add(Path(installed.parts[0]).stem)
+        elif is_data(path := Path(str(installed.locate()))):
+            record.files = tuple(sorted({*record.files, path}))
+    return record
+
+
+def _load_point(point: importlib.metadata.EntryPoint, record: LoadedCode) -> str:
+    """Import an entry point and record what that loads; return how it failed, "" if it did not."""
+    try:
+        with _recorded(record):
+            point.load()
+    except UsageError:
+        raise
+    except (Exception, SystemExit) as error:
+        return described(error, 500)
+    return ""
 
 
 @contextmanager
@@ -286,31 +371,9 @@ def _own_modules(path: Path, record: LoadedCode) -> Iterator[None]:
         if done and folder not in search:
             sys.path.append(folder)
             _folders.append(folder)
-    _refuse_late_imports(path, record, clashing)
+    refuse_late_imports(path, record.modules.values(), clashing)
 
 
 def _is_beside(name: str, folder: Path) -> bool:
     top = name.partition(".")[0]
     return (folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file()
-
-
-def _refuse_late_imports(path: Path, record: LoadedCode, clashing: set[str]) -> None:
-    """Refuse an import inside a function that would give the module of another included file.
-
-    Raises:
-        UsageError: there is one.
-    """
-    tops = {name.partition(".")[0] for name in clashing}
-    for file in record.modules.values() if tops else ():
-        for function in ast.walk(ast.parse(file.read_bytes())):
-            if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
-                continue
-            for node in ast.walk(function):
-                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-                if late := tops & {name.partition(".")[0] for name in names}:
-                    raise UsageError(
-                        f"--include {path}: expected helper modules with names of their own, got an import of "
-                        f"{min(late)} inside {function.name}, which another included file has loaded from another "
-                        "folder. Rename it, or import it at the top."
-                    )

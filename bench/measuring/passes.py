@@ -35,7 +35,7 @@ def counted(model: nn.Module) -> Iterator[Passes]:
         if output.requires_grad:
             output.register_hook(backward)
 
-    handle = _after_forward(model, forward)
+    handle = after_forward(model, forward)
     try:
         yield passes
     finally:
@@ -48,7 +48,7 @@ def _images(logits: Tensor) -> int:
     return whole.numel() // whole.shape[-1]
 
 
-def _after_forward(model: nn.Module, hook: Callable[[nn.Module, object, Tensor], None]) -> RemovableHandle:
+def after_forward(model: nn.Module, hook: Callable[[nn.Module, object, Tensor], None]) -> RemovableHandle:
     """Call a function after every pass of the model; a scripted one takes no hooks of its own."""
     if not isinstance(model, torch.jit.ScriptModule):
         return model.register_forward_hook(hook)

@@ -13,8 +13,9 @@ from typing import Literal
 from bench.core.errors import BenchError, IntegrityError, MachineError, SecurityError, Stopped, StoreError
 from bench.core.text import described, one_line
 from bench.running.cells import Cell
+from bench.running.computers import Computers
 from bench.running.context import RunContext
-from bench.running.jobs import LoadedModel, run_job
+from bench.running.jobs import run_job
 from bench.running.schedule import CellIndex, Job
 from bench.store.records import Lease, LeaseLost
 from bench.store.store import Store
@@ -36,7 +37,7 @@ class Attempt:
     cause: str = ""
 
 
-def attempt(job: Job, cell: Cell, context: RunContext, index: CellIndex, loaded: LoadedModel) -> Attempt:
+def attempt(job: Job, cell: Cell, context: RunContext, index: CellIndex, computers: Computers) -> Attempt:
     """Compute a job unless it is done or somebody else computes it.
 
     Args:
@@ -44,28 +45,31 @@ def attempt(job: Job, cell: Cell, context: RunContext, index: CellIndex, loaded:
         cell: its cell.
         context: the run's surroundings.
         index: where its inputs are.
-        loaded: the network that the last evaluation used.
+        computers: what computes, in which process.
 
     Returns:
-        How it ended. A failure is stored; the next run tries the cell again.
+        How it ended. A failure is stored; the next command tries the cell again, this one's workers do not.
 
     Raises:
         Stopped: the run was asked to stop; the cell is given back.
         MachineError, IntegrityError, SecurityError, StoreError: nothing more can be done here.
     """
+    if cause := context.store.leases.failed_since(cell.id, context.started):
+        context.reporter.failed(job.name, cause)
+        return Attempt("failed", cause)
     lease = context.store.leases.claim(cell.id, cell.kind, {**cell.spec, "name": job.name})
     if lease is None:
         record = context.store.cell(cell.id)
         return Attempt("done" if record and record.status == "done" else "held")
     try:
         with _held(lease, context.store):
-            run_job(job, lease, context, index, loaded)
+            run_job(job, lease, context, index, computers)
     except LeaseLost as error:
         context.reporter.log(f"  {job.name}: {error}")
         return Attempt("held")
     except (Stopped, *_FATAL):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         cause = one_line(error) if isinstance(error, BenchError) else described(error)
         with contextlib.suppress(LeaseLost):  # then another worker computes it
             context.store.fail(lease, cause)

@@ -25,6 +25,7 @@ class RunContext:
         options: of the command.
         role: an "owner" has stored the plan and binds cells to it; a "worker" computes cells of an owner's plan.
         number: the stored plan's number; without meaning for a worker.
+        started: when the command began, in seconds since the epoch; a cell that has failed since is not tried again.
     """
 
     plan: Plan
@@ -34,6 +35,7 @@ class RunContext:
     options: Options
     role: Literal["owner", "worker"]
     number: int = 0
+    started: float = 0.0
 
     def raise_if_stopped(self) -> None:
         """Leave the run where it was asked to stop.

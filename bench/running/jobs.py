@@ -1,74 +1,32 @@
-"""Run one job: train a model or evaluate one, into a cell whose lease is held. Nothing here waits or chooses."""
+"""Run one job: have its cell computed and store what comes of it, under a lease. Nothing here waits or chooses."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 
-import torch
-from torch import nn
-
 from bench.core import files
-from bench.core.computing_time import Stopwatch
-from bench.core.errors import Stopped
+from bench.core.errors import BenchError
 from bench.core.records import Role
-from bench.core.torch_state import known_state
-from bench.data.pixels import to_unit
-from bench.measuring.adversarial_images import predictions
 from bench.measuring.inputs import CellInputs, Values, column_values, image_values
-from bench.measuring.model_contract import DOOR_IMAGES, check_model, checked_eval
-from bench.measuring.runner import evaluate_chunks
+from bench.measuring.model_contract import DOOR_IMAGES
+from bench.measuring.runner import Chunk
+from bench.running.computers import Computers
 from bench.running.context import RunContext
 from bench.running.planned import PlannedEvaluation, Run
-from bench.running.probe import check_probe, check_restorable, check_untrained, probe
 from bench.running.schedule import CellIndex, Job
+from bench.running.tasks import EvaluationTask, Event, Measured, Note, Trained, TrainTask, without_images
 from bench.store import serialise
 from bench.store.records import Lease
 from bench.store.store import Store
-from bench.store.weights import load_weights, save_weights, weights_path
+from bench.store.weights import save_weights, weights_path
 from bench.training.epoch import EpochRecord
-from bench.training.flops import FEW, count_flops
-from bench.training.loop import train
-from bench.training.losses import bound_loss
 
 _COUNTS = ("forwards", "backwards", "images")
 _TIMES = ("cpu_seconds", "thread_seconds", "wall_seconds", "device_seconds")
 
 
-class LoadedModel:
-    """The network of the run whose evaluations are computed now: it is loaded once for all of them."""
-
-    def __init__(self) -> None:
-        self._weights: tuple[Run, str] | None = None
-        self._model: nn.Module | None = None
-
-    def of(self, run: Run, weights: str, context: RunContext) -> nn.Module:
-        """Return a run's network with its weights: the function that was trained.
-
-        Args:
-            run: the run.
-            weights: SHA-256 of its weights.
-            context: the run's surroundings.
-
-        Raises:
-            IntegrityError: the weights are missing, or not the ones that were stored, or the network gives other
-                logits than the one that was trained.
-            UsageError: the network breaks the model contract.
-        """
-        if self._model is None or self._weights != (run, weights):
-            plan = context.plan
-            model = load_weights(run.job.build(), weights_path(plan.out, weights), weights).to(plan.device)
-            x = to_unit(torch.tensor(plan.dataset.test.images[:DOOR_IMAGES])).to(plan.device)
-            check_model(model, x, run.job.num_classes)
-            trained = context.store.cell(run.cell.id)
-            stored = trained.info.get("probe") if trained else None
-            check_probe(model, run.job.shape, plan.device, stored, run.label)
-            self._weights, self._model = (run, weights), model
-        return self._model
-
-
-@known_state()
-def run_job(job: Job, lease: Lease, context: RunContext, index: CellIndex, loaded: LoadedModel) -> None:
+def run_job(job: Job, lease: Lease, context: RunContext, index: CellIndex, computers: Computers) -> None:
     """Compute a job's cell, store its result and mark the cell done.
 
     Args:
@@ -76,7 +34,7 @@ def run_job(job: Job, lease: Lease, context: RunContext, index: CellIndex, loade
         lease: the right to write its cell.
         context: the run's surroundings.
         index: where its inputs are.
-        loaded: the network that the last evaluation used.
+        computers: what computes, in which process.
 
     Raises:
         Stopped: the run was asked to stop; what is finished of the cell is stored.
@@ -85,73 +43,49 @@ def run_job(job: Job, lease: Lease, context: RunContext, index: CellIndex, loade
     """
     started = time.monotonic()
     if job.evaluation is None:
-        note = _train(job.run, lease, context)
+        note = _train(job.run, lease, context, computers)
     else:
-        weights = index.weights(job)
-        assert weights is not None  # an evaluation has a cell only once its run is trained
-        model = loaded.of(job.run, weights, context)
-        inputs = _inputs(job, index, context.store)
-        _evaluate(job, job.evaluation, lease, context, model=model, inputs=inputs, weights=weights)
+        task = _evaluation_task(job, job.evaluation, lease, context, index)
+        _evaluate(job, job.evaluation, task, lease, context, computers)
         note = ""
     context.reporter.done(job.title, time.monotonic() - started, note)
 
 
-def _train(run: Run, lease: Lease, context: RunContext) -> str:
-    """Train a run's model, store its weights, and return a note on the training."""
+def _train(run: Run, lease: Lease, context: RunContext, computers: Computers) -> str:
+    """Train a run's model and store its weights.
+
+    Returns:
+        A note on the training.
+
+    Raises:
+        BenchError: its network cannot even be built; or it cannot be trained.
+    """
+    if run.defect:
+        raise BenchError(run.defect)
     epochs = run.job.recipe.epochs
     context.reporter.cell(f"train {run.label}", epochs)
+    trained: list[Trained] = []
 
-    def on_epoch(record: EpochRecord) -> None:
-        context.store.put_epoch(lease, record.as_data())
-        context.reporter.advance(f"loss {record.loss:.3f}")
-        if context.options.whole_trainings and record.epoch > 1:  # the first epoch also compiles
-            context.stop.unless_time_for((epochs - record.epoch) * record.time.wall)
+    def take(event: Event) -> None:
+        if isinstance(event, Note):
+            context.reporter.log(event.text)
+        elif isinstance(event, Trained):
+            trained.append(event)
+        elif isinstance(event, EpochRecord):
+            context.store.put_epoch(lease, event.as_data())
+            context.reporter.advance(f"loss {event.loss:.3f}")
+            if context.options.whole_trainings and event.epoch > 1:  # the first epoch also compiles
+                context.stop.unless_time_for((epochs - event.epoch) * event.time.wall)
 
-    job, device = run.job, context.plan.device
-    check_untrained(job, device)
-    flops = _flops(run)
     checkpoint = context.plan.out / "checkpoints" / f"{lease.cell}.pt"
-    model = train(
-        job,
-        device,
-        checkpoint=checkpoint,
-        on_epoch=on_epoch,
-        after_first_epoch=lambda model: check_restorable(model, job, device),
-        should_stop=context.stop,
-        execution=context.plan.execution,
-        log=lambda text: context.reporter.log(f"  {run.label}: {text}"),
-    )
-    check_restorable(model, job, device)
+    task = TrainTask(run.label, run.job, context.plan.device, context.plan.execution, checkpoint)
+    computers.compute(task, take, context.stop)
     log = context.store.log(lease.cell)
-    info = {
-        "weights": save_weights(model, context.plan.out),
-        "probe": probe(model, job.shape, device),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "device": device.type,
-        "threads": torch.get_num_threads(),
-        "images": len(job.train) * epochs,
-        **_sums(log, _TIMES),
-        **flops,
-    }
+    info = {"weights": save_weights(trained[-1].weights, context.plan.out), **trained[-1].info, **_sums(log, _TIMES)}
     context.store.finish(lease, info)
     files.remove(checkpoint)
     accuracy = log[-1]["train_accuracy"] if log else None
     return f"train accuracy {accuracy:.1%}" if isinstance(accuracy, float) else ""
-
-
-def _flops(run: Run) -> dict[str, float | str]:
-    """Return what a step of a run's training computes, before it begins: `train` seeds everything anew."""
-    job = run.job
-    images, labels = job.train.images[: max(FEW)], job.train.labels[: max(FEW)]
-    count = count_flops(
-        job.build,
-        bound_loss(job.recipe.loss, job.hyperparameters),
-        to_unit(torch.tensor(images)),
-        torch.tensor(labels),
-        batch_size=job.recipe.batch_size,
-        epochs=job.recipe.epochs,
-    )
-    return count.as_data()
 
 
 def _sums(records: Sequence[Mapping[str, float]], names: Sequence[str]) -> dict[str, float]:
@@ -159,55 +93,57 @@ def _sums(records: Sequence[Mapping[str, float]], names: Sequence[str]) -> dict[
     return {name: sum(r.get(name, 0) for r in records) for name in names if any(name in r for r in records)}
 
 
+def _evaluation_task(
+    job: Job, planned: PlannedEvaluation, lease: Lease, context: RunContext, index: CellIndex
+) -> EvaluationTask:
+    """Return the task of an evaluation, with what it reads of the store."""
+    plan, run, weights = context.plan, job.run, index.weights(job)
+    assert weights is not None  # an evaluation has a cell only once its run is trained
+    trained = context.store.cell(run.cell.id)
+    return EvaluationTask(
+        label=run.label,
+        job=without_images(run.job),
+        weights=weights_path(plan.out, weights),
+        sha256=weights,
+        probe=trained.info.get("probe") if trained else None,
+        door=plan.dataset.test.images[:DOOR_IMAGES],
+        evaluation=planned.evaluation,
+        arguments=planned.spec["arguments"],
+        split=planned.split,
+        index=planned.index,
+        seed=planned.entry.seed,
+        device=plan.device,
+        inputs=_inputs(job, index, context.store),
+        keep_images=planned.keep_images,
+        batch_size=context.options.batch_size,
+        done=tuple(context.store.chunk_info(lease.cell)),
+    )
+
+
 def _evaluate(
     job: Job,
     planned: PlannedEvaluation,
+    task: EvaluationTask,
     lease: Lease,
     context: RunContext,
-    *,
-    model: nn.Module,
-    inputs: CellInputs | None,
-    weights: str,
+    computers: Computers,
 ) -> None:
     """Evaluate a model chunk by chunk; chunks that are stored already stay."""
-    store, device = context.store, context.plan.device
-    stored = store.chunk_info(lease.cell)
-    n, size = len(planned.split), planned.evaluation.chunk
-    context.reporter.cell(job.name, -(-n // size))
-    chunks = evaluate_chunks(
-        planned.evaluation,
-        model,
-        planned.split,
-        device,
-        arguments=planned.spec["arguments"],
-        seed=planned.entry.seed,
-        adaptive=job.run.job.defense.adaptive,
-        inputs=inputs,
-        batch_size=context.options.batch_size,
-        done=tuple(stored),
-        keep_images=planned.keeps,
-        index=planned.index,
-    )
-    for chunk in chunks:
-        images = chunk.images
-        if images:
-            images = {**images, "prediction": predictions(model, images["adversarial"], device)}
-        store.put_chunk(lease, chunk.number, chunk.table, images, chunk.info, chunk.columns)
-        stored[chunk.number] = chunk.info
-        context.reporter.advance()
-        if context.stop() and len(stored) * size < n:
-            raise Stopped("stopped between two chunks; run the same command to go on.")
-    infos = list(stored.values())
-    if planned.evaluation.summary is not None:
-        watch = Stopwatch(device)
-        with checked_eval(model):
-            summary = planned.evaluation.summary(model, device)
-        infos.append(watch.read().as_data())
-    else:
-        summary = {}
-    totals = {**_sums(infos, (*_COUNTS, *_TIMES)), **summary}
-    _export_images(store, lease, f"{weights}.{files.safe_name(planned.entry.key)}")
-    store.finish(lease, totals)
+    context.reporter.cell(job.name, -(-len(planned.split) // planned.evaluation.chunk))
+    measured: list[Measured] = []
+
+    def take(event: Event) -> None:
+        if isinstance(event, Chunk):
+            context.store.put_chunk(lease, event.number, event.table, event.images, event.info, event.columns)
+            context.reporter.advance()
+        elif isinstance(event, Measured):
+            measured.append(event)
+
+    computers.compute(task, take, context.stop)
+    infos = [*context.store.chunk_info(lease.cell).values(), measured[-1].time]
+    totals = {**_sums(infos, (*_COUNTS, *_TIMES)), **measured[-1].summary}
+    _export_images(context.store, lease, f"{task.sha256}.{files.safe_name(planned.entry.key)}")
+    context.store.finish(lease, totals)
 
 
 def _export_images(store: Store, lease: Lease, stem: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def run(options: Options) -> Result:
         BenchError: nothing could be done, or nothing more; its class says which exit code.
     """
     engine = engines.load(options.engine)
-    stop = StopRequest(options.time_limit)  # the clock runs while data are read
+    stop, begun = StopRequest(options.time_limit), time.time()  # the clock runs while data are read
     plan = prepare(options)
     reporter = Reporter(options.quiet)
     reporter.log(f"suite {plan.suite.name} on {plan.dataset.name} ({plan.dataset.layout}), {plan.device}")
@@ -55,13 +56,13 @@ def run(options: Options) -> Result:
         number = store.plans.put(plan_record(plan))
         bound = CellIndex(Schedule(plan), store).bindings()
         store.plans.bind_all((number, place, key, cell) for (place, key), cell in bound.items())
-        context = RunContext(plan, store, reporter, stop, options, "owner", number)
+        context = RunContext(plan, store, reporter, stop, options, "owner", number, begun)
         states = cell_states(plan, store)
         reporter.start(len(states), sum(s.cached for s in states))
         helpers = _helpers(plan, sum(not s.cached for s in states)) if options.arguments and not options.no_wait else 0
         code, failures = 0, dict[str, str]()
         try:
-            with workers.started(helpers, options.arguments):
+            with workers.started(helpers, options.arguments, begun):
                 failures = engine.run(context).failures
         except (Stopped, KeyboardInterrupt):
             code = stop.code or 130
@@ -75,7 +76,8 @@ def work(options: Options) -> None:
     """Compute cells of a plan that another process has stored and will report: what a worker does."""
     stop, plan = StopRequest(options.time_limit), prepare(options)
     with Store.open(plan.out, create=True) as store, stop.signals(), contextlib.suppress(Stopped):
-        engines.load(options.engine).run(RunContext(plan, store, Reporter(quiet=True), stop, options, "worker"))
+        context = RunContext(plan, store, Reporter(quiet=True), stop, options, "worker", started=workers.since())
+        engines.load(options.engine).run(context)
 
 
 def _helpers(plan: Plan, cells: int) -> int:

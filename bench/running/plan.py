@@ -17,6 +17,7 @@ from bench.config.suite import Suite
 from bench.config.validation import check_defaults
 from bench.core import registry
 from bench.core.errors import UsageError
+from bench.core.processes import TRIAL_SECONDS
 from bench.core.records import expand_columns
 from bench.data import split
 from bench.data.split import Dataset, Split
@@ -54,6 +55,7 @@ def make_plan(
     overrides: Mapping[str, object] | None = None,
     included: Sequence[str] = (),
     execution: ExecutionConfig | None = None,
+    hang_limit: float = TRIAL_SECONDS,
 ) -> Plan:
     """Plan a suite: seeds outermost, so that a run that is stopped early has every defense once.
 
@@ -66,6 +68,7 @@ def make_plan(
         overrides: what the command line changed in the suite.
         included: paths of third-party files that were imported.
         execution: how a training step is carried out; None: the default.
+        hang_limit: seconds within which a third party's factory must have built its network.
 
     Returns:
         The plan; nothing of it is stored yet.
@@ -77,7 +80,7 @@ def make_plan(
     if suite.holdout:
         splits = split.hold_out(dataset.train, suite.holdout, seed=0)
     execution = execution or ExecutionConfig()
-    builds = Builds()
+    builds = Builds(hang_limit)
     runs = tuple(
         _run(suite, dataset, splits, device, spec, seed, execution=execution, builds=builds)
         for seed in suite.seeds
@@ -126,7 +129,8 @@ def _run(
     train, holdout = splits
     backbone = suite.backbone_of(spec)
     job = TrainJob(entry, hyperparameters, recipe, backbone, len(dataset.classes), dataset.shape, seed, train, holdout)
-    return Run(str(spec), job, cells.Cell("train", cells.train_spec(job, device, execution, builds.of(job))))
+    cell = cells.Cell("train", cells.train_spec(job, device, execution, builds.of(job)))
+    return Run(str(spec), job, cell, builds.defect_of(job))
 
 
 def _planned(suite: Suite, dataset: Dataset, device: torch.device, entry: EvaluationConfig) -> PlannedEvaluation:

@@ -23,11 +23,13 @@ class Run:
         defense: canonical defense spec, e.g. "lcnn:lambda_beta=0.01".
         job: all that its training needs.
         cell: the training's cell.
+        defect: why its network cannot be built, found while planning; "" if nothing was.
     """
 
     defense: str
     job: TrainJob
     cell: Cell
+    defect: str = ""
 
     @property
     def label(self) -> str:

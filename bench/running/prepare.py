@@ -16,6 +16,7 @@ from bench.core.errors import UsageError, did_you_mean
 from bench.core.files import safe_name
 from bench.data import catalog
 from bench.running import engines, machine
+from bench.running.child import SILENT_SECONDS
 from bench.running.environment import choose_device
 from bench.running.plan import Plan, make_plan
 from bench.training.execution import ExecutionConfig
@@ -38,6 +39,7 @@ class Options:
         command: the command as typed.
         arguments: the command's arguments, for workers; empty: no workers.
         execution: how a training step is carried out.
+        hang_limit: seconds for which third parties' code may give no sign of life.
         whole_trainings: give a training up that cannot end before the time limit, because no checkpoint outlives it.
     """
 
@@ -56,6 +58,7 @@ class Options:
     command: str = ""
     arguments: tuple[str, ...] = ()
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    hang_limit: float = SILENT_SECONDS
     whole_trainings: bool = False
 
 
@@ -74,7 +77,7 @@ def prepare(options: Options) -> Plan:
     """
     engines.load(options.engine)  # a wrong name is said before anything expensive
     for path in options.included:
-        discovery.include(path)
+        discovery.include(path, options.hang_limit)
     whole = load_suite(options.suite)
     suite = whole.with_overrides(**{k: v for k, v in options.narrow.items() if k not in ("train_limit", "attack_peer")})
     if peer := options.narrow.get("attack_peer"):
@@ -99,6 +102,7 @@ def prepare(options: Options) -> Plan:
         overrides=_overrides(whole, suite, options.narrow),
         included=options.included,
         execution=options.execution,
+        hang_limit=options.hang_limit,
     )
 
 

@@ -27,6 +27,10 @@ class StopRequest:
             self.code = 75
         return self.code is not None
 
+    def at_once(self) -> bool:
+        """Tell whether to stop within a chunk: at the time limit and at SIGTERM. Ctrl-C lets a chunk end."""
+        return self() and self.code != 130
+
     def unless_time_for(self, seconds: float) -> None:
         """Ask to stop, as at the time limit, if less than so many seconds are left until it."""
         if self.code is None and self._deadline is not None and time.monotonic() + seconds >= self._deadline:

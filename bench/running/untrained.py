@@ -11,18 +11,26 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from bench.core.process_state import process_state_kept
+from bench.core.processes import deadly
 from bench.core.records import Defense
-from bench.core.seeding import preserved_generators
 from bench.core.user_code import LoadedCode, recorded_call
 from bench.store.weights import pack_state
 from bench.training.loop import TrainJob
 
 
 class Builds:
-    """The networks of a plan, each defense, hyper-parameters and backbone built once."""
+    """The networks of a plan, each defense, hyper-parameters and backbone built once.
 
-    def __init__(self) -> None:
+    Args:
+        seconds: within which a factory must come back from a first call, in a copy of this process (`deadly`); None:
+            it is called here at once.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._seconds = seconds
         self._done: dict[str, LoadedCode | None] = {}
+        self._defects: dict[str, str] = {}
 
     def of(self, job: TrainJob) -> LoadedCode | None:
         """Build a job's network, once for all seeds.
@@ -33,17 +41,30 @@ class Builds:
             job: the training.
 
         Returns:
-            What its factory loaded and read; None for a defense of ours.
+            What its factory loaded and read; None for a defense of ours, and for a factory that does not come back.
 
         Raises:
             UsageError: the network cannot be stored.
         """
         if _is_ours(job.defense):
             return None
-        described = repr((job.defense.name, sorted(job.hyperparameters.items()), job.backbone))
+        described = _described(job)
         if described not in self._done:
-            self._done[described] = _build(job)
+            end = "" if self._seconds is None else deadly(job.build, self._seconds)
+            if end:
+                self._defects[described] = (
+                    f"defense {job.defense.name}: expected a factory that returns a network, got {end}. Fix its code."
+                )
+            self._done[described] = None if end else _build(job)
         return self._done[described]
+
+    def defect_of(self, job: TrainJob) -> str:
+        """Return why a job's factory does not come back; "" if it does, or was not called."""
+        return self._defects.get(_described(job), "")
+
+
+def _described(job: TrainJob) -> str:
+    return repr((job.defense.name, sorted(job.hyperparameters.items()), job.backbone))
 
 
 @contextlib.contextmanager
@@ -70,7 +91,7 @@ def _is_ours(defense: Defense) -> bool:
 def _build(job: TrainJob) -> LoadedCode | None:
     """Build one network under recording, and see that it can be stored."""
     model: nn.Module | None = None
-    with preserved_generators(), recorded_factory(job.defense) as record, contextlib.suppress(Exception):
+    with process_state_kept(), recorded_factory(job.defense) as record, contextlib.suppress(Exception, SystemExit):
         model = job.build()
     if model is not None:
         pack_state(model)

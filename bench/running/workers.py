@@ -7,17 +7,15 @@ nothing and reports nothing, and dies with the process that started it.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
+from bench.core.processes import die_with_parent
 from bench.running import machine
 
-_MARK = "BENCH_WORKER_OF"
-_PR_SET_PDEATHSIG = 1
+_MARK, _SINCE = "BENCH_WORKER_OF", "BENCH_WORKER_SINCE"
 CELLS_PER_WORKER = 8  # starting a process costs as much as a few small cells
 
 
@@ -31,17 +29,28 @@ def is_worker() -> bool:
     parent = os.environ.get(_MARK)
     if parent is None:
         return False
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     if os.getppid() != int(parent):  # it died before the arrangement
         os._exit(0)
     return True
 
 
+def since() -> float:
+    """Return when the command that a worker works for began, in seconds since the epoch."""
+    return float(os.environ[_SINCE])
+
+
 @contextlib.contextmanager
-def started(count: int, arguments: Sequence[str]) -> Iterator[None]:
-    """Run `count` workers of the command `python -m bench <arguments>` inside the block; end them with it."""
-    environment = {**os.environ, _MARK: str(os.getpid()), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+def started(count: int, arguments: Sequence[str], begun: float) -> Iterator[None]:
+    """Run `count` workers of the command `python -m bench <arguments>` inside the block; end them with it.
+
+    Args:
+        count: how many.
+        arguments: of the command.
+        begun: when it began, in seconds since the epoch.
+    """
+    marks = {_MARK: str(os.getpid()), _SINCE: repr(begun)}
+    environment = {**os.environ, **marks, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-m", "bench", *arguments]
     workers = [
         subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -112,6 +112,17 @@ class Leases:
             db.execute("UPDATE cells SET status='pending' WHERE id=:id AND status='done'", {"id": cell})
             seals.seal(db, "cells", "id=:id", {"id": cell})
 
+    def failed_since(self, cell: str, since: float) -> str:
+        """Return the cause of a cell's failure under a lease that was taken at or after a time; "" if there is none.
+
+        Args:
+            cell: id of the cell.
+            since: seconds since the epoch.
+        """
+        sql = "SELECT error FROM cells WHERE id=:id AND status='failed' AND heartbeat >= :since"
+        rows = self._database.query(sql, {"id": cell, "since": since})
+        return str(rows[0]["error"]) if rows else ""
+
     def holder(self, cell: str) -> str | None:
         """Return who computes a cell now ("host, process n"), None if nobody does."""
         rows = self._database.query(_ROW, {"id": cell})

@@ -91,21 +91,19 @@ def unpack_state(model: nn.Module, content: bytes) -> None:
             raise ValueError(f"other values in {name} after loading")
 
 
-def save_weights(model: nn.Module, out: Path) -> str:
+def save_weights(content: bytes, out: Path) -> str:
     """Write a model's weights to a result folder.
 
     Args:
-        model: the trained network.
+        content: the weights as `pack_state` gives them.
         out: the result folder.
 
     Returns:
         Their SHA-256, which names the file.
 
     Raises:
-        UsageError: they cannot be stored.
         MachineError: the folder cannot be written.
     """
-    content = pack_state(model)
     sha = hashing.sha256_of(content)
     files.write_bytes(weights_path(out, sha), content)
     return sha

@@ -1,4 +1,4 @@
-"""The local engine: one job after the other in this process. Several processes may work on one folder."""
+"""The local engine: one job after the other. Several processes may work on one folder."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from bench.core.errors import LockedError
 from bench.running.attempt import attempt
+from bench.running.computers import Computers
 from bench.running.context import Outcome, RunContext
-from bench.running.jobs import LoadedModel
 from bench.running.schedule import CellIndex, Job, Schedule
 from bench.store.weights import weights_path
 
@@ -29,16 +29,16 @@ def run(context: RunContext) -> Outcome:
         LockedError: the option `no_wait`, and another process holds a cell.
         MachineError, IntegrityError, StoreError, SecurityError: nothing more can be done here.
     """
-    return _LocalRun(context).run()
+    with Computers(context.options.hang_limit, context.reporter.log) as computers:
+        return _LocalRun(context, computers).run()
 
 
 class _LocalRun:
     """The state of one run: which jobs are settled, and what became of them."""
 
-    def __init__(self, context: RunContext) -> None:
-        self._context = context
+    def __init__(self, context: RunContext, computers: Computers) -> None:
+        self._context, self._computers = context, computers
         self._index = CellIndex(Schedule(context.plan), context.store)
-        self._loaded = LoadedModel()
         self._settled: set[tuple[int, str]] = set()
         self._held: list[Job] = []
         self._computed = 0
@@ -73,7 +73,7 @@ class _LocalRun:
             self._context.store.plans.bind(self._context.number, job.place, job.key, cell.id)
         if self._is_stored(job) or self._is_left_out(job):
             return self._is_settled(job)
-        done = attempt(job, cell, self._context, self._index, self._loaded)
+        done = attempt(job, cell, self._context, self._index, self._computers)
         if done.state == "held":
             self._held.append(job)
             return False

@@ -1,0 +1,78 @@
+"""In which process a task is computed: ours in this one, third parties' in a child of each run's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from bench.core.user_code import Origin, origin_of
+from bench.running.child import Child
+from bench.running.compute import Computer
+from bench.running.tasks import Emit, Stop, Task, functions_of
+
+
+def origins_of(task: Task) -> tuple[Origin, ...]:
+    """Return where the code that a task may call was loaded from, without ours and what running code defines."""
+    found = dict.fromkeys(origin for function in functions_of(task) if (origin := origin_of(function)))
+    return tuple(sorted(found, key=lambda origin: (origin.kind, origin.name)))
+
+
+class Computers:
+    """Computes tasks, each in the process that it belongs in; a context manager, which ends the child.
+
+    A child serves the tasks of one run, so that what a defense does to its process reaches no other defense; for an
+    evaluation that is not ours there is another one per run.
+
+    Args:
+        silent_seconds: how long a child may give no sign of life.
+        log: called with a line of a child's output.
+    """
+
+    def __init__(self, silent_seconds: float, log: Callable[[str], None]) -> None:
+        self._silent, self._log = silent_seconds, log
+        self._here = Computer()
+        self._child: Child | None = None
+        self._child_is_for: tuple[object, ...] = ()
+
+    def __enter__(self) -> Computers:
+        """Return it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the child."""
+        self.close()
+
+    def close(self) -> None:
+        """End the child, if there is one."""
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+    def compute(self, task: Task, emit: Emit, stop: Stop) -> None:
+        """Compute a task, see `Computer.compute`.
+
+        Args:
+            task: what is computed.
+            emit: called with each result, in order.
+            stop: asked whether to stop.
+
+        Raises:
+            Stopped: it was asked to.
+            BenchError: it cannot be computed.
+        """
+        origins = origins_of(task)
+        if not origins:
+            self._here.compute(task, emit, stop)
+            return
+        purpose = (task.label, origins)
+        if self._child is None or self._child_is_for != purpose or not self._child.usable:
+            self.close()
+            self._child = Child(origins, torch.get_num_threads(), self._silent, self._log)
+            self._child_is_for = purpose
+        try:
+            self._child.compute(task, emit, stop)
+        except BaseException:
+            if not self._child.usable:
+                self.close()
+            raise

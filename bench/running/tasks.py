@@ -1,0 +1,189 @@
+"""What computing a cell takes and gives: tasks in, events out. They cross to another process as bytes.
+
+A registered entry crosses by its name; the other process has imported what registers it.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import torch
+
+from bench.core import registry
+from bench.core.recipe import TrainingRecipe
+from bench.core.records import Defense, Evaluation
+from bench.data.split import Split
+from bench.measuring.inputs import CellInputs
+from bench.measuring.runner import Chunk
+from bench.training.epoch import EpochRecord
+from bench.training.execution import ExecutionConfig
+from bench.training.loop import TrainJob
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """Train a network.
+
+    Attributes:
+        label: of the run.
+        job: the training.
+        device: where.
+        execution: how a step is carried out.
+        checkpoint: file to resume from and to write to, named after the training's cell.
+    """
+
+    label: str
+    job: TrainJob
+    device: torch.device
+    execution: ExecutionConfig
+    checkpoint: Path
+
+
+@dataclass(frozen=True)
+class EvaluationTask:
+    """Evaluate a trained network on images, chunk by chunk.
+
+    Attributes:
+        label: of the run.
+        job: builds the network; its training images are not needed.
+        weights: file of the trained weights.
+        sha256: theirs.
+        probe: the logits that were stored when it was trained.
+        door: images on which the model contract is checked, (m, C, H, W).
+        evaluation: the registered evaluation.
+        arguments: its arguments.
+        split: the images.
+        index: their places in the data set; None: the first ones.
+        seed: of its random draws.
+        device: where.
+        inputs: what it reads of other cells; None: nothing.
+        keep_images: names of the image columns that are kept; None: all.
+        batch_size: images per call; None: what memory should hold.
+        done: numbers of the chunks that are stored already.
+    """
+
+    label: str
+    job: TrainJob
+    weights: Path
+    sha256: str
+    probe: Sequence[Sequence[float | None]] | None
+    door: np.ndarray
+    evaluation: Evaluation
+    arguments: Mapping[str, object]
+    split: Split
+    index: np.ndarray | None
+    seed: int
+    device: torch.device
+    inputs: CellInputs | None
+    keep_images: frozenset[str] | None
+    batch_size: int | None
+    done: tuple[int, ...]
+
+    def keeps(self, column: str) -> bool:
+        """Tell whether an image column is to be kept."""
+        return self.keep_images is None or column in self.keep_images
+
+
+Task: TypeAlias = TrainTask | EvaluationTask
+
+
+@dataclass(frozen=True)
+class Note:
+    """A line for the user."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The end of a training: the weights as a safetensors file, and what else is stored of it."""
+
+    weights: bytes
+    info: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The end of an evaluation: what is known of the model as a whole, and the time that this took."""
+
+    summary: dict[str, Any] = field(default_factory=dict)
+    time: dict[str, float] = field(default_factory=dict)
+
+
+Event: TypeAlias = Note | EpochRecord | Chunk | Trained | Measured
+Emit: TypeAlias = Callable[[Event], None]
+
+
+class Stop(Protocol):
+    """Asked while a task is computed whether to stop."""
+
+    def __call__(self) -> bool:
+        """Tell whether to stop at the next step of a training, or the next chunk of an evaluation."""
+        ...
+
+    def at_once(self) -> bool:
+        """Tell whether to stop within a chunk as well."""
+        ...
+
+
+def functions_of(task: Task) -> Iterator[Callable[..., object]]:
+    """Yield every function of registered entries that a task may call."""
+    defense = task.job.defense
+    adaptive = defense.adaptive
+    found = [defense.function, task.job.recipe.loss]
+    found += [adaptive.surrogate, adaptive.loss] if adaptive else []
+    if isinstance(task, EvaluationTask):
+        evaluation = task.evaluation
+        found += [evaluation.function, evaluation.summary, evaluation.attack.function if evaluation.attack else None]
+    yield from (function for function in found if function is not None)
+
+
+def without_images(job: TrainJob) -> TrainJob:
+    """Return a training's job for building its network alone."""
+    return replace(job, train=Split(job.train.images[:0], job.train.labels[:0], ""), holdout=None)
+
+
+class _Pickler(pickle.Pickler):
+    """Writes a registered entry as its name, and a training with what differs from its defense's defaults."""
+
+    def reducer_override(self, obj: object) -> Any:
+        if isinstance(obj, Defense):
+            return _defense, (obj.name,)
+        if isinstance(obj, Evaluation):
+            return _evaluation, (obj.name,)
+        if isinstance(obj, TrainJob):
+            defaults = obj.defense.hyperparameters
+            given = {k: v for k, v in obj.hyperparameters.items() if k not in defaults or v is not defaults[k]}
+            values = (obj.backbone, obj.num_classes, obj.shape, obj.seed, obj.train, obj.holdout)
+            return _job, (obj.defense, given, replace(obj.recipe, loss=None), values)
+        return NotImplemented
+
+
+def _defense(name: str) -> Defense:
+    return registry.defenses.get(name)
+
+
+def _evaluation(name: str) -> Evaluation:
+    return registry.evaluations.get(name)
+
+
+def _job(defense: Defense, given: dict[str, object], recipe: TrainingRecipe, values: tuple[Any, ...]) -> TrainJob:
+    return TrainJob(defense, {**defense.hyperparameters, **given}, replace(recipe, loss=defense.recipe.loss), *values)
+
+
+def to_bytes(value: object) -> bytes:
+    """Return a task or an event as bytes."""
+    stream = io.BytesIO()
+    _Pickler(stream, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
+    return stream.getvalue()
+
+
+def from_bytes(content: bytes) -> Any:
+    """Return what `to_bytes` was given; only for bytes that a process of this command has written."""
+    return pickle.loads(content)
