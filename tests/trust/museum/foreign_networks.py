@@ -6,7 +6,6 @@ from functools import partial
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bench.museum.exhibit import Exhibit
 from bench.museum.networks import Networks
@@ -19,29 +18,31 @@ NAMES = {
 }
 
 
-class Foreign(nn.Module):
-    """conv (4×4, stride 2) ReLU conv (4×4, stride 2) ReLU linear ReLU linear, on normalised images."""
+class Normalised(nn.Module):
+    """Pixels in [0, 1] minus the mean over the deviation, per channel."""
 
-    def __init__(self, weights: dict[str, Tensor], mean: list[float], std: list[float], padding: int) -> None:
+    def __init__(self, mean: list[float], std: list[float]) -> None:
         super().__init__()
-        self.weights = nn.ParameterDict({k.replace(".", "_"): nn.Parameter(v) for k, v in weights.items()})
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
-        self.padding = padding
 
     def forward(self, x: Tensor) -> Tensor:
-        z, w = (x - self.mean) / self.std, self.weights
-        for layer in ("conv1", "conv2"):
-            z = F.conv2d(z, w[f"{layer}_weight"], w[f"{layer}_bias"], stride=2, padding=self.padding).relu()
-        z = F.linear(z.flatten(1), w["fc1_weight"], w["fc1_bias"]).relu()
-        return F.linear(z, w["fc2_weight"], w["fc2_bias"])
+        return (x - self.mean) / self.std
 
 
 def foreign(networks: Networks, name: str) -> nn.Module:
-    """Load one of them from the folder of foreign networks."""
+    """Load one of them: two convolutions (4×4, stride 2) and two linear layers, with ReLU in between."""
     facts = tomllib.loads((networks.foreign / "nets.toml").read_text())[name]
     weights = load_file(networks.foreign / f"{name}.safetensors")
-    return Foreign(weights, facts["mean"], facts["std"], facts["padding"]).eval()
+    layers: list[nn.Module] = [Normalised(facts["mean"], facts["std"])]
+    for key in ("conv1", "conv2", "fc1", "fc2"):
+        weight, bias = weights[f"{key}.weight"], weights[f"{key}.bias"]
+        out, into = weight.shape[:2]
+        is_conv = key.startswith("conv")
+        layer = nn.Conv2d(into, out, 4, 2, facts["padding"]) if is_conv else nn.Linear(into, out)
+        layer.load_state_dict({"weight": weight, "bias": bias})
+        layers += [*([nn.Flatten()] if key == "fc1" else []), layer, nn.ReLU()]
+    return nn.Sequential(*layers[:-1]).eval()
 
 
 EXHIBITS = tuple(
