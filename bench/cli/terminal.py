@@ -39,6 +39,11 @@ def _escaped(character: str) -> str:
     return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
+def print_line(text: str) -> None:
+    """Print one line on stdout, without control characters."""
+    print("".join(c for c in " ".join(text.split("\n")) if c.isprintable()))
+
+
 def complain(message: str) -> None:
     """Print one line on stderr, without control characters."""
     print(one_line(message), file=sys.stderr)

@@ -53,6 +53,8 @@ def run(options: Options) -> Result:
     if plan.dataset.note:
         reporter.log(plan.dataset.note)
     with Store.open(plan.out, create=True) as store, stop.signals():
+        for damage in store.drop_damaged():
+            reporter.log(f"{damage}; dropped, and computed again where it is needed")
         number = store.plans.put(plan_record(plan))
         bound = CellIndex(Schedule(plan), store).bindings()
         store.plans.bind_all((number, place, key, cell) for (place, key), cell in bound.items())

@@ -23,10 +23,7 @@ def connect(path: Path) -> sqlite3.Connection:
     Raises:
         sqlite3.OperationalError: it cannot be opened.
     """
-    db = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)
-    db.row_factory = sqlite3.Row
-    db.execute("PRAGMA trusted_schema=OFF")
-    return db
+    return _prepared(sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None))
 
 
 def connect_unchanging(path: Path) -> sqlite3.Connection:
@@ -39,8 +36,12 @@ def connect_unchanging(path: Path) -> sqlite3.Connection:
         sqlite3.OperationalError: it cannot be opened.
     """
     address = f"{path.resolve().as_uri()}?immutable=1"
-    db = sqlite3.connect(address, uri=True, isolation_level=None)
+    return _prepared(sqlite3.connect(address, uri=True, isolation_level=None))
+
+
+def _prepared(db: sqlite3.Connection) -> sqlite3.Connection:
     db.row_factory = sqlite3.Row
+    db.text_factory = lambda raw: raw.decode(errors="replace")  # text that is none is then found by its seal
     db.execute("PRAGMA trusted_schema=OFF")
     return db
 
@@ -98,7 +99,8 @@ def translated(path: Path) -> Iterator[None]:
             ) from error
         if "malformed" in text or "no such table" in text or "no such column" in text:
             raise StoreError(
-                f"{path}: expected a sound database, got {text!r}. Restore it or choose another --out."
+                f"{path}: expected a sound database, got {text!r}. Run python -m bench store repair, restore it, or "
+                "choose another --out."
             ) from error
         raise MachineError(
             f"{path}: expected to read and write here, got {text!r}. Check free space and permissions, "
@@ -106,5 +108,6 @@ def translated(path: Path) -> Iterator[None]:
         ) from error
     except sqlite3.DatabaseError as error:
         raise StoreError(
-            f"{path}: expected a SQLite store of bench, got {str(error)!r}. Restore it or choose another --out."
+            f"{path}: expected a SQLite store of bench, got {str(error)!r}. Run python -m bench store repair, restore "
+            "it, or choose another --out."
         ) from error

@@ -25,6 +25,7 @@ from bench.store.database import Database
 from bench.store.leases import Leases, require_lease, touch
 from bench.store.plans import Plans
 from bench.store.records import LEFT_OUT, RESTORE, CellRecord, Info, Lease, cell_record, parsed_object
+from bench.store.repair import drop_damaged
 
 T = TypeVar("T")
 
@@ -75,6 +76,14 @@ class Store:
     def __exit__(self, *_: object) -> None:
         """Close the store."""
         self.close()
+
+    def drop_damaged(self) -> list[str]:
+        """Remove the records that are not as they were written, so that their cells are computed again.
+
+        Returns:
+            What was removed, in words.
+        """
+        return [str(problem) for problem in drop_damaged(self._database, parse=False)]
 
     def put_chunk(
         self,

@@ -1,13 +1,8 @@
-"""Training checkpoints: written atomically, with weights, optimiser, generators and position.
-
-A file is a line of JSON, the head, and then what torch saves. The head names whose training it is and holds the
-SHA-256 of the rest, which is compared before torch reads any of it.
-"""
+"""Training checkpoints: written atomically, with weights, optimiser, generators and position, and whose they are."""
 
 from __future__ import annotations
 
 import io
-import json
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,14 +11,11 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from bench.core import files
 from bench.core.computing_time import ComputingTime
 from bench.core.errors import IntegrityError, MachineError
-from bench.core.hashing import sha256_of
+from bench.store.owned_file import read_owned, write_owned
 
 CHECKPOINT_SECONDS = 60.0
-FORMAT: Final = 1
-_LONGEST_HEAD: Final = 4096  # bytes
 _LONGEST_REASON: Final = 200  # characters of torch's own message
 
 
@@ -78,9 +70,7 @@ def save_checkpoint(file: CheckpointFile, state: TrainState) -> None:
     }
     buffer = io.BytesIO()  # torch's own writer says nothing of a full disk but "unexpected pos"
     torch.save(content, buffer)
-    body = buffer.getvalue()
-    head = {"format": FORMAT, "owner": file.owner, "step": state.step, "sha256": sha256_of(body)}
-    files.write_bytes(file.path, json.dumps(head).encode() + b"\n" + body)
+    write_owned(file.path, file.owner, buffer.getvalue())
 
 
 def load_checkpoint(file: CheckpointFile, state: TrainState, device: torch.device) -> None:
@@ -115,18 +105,10 @@ def _checked_body(file: CheckpointFile) -> bytes:
     Raises:
         ValueError: it is not.
     """
-    content = file.path.read_bytes()
-    line, newline, body = content.partition(b"\n")
-    if not newline or len(line) > _LONGEST_HEAD:
-        raise ValueError("a file without the head of a checkpoint")
-    head = json.loads(line)
-    if not isinstance(head, dict) or head.get("format") != FORMAT:
-        raise ValueError(f"another format than {FORMAT}")
-    if head.get("owner") != file.owner:
-        raise ValueError(f"one of {str(head.get('owner'))[:120]!r}, not of {file.owner!r}")
-    if head.get("sha256") != sha256_of(body):
-        raise ValueError(f"SHA-256 {sha256_of(body)[:12]} instead of {str(head.get('sha256'))[:12]}")
-    return body
+    found = read_owned(file.path)
+    if found.owner != file.owner:
+        raise ValueError(f"one of {found.owner[:120]!r}, not of {file.owner!r}")
+    return found.body
 
 
 def _restore(body: bytes, file: CheckpointFile, state: TrainState, device: torch.device) -> None:

@@ -14,7 +14,7 @@ from bench.core.errors import IntegrityError, MachineError, Stopped
 from bench.core.recipe import PAPER, Recipe
 from bench.core.records import Defense
 from bench.data.split import Split
-from bench.training import checkpoint
+from bench.store import owned_file
 from bench.training.checkpoint import CheckpointFile, TrainState, load_checkpoint, save_checkpoint
 from bench.training.loop import TrainJob, train
 
@@ -126,5 +126,5 @@ def test_a_full_disk_is_named_and_the_old_checkpoint_stays(tmp_path: Path, monke
 
 def test_a_head_without_an_end_is_not_searched_through(tmp_path: Path) -> None:
     path = tmp_path / "cell.pt"
-    path.write_bytes(b"[" * (checkpoint._LONGEST_HEAD + 1) + b"\n")
-    refused(path, "got a file without the head of a checkpoint")
+    path.write_bytes(b"[" * (owned_file.LONGEST_HEAD + 1) + b"\n")
+    refused(path, "got a file without a head")
