@@ -26,14 +26,13 @@ def assess_runs(plan: PlanRecord, runs: Sequence[RunTables]) -> dict[tuple[str, 
     if threat is None:
         return {}
     known = {(run.defense, run.seed): _evidence(plan, run, threat) for run in runs}
-    undefended = _undefended(runs)
-    twins = {run.seed: known[run.defense, run.seed] for run in undefended}
+    twins = {run.seed: known[run.defense, run.seed] for run in _undefended(runs)}
     found = {}
     for run in runs:
         evidence = known[run.defense, run.seed]
         if not any(c.facts.role == "trust" and c.facts.params.get("norm") == threat.norm for c in evidence.columns):
             continue
-        twin = None if run in undefended else twins.get(run.seed, next(iter(twins.values()), None))
+        twin = twins.get(run.seed, next(iter(twins.values()), None))  # the undefended model is its own
         found[run.defense, run.seed] = assess(replace(evidence, twin=twin))
     return found
 
@@ -55,13 +54,14 @@ def _evidence(plan: PlanRecord, run: RunTables, threat: ThreatModel) -> Evidence
         if name in table.facts
     )
     trust = [key for key, table in tables.items() if any(f.role == "trust" for f in table.facts.values())]
-    infos = [record.info for key in trust if (record := run.records.get(key))]
-    facts = {name: value for info in infos for name, value in info.items()}
+    records = [record for key in trust if (record := run.records.get(key))]
+    facts = {name: value for record in records for name, value in record.info.items()}
     facts |= {"weights": run.trained.info.get("weights") if run.trained else None}
+    facts |= {"data": next((record.spec.get("data") for record in records), None)}
     return Evidence(
         threat,
         columns,
-        facts=facts | {"data": plan.data.test.fingerprint},
+        facts=facts,
         others=max((_others(run, key) for key in tables), default=0),
         adaptive=any(_is_adaptive(run, key) for key in tables),
     )

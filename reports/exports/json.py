@@ -13,7 +13,7 @@ from bench.reports.board.model import Board, Cell, Row
 from bench.reports.board.repeats import Repeat
 from bench.reports.exports.leaderboard import row_record
 from bench.reports.exports.registry import export
-from bench.trust.records import TrustData
+from bench.trust.records import TrustReport
 
 
 @export("leaderboard.json", media="application/json", label="JSON", order=20)
@@ -28,6 +28,7 @@ def json_text(board: Board) -> str:
             "ranking": board.ranking or None,
             "smallest_resolvable_gap": board.resolvable,
             "notes": board.notes,
+            "trust_checks": _checks(board),
             "columns": [_describe(column) for column in board.columns],
             "rows": [_json_row(row, board.columns) for row in board.rows],
             "pairs": [vars(pair) for pair in board.pairs],
@@ -69,17 +70,37 @@ def _trust(row: Row) -> dict[str, object] | None:
         "grade": found.grade.name if found.grade is not None else None,
         "worst_seed": found.seed,
         "reasons": list(found.reasons),
-        "by_seed": {str(seed): _finite(report.as_data()) for seed, report in found.reports.items()},
+        "by_seed": {str(seed): _found(report) for seed, report in found.reports.items()},
     }
 
 
-def _finite(report: TrustData) -> dict[str, object]:
-    """Return a report without infinities, which JSON does not have; the words say what was found."""
-    checks = {
-        name: {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in check.items()}
-        for name, check in report["checks"].items()
+def _checks(board: Board) -> dict[str, dict[str, str]]:
+    """Return what the checks of the board's reports are, by name; empty where trust was not assessed."""
+    reports = (report for row in board.rows for report in row.assessment.reports.values())
+    return {
+        result.name: {"title": result.check.title, "severity": result.check.severity, "source": result.check.source}
+        for report in reports
+        for result in report.results
     }
-    return {**report, "checks": checks}
+
+
+def _found(report: TrustReport) -> dict[str, object]:
+    """Return what the checks found on one model; infinity, which JSON does not have, is null: the words say it."""
+    found = {
+        result.name: {
+            "verdict": result.verdict,
+            "value": _finite(result.finding.value),
+            "threshold": _finite(result.finding.threshold),
+            "words": result.finding.words,
+            "images": list(result.finding.images),
+        }
+        for result in report.results
+    }
+    return {"grade": report.grade.name, "adaptive": report.adaptive, "checks": found}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _repeat(found: Repeat) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from bench.reports.board.model import Board
+from bench.reports.board.model import Board, Row
 from bench.reports.figures import plot_data
 from bench.reports.figures.figure import Figure, Panel, Tables, figure
 from bench.reports.figures.sheet import Sheet
@@ -36,7 +36,7 @@ def curvature_against_gradient(board: Board, tables: Tables) -> Figure | None:
     smallest = min(rows, key=lambda r: r.value(x) or 0.0)
     return Figure(
         name="curvature",
-        title="Flat is not the same as small gradients",
+        title=_finding(flattest, smallest, len(rows)),
         caption=f"Each faint dot is one test image (up to {CLOUD} per defense); large marks are the means on "
         "the board. Low means flat (low normalised curvature), left means small gradients.",
         alt=f"Lowest mean curvature: {flattest.defense}; smallest mean gradient norm: {smallest.defense}.",
@@ -45,6 +45,15 @@ def curvature_against_gradient(board: Board, tables: Tables) -> Figure | None:
         header=("Defense", "Gradient norm", "Curvature"),
         numbers=tuple((Value(r.defense), *(Value(r.value(c), "number") for c in (x, y))) for r in rows),
     )
+
+
+def _finding(flattest: Row, smallest: Row, rows: int) -> str:
+    """Return what the means say: whether the flattest defense has the smallest gradients too."""
+    if rows == 1:
+        return f"How flat {flattest.defense} is, and how large its gradients are"
+    if flattest is smallest:
+        return f"The flattest, {flattest.defense}, has the smallest gradients too"
+    return f"The flattest, {flattest.defense}, is not the one with the smallest gradients, {smallest.defense}"
 
 
 def cloud(table: pd.DataFrame, x: str, y: str) -> np.ndarray:

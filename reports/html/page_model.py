@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from bench.core.records import Column, Grade
 from bench.reports.board.columns import OWN
+from bench.reports.board.instruments import read_detection, read_museum
 from bench.reports.board.model import Board
 from bench.reports.claims.records import Claims
 from bench.reports.exports.registry import all_exports
@@ -127,7 +128,7 @@ def page_model(board: Board) -> PageModel:
         ],
         downloads=_downloads(board),
         claims=board.claims,
-        trust=trust_section(board),
+        trust=_safe_trust(trust_section(board, read_detection(), read_museum())),
         own={column.name: column.facts for column in OWN},
         differs=", ".join(f"{k} = {v}" for k, v in board.plan.overrides.items() if not isinstance(v, list)),
     )
@@ -147,6 +148,10 @@ def _words(column: TableColumn) -> tuple[str, ...]:
 def _safe(figure: Figure) -> Figure:
     """Mark the SVG, and nothing else, as safe: ElementTree escaped its texts."""
     return replace(figure, panels=tuple(replace(p, svg=Markup(p.svg)) for p in figure.panels))
+
+
+def _safe_trust(section: TrustSection) -> TrustSection:
+    return section if section.figure is None else replace(section, figure=_safe(section.figure))
 
 
 def _downloads(board: Board) -> list[Download]:

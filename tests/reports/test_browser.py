@@ -78,7 +78,7 @@ def requested(driver: Any) -> list[str]:
 
 def visible_rows(driver: Any) -> list[str]:
     rows = "[...document.querySelectorAll('#ranking tbody tr')]"
-    return driver.execute_script(f"return {rows}.filter(r => !r.hidden).map(r => r.dataset.name)")
+    return driver.execute_script(f"return {rows}.filter(r => r.id && !r.hidden).map(r => r.dataset.name)")
 
 
 def click(driver: Any, selector: str) -> None:
@@ -123,6 +123,34 @@ def test_sorting_works_from_the_keyboard(shown: Callable[..., Any]) -> None:
     driver.execute_script("arguments[0].focus()", button)
     button.send_keys("\n")
     assert visible_rows(driver) == sorted(before)
+
+
+@pytest.fixture(scope="module")
+def graded(make_board: Callable[..., Board], tmp_path_factory: pytest.TempPathFactory) -> tuple[Board, Path]:
+    """Return a board on which cure and vanilla are upper bounds only, and its page."""
+    board = make_board(n=120, seeds=1, grades={("cure", 0): "C", ("vanilla", 0): "C", ("lcnn", 0): "INVALID"})
+    path = tmp_path_factory.mktemp("graded") / "leaderboard.html"
+    path.write_text(page.render(board), encoding="utf-8")
+    return board, path
+
+
+def test_upper_bounds_stay_below_the_ranking_however_it_is_sorted(
+    shown: Callable[..., Any], graded: tuple[Board, Path]
+) -> None:
+    board, path = graded
+    driver = shown(path=path)
+    for column in ("clean_accuracy", "curvature", "defense"):
+        click(driver, f'#ranking th[data-column="{column}"] .sort')
+        assert set(visible_rows(driver)[-2:]) == {"cure", "vanilla"}
+    assert visible_rows(driver)[-2:] == ["cure", "vanilla"], "sorted by name among themselves"
+    assert "lcnn" not in visible_rows(driver)
+    driver.find_element("css selector", "#filter-trust").send_keys("B")
+    assert set(visible_rows(driver)) == {r.defense for r in board.rows if r.rank is not None}
+    assert not driver.find_element("css selector", ".divider").is_displayed()
+    driver = shown("#row-cure?trust=B", path=path)
+    assert "cure" in visible_rows(driver), "a row that is linked to is shown whatever the filter says"
+    driver = shown("#?trust=C", path=path)
+    assert visible_rows(driver) == [r.defense for r in board.rows if r.is_upper_bound]
 
 
 def test_search_and_filter_narrow_the_rows_and_can_be_undone(shown: Callable[..., Any], board: Board) -> None:
@@ -295,7 +323,8 @@ def test_axe_finds_nothing(
     if axe is None or axe.origin is None:
         pytest.skip("axe-core-python is not installed")
     names = {"standard": (0.3, 9.0, 41.0, 1.0), "lcnn": (0.5, 9.0, 4.0, 1.1), "cure": (0.4, 3.0, 30.0, 4.0)}
-    board = make_board(names=names, n=40, data_name="cifar100", failed=("cure",))
+    names["gradreg"] = (0.5, 8.0, 40.0, 2.0)
+    board = make_board(names=names, n=40, data_name="cifar100", failed=("cure",), grades={("gradreg", 1): "C"})
     path = tmp_path / "small.html"
     path.write_text(page.render(board), encoding="utf-8")
     driver = shown("#defense-lcnn", width=width, theme=theme, path=path)

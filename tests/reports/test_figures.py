@@ -45,6 +45,18 @@ def test_every_figure_is_there(drawn: dict[str, Figure]) -> None:
     assert len(drawn["stability"].panels) == 8
 
 
+def test_the_title_of_curvature_against_gradients_follows_the_data(make_board: Callable[..., Board]) -> None:
+    """(breaking distance, gradient norm, curvature, cost) of each defense decide the sentence."""
+    cases = {
+        "The flattest, b, is not the one with the smallest gradients, a": {"a": (1, 1, 9, 1), "b": (1, 9, 1, 1)},
+        "The flattest, b, has the smallest gradients too": {"a": (1, 9, 9, 1), "b": (1, 1, 1, 1)},
+        "How flat a is, and how large its gradients are": {"a": (1, 1, 1, 1)},
+    }
+    for title, names in cases.items():
+        board = make_board(names=names, seeds=1, n=40)
+        assert {f.name: f for f in index.draw(board, plot_data.tables(board))}["curvature"].title == title
+
+
 def test_numbers_stand_under_their_own_budget(board: Board) -> None:
     """Attacks at different budgets share one table; what was not measured is a dash."""
     columns = list(board.columns)
