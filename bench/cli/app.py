@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from bench.cli import audit, board, doctor, evaluate, listing, results, run, status, store, verify
+from bench.cli import audit, board, challenge, doctor, evaluate, listing, results, run, status, store, verify
 from bench.cli.terminal import complain
 from bench.core.errors import BenchError
 from bench.core.text import described
@@ -23,7 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Train, attack, measure and rank adversarial-robustness defenses under one equal recipe.",
 )
-for group in (run, listing, board, doctor, evaluate, verify, audit, status):
+for group in (run, listing, board, doctor, evaluate, verify, audit, challenge, status):
     app.add_typer(group.commands)
 app.add_typer(results.commands, name="results")
 app.add_typer(store.commands, name="store")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,7 +22,7 @@ _EXIT_CODES = {"confirmed": 0, "refuted": 3, "undecided": 75}
 
 @commands.command()
 def audit(  # noqa: PLR0917 - the command's options
-    out: options.Folder = options.DEFAULT_FOLDER,
+    out: Annotated[Path, typer.Option("--out", help="Result folder, or a pack of one.")] = options.DEFAULT_FOLDER,
     margin: Annotated[str, typer.Option(help="Share of the images counted robust that may fall.")] = "0.01",
     risk: Annotated[str, typer.Option(help="Largest probability of confirming a false claim.")] = "0.05",
     seed: Annotated[
@@ -38,6 +39,8 @@ def audit(  # noqa: PLR0917 - the command's options
     include: options.Included = None,
 ) -> None:
     """Attack images counted robust again, drawn by a public seed, until few enough fall at the stated risk."""
+    from bench.packs.opened import records_folder
+    from bench.reports import write as write_reports
     from bench.running.risk_audit import AuditOptions
     from bench.running.risk_audit import audit as carry_out
     from bench.trust.risk_audit import statement
@@ -60,8 +63,13 @@ def audit(  # noqa: PLR0917 - the command's options
         on_block=lambda record: complain(f"  {record.draws} attacked, {len(record.hits)} fell"),
     )
     _print_hits(found)
+    records = records_folder(out)
+    if records == out:
+        write_reports(out)
+    else:
+        print(f"stored as {records / 'audit.json'}: beside an unpacked bench.db the page shows it")
     if audits > 1:
-        print(f"audit {audits} of this claim in {out / 'audit.json'}: the risks of all of them add up")
+        print(f"audit {audits} of this claim in {records / 'audit.json'}: the risks of all of them add up")
     print(statement(found))
     raise typer.Exit(_EXIT_CODES[found.outcome])
 

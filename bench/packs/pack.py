@@ -1,9 +1,9 @@
 """A result folder as a handful of small files that travel, and back. No torch.
 
 A pack is a folder: `pack.json` says what it holds, `leaderboard.html` opens as it is, `board.zip` holds the other
-exports, `store.zip` a compact copy of the store, `weights.zip` (on request) trained weights. An archive larger than
-one file may be is cut into NAME.001, NAME.002, …; `cat NAME.* > NAME` joins it. Optimiser states never travel, and
-of the adversarial examples only those that the page shows. Same results, same bytes.
+exports, `store.zip` a compact copy of the store with audits and accepted challenges, `weights.zip` (on request)
+trained weights. An archive larger than one file may be is cut into NAME.001, NAME.002, …; `cat NAME.* > NAME` joins it.
+Optimiser states never travel, and of the adversarial examples only those that the page shows. Same results, same bytes.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from bench.core.errors import UsageError
 from bench.core.version import VERSION
 from bench.packs.compact import compact
 from bench.reports import write as write_reports
+from bench.store.audit_record import FILE_NAME as AUDITS
+from bench.store.audit_record import load_audits
+from bench.store.challenge_record import challenge_paths, load_challenges
 from bench.store.database import NAME
 from bench.store.status import RunStatus, run_status
 
@@ -98,12 +101,13 @@ def pack(
         folder, ready = Path(scratch) / "results", Path(scratch) / "ready"
         ready.mkdir()
         compact(out, folder, pictures=pictures, latest=latest)
+        beside = _copy_beside(out, folder)
         if board:
             write_reports(folder)  # of exactly what is packed
         now = run_status(folder)
         chosen = _weights(out, now, weights)
         _refuse_early(chosen, limits)
-        archives = {"store.zip": _zip(ready / "store.zip", folder, [NAME])}
+        archives = {"store.zip": _zip(ready / "store.zip", folder, [NAME, *beside])}
         if board:
             names = [n for n in _exports(folder) if examples or n not in EXAMPLES]
             archives["board.zip"] = _zip(ready / "board.zip", folder, names)
@@ -117,6 +121,18 @@ def pack(
         _require(sizes, limits, weights != "none", pictures, board and examples, latest)
         _publish(ready, to, listing)
     return Packed(to, sizes, now, len(chosen))
+
+
+def _copy_beside(out: Path, folder: Path) -> list[str]:
+    """Copy audits and accepted challenges, which lie beside the store, and return their names."""
+    load_audits(out)
+    load_challenges(out)
+    names = [AUDITS] if (out / AUDITS).is_file() else []
+    names += [path.relative_to(out).as_posix() for path in challenge_paths(out)]
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(out / name, folder / name)
+    return names
 
 
 def _exports(folder: Path) -> list[str]:

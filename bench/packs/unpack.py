@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import stat
+import struct
 import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,13 +26,21 @@ from bench.core.errors import IntegrityError, MachineError, SecurityError, Usage
 from bench.packs.foreign import check_foreign, mark_left_out
 from bench.packs.pack import ARCHIVES, EXPORTS, FORMAT, LISTING, is_part
 from bench.reports import write as write_reports
+from bench.store.audit_record import FILE_NAME as AUDITS
+from bench.store.audit_record import load_audits
+from bench.store.challenge_record import FOLDER, load_challenges
 from bench.store.database import NAME
 from bench.store.status import RunStatus, run_status
 
-MOST = 4_000_000_000  # bytes that a pack may unfold to; its files hold at most 120 MB, so more is a bomb
+MOST = 4_000_000_000  # bytes that a pack may hold, and unfold to
+MOST_RATIO = 200  # of bytes unfolded to bytes packed, beyond `SLACK`; tables and weights stay far below
+SLACK = 50_000_000
 _WEIGHTS = re.compile(r"weights/[0-9a-f]{64}\.safetensors")
+_CHALLENGE = re.compile(rf"{FOLDER}/[0-9a-f]{{64}}\.safetensors")
 _INFO = re.compile(r"model_info(/[A-Za-z0-9][A-Za-z0-9._-]{0,63}){3}")
 _BLOCK = 1 << 20
+_END = struct.Struct("<4s4H2LH")  # the record that ends a zip archive
+_FEW = 100  # entries that may be there although they are not listed: their names are looked at
 
 
 class _Piece(BaseModel):
@@ -64,13 +75,19 @@ class Unpacked:
     missing: int
 
 
-def unpack(folder: str | Path, out: str | Path, *, board: bool = True) -> Unpacked:
+def is_pack(folder: Path) -> bool:
+    """Tell whether a folder is a pack, and no result folder."""
+    return (folder / LISTING).is_file() and not (folder / NAME).exists()
+
+
+def unpack(folder: str | Path, out: str | Path, *, board: bool = True, exports: Path | None = None) -> Unpacked:
     """Check a pack and make a result folder of it, on which `run` and `report` go on.
 
     Args:
         folder: the pack.
         out: the result folder to make: new, or empty.
         board: also rebuild the board.
+        exports: where the board that travelled is put, as it is; None: nowhere.
 
     Returns:
         The folder, how far the run is, and how many models' weights are there and are not.
@@ -92,8 +109,10 @@ def unpack(folder: str | Path, out: str | Path, *, board: bool = True) -> Unpack
     with tempfile.TemporaryDirectory(dir=out, prefix=".unpacking-") as scratch:
         found = Path(scratch)
         for name, archive in listing.archives.items():
-            _extract(folder, found, name, archive)
+            _extract(folder, found if name != "board.zip" else exports, name, archive)
         check_foreign(found)
+        load_audits(found)
+        load_challenges(found)
         weights = {p.stem for p in (found / "weights").glob("*.safetensors")}
         missing = mark_left_out(found, weights)
         if board:
@@ -143,15 +162,19 @@ def _check_names(listing: _Listing) -> None:
         raise IntegrityError(f"{LISTING}: expected {min(absent)} among its files, got none. Fetch the pack again.")
     if NAME not in (listing.archives["store.zip"].members if "store.zip" in listing.archives else {}):
         raise IntegrityError(f"{LISTING}: expected a store.zip with {NAME}, got none. Fetch the pack again.")
+    packed = sum(piece.bytes for piece in listing.files.values())
     unfolded = sum(piece.bytes for facts in listing.archives.values() for piece in facts.members.values())
-    if unfolded > MOST:
-        raise _refused(f"expected at most {MOST:,} bytes to unpack, got {unfolded:,}")
+    most = min(MOST, MOST_RATIO * packed + SLACK)
+    if packed > MOST or unfolded > most:
+        raise _refused(f"expected at most {most:,} bytes to unpack from {packed:,}, got {unfolded:,}")
 
 
 def _is_member(archive: str, name: str) -> bool:
     if archive == "board.zip":
         return name in EXPORTS or bool(_INFO.fullmatch(name))
-    return name == NAME if archive == "store.zip" else bool(_WEIGHTS.fullmatch(name))
+    if archive == "store.zip":
+        return name in (NAME, AUDITS) or bool(_CHALLENGE.fullmatch(name))
+    return bool(_WEIGHTS.fullmatch(name))
 
 
 def _refused(what: str) -> SecurityError:
@@ -160,6 +183,8 @@ def _refused(what: str) -> SecurityError:
 
 def _check_file(folder: Path, name: str, piece: _Piece) -> None:
     path = folder / name
+    if path.is_symlink():
+        raise SecurityError(f"{path}: expected a file of the pack, got a link. Do not use this pack.")
     if not path.is_file():
         raise IntegrityError(f"{path}: expected a part of the pack, found none. Fetch the pack again, all of it.")
     if path.stat().st_size != piece.bytes or hashing.sha256(path) != piece.sha256:
@@ -169,20 +194,34 @@ def _check_file(folder: Path, name: str, piece: _Piece) -> None:
         )
 
 
-def _extract(folder: Path, target: Path, name: str, facts: _Archive) -> None:
-    """Join an archive's parts, check what it holds, and write the store and the weights under `target`."""
-    with tempfile.TemporaryFile(dir=target) as joined:
+def _extract(folder: Path, target: Path | None, name: str, facts: _Archive) -> None:
+    """Join an archive's parts, check what it holds, and write it under `target`; None: only check it."""
+    with tempfile.TemporaryFile() as joined:
         for part in facts.parts:
-            joined.write((folder / part).read_bytes())
+            with (folder / part).open("rb") as stream:
+                shutil.copyfileobj(stream, joined, _BLOCK)
         try:
+            _check_directory(joined, name, len(facts.members))
             with zipfile.ZipFile(joined) as archive:
                 _check_members(archive, name, facts)
                 for member, piece in facts.members.items():
-                    _extract_member(archive, member, piece, target if name != "board.zip" else None)
+                    _extract_member(archive, member, piece, target)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
             raise IntegrityError(
                 f"{name}: expected a sound archive, got {type(error).__name__}: {error}. Fetch the pack again."
             ) from error
+
+
+def _check_directory(joined: IO[bytes], name: str, members: int) -> None:
+    """Refuse an archive that lists more entries than `pack.json`, before Python makes an object of each."""
+    size = joined.seek(0, os.SEEK_END)
+    joined.seek(max(0, size - _END.size))
+    end = joined.read(_END.size)
+    mark, *_, entries, _, _, comment = _END.unpack(end) if len(end) == _END.size else (b"", 0, 0, 0, 0)
+    if mark != b"PK\x05\x06" or comment:
+        raise zipfile.BadZipFile("it does not end as an archive of `results pack` does")
+    if entries > max(members, _FEW):
+        raise _refused(f"{name}: expected {members} files, got {entries}")
 
 
 def _check_members(archive: zipfile.ZipFile, name: str, facts: _Archive) -> None:
@@ -203,7 +242,7 @@ def _extract_member(archive: zipfile.ZipFile, name: str, piece: _Piece, target: 
             f"{name}: expected {piece.bytes} bytes, got {archive.getinfo(name).file_size}. Fetch the pack again."
         )
     path = Path(os.devnull) if target is None else target / name
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     hasher = hashlib.sha256()
     with archive.open(name) as stream, path.open("wb") as out:
         while block := stream.read(_BLOCK):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -21,11 +21,13 @@ from bench.core.seeding import derive
 from bench.data.split import Split
 from bench.evaluations.robustness import peers_of
 from bench.measuring.runner import evaluate_chunks
+from bench.packs.opened import opened
 from bench.running import cells
 from bench.running.environment import choose_device
 from bench.running.stopping import StopRequest
 from bench.running.stored import RankingColumn, load_run, load_test_images, ranking_column
 from bench.store.audit_record import (
+    FILE_NAME,
     AuditedModel,
     AuditFile,
     AuditRecord,
@@ -46,7 +48,7 @@ class AuditOptions:
     """The options of `audit`, as parsed.
 
     Attributes:
-        out: the result folder.
+        out: the result folder, or a pack of one.
         margin: share of the images counted robust that may fall, as typed.
         risk: probability of confirming a false claim, as typed.
         seed: public seed; None: drawn after the claim is frozen, or that of the same claim's last audit.
@@ -169,21 +171,22 @@ def audit(
     stop = StopRequest(options.time_limit)
     for path in options.included:
         discovery.include(path)
-    auditor = prepare_auditor(options)
-    stored = load_audits(options.out)
-    current, others = _current(auditor.claim, stored, options.seed)
-    full_count = current.claim.rule.needs_a_full_count()
-    before(current, full_count)
+    with opened(options.out) as results:
+        auditor = prepare_auditor(replace(options, out=results.folder))
+        stored = load_audits(results.records if (results.records / FILE_NAME).is_file() else results.folder)
+        current, others = _current(auditor.claim, stored, options.seed)
+        full_count = current.claim.rule.needs_a_full_count()
+        before(current, full_count)
 
-    def save(record: AuditRecord) -> None:
-        save_audits(options.out, AuditFile(audits=(*others, record)))
-        on_block(record)
+        def save(record: AuditRecord) -> None:
+            save_audits(results.records, AuditFile(audits=(*others, record)))
+            on_block(record)
 
-    save_audits(options.out, AuditFile(audits=(*others, current)))
-    with stop.signals():
-        current = continue_audit(
-            current, auditor, full_count=full_count, max_draws=options.max_images, should_stop=stop, on_block=save
-        )
+        save_audits(results.records, AuditFile(audits=(*others, current)))
+        with stop.signals():
+            current = continue_audit(
+                current, auditor, full_count=full_count, max_draws=options.max_images, should_stop=stop, on_block=save
+            )
     return current, 1 + sum(other.claim_sha256 == current.claim_sha256 for other in others)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from bench.core import registry
 from bench.core.errors import IntegrityError, UsageError
-from bench.core.records import Column, Defense, expand_columns
+from bench.core.records import Column, Defense, ThreatModel, expand_columns
 from bench.core.seeding import preserved_generators
 from bench.core.user_code import LoadedCode
 from bench.data import catalog
@@ -54,20 +54,55 @@ def ranking_column(plan: PlanRecord) -> RankingColumn:
     Raises:
         UsageError: no attack was run at the suite's threat on test images.
     """
-    found: list[RankingColumn] = []
-    for key, evaluation in plan.evaluations.items():
-        columns = expand_columns(evaluation.columns, evaluation.arguments)
-        if evaluation.split == "test" and plan.suite.threat is not None:
-            found += [
-                RankingColumn(key, evaluation, name, column)
-                for name, column in columns.items()
-                if column.role == "robust" and column.ranks and plan.suite.threat.matches(column)
-            ]
+    found = [] if plan.suite.threat is None else robust_columns(plan, plan.suite.threat)
     if not found:
         raise UsageError(
             f"suite {plan.suite.name}: expected an attack at the suite's threat, got none. Add one and run again."
         )
-    return max(found, key=lambda c: c.column.ranks)
+    return found[0]
+
+
+def robust_columns(plan: PlanRecord, threat: ThreatModel | None = None) -> list[RankingColumn]:
+    """Return the columns of robust flags on test images that may rank, those of the highest-ranked attack first.
+
+    Args:
+        plan: a stored plan.
+        threat: at exactly this threat; None: at any.
+    """
+    found: list[RankingColumn] = []
+    for key, evaluation in plan.evaluations.items():
+        columns = expand_columns(evaluation.columns, evaluation.arguments)
+        if evaluation.split == "test":
+            found += [
+                RankingColumn(key, evaluation, name, column)
+                for name, column in columns.items()
+                if column.role == "robust" and column.ranks and (threat is None or threat.matches(column))
+            ]
+    return sorted(found, key=lambda c: -c.column.ranks)
+
+
+def load_measured(plan: PlanRecord, run: RunRecord, trained: CellRecord, out: Path) -> tuple[nn.Module, str]:
+    """Return the trained model of a run and what a reader must know of it, "" if nothing.
+
+    The code may have changed since: what was measured are weights and a network that gives the stored logits, and
+    both are compared. Without stored logits the code must be the same.
+
+    Args:
+        plan: the plan that the run belongs to.
+        run: the run.
+        trained: what the store knows of its training.
+        out: the result folder.
+
+    Raises:
+        IntegrityError: it is not the network that was measured.
+    """
+    try:
+        return load_run(plan, run, trained, out), ""
+    except IntegrityError as error:
+        if not trained.info.get("probe"):
+            raise
+        model = load_run(plan, run, trained, out, allow_changed_sources=True)
+        return model, f"{str(error).partition('. ')[0]}; the network still gives the logits that were stored"
 
 
 def load_run(
@@ -142,18 +177,20 @@ def _live(defense: Defense, recorded: Settings) -> dict[str, object]:
     return {k: defaults[k] if k in defaults and plain(defaults[k]) == v else v for k, v in recorded.items()}
 
 
-def load_test_images(plan: PlanRecord, data_dir: Path | None) -> Split:
+def load_test_images(plan: PlanRecord, data_dir: Path | None, *, download: bool = True) -> Split:
     """Return the test images that a plan was measured on.
 
     Args:
         plan: a stored plan.
         data_dir: where the data set is looked for first.
+        download: whether a missing original may be fetched.
 
     Raises:
         IntegrityError: other images are found under its name.
+        MachineError: they are not here.
     """
-    data = plan.data
-    test = catalog.load(plan.suite.dataset, data_dir=data_dir, limit=data.test.n, need_train=False).test
+    data, name = plan.data, plan.suite.dataset
+    test = catalog.load(name, data_dir=data_dir, limit=data.test.n, download=download, need_train=False).test
     if test.fingerprint != data.test.fingerprint:
         raise IntegrityError(
             f"data set {data.name}: expected test images with SHA-256 {data.test.fingerprint[:12]}, got "

@@ -168,11 +168,26 @@ def load_audits(out: Path) -> AuditFile:
         first = error.errors()[0]
         problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     else:
-        changed = [n for n, audit in enumerate(found.audits) if audit.claim.sha256 != audit.claim_sha256]
-        if not changed:
+        problems = [f"{why} in audit {n}" for n, audit in enumerate(found.audits, 1) if (why := _problem(audit))]
+        if not problems:
             return found
-        problem = f"a changed claim in audit {changed[0] + 1}"
+        problem = problems[0]
     raise IntegrityError(f"{path}: expected sound audits, got {problem}. Restore the file.")
+
+
+def _problem(audit: AuditRecord) -> str:
+    """Return what speaks against an audit, "" if nothing does."""
+    if audit.claim.sha256 != audit.claim_sha256:
+        return "a changed claim"
+    try:
+        images = audit.claim.rule.images
+    except (ValueError, ZeroDivisionError):
+        return "a claim that cannot be audited"
+    drawn = [hit.draw for hit in audit.hits]
+    if not 0 <= audit.draws <= images or drawn != sorted(set(drawn)) or not set(drawn) <= {*range(1, audit.draws + 1)}:
+        return "impossible draws"
+    order = audit.order() if drawn else []
+    return "" if all(order[hit.draw - 1] == hit.number for hit in audit.hits) else "an image out of its turn"
 
 
 def save_audits(out: Path, content: AuditFile) -> None:

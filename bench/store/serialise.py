@@ -6,7 +6,7 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,15 +16,12 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from bench.core.records import Column
+from bench.store.bounded import MOST_IMAGES, MOST_ROWS, MOST_TABLE, announced_table, inflated
 
 
 def pack_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
     """Serialise named arrays, compressed (safetensors inside zlib: no pickle)."""
     return zlib.compress(save_safetensors({k: np.ascontiguousarray(v) for k, v in arrays.items()}), 6)
-
-
-MOST_IMAGES: Final = 1 << 30  # bytes that the images of one chunk may unfold to: 500 of 3×256×256, before and after
-MOST_TABLE: Final = 64 << 20  # bytes of one chunk's table as it is stored
 
 
 def unpack_arrays(data: bytes) -> dict[str, np.ndarray]:
@@ -33,13 +30,10 @@ def unpack_arrays(data: bytes) -> dict[str, np.ndarray]:
     Raises:
         ValueError: it is damaged, or unfolds to more than `MOST_IMAGES` bytes.
     """
+    content = inflated(data, MOST_IMAGES)
     try:
-        unfolding = zlib.decompressobj()
-        content = unfolding.decompress(data, MOST_IMAGES)
-        if not unfolding.eof:
-            raise ValueError(f"arrays that end within {MOST_IMAGES:,} bytes expected")
         return load_safetensors(content)
-    except (zlib.error, SafetensorError, KeyError, TypeError) as error:
+    except (SafetensorError, KeyError, TypeError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
@@ -47,10 +41,11 @@ def unpack_table(data: bytes) -> pa.Table:
     """Return the table that `pack_table` was given, in Arrow's form.
 
     Raises:
-        ValueError: it is damaged, or larger than `MOST_TABLE`.
+        ValueError: it is damaged, or becomes larger than `MOST_TABLE`.
     """
-    if len(data) > MOST_TABLE:
-        raise ValueError(f"a table of at most {MOST_TABLE:,} bytes expected, got {len(data):,}")
+    size, rows = announced_table(data)
+    if size > MOST_TABLE or rows > MOST_ROWS:
+        raise ValueError(f"a table of at most {MOST_TABLE:,} bytes expected, got {size:,} in {rows:,} rows")
     try:
         table = pa.ipc.open_stream(data, options=_SERIAL).read_all()
         table.validate(full=True)

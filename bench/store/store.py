@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from bench.core.errors import IntegrityError
+from bench.core.errors import IntegrityError, UsageError
 from bench.core.hashing import sha256_of
 from bench.core.records import Column
 from bench.core.text import one_line
 from bench.store import seals, serialise
+from bench.store.bounded import MOST_IMAGES
 from bench.store.database import Database
 from bench.store.leases import Leases, require_lease, touch
 from bench.store.plans import Plans
@@ -106,7 +107,13 @@ class Store:
 
         Raises:
             LeaseLost: another process has taken the cell over.
+            UsageError: the images are more than a chunk can hold.
         """
+        if (size := sum(array.nbytes for array in (images or {}).values())) > MOST_IMAGES:
+            raise UsageError(
+                f"cell {lease.cell[:12]}: expected at most {MOST_IMAGES:,} bytes of adversarial images in a chunk, got "
+                f'{size:,}. Set store_adversarial = "primary", or attack at fewer budgets.'
+            )
         data = serialise.pack_table(table, columns)
         packed = serialise.pack_arrays(images) if images else None
         values = {

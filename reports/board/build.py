@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bench.reports import formatting
+from bench.reports.board.audits import audit_badges
+from bench.reports.board.challenges import apply_challenges
 from bench.reports.board.columns import BoardColumn, in_order, ranking_column
 from bench.reports.board.join import joined_examples
 from bench.reports.board.model import Board
@@ -20,6 +22,8 @@ from bench.reports.board.run_tables import Prefixes, RunTables, distinct_prefixe
 from bench.reports.board.stored_images import stored_images
 from bench.reports.board.trust import assess_runs
 from bench.reports.claims import verdicts
+from bench.store.audit_record import load_audits
+from bench.store.challenge_record import load_challenges
 from bench.store.plan_record import PlanRecord
 from bench.store.store import Store
 
@@ -33,10 +37,11 @@ def build(store: Store, plan: PlanRecord | None = None) -> Board:
 
     Raises:
         StoreError: no plan, or tables of one plan that disagree about an image's label.
-        IntegrityError: a stored chunk does not match its SHA-256.
+        IntegrityError: a stored chunk does not match its SHA-256, a challenge or an audit is damaged.
     """
     plan = plan or store.plans.latest()
-    runs = [load(store, plan, entry) for entry in plan.rows]
+    loaded = [load(store, plan, entry) for entry in plan.rows]
+    runs, challenges = apply_challenges(plan, loaded, load_challenges(store.out))
     prefixes = distinct_prefixes(plan, runs)
     runs = [run.renamed(prefixes) for run in runs]
     columns, threat = measured_columns(plan, runs, prefixes), plan.suite.threat
@@ -47,6 +52,8 @@ def build(store: Store, plan: PlanRecord | None = None) -> Board:
     reports = assess_runs(plan, runs)
     rows = with_cost([board_row(name, group, columns, ranking, threat, reports) for name, group in groups.items()])
     rows, pairs, gap = rank_rows(rows, groups, ranking)
+    badges = audit_badges(load_audits(store.out).audits, groups, ranking)
+    rows = [replace(row, audit=badges.get(row.defense)) for row in rows]
     facts = {key: facts_of(runs, key) for key in plan.evaluations}
     board = Board(
         plan=plan,
@@ -58,6 +65,7 @@ def build(store: Store, plan: PlanRecord | None = None) -> Board:
         logs={(run.defense, run.seed): run.log for run in runs if run.log},
         train_examples=joined_examples(plan, runs, "train"),
         pairs=tuple(pairs),
+        challenges=challenges,
         adversarial=stored_images(store, groups, ranking, threat),
         facts={name: column for found in facts.values() for name, column in found.items()},
         origins={name: key for key, found in facts.items() for name in found},

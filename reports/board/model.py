@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from bench.core.records import Column, Grade, Role, ThreatModel
+from bench.reports.board.audits import AuditBadge
+from bench.reports.board.challenges import AppliedChallenge
 from bench.reports.board.columns import BoardColumn, with_role
 from bench.reports.board.repeats import Repeat
 from bench.reports.board.row_trust import RowTrust
@@ -86,6 +88,7 @@ class Row:
         failures: evaluations or trainings that failed, each with its cause.
         missing: what has not been run to its end yet, each with how far it came.
         unranked: why the row has no rank, "" if it has one.
+        audit: what risk-limiting audits say of its models; None: they were not audited.
         variance: of the ranking column's number, by source, kept apart: "images", "training" seeds, "attack" seeds;
             None where there is only one. Empty for a row that is not ranked.
     """
@@ -115,6 +118,7 @@ class Row:
     failures: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     unranked: str = ""
+    audit: AuditBadge | None = None
     variance: dict[str, float | None] = field(default_factory=dict)
 
     @property
@@ -255,6 +259,7 @@ class Board:
         train_examples: likewise for evaluations on training images (columns begin with train_); never joined.
         pairs: all pairs of ranked rows, in the order of their ranks.
         adversarial: (defense, seed) to some of the adversarial examples of the ranking evaluation.
+        challenges: accepted ones against models of the board, the oldest first.
         claims: the paper's numbers and claims beside ours; None where the paper says nothing about these data.
         facts: per-example column to what it is.
         origins: per-example column to the key of its evaluation.
@@ -270,6 +275,7 @@ class Board:
     train_examples: pd.DataFrame = field(default_factory=pd.DataFrame)
     pairs: tuple[Pair, ...] = ()
     adversarial: dict[tuple[str, int], StoredImages] = field(default_factory=dict)
+    challenges: tuple[AppliedChallenge, ...] = ()
     claims: Claims | None = None
     facts: Mapping[str, Column] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -322,6 +328,30 @@ class Board:
         threat = self.threat
         found = (c for c in with_role(self.columns, "best_known") if threat is not None and threat.matches(c.facts))
         return next(found, None)
+
+    def has_transfer(self, column: BoardColumn) -> bool:
+        """Return whether what is known to be robust counts the other rows' adversarial examples.
+
+        Args:
+            column: of what is known to be robust.
+        """
+        planned = self.plan.evaluations.get(column.evaluation)
+        return planned is not None and bool(planned.needs)
+
+    def lowered_by_challenges(self, defense: str) -> int:
+        """Return how many verdicts of a row at the board's threat challenges have lowered, over its models.
+
+        Args:
+            defense: of the row.
+        """
+        threat = self.threat
+        return sum(
+            len(one.lowered)
+            for one in self.challenges
+            if one.challenge.defense == defense
+            and threat is not None
+            and (one.challenge.norm, one.challenge.eps) == (threat.norm, threat.eps)
+        )
 
     def examples_with(self, *roles: Role, among: Iterable[str] | None = None) -> list[str]:
         """Return the names of the per-example columns of some roles, in the order of the table.

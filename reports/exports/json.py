@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from bench.core.stats.seeds import describe_seeds
+from bench.reports.board.challenges import AppliedChallenge
 from bench.reports.board.columns import BoardColumn
 from bench.reports.board.model import Board, Cell, Row
 from bench.reports.board.repeats import Repeat
@@ -32,6 +33,7 @@ def json_text(board: Board) -> str:
             "columns": [_describe(column) for column in board.columns],
             "rows": [_json_row(row, board.columns) for row in board.rows],
             "pairs": [vars(pair) for pair in board.pairs],
+            "challenges": [_challenge(one) for one in board.challenges],
             "claims": asdict(board.claims) if board.claims else None,
         }
     )
@@ -57,6 +59,7 @@ def _json_row(row: Row, columns: tuple[BoardColumn, ...]) -> dict[str, object]:
         "trust_report": _trust(row),
         "repeat": {str(seed): _repeat(found) for seed, found in row.repeats.items()},
         "train_time": asdict(row.train_time) if row.train_time else None,
+        "audit": asdict(row.audit) if row.audit else None,
         "cells": {name: _json_cell(cell) for name, cell in row.cells.items()},
     }
 
@@ -106,6 +109,14 @@ def _finite(value: float | None) -> float | None:
 def _repeat(found: Repeat) -> dict[str, object]:
     """Return what each attack alone broke, and the bound on a repeat with its sentence."""
     return {"only_by": [asdict(kind) for kind in found.kinds], **asdict(found.bound), "sentence": found.sentence}
+
+
+def _challenge(applied: AppliedChallenge) -> dict[str, object]:
+    record = applied.challenge
+    names = ("defense", "seed", "weights", "norm", "eps", "credit", "method", "date")
+    images = [entry.index for entry in record.entries]
+    facts = {name: getattr(record, name) for name in names}
+    return {**facts, "column": applied.column, "images": images, "lowered": list(applied.lowered)}
 
 
 def _json_cell(cell: Cell) -> dict[str, object]:

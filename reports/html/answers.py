@@ -96,6 +96,7 @@ def _believe(board: Board, rows: list[Row]) -> Answer:
             "No proved bound was violated." if k == 0 else f"{formatting.plural(k, 'bound violation')} found."
         )
     sentences += _audit(board)
+    sentences += [f"Audited: {top.audit.statement}."] if top.audit else []
     counts = {len(r.seeds) for r in rows}
     sentences.append(_seeds(min(counts)) if len(counts) == 1 else "Not every defense has all of its seeds yet.")
     sentences += unfinished(board)
@@ -127,15 +128,21 @@ def _graded(board: Board, top: Row) -> tuple[str, list[str]]:
 
 
 def _transferred(board: Board, top: Row) -> list[str]:
-    """Say what the examples found against the other rows broke of the best one beyond its own attack."""
+    """Say what the other rows' examples, and challenges, broke of the best one beyond its own attack."""
     own, known = top.value(board.ranking_column), top.value(board.best_known())
     column = board.best_known()
     if own is None or known is None or column is None or top.cells[column.name].n != top.cells[board.ranking].n:
         return []
-    if own == known:
-        return ["Adversarial examples made for the other defenses broke nothing that its own attack had not."]
-    lost = 100 * (own - known)
-    return [f"Adversarial examples made for the other defenses cost it {lost:.1f} points more: its attack is too weak."]
+    cell = top.cells[board.ranking]
+    challenged = board.lowered_by_challenges(top.defense) / (cell.n * len(cell.by_seed))
+    said = [f"Accepted challenges cost it {100 * challenged:.1f} points more."] if challenged else []
+    if not board.has_transfer(column):
+        return said
+    lost = 100 * (own - known - challenged)
+    if lost < 1e-9:
+        return ["Adversarial examples made for the other defenses broke nothing that its own attack had not.", *said]
+    text = f"Adversarial examples made for the other defenses cost it {lost:.1f} points more: its attack is too weak."
+    return [text, *said]
 
 
 def _audit(board: Board) -> list[str]:

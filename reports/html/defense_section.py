@@ -135,6 +135,8 @@ def _belief(board: Board, row: Row) -> Iterator[str]:
         k = row.bound_violations
         yield "No proved bound was violated." if k == 0 else f"{formatting.plural(k, 'proved bound')} violated."
     yield from _transferred(board, row)
+    if row.audit is not None:
+        yield f"Audited: {row.audit.statement}."
     own = row.cells.get(board.ranking)
     if own and len(own.by_seed) > 1:
         values = sorted(own.by_seed.values())
@@ -145,12 +147,16 @@ def _belief(board: Board, row: Row) -> Iterator[str]:
 
 
 def _transferred(board: Board, row: Row) -> Iterator[str]:
-    """Yield what the adversarial examples of the other defenses broke beyond its own attack."""
+    """Yield what the other defenses' adversarial examples, and challenges, broke beyond its own attack."""
     own, known = row.value(board.ranking_column), row.value(board.best_known())
     column = board.best_known()
     if own is None or known is None or column is None or row.cells[column.name].n != row.cells[board.ranking].n:
         return
     cell = row.cells[board.ranking]
-    lost = nearest((own - known) * cell.n * len(cell.by_seed))
-    more = "nothing" if lost == 0 else formatting.plural(lost, "image")
-    yield f"Adversarial examples made for the other defenses broke {more} more."
+    challenged = board.lowered_by_challenges(row.defense)
+    if board.has_transfer(column):
+        lost = nearest((own - known) * cell.n * len(cell.by_seed)) - challenged
+        more = "nothing" if lost == 0 else formatting.plural(lost, "image")
+        yield f"Adversarial examples made for the other defenses broke {more} more."
+    if challenged:
+        yield f"Accepted challenges broke {formatting.plural(challenged, 'image')} more."

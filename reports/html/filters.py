@@ -36,3 +36,12 @@ def breakable(name: str) -> Markup:
         name: of a defense.
     """
     return Markup("<wbr>").join(re.split(r"(?<=[_,])", name))
+
+
+def audit_words(outcome: str) -> str:
+    """Return the outcome of a risk-limiting audit as its badge says it.
+
+    Args:
+        outcome: "confirmed", "refuted" or "undecided".
+    """
+    return {"confirmed": "audited", "refuted": "audit refuted"}.get(outcome, "audit open")

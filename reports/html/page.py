@@ -53,7 +53,7 @@ def _environment() -> jinja2.Environment:
     functions = (
         *(formatting.number, formatting.duration, formatting.count, formatting.moment, formatting.spelled),
         *(formatting.points, formatting.p_value, formatting.show, formatting.numeric, formatting.norm_symbol),
-        *(filters.href, filters.breakable, filters.spoken, docstrings.blocks, docstrings.code),
+        *(filters.href, filters.breakable, filters.spoken, filters.audit_words, docstrings.blocks, docstrings.code),
         *(ranking_table.tip, ranking_table.unit),
     )
     environment.filters |= {f.__name__: f for f in functions}

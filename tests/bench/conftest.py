@@ -31,3 +31,28 @@ def write_suite() -> Callable[..., Path]:
         return path
 
     return write
+
+
+ATTACKED = """
+[evaluations.accuracy]
+[evaluations.pgd_l2]
+eps = [0.1, 0.5]
+steps = 1
+rel_stepsize = 0.6
+random_start = false
+final_step = false
+limit = 60
+"""
+
+
+@pytest.fixture(scope="session")
+def weakly_attacked(tmp_path_factory, write_suite) -> Path:
+    """Return a small board ranked by a short step of PGD, with all adversarial examples; not to be changed."""
+    from bench.running import pipeline
+    from bench.running.prepare import Options
+
+    place = tmp_path_factory.mktemp("attacked")
+    suite = write_suite(place / "tiny.toml", ["standard", "lcnn"], ATTACKED, epochs=4)
+    suite.write_text('store_adversarial = "all"\n' + suite.read_text())
+    pipeline.run(Options(suite=str(suite), narrow={"train_limit": 600}, out=place / "out", quiet=True))
+    return place / "out"

@@ -1,0 +1,179 @@
+"""Verify a result folder or a pack: hashes, links, adversarial examples, challenges, and the board's numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from bench.config.defense_spec import parse_defense_spec
+from bench.core import discovery, registry
+from bench.core.errors import IntegrityError, MachineError, UsageError, did_you_mean
+from bench.core.records import expand_columns
+from bench.data.split import Split
+from bench.packs.opened import opened
+from bench.running.rescoring import rescore
+from bench.running.stored import load_measured, load_test_images
+from bench.running.verification.board import check_board
+from bench.running.verification.examples import check_examples
+from bench.running.verification.findings import Verification, named
+from bench.running.verification.links import check_images, check_links
+from bench.running.verification.recomputed import ReaderContext, check_clean, check_readers
+from bench.store.challenge_record import challenge_paths, load_challenge_images
+from bench.store.plan_record import PlanRecord, RunRecord
+from bench.store.records import CellRecord
+from bench.store.store import Store
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """The options of `verify`, as parsed.
+
+    Attributes:
+        out: a result folder or a pack.
+        defenses: rows whose examples are scored; empty: all.
+        data_dir: where the data set is looked for first; nothing is downloaded.
+        included: third-party files that register defenses or attacks.
+    """
+
+    out: Path
+    defenses: tuple[str, ...] = ()
+    data_dir: Path | None = None
+    included: tuple[str, ...] = ()
+
+
+def verify(options: VerifyOptions) -> Verification:
+    """Compute again what a folder says.
+
+    Args:
+        options: of the command.
+
+    Returns:
+        What does not hold, what could not be checked, and how much was.
+
+    Raises:
+        UsageError: a row is unknown, or the code of third parties is needed and was not given.
+        IntegrityError, SecurityError, StoreError: the pack or the store cannot be read at all.
+    """
+    for path in options.included:
+        discovery.include(path)
+    with opened(options.out) as results, Store.open(results.folder) as store:
+        plan, found = store.plans.latest(), Verification()
+        runs = _runs(plan, options.defenses)
+        test = _test_images(plan, options.data_dir, found)
+        check_links(store, plan, found)
+        for run in runs:
+            trained = store.cell(run.train_cell)
+            if trained is not None and trained.status == "done":
+                _Checks(store, plan, test, found).run(run, trained)
+        check_board(store, results.exports, found)
+        return found
+
+
+def _runs(plan: PlanRecord, names: tuple[str, ...]) -> list[RunRecord]:
+    """Return the runs of the named defenses, all if none is named; their networks must be known here.
+
+    Raises:
+        UsageError: a name is unknown, or the code of a defense is not here.
+    """
+    known, wanted = {run.defense for run in plan.rows}, {str(parse_defense_spec(name)) for name in names}
+    for name in wanted - known:
+        raise UsageError(f"--defense: expected a row of this folder, got {name!r}. {did_you_mean(name, known)}")
+    runs = [run for run in plan.rows if not wanted or run.defense in wanted]
+    here = {entry.name for entry in registry.defenses}
+    if missing := dict.fromkeys(run.base for run in runs if run.base not in here):
+        files = ", ".join(f"{one.file} (SHA-256 {one.sha256[:12]})" for one in plan.environment.included)
+        raise UsageError(
+            f"verify: expected the code of {', '.join(missing)}, which is not part of bench, got none. It was made "
+            f"with {files or 'an installed plug-in'}: read it, then add --include FILE, which runs it; or name other "
+            "rows with --defense."
+        )
+    return runs
+
+
+def _test_images(plan: PlanRecord, data_dir: Path | None, found: Verification) -> Split | None:
+    """Return the test images, None where they are not on this machine; nothing is downloaded."""
+    try:
+        return load_test_images(plan, data_dir, download=False)
+    except (MachineError, IntegrityError):
+        if data_dir is not None:
+            raise
+    found.notes.append(
+        f"{plan.data.name}: the test images are not on this machine, so clean images and clean accuracy are taken as "
+        "stored; name their folder with --data to check them too"
+    )
+    return None
+
+
+@dataclass(frozen=True)
+class _Checks:
+    """What is checked with a network, for one folder.
+
+    Attributes:
+        store: an open store.
+        plan: its last plan.
+        test: the test images; None: they are not at hand.
+        found: what does not hold is noted here.
+    """
+
+    store: Store
+    plan: PlanRecord
+    test: Split | None
+    found: Verification
+
+    def run(self, run: RunRecord, trained: CellRecord) -> None:
+        """Load a run's network and check everything that can be computed with it."""
+        try:
+            model, note = load_measured(self.plan, run, trained, self.store.out)
+        except IntegrityError as error:
+            self.found.fail(named(run.label, "train", trained.id), str(error))
+            return
+        self.found.models += 1
+        self.found.notes += [note] if note else []
+        if not trained.info.get("probe"):
+            self.found.notes.append(f"{run.label}: no logits were stored with its weights to compare")
+        for evaluation, cell in run.evaluations.items():
+            record = self.store.cell(cell)
+            if record is not None and record.status == "done" and evaluation in self.plan.evaluations:
+                where = named(run.label, evaluation, cell)
+                try:
+                    self._cell(evaluation, record, model, where)
+                except IntegrityError as error:
+                    self.found.fail(where, str(error))
+        self._challenges(run, trained, model)
+
+    def _pixels(self) -> np.ndarray | None:
+        return None if self.test is None else self.test.pixels()
+
+    def _cell(self, evaluation: str, record: CellRecord, model: nn.Module, where: str) -> None:
+        """Check one evaluation: its stored examples, what it read of other rows, its clean flags."""
+        planned = self.plan.evaluations[evaluation]
+        test = self.test if planned.split == "test" else None
+        data = None if test is None else test.pixels()
+        check_examples(self.store, planned, record, model, where, data, self.found)
+        if planned.reads_others:
+            context = ReaderContext(self.plan.suite.threat, data)
+            check_readers(self.store, planned, record, model, where, context, self.found)
+        table = self.store.table(record.id)
+        columns = expand_columns(planned.columns, planned.arguments)
+        clean = [name for name, column in columns.items() if column.role == "clean" and name in table]
+        if test is not None and clean:
+            check_clean(table, clean, model, test, where, self.found)
+
+    def _challenges(self, run: RunRecord, trained: CellRecord, model: nn.Module) -> None:
+        """Score the accepted challenges against a run's network again."""
+        for path in challenge_paths(self.store.out):
+            record, images = load_challenge_images(path)
+            if (record.weights, record.defense, record.seed) != (trained.info.get("weights"), run.defense, run.seed):
+                continue
+            where = f"{run.label}: challenge {path.stem[:12]}"
+            check_images(images["clean"], dict(enumerate(images["index"].tolist())), self._pixels(), where, self.found)
+            labels = np.array([entry.label for entry in record.entries], np.int64)
+            scored = rescore(model, images["clean"], labels, images["adversarial"], eps=record.eps, norm=record.norm)
+            self.found.examples += len(labels)
+            for entry, reason, close in zip(record.entries, scored.reasons, scored.close, strict=True):
+                self.found.close += int(close)
+                if reason and not close:
+                    self.found.fail(where, f"expected an adversarial example, got {reason}", entry.index)

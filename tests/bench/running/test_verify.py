@@ -1,0 +1,279 @@
+"""`verify`: an honest folder and its pack hold; whatever was changed is found, with cell and image."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import sqlite3
+import time
+
+import numpy as np
+import pytest
+
+from bench.running.verification.verify import VerifyOptions, verify
+from bench.store import serialise
+from bench.store.store import Store
+
+COLUMN = "pgd_l2_0.5_robust"
+
+
+@pytest.fixture
+def out(weakly_attacked, tmp_path):
+    return shutil.copytree(weakly_attacked, tmp_path / "out")
+
+
+TRANSFER = """
+[evaluations.accuracy]
+limit = 30
+[evaluations.autoattack_l2]
+eps = [3.0]
+limit = 30
+"""
+
+
+@pytest.fixture(scope="module")
+def transferred(tmp_path_factory, write_suite):
+    """A board whose rows were tried on each other's adversarial examples."""
+    from bench.running import pipeline
+    from bench.running.prepare import Options
+
+    place = tmp_path_factory.mktemp("transferred")
+    suite = write_suite(place / "tiny.toml", ["standard", "lcnn"], TRANSFER, primary_eps=3.0, epochs=4)
+    pipeline.run(Options(suite=str(suite), narrow={"train_limit": 500}, out=place / "out", quiet=True))
+    return place / "out"
+
+
+def cell_of(out, key, place=0):
+    with Store.open(out) as store:
+        return store.plans.latest().rows[place].evaluations[key]
+
+
+def change(out, key, table=None, images=None, place=0):
+    """Change a cell's table and images in the store, with hashes that agree: what a cheat would store."""
+    cell = cell_of(out, key, place)
+    with Store.open(out) as store:
+        frame, arrays, facts = store.table(cell), store.images(cell), serialise.column_facts(store.arrow_table(cell))
+    if table:
+        table(frame)
+    values = {"data": serialise.pack_table(frame, facts)}
+    if images:
+        images(arrays)
+        values["images"] = serialise.pack_arrays(arrays)
+    with contextlib.closing(sqlite3.connect(out / "bench.db")) as db, db:
+        for name, content in values.items():
+            sha = {"data": "sha256", "images": "images_sha256"}[name]
+            db.execute(
+                f"UPDATE chunks SET {name}=?, {sha}=? WHERE cell=?",
+                (content, hashlib.sha256(content).hexdigest(), cell),
+            )
+
+
+def failed(cli, out, *words):
+    """Check that the folder does not hold, and that a complaint has all of some words."""
+    done = cli("verify", "--out", out)
+    assert done.code == 3, done.out + done.err
+    assert any(all(word in line for word in words) for line in done.err.splitlines()), done.err
+    assert "internal error" not in done.err
+    return done
+
+
+def test_an_honest_folder_holds_and_is_left_as_it_is(cli, weakly_attacked):
+    before = {p: p.stat().st_mtime_ns for p in weakly_attacked.rglob("*") if p.is_file() and "bench.db" not in p.name}
+    done = cli("verify", "--out", weakly_attacked)
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-1].endswith("adversarial examples against 2 models, 6 cells; failed: 0")
+    assert int(done.out.splitlines()[-1].split()[1]) > 20
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_a_pack_needs_nothing_else(cli, transferred, tmp_path, monkeypatch):
+    assert cli("results", "pack", "--out", transferred, "--to", tmp_path / "p", "--weights", "--pictures").code == 0
+    monkeypatch.chdir(tmp_path)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "p").iterdir()}
+    done = cli("verify", "--out", tmp_path / "p")
+    assert done.code == 0, done.err
+    assert "failed: 0" in done.out
+    assert {p.name: p.read_bytes() for p in (tmp_path / "p").iterdir()} == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["p"]
+
+
+def test_a_pack_says_what_did_not_travel(cli, transferred, tmp_path):
+    assert cli("results", "pack", "--out", transferred, "--to", tmp_path / "p").code == 0
+    failed(cli, tmp_path / "p", "no file", "weights")
+    assert cli("results", "pack", "--out", transferred, "--to", tmp_path / "w", "--weights").code == 0
+    done = cli("verify", "--out", tmp_path / "w")
+    assert done.code == 0, done.err
+    assert "did not travel" in done.out
+    assert "left out" in done.err
+
+
+def test_thousands_are_scored_per_minute(weakly_attacked):
+    started = time.process_time()
+    found = verify(VerifyOptions(weakly_attacked))
+    fixed_cost = 3.0  # seconds of reading, loading and comparing, whatever the number of examples
+    assert found.examples > (time.process_time() - started - fixed_cost) * 2000 / 60
+
+
+def hide(frame, column=COLUMN):
+    """Count a broken image robust."""
+    row = frame.index[~frame[column].astype(bool) & (frame[column.replace("robust", "broken_by")] != "clean")][0]
+    frame.loc[row, column] = True
+    return int(frame.loc[row, "index"])
+
+
+def test_a_flag_that_its_own_example_refutes(cli, out):
+    change(out, "pgd_l2", table=hide)
+    failed(cli, out, "standard seed 0: pgd_l2 (cell", "image", "stored adversarial examples")
+
+
+def test_a_robust_image_that_is_counted_broken(cli, out):
+    def invent(frame):
+        row = frame.index[frame[COLUMN].astype(bool)][0]
+        frame.loc[row, COLUMN], frame.loc[row, "pgd_l2_0.5_broken_by"] = False, "pgd_l2"
+
+    change(out, "pgd_l2", table=invent)
+    failed(cli, out, "pgd_l2", "image", "got 0")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("far", "outside the ball"),
+        ("out of the box", "outside the box"),
+        ("nan", "NaN"),
+        ("clean", "not misclassified"),
+        ("another clean image", "clean image"),
+        ("prediction", "the class"),
+    ],
+)
+def test_an_example_that_is_none(cli, out, name, words):
+    def spoil(arrays):
+        image = arrays["adversarial"]
+        if name == "far":
+            image[0] = np.where(image[0] > 0.5, 0, 1)
+        elif name == "out of the box":
+            image[0, 0, 0, 0] = -0.01
+        elif name == "nan":
+            image[0, 0, 0, 0] = np.nan
+        elif name == "clean":
+            image[0] = arrays["clean"][0]
+        elif name == "another clean image":
+            arrays["clean"][0] = arrays["clean"][1]
+        else:
+            arrays["prediction"][0] = 9 if arrays["prediction"][0] != 9 else 8
+
+    change(out, "pgd_l2", images=spoil)
+    failed(cli, out, "standard seed 0: pgd_l2", "image", words)
+
+
+def test_a_distance_that_was_changed(cli, out):
+    def shorten(frame):
+        frame.loc[frame["pgd_l2_0.5_distance"] > 0, "pgd_l2_0.5_distance"] /= 2
+
+    change(out, "pgd_l2", table=shorten)
+    failed(cli, out, "image", "distance")
+
+
+def test_a_clean_flag_and_a_label_that_were_changed(cli, out):
+    def improve(frame):
+        frame.loc[~frame["clean_correct"], "clean_correct"] = True
+
+    change(out, "accuracy", table=improve)
+    failed(cli, out, "accuracy", "image", "clean_correct")
+
+
+def test_a_label_that_another_table_contradicts(cli, out):
+    def relabel(frame):
+        frame.loc[3, "label"] = (frame.loc[3, "label"] + 1) % 10
+
+    change(out, "pgd_l2", table=relabel)
+    done = cli("verify", "--out", out)
+    assert done.code in (3, 6)
+    assert "label" in done.err
+
+
+def test_a_verdict_on_other_rows_examples_that_was_changed(cli, transferred, tmp_path):
+    out = shutil.copytree(transferred, tmp_path / "out")
+
+    def improve(frame):
+        frame.loc[~frame["transfer_l2_3_robust"], ["transfer_l2_3_robust", "transfer_l2_3_broken_by"]] = [True, ""]
+
+    change(out, "transfer_l2", table=improve)
+    failed(cli, out, "transfer_l2", "image", "transfer_l2_3_robust")
+
+
+def test_weights_of_another_row(cli, out):
+    with Store.open(out) as store:
+        first, second = (store.cell(run.train_cell) for run in store.plans.latest().rows)
+    with contextlib.closing(sqlite3.connect(out / "bench.db")) as db, db:
+        info = json.dumps(dict(first.info) | {"weights": second.info["weights"]})
+        db.execute("UPDATE cells SET info=? WHERE id=?", (info, first.id))
+    failed(cli, out, "standard seed 0", "weights")
+
+
+def test_a_flipped_bit_in_weights_in_a_chunk_and_in_a_description(cli, out, tmp_path):
+    path = next((out / "weights").glob("*.safetensors"))
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    failed(cli, out, "train", "SHA-256")
+    path.write_bytes(content)
+    cell = cell_of(out, "accuracy")
+    with contextlib.closing(sqlite3.connect(out / "bench.db")) as db, db:
+        spec = db.execute("SELECT spec FROM cells WHERE id=?", (cell,)).fetchone()[0]
+        db.execute("UPDATE cells SET spec=? WHERE id=?", (spec.replace('"seed":0', '"seed":1'), cell))
+    failed(cli, out, "accuracy", "that its id names")
+    with contextlib.closing(sqlite3.connect(out / "bench.db")) as db, db:
+        db.execute("UPDATE cells SET spec=? WHERE id=?", (spec, cell))
+        db.execute("UPDATE chunks SET sha256=? WHERE cell=?", ("0" * 64, cell))
+    failed(cli, out, "SHA-256")
+
+
+@pytest.mark.parametrize("name", ["leaderboard.json", "leaderboard.csv"])
+def test_a_board_that_does_not_follow_from_the_store(cli, out, name):
+    text = (out / name).read_text()
+    with Store.open(out) as store:
+        from bench.reports.board.build import build
+
+        value = build(store).rows[0].cells["pgd_l2_0.5"].value
+    (out / name).write_text(text.replace(repr(value), repr(value + 0.1)))
+    failed(cli, out, name, "pgd_l2_0.5", "by the store")
+
+
+def test_challenges_are_scored_again(cli, out, tmp_path):
+    from bench.store.challenge_record import challenge_paths, load_challenge_images, save_challenge
+
+    cell = cell_of(out, "pgd_l2")
+    with Store.open(out) as store:
+        images = store.images(cell)
+        table = store.table(cell).set_index("index")
+    index = np.array([i for i in images["index"] if not table.loc[i, COLUMN]][:1])
+    row = np.flatnonzero(images["index"] == index[0])[-1:]
+    np.savez(tmp_path / "a.npz", index=index, x_adv=images["adversarial"][row])
+    assert cli("challenge", "--out", out, "--defense", "standard", tmp_path / "a.npz").code == 0
+    done = cli("verify", "--out", out)
+    assert done.code == 0, done.err
+    (path,) = challenge_paths(out)
+    record, arrays = load_challenge_images(path)
+    path.unlink()
+    save_challenge(out, record, {**arrays, "adversarial": arrays["clean"]})
+    failed(cli, out, "challenge", f"image {index[0]}", "not misclassified")
+
+
+def test_a_row_whose_code_is_not_here_is_said_and_can_be_left_out(cli, out):
+    with contextlib.closing(sqlite3.connect(out / "bench.db")) as db, db:
+        (plan,) = db.execute("SELECT plan FROM plans").fetchone()
+        content = json.loads(plan)
+        content["rows"][1]["base"] = "theirs"
+        content["environment"]["included"] = [{"file": "theirs.py", "sha256": "a" * 64}]
+        db.execute("UPDATE plans SET plan=?", (json.dumps(content),))
+    done = cli("verify", "--out", out)
+    assert done.code == 2
+    assert "expected the code of theirs" in done.err
+    assert "theirs.py (SHA-256 aaaaaaaaaaaa)" in done.err
+    assert "--include" in done.err
+    done = cli("verify", "--out", out, "--defense", "standard")
+    assert done.code == 0, done.err
+    assert "against 1 models" in done.out
+    assert cli("verify", "--out", out, "--defense", "standrd").code == 2
