@@ -277,7 +277,7 @@ def _nearest(images: np.ndarray, clean: np.ndarray) -> list[int]:
     squares, taken, found = (flat**2).sum(1), set[int](), []
     for start in range(0, len(images), _BLOCK):
         part = images[start : start + _BLOCK].reshape(-1, flat.shape[1]).astype(np.float64)
-        finite: np.ndarray = np.isfinite(part).all(axis=1)
+        finite = np.asarray(np.isfinite(part).all(axis=1))
         part = np.where(finite[:, None], part, 0)
         with np.errstate(over="ignore", invalid="ignore"):
             distances = (part**2).sum(1)[:, None] - 2 * part @ flat.T + squares
