@@ -48,4 +48,4 @@ def verify(
         f"failed: {len(found.findings)}"
     )
     if found.findings:
-        raise IntegrityError(f"{found.findings[0]}. Do not trust this row; ask for the pack again.")
+        raise IntegrityError(f"{str(found.findings[0]).rstrip('.')}. Do not trust this row; ask for the pack again.")

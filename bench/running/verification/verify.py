@@ -10,7 +10,7 @@ from torch import nn
 
 from bench.config.defense_spec import parse_defense_spec
 from bench.core import discovery, registry
-from bench.core.errors import IntegrityError, MachineError, UsageError, did_you_mean
+from bench.core.errors import IntegrityError, MachineError, StoreError, UsageError, did_you_mean
 from bench.core.records import expand_columns
 from bench.data.split import Split
 from bench.packs.opened import opened
@@ -68,7 +68,10 @@ def verify(options: VerifyOptions) -> Verification:
             trained = store.cell(run.train_cell)
             if trained is not None and trained.status == "done":
                 _Checks(store, plan, test, found).run(run, trained)
-        check_board(store, results.exports, found)
+        try:
+            check_board(store, results.exports, found)
+        except (IntegrityError, StoreError) as error:
+            found.fail("board", str(error))
         return found
 
 

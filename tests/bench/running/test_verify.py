@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bench.running.verification.verify import VerifyOptions, verify
-from bench.store import serialise
+from bench.store import seals, serialise
 from bench.store.store import Store
 
 COLUMN = "pgd_l2_0.5_robust"
@@ -61,13 +61,23 @@ def change(out, key, table=None, images=None, place=0):
     if images:
         images(arrays)
         values["images"] = serialise.pack_arrays(arrays)
-    with contextlib.closing(sqlite3.connect(out / "bench.db")) as db, db:
-        for name, content in values.items():
-            sha = {"data": "sha256", "images": "images_sha256"}[name]
-            db.execute(
-                f"UPDATE chunks SET {name}=?, {sha}=? WHERE cell=?",
-                (content, hashlib.sha256(content).hexdigest(), cell),
-            )
+    for name, content in values.items():
+        sha = {"data": "sha256", "images": "images_sha256"}[name]
+        update(out, "chunks", "cell", cell, **{name: content, sha: hashlib.sha256(content).hexdigest()})
+
+
+def update(out, table, key, value, **fields):
+    """Change fields of some rows and seal them anew."""
+    with contextlib.closing(sqlite3.connect(out / "bench.db", isolation_level=None)) as db:
+        db.row_factory = sqlite3.Row
+        names = ", ".join(f"{name}=:{name}" for name in fields)
+        db.execute(f"UPDATE {table} SET {names} WHERE {key}=:value", {**fields, "value": value})
+        seals.seal(db, table, f"{key}=:value", {"value": value})
+
+
+def stored(out, table, key, value, field):
+    with contextlib.closing(sqlite3.connect(out / "bench.db")) as db:
+        return db.execute(f"SELECT {field} FROM {table} WHERE {key}=?", (value,)).fetchone()[0]
 
 
 def failed(cli, out, *words):
@@ -207,9 +217,7 @@ def test_a_verdict_on_other_rows_examples_that_was_changed(cli, transferred, tmp
 def test_weights_of_another_row(cli, out):
     with Store.open(out) as store:
         first, second = (store.cell(run.train_cell) for run in store.plans.latest().rows)
-    with contextlib.closing(sqlite3.connect(out / "bench.db")) as db, db:
-        info = json.dumps(dict(first.info) | {"weights": second.info["weights"]})
-        db.execute("UPDATE cells SET info=? WHERE id=?", (info, first.id))
+    update(out, "cells", "id", first.id, info=json.dumps(dict(first.info) | {"weights": second.info["weights"]}))
     failed(cli, out, "standard seed 0", "weights")
 
 
@@ -220,13 +228,11 @@ def test_a_flipped_bit_in_weights_in_a_chunk_and_in_a_description(cli, out, tmp_
     failed(cli, out, "train", "SHA-256")
     path.write_bytes(content)
     cell = cell_of(out, "accuracy")
-    with contextlib.closing(sqlite3.connect(out / "bench.db")) as db, db:
-        spec = db.execute("SELECT spec FROM cells WHERE id=?", (cell,)).fetchone()[0]
-        db.execute("UPDATE cells SET spec=? WHERE id=?", (spec.replace('"seed":0', '"seed":1'), cell))
+    spec = stored(out, "cells", "id", cell, "spec")
+    update(out, "cells", "id", cell, spec=spec.replace('"seed":0', '"seed":1'))
     failed(cli, out, "accuracy", "that its id names")
-    with contextlib.closing(sqlite3.connect(out / "bench.db")) as db, db:
-        db.execute("UPDATE cells SET spec=? WHERE id=?", (spec, cell))
-        db.execute("UPDATE chunks SET sha256=? WHERE cell=?", ("0" * 64, cell))
+    update(out, "cells", "id", cell, spec=spec)
+    update(out, "chunks", "cell", cell, sha256="0" * 64)
     failed(cli, out, "SHA-256")
 
 
@@ -262,12 +268,10 @@ def test_challenges_are_scored_again(cli, out, tmp_path):
 
 
 def test_a_row_whose_code_is_not_here_is_said_and_can_be_left_out(cli, out):
-    with contextlib.closing(sqlite3.connect(out / "bench.db")) as db, db:
-        (plan,) = db.execute("SELECT plan FROM plans").fetchone()
-        content = json.loads(plan)
-        content["rows"][1]["base"] = "theirs"
-        content["environment"]["included"] = [{"file": "theirs.py", "sha256": "a" * 64}]
-        db.execute("UPDATE plans SET plan=?", (json.dumps(content),))
+    content = json.loads(stored(out, "plans", "id", 1, "plan"))
+    content["rows"][1]["base"] = "theirs"
+    content["environment"]["included"] = [{"file": "theirs.py", "sha256": "a" * 64}]
+    update(out, "plans", "id", 1, plan=json.dumps(content))
     done = cli("verify", "--out", out)
     assert done.code == 2
     assert "expected the code of theirs" in done.err

@@ -137,7 +137,7 @@ def test_images_that_unfold_to_too_much_are_refused(out: Path, monkeypatch: pyte
     bomb = serialise.pack_arrays({"index": np.zeros(10**6), "clean": np.zeros(10**6)})
     assert len(bomb) < 1 << 15
     change(out, *blob("images", bomb), seal="chunks")
-    refused(out, "images", "end within 1,048,576 bytes")
+    refused(out, "images", "at most 1,048,576 bytes")
 
 
 def test_a_damaged_owner_or_generation_does_not_hold_a_cell(out: Path) -> None:
