@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bench.core.records import NORM_SYMBOLS, Column, ThreatModel
+from bench.reports.board.columns import BoardColumn
 from bench.reports.board.run_tables import RunTables, Table, Values
 from bench.store.challenge_record import Challenge
 from bench.store.plan_record import PlanRecord
@@ -33,6 +34,15 @@ class AppliedChallenge:
     challenge: Challenge
     column: str
     lowered: tuple[int, ...]
+
+
+def counts_transfer(column: BoardColumn) -> bool:
+    """Return whether what is known to be robust counts the other rows' adversarial examples, not challenges alone.
+
+    Args:
+        column: of what is known to be robust.
+    """
+    return column.facts.source != SOURCE
 
 
 def apply_challenges(

@@ -329,15 +329,6 @@ class Board:
         found = (c for c in with_role(self.columns, "best_known") if threat is not None and threat.matches(c.facts))
         return next(found, None)
 
-    def has_transfer(self, column: BoardColumn) -> bool:
-        """Return whether what is known to be robust counts the other rows' adversarial examples.
-
-        Args:
-            column: of what is known to be robust.
-        """
-        planned = self.plan.evaluations.get(column.evaluation)
-        return planned is not None and bool(planned.needs)
-
     def lowered_by_challenges(self, defense: str) -> int:
         """Return how many verdicts of a row at the board's threat challenges have lowered, over its models.
 

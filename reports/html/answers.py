@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from bench.core.records import Grade
 from bench.core.stats.intervals import ALPHA, nearest
 from bench.reports import formatting
+from bench.reports.board.challenges import counts_transfer
 from bench.reports.board.columns import with_role
 from bench.reports.board.model import Board, Row
 from bench.reports.figures import plot_data
@@ -136,7 +137,7 @@ def _transferred(board: Board, top: Row) -> list[str]:
     cell = top.cells[board.ranking]
     challenged = board.lowered_by_challenges(top.defense) / (cell.n * len(cell.by_seed))
     said = [f"Accepted challenges cost it {100 * challenged:.1f} points more."] if challenged else []
-    if not board.has_transfer(column):
+    if not counts_transfer(column):
         return said
     lost = 100 * (own - known - challenged)
     if lost < 1e-9:

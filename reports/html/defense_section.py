@@ -10,6 +10,7 @@ import pandas as pd
 
 from bench.core.stats.intervals import nearest
 from bench.reports import formatting
+from bench.reports.board.challenges import counts_transfer
 from bench.reports.board.model import Board, Row
 from bench.reports.exports import manifest
 from bench.reports.formatting import Lines, Value
@@ -154,7 +155,7 @@ def _transferred(board: Board, row: Row) -> Iterator[str]:
         return
     cell = row.cells[board.ranking]
     challenged = board.lowered_by_challenges(row.defense)
-    if board.has_transfer(column):
+    if counts_transfer(column):
         lost = nearest((own - known) * cell.n * len(cell.by_seed)) - challenged
         more = "nothing" if lost == 0 else formatting.plural(lost, "image")
         yield f"Adversarial examples made for the other defenses broke {more} more."
