@@ -27,7 +27,7 @@ from bench.data import catalog
 from bench.data.pixels import to_unit
 from bench.data.split import Split
 from bench.measuring.model_contract import DOOR_IMAGES, BadModel, check_model
-from bench.measuring.runner import evaluate_chunks
+from bench.measuring.runner import FITTED, evaluate_chunks
 from bench.running.environment import choose_device
 
 _EVALUATIONS_OF_TENSORS = ("accuracy", "pgd_l2", "autoattack_l2", "stability", "curvature")
@@ -122,12 +122,12 @@ def evaluate(
         return_adversarial: whether the attacks' images are returned too.
 
     Returns:
-        Columns `index`, `label`, then those of each evaluation. `attrs["cost"]` has forwards, backwards, seconds
-        (CPU time on a CPU, a GPU's own time there) and wall_seconds of each evaluation; `attrs["bounds"]` the number
-        of violations, where bounds were checked; `attrs["trust"]` grade and checks, where `trust` was run: {"grade",
-        "adaptive", "checks": {name: {"title", "severity", "verdict", "value", "threshold", "images", "words"}}}. With
-        `return_adversarial` that table, and the images (N, C, H, W) by attack and budget, e.g. "pgd_l2_0.1": the
-        adversarial example of each row, the image itself where none was found.
+        Columns `index`, `label`, then those of each evaluation. `attrs["cost"]` has forwards, backwards, seconds (CPU
+        time on a CPU, a GPU's own time there) and wall_seconds of each evaluation, and batch_size_fitted where memory
+        ran out; `attrs["bounds"]` the number of violations, where bounds were checked; `attrs["trust"]` grade and
+        checks, where `trust` was run: {"grade", "adaptive", "checks": {name: {"title", "severity", "verdict", "value",
+        "threshold", "images", "words"}}}. With `return_adversarial` that table, and the images (N, C, H, W) by attack
+        and budget, e.g. "pgd_l2_0.1": the adversarial example of each row, the image itself where none was found.
 
     Raises:
         UsageError: neither or both of `suite` and `data`, an unknown name, an argument out of range, data of another
@@ -191,6 +191,8 @@ def _table(
         passes = {n: sum(c.info[n] for c in chunks) for n in ("forwards", "backwards")}
         time = sum((c.time for c in chunks), ComputingTime())
         cost[entry.key] = {**passes, "seconds": time.cost, "wall_seconds": time.wall}
+        if sizes := [c.fitted for c in chunks if c.fitted is not None]:
+            cost[entry.key][FITTED] = min(sizes)
         for name in chunks[0].pictures:
             found = np.concatenate([c.pictures[name] for c in chunks])
             images[name.removesuffix(_SUFFIX)] = torch.tensor(found, dtype=torch.float32)

@@ -71,8 +71,11 @@ class TimeLimitError(BenchError):
     exit_code = 75
 
 
-class Stopped(BenchError):
-    """The work was asked to stop; what is finished is stored, and a training has written a checkpoint."""
+class Stopped(BaseException):
+    """The work was asked to stop; what is finished is stored, and a training has written a checkpoint.
+
+    No `Exception`, so that code which goes on after those does not go on after this one.
+    """
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

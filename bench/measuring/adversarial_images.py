@@ -34,19 +34,22 @@ def changed_images(adversarial: np.ndarray, split: Split, rows: range) -> dict[s
     return {"index": index[found], "clean": clean[found], "adversarial": adversarial[found].astype(np.float32)}
 
 
-def predictions(model: nn.Module, images: np.ndarray, device: torch.device) -> np.ndarray:
+def predictions(
+    model: nn.Module, images: np.ndarray, device: torch.device, batch_size: int = PREDICTION_BATCH
+) -> np.ndarray:
     """Return the classes that a model predicts, (m,) int64.
 
     Args:
         model: network on `device`.
         images: (m, C, H, W) in [0, 1].
         device: where.
+        batch_size: images per call, at most.
 
     Raises:
         OutOfMemoryError: not even one image fits into memory.
     """
     x = torch.tensor(images)
-    batches = HalvingBatches("predictions of adversarial images", PREDICTION_BATCH)
+    batches = HalvingBatches("predictions of adversarial images", batch_size)
     with checked_eval(model), full_precision(device), torch.no_grad():
         parts = batches.run(range(len(x)), lambda part: model(x[part].to(device)).argmax(1).cpu())
     return torch.cat(parts).numpy()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bench.attacks.core.losses import log_odds_loss, margin_loss
 from bench.core.torch_state import full_precision
-from bench.measuring.memory import out_of_memory_detected
+from bench.measuring.memory import on_fewer_images, out_of_memory_detected
 from bench.measuring.model_contract import BadModel, checked_eval
 
 PROBE_IMAGES: Final = 4
@@ -30,9 +30,18 @@ def check_gradients(evaluation: str, model: nn.Module, x: Tensor) -> None:
     Raises:
         BadModel: both gradients are absent or zero at more than one image (at the only one, if there is no other), or
             the backward pass raises.
-        OutOfMemoryError: the images do not fit into memory.
+        OutOfMemoryError: not even one image fits into memory.
     """
-    x, name = x[:PROBE_IMAGES], f"evaluation {evaluation}: model {type(model).__name__}"
+    on_fewer_images(x[:PROBE_IMAGES], lambda images: _check_gradients(evaluation, model, images))
+
+
+def _check_gradients(evaluation: str, model: nn.Module, x: Tensor) -> None:
+    """Refuse a model that gives no gradients at images x (B, C, H, W), see `check_gradients`.
+
+    Raises:
+        BadModel: it gives none.
+    """
+    name = f"evaluation {evaluation}: model {type(model).__name__}"
     with checked_eval(model), full_precision(x.device):
         try:
             with out_of_memory_detected(name):

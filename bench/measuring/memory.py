@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import torch
+from torch import Tensor
 
 from bench.core.errors import OutOfMemoryError
 
@@ -16,10 +17,16 @@ T = TypeVar("T")
 MESSAGES: Final = (
     "can't allocate memory",  # the CPU allocator
     "not enough memory",  # the CPU allocator on Windows
-    "out of memory",  # "CUDA error: out of memory", MPS
+    "out of memory",  # "CUDA out of memory", "CUDA error: out of memory", HIP, MPS
+    "std::bad_alloc",
     "CUDNN_STATUS_ALLOC_FAILED",
+    "ALLOCATION_FAILED",  # cuDNN 9: CUDNN_STATUS_INTERNAL_ERROR_(HOST|DEVICE)_ALLOCATION_FAILED
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # of cublasCreate: no memory for its workspace
     "CUSOLVER_STATUS_ALLOC_FAILED",
+    "CUSPARSE_STATUS_INSUFFICIENT_RESOURCES",
+    "CUFFT_ALLOC_FAILED",
+    "cudaErrorMemoryAllocation",
 )
 
 
@@ -44,6 +51,27 @@ def out_of_memory_detected(where: str) -> Iterator[None]:
         ) from error
 
 
+def on_fewer_images(x: Tensor, compute: Callable[[Tensor], T]) -> T:
+    """Return what a function gives for images; where memory runs out, for the first half of them, a quarter, ….
+
+    Args:
+        x: images (B, C, H, W).
+        compute: what is computed of them, or of the first ones alone.
+
+    Raises:
+        OutOfMemoryError: not even one image fits.
+    """
+    n = len(x)
+    while True:
+        try:
+            return compute(x[:n])
+        except OutOfMemoryError:
+            if n <= 1:
+                raise
+        n //= 2
+        torch.cuda.empty_cache()
+
+
 @dataclass
 class HalvingBatches:
     """Runs a computation in batches of images; a batch that does not fit into memory is tried again at half the size.
@@ -51,10 +79,12 @@ class HalvingBatches:
     Attributes:
         where: what is computed, for the message.
         size: images per batch, ≥ 1; it stays at what fitted.
+        halved: whether memory ran out.
     """
 
     where: str
     size: int
+    halved: bool = False
 
     def run(self, rows: range, compute: Callable[[slice], T]) -> list[T]:
         """Return the results of all batches, in order.
@@ -72,7 +102,7 @@ class HalvingBatches:
             stop = min(rows.stop, start + self.size)
             result = self._tried(slice(start, stop), compute)
             if result is None:
-                self.size = (stop - start) // 2
+                self.size, self.halved = (stop - start) // 2, True
                 torch.cuda.empty_cache()
                 continue
             results.append(result[0])

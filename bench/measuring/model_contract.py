@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from bench.core.errors import OutOfMemoryError, UsageError
 from bench.core.torch_state import frozen_eval, full_precision, inference_tensors, same_bits
-from bench.measuring.memory import out_of_memory_detected
+from bench.measuring.memory import on_fewer_images, out_of_memory_detected
 
 DOOR_IMAGES: Final = 4  # images on which a model is checked
 REPEAT_TOLERANCE: Final = 1e-4  # relative difference of logits allowed between two calls
@@ -52,7 +52,7 @@ def check_model(model: nn.Module, x: Tensor, num_classes: int | None = None) -> 
     """Check the model contract on a few images and return K.
 
     Asked are: logits of the right form; the same twice, one image at a time, and in another order; an input that is
-    left as it was; one backward pass.
+    left as it was. Where memory runs out, fewer images are asked.
 
     Args:
         model: the network.
@@ -64,10 +64,22 @@ def check_model(model: nn.Module, x: Tensor, num_classes: int | None = None) -> 
 
     Raises:
         BadModel: it breaks the contract; the message names how, and what to do.
-        OutOfMemoryError: the images do not fit into memory.
+        OutOfMemoryError: not even one image fits into memory.
+    """
+    _check_weights(_name(model), model)
+    return on_fewer_images(x, lambda images: _check_answers(model, images, num_classes))
+
+
+def _check_answers(model: nn.Module, x: Tensor, num_classes: int | None) -> int:
+    """Check a model's answers on images x (B, C, H, W).
+
+    Returns:
+        K, the number of logits.
+
+    Raises:
+        BadModel: it breaks the contract.
     """
     name = _name(model)
-    _check_weights(name, model)
     with checked_eval(model), full_precision(x.device), torch.no_grad():
         given = x.clone()
         logits = _answer(name, model, given)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,8 @@ from bench.measuring.memory import HalvingBatches
 from bench.measuring.model_contract import checked_eval
 from bench.measuring.passes import Passes, counted
 
+FITTED: Final = "batch_size_fitted"  # in the info of a chunk and of a cell for which memory ran out
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -42,6 +45,7 @@ class Chunk:
         passes: images passed through the network.
         time: what computing it took.
         columns: what each column of the table is.
+        fitted: images per batch at which it fitted into memory, after larger ones did not; None: the first ones did.
     """
 
     number: int
@@ -51,12 +55,13 @@ class Chunk:
     time: ComputingTime
     columns: dict[str, Column]
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
+    fitted: int | None = None
 
     @property
     def info(self) -> dict[str, float]:
         """Counts and times as plain data, as the store keeps them."""
         counts = {"forwards": self.passes.forwards, "backwards": self.passes.backwards, "images": len(self.table)}
-        return {**counts, **self.time.as_data()}
+        return {**counts, **self.time.as_data()} | ({} if self.fitted is None else {FITTED: self.fitted})
 
 
 def evaluate_chunks(
@@ -131,7 +136,7 @@ def evaluate_chunks(
             images["index"] = places[images["index"]]
         whole = {k: np.concatenate([p[k] for p in parts]) for k, v in parts[0].items() if pictures and v.ndim > 1}
         facts = expand_columns(evaluation.columns, arguments, table.columns)
-        yield Chunk(number, table, images, passes, watch.read(), facts, whole)
+        yield Chunk(number, table, images, passes, watch.read(), facts, whole, batches.size if batches.halved else None)
 
 
 def automatic_batch_size(shape: tuple[int, ...], device: torch.device) -> int:

@@ -232,13 +232,13 @@ class _Failure:
 
     def __init__(self, error: BaseException) -> None:
         self.traceback = "".join(traceback.format_exception(error))
-        own = isinstance(error, BenchError) and type(error).__module__.startswith("bench.")
-        self.kind: type[BenchError] = type(error) if own else ChildError  # type: ignore[assignment]
-        self.message = str(error) if isinstance(error, BenchError) else described(error)
+        ours = isinstance(error, BenchError | Stopped) and type(error).__module__.startswith("bench.")
+        self.kind: type[BenchError | Stopped] = type(error) if ours else ChildError  # type: ignore[assignment]
+        self.message = str(error) if isinstance(error, BenchError | Stopped) else described(error)
         if isinstance(error, SystemExit):
             self.message = f"expected a result, got sys.exit({error.code!r}). Raise an exception instead."
 
-    def error(self) -> BenchError:
+    def error(self) -> BenchError | Stopped:
         """Return the exception to raise."""
         return self.kind(self.message)
 

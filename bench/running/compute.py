@@ -13,7 +13,7 @@ from bench.core.computing_time import Stopwatch
 from bench.core.errors import Stopped
 from bench.core.torch_state import known_state
 from bench.data.pixels import to_unit
-from bench.measuring.adversarial_images import predictions
+from bench.measuring.adversarial_images import PREDICTION_BATCH, predictions
 from bench.measuring.memory import out_of_memory_detected
 from bench.measuring.model_contract import check_model, checked_eval
 from bench.measuring.passes import after_forward
@@ -76,7 +76,8 @@ class Computer:
             ):
                 images = chunk.images
                 if images:
-                    images = {**images, "prediction": predictions(model, images["adversarial"], device)}
+                    size = min(PREDICTION_BATCH, chunk.fitted or PREDICTION_BATCH)
+                    images = {**images, "prediction": predictions(model, images["adversarial"], device, size)}
                 emit(replace(chunk, images=images))
                 left -= 1
                 if stop() and left:

@@ -10,7 +10,7 @@ from bench.core.errors import BenchError
 from bench.core.records import Role
 from bench.measuring.inputs import CellInputs, Values, column_values, image_values
 from bench.measuring.model_contract import DOOR_IMAGES
-from bench.measuring.runner import Chunk
+from bench.measuring.runner import FITTED, Chunk
 from bench.running.computers import Computers
 from bench.running.context import RunContext
 from bench.running.planned import PlannedEvaluation, Run
@@ -141,7 +141,8 @@ def _evaluate(
 
     computers.compute(task, take, context.stop)
     infos = [*context.store.chunk_info(lease.cell).values(), measured[-1].time]
-    totals = {**_sums(infos, (*_COUNTS, *_TIMES)), **measured[-1].summary}
+    fitted = [info[FITTED] for info in infos if FITTED in info]
+    totals = {**_sums(infos, (*_COUNTS, *_TIMES)), **({FITTED: min(fitted)} if fitted else {}), **measured[-1].summary}
     _export_images(context.store, lease, f"{task.sha256}.{files.safe_name(planned.entry.key)}")
     context.store.finish(lease, totals)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bench.core.errors import IntegrityError, UsageError
 from bench.core.seeding import preserved_generators
 from bench.core.torch_state import frozen_eval, full_precision
+from bench.measuring.memory import HalvingBatches
 from bench.measuring.model_contract import check_model
 from bench.store.weights import pack_state, unpack_state
 from bench.training.hooks import finalize, set_epoch
@@ -46,8 +47,10 @@ def probe(model: nn.Module, shape: tuple[int, int, int], device: torch.device) -
         device: the model's.
     """
     x = probe_images(shape).to(device)
+    batches = HalvingBatches("probe of a network", IMAGES)
     with preserved_generators(), frozen_eval(model), torch.no_grad(), full_precision(device):
-        logits: Probe = model(x).float().cpu().tolist()
+        parts = batches.run(range(IMAGES), lambda part: model(x[part]).float().cpu())
+    logits: Probe = torch.cat(parts).tolist()
     return logits
 
 

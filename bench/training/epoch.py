@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import torch
 from torch import nn
@@ -16,12 +17,15 @@ from bench.core.seeding import derive, seed_everything
 from bench.core.text import one_line
 from bench.data.pixels import to_unit
 from bench.data.split import Split
+from bench.measuring.memory import HalvingBatches
 from bench.models.layers import layer_statistics
 from bench.training.batches import Batches
 from bench.training.checkpoint import Checkpointer, TrainState
 from bench.training.hooks import set_epoch
 from bench.training.optimization import learning_rate
 from bench.training.step import Step
+
+_HELD_OUT_BATCH: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +139,14 @@ def _accuracy(model: nn.Module, split: Split | None, device: torch.device) -> fl
     if split is None or len(split.labels) == 0:
         return None
     model.eval()
-    correct = 0
+
+    def count(part: slice) -> int:
+        x = to_unit(torch.tensor(split.images[part]).to(device))
+        return int((model(x).argmax(1) == torch.tensor(split.labels[part]).to(device)).sum())
+
     with torch.no_grad():
-        for start in range(0, len(split.labels), 500):
-            x = to_unit(torch.tensor(split.images[start : start + 500]).to(device))
-            y = torch.tensor(split.labels[start : start + 500]).to(device)
-            correct += int((model(x).argmax(1) == y).sum())
-    return correct / len(split.labels)
+        correct = HalvingBatches("accuracy on held-out images", _HELD_OUT_BATCH).run(range(len(split.labels)), count)
+    return sum(correct) / len(split.labels)
 
 
 def nonfinite(model: nn.Module) -> set[str]:

@@ -4,6 +4,7 @@ import copy
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -178,6 +179,9 @@ REPORTS = [
     RuntimeError("CUDA error: out of memory"),
     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError("std::bad_alloc"),
 ]
 
 
@@ -192,7 +196,45 @@ def test_predictions_halve_their_batch_whatever_reports_that_memory_ran_out(erro
 @pytest.mark.parametrize("error", REPORTS, ids=lambda e: str(e)[:30] or type(e).__name__)
 def test_the_door_says_that_memory_ran_out(error):
     with pytest.raises(OutOfMemoryError, match="model Starved: expected the batch to fit into memory"):
-        check_model(Starved(error, fits=1), torch.rand(2, 1, 4, 4))
+        check_model(Starved(error, fits=0), torch.rand(2, 1, 4, 4))
+
+
+@pytest.mark.parametrize("error", REPORTS, ids=lambda e: str(e)[:30] or type(e).__name__)
+def test_the_door_asks_fewer_images_where_memory_runs_out(error):
+    net = Starved(error, fits=1)
+    assert check_model(net, torch.rand(4, 1, 4, 4)) == 2
+    assert max(net.sizes[2:]) == 1
+
+
+@pytest.mark.parametrize("fits", [1, 3, 10])
+@pytest.mark.parametrize("error", REPORTS, ids=lambda e: str(e)[:30] or type(e).__name__)
+def test_an_evaluation_of_gradients_fits_whatever_reports_that_memory_ran_out_and_changes_nothing(error, fits):
+    """The gradient check and an attack, at several images and at one."""
+    from bench.core import registry
+
+    entry = registry.evaluations.get("pgd_l2")
+    arguments = {**entry.hyperparameters, "eps": [0.5], "steps": 2}
+    tables, chunks = [], []
+    for net in (Starved(error, fits=fits), Starved(error, fits=1000)):
+        chunks = list(
+            evaluate_chunks(
+                entry, net.eval(), split(), torch.device("cpu"), arguments=arguments, seed=0, batch_size=10,
+                keep_images=lambda name: True,
+            )
+        )  # fmt: skip
+        tables.append(chunks[0].table)
+        if fits < 10 and net.fits == fits:
+            assert chunks[0].info["batch_size_fitted"] <= fits
+    assert "batch_size_fitted" not in chunks[0].info
+    pd.testing.assert_frame_equal(tables[0], tables[1])
+
+
+def test_bench_evaluate_says_at_which_batch_memory_was_enough():
+    import bench
+
+    data = split()
+    table = bench.evaluate(Starved(MemoryError(), fits=3), data=(data.images, data.labels % 2), evaluations="accuracy")
+    assert table.attrs["cost"]["accuracy"]["batch_size_fitted"] == 2
 
 
 def test_another_runtime_error_is_passed_on():
