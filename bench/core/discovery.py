@@ -37,14 +37,19 @@ def load(origins: Collection[Origin]) -> None:
         origins: files and plug-ins.
 
     Raises:
-        UsageError: one fails to import.
+        UsageError: one fails to import, or is another file by now.
     """
     _discover([o.name for o in origins if o.kind == "plug-in"], None)
     if problems := user_code.broken_plugins():
         raise UsageError(problems[0])
     for origin in origins:
         if origin.kind == "file":
-            user_code.load_file(Path(origin.name), None)
+            module = user_code.load_file(Path(origin.name), None)
+            if user_code.origin_of_file(module) != origin:
+                raise UsageError(
+                    f"{origin.name}: expected the file that the command has read, got another, or other modules that "
+                    "it imports. Run the command again to use the new one."
+                )
 
 
 def import_shipped() -> None:

@@ -36,10 +36,12 @@ class Origin:
     Attributes:
         kind: "file" of `--include`, or "plug-in".
         name: the file's absolute path, or the distribution.
+        digest: SHA-256 over those of the file and of the modules that importing it has loaded; "" of a plug-in.
     """
 
     kind: Literal["file", "plug-in"]
     name: str
+    digest: str = ""
 
 
 @dataclass
@@ -112,6 +114,12 @@ def origin_of(function: Callable[..., object]) -> Origin | None:
     return record.origin if record else None
 
 
+def origin_of_file(module: ModuleType) -> Origin | None:
+    """Return where an included file's module was loaded from, None for any other module."""
+    record = _included.get(module.__name__)
+    return record.origin if record else None
+
+
 def broken_plugins() -> list[str]:
     """Return a line for every plug-in that could not be loaded."""
     return list(_broken.values())
@@ -167,7 +175,7 @@ def _import_file(path: Path, name: str, kept: AbstractContextManager[None]) -> M
     if spec is None or spec.loader is None:
         raise UsageError(f"--include: expected a file ending in .py, got {str(path)!r}. Rename it.")
     module = importlib.util.module_from_spec(spec)
-    record = LoadedCode(path.parent, root=path.parent, origin=Origin("file", str(path)))
+    record = LoadedCode(path.parent, root=path.parent)
     record.add(path.stem, module, path)
     sys.modules[name] = module
     try:
@@ -185,6 +193,8 @@ def _import_file(path: Path, name: str, kept: AbstractContextManager[None]) -> M
             f"Try `python {path.name}` beside it."
         ) from error
     record.digests = {file: sha256(file) for file in (*record.modules.values(), *record.files)}
+    modules = "".join(record.digests[file] for file in sorted(record.modules.values()))
+    record.origin = Origin("file", str(path), sha256_of(modules.encode()))
     _included[name] = record
     return module
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable
 
 import torch
 
+from bench.core.process_state import process_state_kept
 from bench.core.user_code import Origin, origin_of
-from bench.running.child import Child
+from bench.running.child import Child, warm_up
 from bench.running.compute import Computer
+from bench.running.planned import Run
 from bench.running.tasks import Emit, Stop, Task, functions_of
+
+
+def expect(runs: Iterable[Run]) -> None:
+    """Start the server of child processes while other work is done, if one of the runs will need it."""
+    if any(origin_of(run.job.defense.function) for run in runs):
+        warm_up()
 
 
 def origins_of(task: Task) -> tuple[Origin, ...]:
@@ -63,7 +72,9 @@ class Computers:
         """
         origins = origins_of(task)
         if not origins:
-            self._here.compute(task, emit, stop)
+            ours = all(function.__module__.startswith("bench.") for function in functions_of(task))
+            with contextlib.nullcontext() if ours else process_state_kept():
+                self._here.compute(task, emit, stop)
             return
         purpose = (task.label, origins)
         if self._child is None or self._child_is_for != purpose or not self._child.usable:

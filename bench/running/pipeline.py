@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.core.errors import Stopped
 from bench.reports import write as write_reports
 from bench.reports.board.model import Board
-from bench.running import engines, machine, workers
+from bench.running import computers, engines, machine, workers
 from bench.running.context import RunContext
 from bench.running.describe import plan_record
 from bench.running.dry_run import cell_states
@@ -61,7 +61,9 @@ def run(options: Options) -> Result:
         context = RunContext(plan, store, reporter, stop, options, "owner", number, begun)
         states = cell_states(plan, store)
         reporter.start(len(states), sum(s.cached for s in states))
-        helpers = _helpers(plan, sum(not s.cached for s in states)) if options.arguments and not options.no_wait else 0
+        left = sum(not s.cached for s in states)
+        computers.expect(plan.runs if left else ())
+        helpers = _helpers(plan, left) if options.arguments and not options.no_wait else 0
         code, failures = 0, dict[str, str]()
         try:
             with workers.started(helpers, options.arguments, begun):

@@ -14,11 +14,14 @@ import pandas as pd
 import pytest
 import torch
 
+from bench import Column, evaluation
+from bench.core import discovery, user_code
+from bench.core.errors import UsageError
 from bench.core.process_state import process_state_kept
 from bench.core.processes import deadly, how_it_ended
 from bench.data import catalog
 from bench.data.pixels import to_unit
-from bench.running import child
+from bench.running import child, pipeline, prepare
 from bench.store.status import run_status
 from bench.store.store import Store
 
@@ -30,6 +33,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from bench import Column, Recipe, defense, evaluation
+from bench.models.defenses.standard import standard
 
 SMALL = Recipe(epochs=1, batch_size=50, lr=0.1)
 flooded = []
@@ -51,6 +55,10 @@ def act(how):
         time.sleep(1000)
     if how == "memory":
         torch.empty(1 << 50)
+    if how == "tell":
+        with open(__file__.replace("foreign.py", "tried"), "a") as file:
+            file.write("x")
+        os.abort()
     if how == "flood" and not flooded:
         flooded.append(True)
         for _ in range(100):
@@ -87,6 +95,12 @@ def in_factory(num_classes, in_shape, backbone, *, how: str = ""):
     """Act when the network is built."""
     act(how)
     return Net("", num_classes)
+
+
+@defense(source="here")
+def like_standard(num_classes, in_shape, backbone):
+    """Be the standard network."""
+    return standard(num_classes, in_shape, backbone)
 
 
 def loss_that_exits(model, x, y):
@@ -298,45 +312,117 @@ import os, sys
 def load(): pass
 {line}
 """
+WORKING = """
+import os
+import bench
+from torch import nn
 
 
-def test_a_broken_plugin_names_itself_and_leaves_the_others_and_other_commands(tmp_path) -> None:
-    lines = {
-        "raises": "1 / 0",
-        "exits": "sys.exit(0)",
-        "vanishes": "os._exit(0)",
-        "works": (
-            "import bench\n@bench.defense(source='here')\n"
-            "def plugged(num_classes, in_shape, backbone):\n    '''Be plugged in.'''\n    return None"
-        ),
-    }
+class Plugged(nn.Sequential):
+    def forward(self, x):
+        if os.path.basename(os.getcwd()) == "nowhere" or self[0].start_dim == 2:
+            os.abort()
+        return super().forward(x)
+
+
+@bench.defense(source='here')
+def plugged(num_classes, in_shape, backbone, *, dims: int = 1):
+    "Be plugged in."
+    return Plugged(nn.Flatten(dims), nn.Linear(64, num_classes))
+"""
+
+
+@pytest.fixture
+def plugins(tmp_path, monkeypatch) -> None:
+    """Install four plug-ins, three of them broken, beside those that there are."""
+    lines = {"raises": "1 / 0", "exits": "sys.exit(0)", "vanishes": "os._exit(0)", "works": WORKING}
     for name, line in lines.items():
         (tmp_path / f"plug_{name}.py").write_text(PLUGIN.format(line=line))
         info = tmp_path / f"plug_{name}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: plug-{name}\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(f"[bench.defenses]\np = plug_{name}:load\n")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    done = subprocess.run(command("list", "defenses"), capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert "plugged" in done.stdout
-    assert "lcnn" in done.stdout
-    assert "plug-in p of plug-raises: expected plug_raises:load to import, got ZeroDivisionError" in done.stderr
-    assert "plug-in p of plug-exits: expected plug_exits:load to import, got SystemExit: 0" in done.stderr
-    assert "plug-in p of plug-vanishes: expected plug_vanishes:load to import, got the end of the" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 3
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(user_code, "_broken", {})
+    discovery.discover()
+    user_code.load_plugins("bench.defenses")
 
 
-def test_a_cell_that_failed_is_tried_by_the_next_command_and_not_by_another_worker_of_this_one(run) -> None:
-    done = run("in_forward:how=abort", "standard")
-    assert done.code == 1
+def test_a_broken_plugin_names_itself_and_leaves_the_others_and_other_commands(plugins, cli) -> None:
+    done = cli("list", "defenses")
+    assert done.code == 0, done.err
+    assert "plugged" in done.out
+    assert "lcnn" in done.out
+    assert "plug-in p of plug-raises: expected plug_raises:load to import, got ZeroDivisionError" in done.err
+    assert "plug-in p of plug-exits: expected plug_exits:load to import, got SystemExit: 0" in done.err
+    assert "plug-in p of plug-vanishes: expected plug_vanishes:load to import, got the end of the" in done.err
+    assert len(done.err.strip().splitlines()) == 3
+
+
+def test_a_plugins_defense_runs_in_a_child(plugins, write_suite, cli, tmp_path) -> None:
+    suite = write_suite(tmp_path / "tiny.toml", ["plugged", "plugged:dims=2"], EVALUATIONS, epochs=1)
+    done = cli("run", "--suite", suite, "--out", tmp_path / "out", "--train-limit", 100)
+    assert done.code == 1, done.err
+    assert "SIGABRT" in failed(tmp_path / "out")["plugged:dims=2"]["train"]
+    assert [row.complete for row in run_status(tmp_path / "out").rows] == [True, False]
+
+
+def test_a_cell_that_failed_is_tried_by_the_next_command_and_not_by_a_worker_of_this_one(
+    run, foreign, monkeypatch, tmp_path
+) -> None:
+    tried = foreign.with_name("tried")
+    tried.unlink(missing_ok=True)
+    begun = time.time()
+    assert run("in_forward:how=tell").code == 1
+    once = len(tried.read_text())
+    options = prepare.Options(
+        suite=str(tmp_path / "tiny.toml"), narrow={"train_limit": 100}, out=run.out, included=(str(foreign),)
+    )
+    monkeypatch.setenv("BENCH_WORKER_SINCE", repr(begun))
+    pipeline.work(options)
+    assert len(tried.read_text()) == once, "a worker of the command leaves it"
+    monkeypatch.setenv("BENCH_WORKER_SINCE", repr(time.time()))
+    pipeline.work(options)
+    assert len(tried.read_text()) == 2 * once, "a later command tries it"
+
+
+def test_a_child_gives_the_same_bits(run) -> None:
+    done = run("like_standard", "standard")
+    assert done.code == 0, done.err
+    rows = pd.read_parquet(run.out / "examples.parquet").set_index(["defense", "index"])
+    names = ["clean_correct", "margin", "pgd_l2_0.5_robust"]
+    pd.testing.assert_frame_equal(rows.loc["like_standard"][names], rows.loc["standard"][names])
     with Store.open(run.out) as store:
-        (cell,) = [c for c in store.cells("train") if c.status == "failed"]
-        assert "SIGABRT" in store.leases.failed_since(cell.id, 0.0)
-        assert store.leases.failed_since(cell.id, time.time() + 1) == ""
-    again = run("in_forward:how=abort", "standard")
-    assert again.code == 1
-    assert "SIGABRT" in again.err
+        assert len({cell.info["weights"] for cell in store.cells("train")}) == 1
+
+
+def test_an_included_file_that_is_edited_meanwhile_is_not_computed_under_its_old_key(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(user_code, "_broken", {})
+    path = tmp_path / "edited.py"
+    path.write_text("x = 1\n")
+    origin = user_code.origin_of_file(discovery.include(path))
+    discovery.load([origin])
+    path.write_text("x = 2\n")
+    with pytest.raises(UsageError, match="expected the file that the command has read, got another"):
+        discovery.load([origin])
+
+
+@evaluation(source="here", columns={"mean_pixel": Column("Mean.")})
+def calls_for_ever(model, x, y, *, seed=0):
+    """Call the network until it is stopped, whatever it raises."""
+    while True:
+        try:
+            model(x)
+        except Exception:
+            continue
+
+
+def test_the_time_limit_acts_within_a_chunk(run) -> None:
+    evaluations = "[evaluations.accuracy]\nlimit = 4\n[evaluations.calls_for_ever]\nlimit = 4\n"
+    done = run("standard", evaluations=evaluations, options=("--time-limit", "6s"))
+    assert done.code == 75, done.err
+    with Store.open(run.out) as store:
+        assert {c.status for c in store.cells("evaluation")} <= {"done", "pending"}
 
 
 def test_a_call_that_returns_or_raises_is_not_deadly() -> None:
