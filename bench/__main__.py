@@ -1,5 +1,28 @@
-"""`python -m bench`."""
+"""`python -m bench`, and the script `bench`: Ctrl-C ends with 130 and one line from the first moment on."""
 
-from bench.cli.app import main
+from __future__ import annotations
 
-main()
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Load the command line and run it; until it is loaded, Ctrl-C ends the process at once, as nothing is held yet."""
+    signal.signal(signal.SIGINT, _leave)
+    from bench.cli.app import main as command
+
+    command()
+    sys.exit()
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End the process without unwinding modules that are half loaded."""
+    os.write(2, b"stopped by Ctrl-C before anything was computed.\n")
+    os._exit(130)
+
+
+if __name__ == "__main__":
+    main()

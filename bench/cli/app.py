@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-import os
+import errno
+import signal
 import sys
+import threading
 import traceback
-from typing import Annotated, NoReturn
+from types import FrameType
+from typing import Annotated, Final, NoReturn
 
 import typer
 
 from bench.cli import audit, board, challenge, doctor, evaluate, listing, results, run, status, store, verify
 from bench.cli.terminal import complain
-from bench.core.errors import BenchError
+from bench.core import streams
+from bench.core.errors import BenchError, MachineError
 from bench.core.text import described
 from bench.core.user_code import broken_plugins
 from bench.core.version import VERSION
 from bench.running import machine
+
+INTERRUPTED: Final = 130
+STOPPED: Final = "stopped by Ctrl-C; whatever was finished is stored."
+MACHINE_ERRORS: Final = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM),
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENAMETOOLONG, errno.EFBIG, errno.ELOOP),
+    }
+)
 
 app = typer.Typer(
     name="bench",
@@ -31,29 +44,71 @@ app.add_typer(store.commands, name="store")
 
 def main() -> NoReturn:
     """Run the command line and exit with the code of README's table."""
-    debug = "--debug" in sys.argv
+    streams.secure()
     machine.keep_memory()
-    try:
-        answer = app(standalone_mode=False)
-        code = answer if isinstance(answer, int) else 0
-    except BenchError as error:
-        code = _fail(str(error), error.exit_code, debug)
-    except (KeyboardInterrupt, typer.Abort):
-        code = 130
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`): nothing is left to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    except MemoryError as error:
-        code = _fail(f"memory: expected enough of it, got {error or 'none'}. Use a smaller --batch-size.", 4, debug)
-    except typer.TyperException as error:  # unknown option, missing value …
-        code = _fail(f"bench: {error.format_message()} See `python -m bench --help`.", 2, debug)
-    except Exception as error:
-        hint = "" if debug else " Run again with --debug for the traceback, and report it."
-        code = _fail(f"bench: internal error, {described(error)}.{hint}", 1, debug)
+    with _Interrupts() as interrupts:
+        code = _run(interrupts, debug="--debug" in sys.argv)
     for problem in broken_plugins():
         complain(problem)
     sys.exit(code)
+
+
+class _Interrupts:
+    """Remembers Ctrl-C: importing a library may turn its exception into another one."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> _Interrupts:
+        main = threading.current_thread() is threading.main_thread()
+        self._old = signal.signal(signal.SIGINT, self._ask) if main else None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._old is not None:
+            signal.signal(signal.SIGINT, self._old)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        raise KeyboardInterrupt
+
+
+def _run(interrupts: _Interrupts, debug: bool) -> int:
+    """Run the command and return its exit code; whatever it raised has been said in one line."""
+    try:
+        answer = app(standalone_mode=False)
+        sys.stdout.flush()
+    except BenchError as error:
+        return _fail(str(error), error.exit_code, debug)
+    except MemoryError as error:
+        return _fail(f"memory: expected enough of it, got {error or 'none'}. Use a smaller --batch-size.", 4, debug)
+    except typer.TyperException as error:  # unknown option, missing value …
+        said = error.format_message()  # nothing where the help was printed
+        return _fail(f"bench: {said} See `python -m bench --help`.", 2, debug) if said else 2
+    except BaseException as error:
+        return _unexpected(error, interrupts, debug)
+    if answer == INTERRUPTED and interrupts.asked:
+        return _fail(STOPPED, INTERRUPTED, debug=False)
+    return answer if isinstance(answer, int) else 0
+
+
+def _unexpected(error: BaseException, interrupts: _Interrupts, debug: bool) -> int:
+    """Say what ended a command that no part of it has expected, and return the exit code."""
+    if interrupts.asked or isinstance(error, KeyboardInterrupt | typer.Abort):
+        return _fail(STOPPED, INTERRUPTED, debug=False)
+    if isinstance(error, BrokenPipeError | SystemExit) and streams.reader_gone():
+        streams.discard(sys.__stdout__)  # the reader of our output has gone (`| head`): nothing is left to say
+        return 0
+    if isinstance(error, OSError):  # of a failed write nothing more is tried when the process ends
+        streams.discard(sys.__stdout__)
+    if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
+        return _fail(
+            f"bench: expected the system to do it, got {described(error)}. Check free space, permissions and limits.",
+            MachineError.exit_code,
+            debug,
+        )
+    hint = "" if debug else " Run it as `python -m bench --debug …` for the traceback, and report it."
+    return _fail(f"bench: internal error, {described(error)}.{hint}", 1, debug)
 
 
 def _fail(message: str, code: int, debug: bool) -> int:
@@ -64,7 +119,10 @@ def _fail(message: str, code: int, debug: bool) -> int:
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _common(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of any command's errors.")] = False,
+) -> None:
     if version:
         print(f"bench {VERSION}")
         raise typer.Exit

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.options import DEFAULT_FOLDER, Folder
-from bench.cli.terminal import console, print_board
+from bench.cli.terminal import console, print_board, print_line
 
 commands = typer.Typer()
 
@@ -38,7 +38,7 @@ def compare(
     found = compared(out, a, b)
     console().print(comparison_table(found))
     for line in found.skipped:
-        print(f"not compared: {line}")
+        print_line(f"not compared: {line}")
     for c in found.regressions:
-        print(f"regression: {' '.join(filter(None, (c.defense, c.column)))} {c.a_value:.4f} → {c.b_value:.4f}")
+        print_line(f"regression: {' '.join(filter(None, (c.defense, c.column)))} {c.a_value:.4f} → {c.b_value:.4f}")
     raise typer.Exit(1 if fail_on_regression and found.regressions else 0)

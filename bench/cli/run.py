@@ -10,6 +10,7 @@ import typer
 from bench.cli import options
 from bench.cli.terminal import complain, print_board
 from bench.core.errors import UsageError
+from bench.core.text import one_line
 
 if TYPE_CHECKING:
     from bench.running.dry_run import CellState
@@ -95,7 +96,9 @@ def run(  # noqa: PLR0917 - the command's options
         for name, cause in result.failures.items():
             complain(f"{name}: {cause}")
         if result.code > 1:
-            complain("stopped early; everything finished so far is stored. Run the same command again to go on.")
+            complain(
+                f"stopped early: {result.stored} of {result.cells} cells stored. Run the same command again to go on."
+            )
         raise typer.Exit(result.code)
 
 
@@ -103,7 +106,8 @@ def _print_plan(plan: Plan, states: list[CellState]) -> None:
     """Print a dry run: one line per cell, then the sums."""
     for s in states:
         cost = "" if s.seconds is None or s.cached else f"  (took {s.seconds:.1f} s before)"
-        print(f"{'cached' if s.cached else 'to do ':6}  {s.name}{'' if s.cached else f': {s.why}'}{cost}")
+        why = "" if s.cached else f": {one_line(s.why)}"
+        print(f"{'cached' if s.cached else 'to do ':6}  {one_line(s.name)}{why}{cost}")
     epochs = [r.job.recipe.epochs * len(r.job.train) for r in plan.runs]
     todo = {s.name for s in states if not s.cached}
     passes = sum(e for e, r in zip(epochs, plan.runs, strict=True) if f"train {r.label}" in todo)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from bench.core import streams
 from bench.core.text import one_line
 
 if TYPE_CHECKING:
@@ -21,11 +22,18 @@ def console() -> Console:
 
 
 def print_board(board: Board, out: Path) -> None:
-    """Print the ranking table and the path of the page."""
+    """Print the ranking table and the path of the page, both of which are stored already."""
     from bench.reports.exports.terminal import board_table
 
-    console().print(board_table(board))
-    print(out / "leaderboard.html")
+    page = out / "leaderboard.html"
+    with streams.finished_work(str(page)):
+        console().print(board_table(board))
+        print_line(page)
+
+
+def print_line(text: object) -> None:
+    """Print one line on stdout, without control characters."""
+    print(one_line(text))
 
 
 def print_json(value: object) -> None:
@@ -46,4 +54,4 @@ def print_line(text: str) -> None:
 
 def complain(message: str) -> None:
     """Print one line on stderr, without control characters."""
-    print(one_line(message), file=sys.stderr)
+    streams.say(message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,8 +102,16 @@ _PROBES: tuple[Callable[[Path, DatasetInfo], Found | str | None], ...] = (origin
 
 
 def cache_folder() -> Path:
-    """Return where downloads go: $BENCH_DATA, else `data` in the user's cache folder (Linux: ~/.cache/bench/data)."""
-    return Path(os.environ.get("BENCH_DATA") or platformdirs.user_cache_path("bench", appauthor=False) / "data")
+    """Return where downloads go: $BENCH_DATA, else `data` in the user's cache folder (Linux: ~/.cache/bench/data).
+
+    A user without a home, as in a container, has one in the folder for temporary files.
+    """
+    if named := os.environ.get("BENCH_DATA"):
+        return Path(named)
+    try:
+        return Path(platformdirs.user_cache_path("bench", appauthor=False)) / "data"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"bench-{os.getuid()}" / "data"
 
 
 def _find(info: DatasetInfo, data_dir: Path | str | None, download: bool) -> Found:

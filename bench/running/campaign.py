@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from bench.core.errors import BenchError
+from bench.core.streams import say
+from bench.core.text import PAGE, described, one_line
 from bench.packs.pack import LISTING, Limits, Packed, TooLarge, Weights, pack
 from bench.packs.unpack import unpack
 from bench.store.database import NAME
@@ -81,7 +83,7 @@ def run_piece(arguments: argparse.Namespace) -> Piece:
         if not (work / NAME).is_file() and arguments.source and (arguments.source / LISTING).is_file():
             unpack(arguments.source, work, board=False)
         elif arguments.source and not (work / NAME).is_file():
-            print(f"campaign: no pack in {arguments.source}, starting from the beginning", file=sys.stderr)
+            say(f"campaign: no pack in {arguments.source}, starting from the beginning")
         before = _progress(work)
         seconds = 60 * arguments.minutes
         reserve = min(60.0, 0.15 * seconds)  # for the last chunk in flight, and for packing
@@ -142,11 +144,11 @@ def compute(arguments: argparse.Namespace, work: Path, deadline: float) -> NoRet
     try:
         result = pipeline.run(options)
     except BenchError as error:
-        print(error, file=sys.stderr)
+        say(error)
         sys.exit(error.exit_code)
     Console(width=160).print(board_table(result.board))
     for name, cause in result.failures.items():
-        print(f"{name}: {cause}", file=sys.stderr)
+        say(f"{name}: {cause}")
     sys.exit(result.code)
 
 
@@ -191,7 +193,7 @@ def _pack(work: Path, out: Path, weights: Weights, pictures: bool, limits: Limit
     except BenchError:
         raise
     except Exception as error:
-        print(f"campaign: no board, {type(error).__name__}: {error}; the pack holds the store", file=sys.stderr)
+        say(f"campaign: no board, {described(error)}; the pack holds the store")
         return pack(work, out, weights=weights, pictures=pictures, board=False, limits=limits)
 
 
@@ -223,9 +225,9 @@ def main() -> int:
     try:
         piece = run_piece(arguments)
     except BenchError as error:
-        print(error, file=sys.stderr)
+        say(error)
         return error.exit_code
-    print(summary(piece))
+    print(one_line(summary(piece), PAGE))
     return piece.code
 
 

@@ -14,6 +14,7 @@ import torch
 
 from bench.core import hashing
 from bench.core.errors import MachineError, UsageError
+from bench.core.text import one_line
 from bench.core.version import VERSION
 from bench.store.plan_record import EnvironmentRecord, IncludedFile
 from bench.training.execution import ExecutionConfig
@@ -57,7 +58,7 @@ def environment(device: torch.device, included: Sequence[str], execution: Execut
         commit=commit,
         dirty=dirty,
         packages=packages,
-        included=tuple(IncludedFile(file=Path(p).name, sha256=hashing.sha256(Path(p))) for p in included),
+        included=tuple(IncludedFile(file=one_line(Path(p).name), sha256=hashing.sha256(Path(p))) for p in included),
         step=execution.step_mode(device),
         deterministic=execution.deterministic or device.type == "cpu",
     )
@@ -78,8 +79,8 @@ def _commit() -> tuple[str, bool | None]:
 
 
 def command_line() -> str:
-    """Return the command as the user could type it again."""
-    return shlex.join(["python", "-m", "bench", *sys.argv[1:]])
+    """Return the command as the user could type it again; characters that cannot be printed are left out."""
+    return one_line(shlex.join(["python", "-m", "bench", *sys.argv[1:]]))
 
 
 def choose_device(name: str, where: str = "--device") -> torch.device:

@@ -25,12 +25,14 @@ from bench.store.store import Store
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended: its exit code, failures by cell, the board, and where its files are."""
+    """How a run ended: exit code, failures by cell, the board, where its files are, and how many cells are stored."""
 
     code: int
     failures: dict[str, str]
     out: Path
     board: Board
+    stored: int
+    cells: int
 
 
 def run(options: Options) -> Result:
@@ -72,8 +74,9 @@ def run(options: Options) -> Result:
             code = stop.code or 130
         finally:
             reporter.stop()
+        stored = sum(s.cached for s in cell_states(plan, store)) if code else len(states) - len(failures)
     board = write_reports(plan.out, plan=number)
-    return Result(code or (1 if failures else 0), failures, plan.out, board)
+    return Result(code or (1 if failures else 0), failures, plan.out, board, stored, len(states))
 
 
 def work(options: Options) -> None:

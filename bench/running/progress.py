@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from bench.core import streams
 from bench.core.text import one_line
 
 
@@ -49,7 +51,7 @@ class Reporter:
 
     def log(self, text: str) -> None:
         """Print a line."""
-        self.console.print(escape("  " * text.startswith("  ") + one_line(text)))
+        self._print("  " * text.startswith("  ") + one_line(text))
 
     def cell(self, name: str, total: int) -> None:
         """Begin a cell of `total` epochs or chunks."""
@@ -74,7 +76,15 @@ class Reporter:
 
     def _line(self, name: str, what: str) -> None:
         """Print what became of a cell, in columns."""
-        self.console.print(escape(f"  {one_line(name, 200):<44} {what}".rstrip()))
+        self._print(f"  {one_line(name, 200):<44} {what}".rstrip())
+
+    def _print(self, line: str) -> None:
+        """Print a line; where nobody can read it any more, the work goes on in silence."""
+        try:
+            self.console.print(escape(line))
+        except OSError:
+            self.console.quiet = True
+            streams.discard(sys.stderr)
 
     def _end(self) -> None:
         if self._live and self._cell is not None:

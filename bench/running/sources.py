@@ -54,6 +54,7 @@ NOT_COUNTED: Final = (
     "bench.core.direct_call",
     "bench.core.discovery",
     "bench.core.registry",
+    "bench.core.streams",
     "bench.core.user_code",
     "bench.training.flops",
     # What they return is in the key itself: arguments, recipes, and the fingerprint of the images.

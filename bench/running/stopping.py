@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -53,6 +54,9 @@ class StopRequest:
         if self.code is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.code = 128 + number
+        if number == signal.SIGINT:
+            with contextlib.suppress(OSError):  # the handler may run inside a print: write past the buffers
+                os.write(2, b"\nCtrl-C: stopping after this step or chunk; Ctrl-C again stops now.\n")
 
 
 def parse_duration(text: str) -> float:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -197,7 +198,8 @@ def test_a_signal_ends_the_run_at_a_safe_point(suite, tmp_path, number, code):
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
-    assert "Run the same command again to go on." in err
+    assert re.search(r"stopped early: \d+ of 12 cells stored\. Run the same command again to go on\.", err)
+    assert ("Ctrl-C again stops now" in err) == (number == signal.SIGINT)
     assert "Traceback" not in err
     assert list((out / "checkpoints").glob("*.pt"))
 
