@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from bench.core import streams
-from bench.core.text import one_line
+from bench.core.text import several_lines
 
 if TYPE_CHECKING:
     from bench.reports.board.model import Board
@@ -32,8 +32,8 @@ def print_board(board: Board, out: Path) -> None:
 
 
 def print_line(text: object) -> None:
-    """Print one line on stdout, without control characters."""
-    print(one_line(text))
+    """Print one line on stdout, blanks kept, without control characters."""
+    print(several_lines(text).replace("\n", " "))
 
 
 def print_json(value: object) -> None:
@@ -45,11 +45,6 @@ def print_json(value: object) -> None:
 def _escaped(character: str) -> str:
     """Return a character of a JSON text as it is, or by its number where a terminal might obey it."""
     return character if character.isprintable() else json.dumps(character)[1:-1]
-
-
-def print_line(text: str) -> None:
-    """Print one line on stdout, without control characters."""
-    print("".join(c for c in " ".join(text.split("\n")) if c.isprintable()))
 
 
 def complain(message: str) -> None:
