@@ -46,6 +46,18 @@ class RowTrust:
         return (*bounds, *named, *missing_words(report))
 
     @property
+    def short_of_a(self) -> tuple[str, ...]:
+        """Everything that parts its worst seed from grade A, in words; nothing for a row that has it."""
+        report = None if self.seed is None else self.reports.get(self.seed)
+        if report is None or self.grade is None:
+            return self.reasons
+        missing = missing_words(report)
+        names = formatting.listing([result.name for result in report.missing])
+        few = (f"could not be made: {names}",) if names and not missing else ()
+        declared = () if report.adaptive else ("no attack made for this very defense was declared",)
+        return (*self.reasons, *few, *declared)
+
+    @property
     def who(self) -> str:
         """The seed that gave the grade, where the seeds differ in grade or failed checks: "seed 1"; else ""."""
         kinds = {(found.grade, tuple(result.name for result in found.failed)) for found in self.reports.values()}

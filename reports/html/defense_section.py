@@ -42,6 +42,7 @@ class DefenseSection:
         columns: (column, mean, median, 5 %, 95 %, missing) of every per-example column.
         checks: (check, seed, verdict, what was found) of the trust checks that did not pass.
         passed: which passed, a line per seed.
+        verdicts: how many failed, could not be made and passed, over all seeds; "" where trust was not assessed.
         cost: (evaluation, seconds, forwards, backwards, images), sums over seeds.
         cells: (what, seed, key).
         gallery: adversarial examples.
@@ -63,6 +64,7 @@ class DefenseSection:
     columns: Lines
     checks: Lines
     passed: tuple[str, ...]
+    verdicts: str
     cost: Lines
     cells: Lines
     gallery: Gallery | None
@@ -93,6 +95,7 @@ def defense_section(board: Board, row: Row, table: pd.DataFrame) -> DefenseSecti
         columns=tuple(run_tables.example_columns(table)),
         checks=tuple(run_tables.checks(row)),
         passed=tuple(run_tables.passed(row)),
+        verdicts=run_tables.verdicts(row),
         cost=tuple(run_tables.cost(row)),
         cells=tuple(run_tables.cells(row)),
         gallery=gallery(board, row, table),
@@ -129,7 +132,8 @@ def _belief(board: Board, row: Row) -> Iterator[str]:
     short, sentence = formatting.GRADES[row.trust]
     seed = f" ({row.assessment.who}, its worst)" if row.assessment.who else ""
     yield f"{short[:1].upper()}{short[1:]}{seed}. {sentence}"
-    yield from (f"{reason}." for reason in row.assessment.reasons)
+    if not row.doubt:  # else they are the reason why it is not ranked
+        yield from (f"{reason}." for reason in row.assessment.reasons)
     if row.bound_violations is None:
         yield "No proved bound was checked on it."
     else:

@@ -48,7 +48,7 @@ def stages(board: Board, table: pd.DataFrame) -> Stages:
         )
         for name in order
     )
-    return (*heads, *(("Without it and the later stages counted robust",) if known else ())), lines
+    return (*heads, *(("Missed without",) if known else ())), lines
 
 
 def _broken_by(board: Board, table: pd.DataFrame) -> tuple[list[str], tuple[Stage, ...]]:
@@ -73,8 +73,9 @@ def alone(board: Board, table: pd.DataFrame) -> str:
     last = known[-1]
     fell = formatting.plural(last.broken, "image")
     return (
-        f"{fell} fell to {last.name} alone: every other stage had been tried on them. Later stages were not tried on "
-        "what an earlier one broke, so of the others it is not known."
+        f"Missed without: images that would count as robust without the stage and those after it. {fell} fell to "
+        f"{last.name} alone, as every other stage had been tried on them; of the others that is not known, as later "
+        "stages were not tried on what an earlier one broke."
     )
 
 
@@ -124,6 +125,20 @@ def checks(row: Row) -> Iterator[tuple[Entry, ...]]:
                 Value(result.verdict),
                 Value(result.finding.words),
             )
+
+
+def verdicts(row: Row) -> str:
+    """Return how many checks of trust failed, could not be made and passed, over all seeds.
+
+    Args:
+        row: the defense.
+
+    Returns:
+        The counts in words; "" where trust was not assessed.
+    """
+    found = Counter(result.verdict for report in row.assessment.reports.values() for result in report.results)
+    counts = f"{found['fail']} failed, {found['not assessable']} could not be made, {found['pass']} passed"
+    return counts if found else ""
 
 
 def passed(row: Row) -> Iterator[str]:

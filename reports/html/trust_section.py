@@ -89,7 +89,7 @@ def _grade(row: Row) -> tuple[Entry, ...]:
         Value(row.defense),
         Value(f"{grade}, {found.who}" if found.who else grade),
         Value(seeds or formatting.MISSING),
-        Value("; ".join(found.reasons) or "no check failed"),
+        Value("; ".join(found.short_of_a) or "every check passed"),
     )
 
 

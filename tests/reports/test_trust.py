@@ -153,6 +153,18 @@ def test_missing_checks_are_a_reason_where_they_alone_cap_the_grade() -> None:
     assert row_trust({0: many}, (0,)).reasons == ("3 checks could not be made: G1, G2 and G3",)
 
 
+def test_what_parts_a_row_from_the_best_grade_is_said() -> None:
+    found = {
+        "could not be made: G2; no attack made for this very defense was declared": report(
+            Grade.B, "pass", "not assessable"
+        ),
+        "G1: words 1; no attack made for this very defense was declared": report(Grade.C, "fail"),
+        "": replace(report(Grade.A, "pass"), adaptive=True),
+    }
+    for words, one in found.items():
+        assert "; ".join(row_trust({0: one}, (0,)).short_of_a) == words
+
+
 def test_every_export_has_the_grade(graded: Board) -> None:
     lines = {line["defense"]: line for line in csv.DictReader(io.StringIO(csv_export.csv_text(graded)))}
     assert (lines["cure"]["trust"], lines["cure"]["trust_failed"], lines["cure"]["rank"]) == ("C", "G3;G2", "")
