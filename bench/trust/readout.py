@@ -29,11 +29,19 @@ class Readout:
 
     @torch.no_grad()
     def run(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features (B, d) and the layer's own output (B, K) for images x (B, C, H, W)."""
+        """Return the features (B, d) and the layer's own output (B, K) for images x (B, C, H, W).
+
+        NaN where the network does without the layer on these images, or calls it on others.
+        """
         seen: list[tuple[Tensor, Tensor]] = []
         with _hooked(self.layer, lambda _, given, output: seen.append((given[0], output))):
             self.network(x)
-        return seen[-1]
+        if seen and len(seen[-1][0]) == len(x):
+            return seen[-1]
+        weight = self.layer.weight
+        assert isinstance(weight, Tensor)  # of a fully connected layer
+        classes, size = weight.shape
+        return x.new_full((len(x), size), torch.nan), x.new_full((len(x), classes), torch.nan)
 
     @contextlib.contextmanager
     def replaced(self, function: Callable[[Tensor], Tensor]) -> Iterator[nn.Module]:
