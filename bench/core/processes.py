@@ -48,8 +48,9 @@ def how_it_ended(code: int | None) -> str:
 
 def kill_group(pid: int) -> None:
     """Kill a process that leads a session, with every process that it has started in it."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
+    if sys.platform != "win32":
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)
 

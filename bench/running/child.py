@@ -321,7 +321,8 @@ def _restored(content: bytes) -> Task:
 
 def _settle(output: Connection) -> None:
     """Arrange that the process ends with the command, is the first to go when memory runs out, and prints to a pipe."""
-    os.setsid()
+    if sys.platform != "win32":
+        os.setsid()
     if (alive := getattr(forkserver._forkserver, "_forkserver_alive_fd", None)) is not None:
         os.close(alive)  # else the server would outlive a killed command as long as this process lives
         forkserver._forkserver._forkserver_alive_fd = None  # type: ignore[attr-defined]

@@ -31,7 +31,8 @@ class Computers:
     """Computes tasks, each in the process that it belongs in; a context manager, which ends the child.
 
     A child serves the tasks of one run, so that what a defense does to its process reaches no other defense; for an
-    evaluation that is not ours there is another one per run.
+    evaluation that is not ours there is another one per run. What a process has died over is computed in a child as
+    well, whosever it is, so that no command dies at the same cell for ever.
 
     Args:
         silent_seconds: how long a child may give no sign of life.
@@ -58,21 +59,22 @@ class Computers:
             self._child.close()
             self._child = None
 
-    def compute(self, task: Task, emit: Emit, stop: Stop) -> None:
+    def compute(self, task: Task, emit: Emit, stop: Stop, *, apart: bool = False) -> None:
         """Compute a task, see `Computer.compute`.
 
         Args:
             task: what is computed.
             emit: called with each result, in order.
             stop: asked whether to stop.
+            apart: use a child for our own code as well: the last process that computed it has died.
 
         Raises:
             Stopped: it was asked to.
             BenchError: it cannot be computed.
         """
         origins = origins_of(task)
-        if not origins:
-            ours = all(function.__module__.startswith("bench.") for function in functions_of(task))
+        ours = all(function.__module__.startswith("bench.") for function in functions_of(task))
+        if not origins and not (ours and apart):
             with contextlib.nullcontext() if ours else process_state_kept():
                 self._here.compute(task, emit, stop)
             return

@@ -79,7 +79,7 @@ def _train(run: Run, lease: Lease, context: RunContext, computers: Computers) ->
 
     checkpoint = context.plan.out / "checkpoints" / f"{lease.cell}.pt"
     task = TrainTask(run.label, run.job, context.plan.device, context.plan.execution, checkpoint)
-    computers.compute(task, take, context.stop)
+    computers.compute(task, take, context.stop, apart=lease.abandoned)
     log = context.store.log(lease.cell)
     info = {"weights": save_weights(trained[-1].weights, context.plan.out), **trained[-1].info, **_sums(log, _TIMES)}
     context.store.finish(lease, info)
@@ -139,7 +139,7 @@ def _evaluate(
         elif isinstance(event, Measured):
             measured.append(event)
 
-    computers.compute(task, take, context.stop)
+    computers.compute(task, take, context.stop, apart=lease.abandoned)
     infos = [*context.store.chunk_info(lease.cell).values(), measured[-1].time]
     fitted = [info[FITTED] for info in infos if FITTED in info]
     totals = {**_sums(infos, (*_COUNTS, *_TIMES)), **({FITTED: min(fitted)} if fitted else {}), **measured[-1].summary}

@@ -77,7 +77,7 @@ def prepare(options: Options) -> Plan:
     """
     engines.load(options.engine)  # a wrong name is said before anything expensive
     for path in options.included:
-        discovery.include(path, options.hang_limit)
+        discovery.include(path, min(options.hang_limit, options.time_limit or options.hang_limit))
     whole = load_suite(options.suite)
     suite = whole.with_overrides(**{k: v for k, v in options.narrow.items() if k not in ("train_limit", "attack_peer")})
     if peer := options.narrow.get("attack_peer"):
@@ -102,7 +102,7 @@ def prepare(options: Options) -> Plan:
         overrides=_overrides(whole, suite, options.narrow),
         included=options.included,
         execution=options.execution,
-        hang_limit=options.hang_limit,
+        hang_limit=min(options.hang_limit, options.time_limit or options.hang_limit),
     )
 
 

@@ -66,7 +66,7 @@ class Leases:
                     values,
                 )
                 seals.seal(db, "cells", "id=:id", {"id": cell})
-            return Lease(cell, generation)
+            return Lease(cell, generation, row is not None and row["status"] == "running")
 
     def _is_held(self, row: sqlite3.Row) -> bool:
         """Tell whether somebody who lives computes a cell.

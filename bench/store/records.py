@@ -75,10 +75,17 @@ def parsed_object(text: object, where: str) -> Info:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to write one cell, until somebody else's generation is higher."""
+    """The right to write one cell, until somebody else's generation is higher.
+
+    Attributes:
+        cell: id of the cell.
+        generation: how often it has been claimed.
+        abandoned: whether its last holder died over it.
+    """
 
     cell: str
     generation: int
+    abandoned: bool = False
 
 
 class LeaseLost(LockedError):
