@@ -31,6 +31,7 @@ from bench.store.status import RunStatus, run_status
 FORMAT = 1
 LISTING = "pack.json"
 PAGE = "leaderboard.html"
+SIGNATURE = "pack.sig"
 ARCHIVES = ("board.zip", "store.zip", "weights.zip")
 EXAMPLES = ("examples.parquet", "examples_train.parquet")
 EXPORTS = ("leaderboard.csv", "leaderboard.json", "leaderboard.md", "leaderboard.tex", "manifest.json", *EXAMPLES)
@@ -234,6 +235,7 @@ def _mb(size: int) -> str:
 def _publish(ready: Path, to: Path, listing: str) -> None:
     """Put a pack in place of an older one; pack.json goes first and comes last, so that half a pack is none."""
     (to / LISTING).unlink(missing_ok=True)
+    (to / SIGNATURE).unlink(missing_ok=True)
     for old in to.iterdir():
         if is_part(old.name):
             old.unlink()

@@ -32,9 +32,9 @@ from bench.store.challenge_record import FOLDER, load_challenges
 from bench.store.database import NAME
 from bench.store.status import RunStatus, run_status
 
-MOST = 4_000_000_000  # bytes that a pack may hold, and unfold to
-MOST_RATIO = 200  # of bytes unfolded to bytes packed, beyond `SLACK`; tables and weights stay far below
-SLACK = 50_000_000
+MOST = 4_000_000_000  # bytes that a pack may unfold to
+MOST_RATIO = 200  # of an archive's bytes unfolded to packed, beyond `SLACK`; tables and weights stay far below
+SLACK = 20_000_000
 _WEIGHTS = re.compile(r"weights/[0-9a-f]{64}\.safetensors")
 _CHALLENGE = re.compile(rf"{FOLDER}/[0-9a-f]{{64}}\.safetensors")
 _INFO = re.compile(r"model_info(/[A-Za-z0-9][A-Za-z0-9._-]{0,63}){3}")
@@ -101,10 +101,7 @@ def unpack(folder: str | Path, out: str | Path, *, board: bool = True, exports: 
     folder, out = Path(folder), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: expected a new or an empty folder, got one with files. Choose another --out.")
-    listing = _read_listing(folder)
-    _check_names(listing)
-    for name, piece in listing.files.items():
-        _check_file(folder, name, piece)
+    listing = _checked_listing(folder)
     files.make_folder(out)
     with tempfile.TemporaryDirectory(dir=out, prefix=".unpacking-") as scratch:
         found = Path(scratch)
@@ -120,6 +117,29 @@ def unpack(folder: str | Path, out: str | Path, *, board: bool = True, exports: 
         for path in sorted(found.iterdir(), key=lambda p: p.name == NAME):  # the store comes last
             path.replace(out / path.name)
     return Unpacked(out, run_status(out), len(weights), missing)
+
+
+def check_pack(folder: Path) -> None:
+    """Check that the files of a pack are those that its list names, without unpacking them.
+
+    Args:
+        folder: the pack.
+
+    Raises:
+        MachineError: `folder` is none.
+        IntegrityError: a file is missing, damaged or not as listed.
+        SecurityError: a name that no pack of ours has, or a link.
+    """
+    _checked_listing(folder)
+
+
+def _checked_listing(folder: Path) -> _Listing:
+    """Return the list of a pack, after every name and every file's SHA-256 was checked."""
+    listing = _read_listing(folder)
+    _check_names(listing)
+    for name, piece in listing.files.items():
+        _check_file(folder, name, piece)
+    return listing
 
 
 def _read_listing(folder: Path) -> _Listing:
@@ -162,11 +182,13 @@ def _check_names(listing: _Listing) -> None:
         raise IntegrityError(f"{LISTING}: expected {min(absent)} among its files, got none. Fetch the pack again.")
     if NAME not in (listing.archives["store.zip"].members if "store.zip" in listing.archives else {}):
         raise IntegrityError(f"{LISTING}: expected a store.zip with {NAME}, got none. Fetch the pack again.")
-    packed = sum(piece.bytes for piece in listing.files.values())
-    unfolded = sum(piece.bytes for facts in listing.archives.values() for piece in facts.members.values())
-    most = min(MOST, MOST_RATIO * packed + SLACK)
-    if packed > MOST or unfolded > most:
-        raise _refused(f"expected at most {most:,} bytes to unpack from {packed:,}, got {unfolded:,}")
+    total = 0
+    for archive, facts in listing.archives.items():
+        unfolded = sum(piece.bytes for piece in facts.members.values())
+        total += unfolded
+        most = min(MOST, MOST_RATIO * facts.bytes + SLACK)
+        if unfolded > most or total > MOST or facts.bytes > MOST:
+            raise _refused(f"expected at most {most:,} bytes to unpack from {archive}, got {unfolded:,}")
 
 
 def _is_member(archive: str, name: str) -> bool:

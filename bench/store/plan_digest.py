@@ -14,7 +14,7 @@ def plan_digest(text: str) -> str:
     Args:
         text: as the store keeps it; a damaged one has the digest of its text.
     """
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         content = json.loads(text)
         if isinstance(content, dict):
             content.pop("created", None)

@@ -283,7 +283,7 @@ def parse_plan(text: str, where: str) -> PlanRecord:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         problem = f"{place}: {first['msg']}"
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         problem = str(error)
     raise IntegrityError(
         f"{where}: expected a sound plan, got {problem}. The store was changed outside bench: restore it, or delete "
