@@ -222,6 +222,7 @@ def _extract(folder: Path, target: Path | None, name: str, facts: _Archive) -> N
         for part in facts.parts:
             with (folder / part).open("rb") as stream:
                 shutil.copyfileobj(stream, joined, _BLOCK)
+        _check_joined(joined, name, facts)
         try:
             _check_directory(joined, name, len(facts.members))
             with zipfile.ZipFile(joined) as archive:
@@ -232,6 +233,18 @@ def _extract(folder: Path, target: Path | None, name: str, facts: _Archive) -> N
             raise IntegrityError(
                 f"{name}: expected a sound archive, got {type(error).__name__}: {error}. Fetch the pack again."
             ) from error
+
+
+def _check_joined(joined: IO[bytes], name: str, facts: _Archive) -> None:
+    """Refuse parts that do not make the archive which the list names, whose size limits what it may unfold to."""
+    size = joined.seek(0, os.SEEK_END)
+    joined.seek(0)
+    found = hashlib.file_digest(joined, "sha256").hexdigest() if size == facts.bytes else ""
+    if found != facts.sha256:
+        raise IntegrityError(
+            f"{name}: expected {facts.bytes} bytes with SHA-256 {facts.sha256[:12]} from its parts, got {size} bytes. "
+            "Fetch the pack again."
+        )
 
 
 def _check_directory(joined: IO[bytes], name: str, members: int) -> None:

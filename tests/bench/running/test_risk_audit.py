@@ -49,7 +49,7 @@ def flip_to_robust(out, count):
             rows = table.index[~table[column].astype(bool)][:count]
             flipped += len(rows)
             table.loc[rows, column] = True
-            data = serialise.pack_table(table, None)
+            data = serialise.pack_table(table, serialise.column_facts(store.arrow_table(cell)))
             sha = hashlib.sha256(data).hexdigest()
             with contextlib.closing(sqlite3.connect(out / "bench.db")) as db, db:
                 db.execute("UPDATE chunks SET data=?, sha256=? WHERE cell=?", (data, sha, cell))
@@ -164,5 +164,68 @@ def test_missing_weights_and_changed_audits_are_integrity_errors(cli, out):
     for file in (out / "weights").glob("*.safetensors"):
         file.unlink()
     finished = cli("audit", "--out", out, "--margin", "0.2")
+    assert finished.code == 3
+    assert "weights" in finished.err
+
+
+# On the board, and with packs
+
+
+def row_of(out, defense):
+    rows = json.loads((out / "leaderboard.json").read_text())["rows"]
+    return next(row for row in rows if row["defense"] == defense)
+
+
+def test_an_audit_is_a_badge_on_its_rows_and_travels(cli, out, tmp_path):
+    assert row_of(out, "standard")["audit"] is None
+    finished = cli("audit", "--out", out, "--margin", "0.2", "--seed", "8")
+    assert finished.code == 0, finished.err
+    badge = row_of(out, "standard")["audit"]
+    assert badge["outcome"] == "confirmed"
+    assert (badge["seed"], badge["margin"], badge["risk"]) == (8, "0.2", "0.05")
+    assert badge["statement"] == finished.out.splitlines()[-1]
+    page = (out / "leaderboard.html").read_text()
+    assert 'class="badge audit confirmed"' in page
+    assert "Risk-limiting audits" in page
+    assert cli("results", "pack", "--out", out, "--to", tmp_path / "pack").code == 0
+    assert cli("results", "unpack", tmp_path / "pack", "--out", tmp_path / "back").code == 0
+    assert row_of(tmp_path / "back", "standard")["audit"] == badge
+    assert (tmp_path / "back" / "audit.json").read_bytes() == (out / "audit.json").read_bytes()
+
+
+def test_a_refuted_audit_outweighs_confirmed_ones_and_a_stale_one_is_not_shown(cli, out):
+    assert cli("audit", "--out", out, "--margin", "0.2", "--seed", "8").code == 0
+    flip_to_robust(out, 15)
+    cli("report", "--out", out)
+    assert row_of(out, "standard")["audit"] is None, "it was about another list of images"
+    assert cli("audit", "--out", out, "--margin", "0.1", "--seed", "3").code == 3
+    assert row_of(out, "standard")["audit"]["outcome"] == "refuted"
+    assert "audit refuted" in (out / "leaderboard.html").read_text()
+
+
+def test_one_audited_row_says_nothing_of_another(cli, out):
+    finished = cli("audit", "--out", out, "--margin", "0.3", "--defense", "standard", "--seed", "1")
+    assert finished.code == 0, finished.err
+    assert row_of(out, "standard")["audit"]["models"] == ["standard seed 0"]
+    assert row_of(out, "adversarial_training")["audit"] is None
+
+
+def test_a_pack_is_audited_without_being_changed(cli, out, tmp_path):
+    pack = tmp_path / "pack"
+    assert cli("results", "pack", "--out", out, "--to", pack, "--weights").code == 0
+    before = {p.name: p.read_bytes() for p in pack.iterdir()}
+    first = cli("audit", "--out", pack, "--margin", "0.2", "--seed", "4", "--max-images", "2")
+    assert first.code == 75, first.err
+    second = cli("audit", "--out", pack, "--margin", "0.2", "--seed", "4")
+    assert second.code == 0, second.err
+    assert {p.name: p.read_bytes() for p in pack.iterdir()} == before
+    (record,) = load_audits(tmp_path / "pack-audit").audits
+    assert record.outcome == "confirmed"
+    assert str(tmp_path / "pack-audit" / "audit.json") in second.out
+
+
+def test_a_pack_without_weights_cannot_be_audited(cli, out, tmp_path):
+    assert cli("results", "pack", "--out", out, "--to", tmp_path / "pack").code == 0
+    finished = cli("audit", "--out", tmp_path / "pack", "--margin", "0.2")
     assert finished.code == 3
     assert "weights" in finished.err
