@@ -10,9 +10,10 @@ from itertools import groupby
 from markupsafe import Markup
 
 from bench.core.records import Column, Grade
+from bench.reports import formatting
 from bench.reports.board.columns import OWN
 from bench.reports.board.instruments import read_detection, read_museum
-from bench.reports.board.model import Board
+from bench.reports.board.model import Board, Row
 from bench.reports.claims.records import Claims
 from bench.reports.exports.registry import all_exports
 from bench.reports.figures import index, loss_terms, plot_data
@@ -57,6 +58,8 @@ class PageModel:
         rows: of the ranking table.
         bounds: complete rows whose robust accuracies are upper bounds only, which stand below them in the same table.
         apart: the rows that are incomplete, and all others that are not ranked on a board that ranks.
+        drawn: the rows that figures show.
+        undrawn: which complete rows they leave out, or what they show where nothing is ranked; "" for neither.
         grades: of trust, best first.
         headline: the whole answer in one sentence.
         answers: questions that readers have, with their answers.
@@ -81,6 +84,8 @@ class PageModel:
     rows: list[TableRow]
     bounds: list[TableRow]
     apart: list[TableRow]
+    drawn: list[TableRow]
+    undrawn: str
     grades: list[str]
     headline: str
     answers: list[Answer]
@@ -103,6 +108,7 @@ def page_model(board: Board) -> PageModel:
     """Return the model of a board's page."""
     columns, tables = table_columns(board), plot_data.tables(board)
     rows = table_rows(columns, styles(plot_data.names(board)), board.rows)
+    shown = plot_data.drawn(board)
     terms = {row.defense: loss_terms.loss_terms(board, row) for row in board.rows}
     return PageModel(
         board=board,
@@ -111,6 +117,8 @@ def page_model(board: Board) -> PageModel:
         rows=[item for item in rows if not item.row.is_upper_bound and not _apart(board, item)],
         bounds=[item for item in rows if item.row.is_upper_bound],
         apart=[item for item in rows if not item.row.is_upper_bound and _apart(board, item)],
+        drawn=[item for item in rows if item.row.defense in {row.defense for row in shown}],
+        undrawn=_undrawn(board, shown),
         grades=[grade.name for grade in Grade],
         headline=headline(board),
         answers=summary(board),
@@ -137,6 +145,16 @@ def page_model(board: Board) -> PageModel:
 def _apart(board: Board, item: TableRow) -> bool:
     """Tell whether a row stands below the table: it is incomplete, or not ranked on a board that ranks."""
     return bool(item.row.incomplete or (board.ranking and item.row.rank is None))
+
+
+def _undrawn(board: Board, shown: list[Row]) -> str:
+    """Return what a reader of the figures must know of rows that are not ranked."""
+    bounds = [row.defense for row in shown if row.is_upper_bound]
+    if bounds:
+        return f"Upper bounds only, drawn as nothing is ranked: {formatting.listing(bounds)}."
+    names = {row.defense for row in shown}
+    left = [r.defense for r in board.rows if r.cells and not r.incomplete and r.defense not in names]
+    return f"Not drawn, as they are not ranked: {formatting.listing(left)}." if left else ""
 
 
 def _words(column: TableColumn) -> tuple[str, ...]:

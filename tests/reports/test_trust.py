@@ -239,6 +239,15 @@ def test_the_page_puts_upper_bounds_below_the_ranking_in_the_same_table(graded: 
     assert "0: B, 1: C" in section
 
 
+def test_figures_and_their_legends_leave_out_what_is_not_ranked(graded: Board) -> None:
+    html = page.render(graded)
+    figures = html[html.index('<section id="figures"') :]
+    figures = figures[: figures.index("</section>")]
+    assert "Not drawn, as they are not ranked: cure and lcnn." in figures
+    assert 'data-series="gradreg"' in figures
+    assert 'data-series="cure"' not in figures
+
+
 def test_if_nothing_can_be_believed_nothing_is_ranked(make_board: Callable[..., Board]) -> None:
     names = {"standard": (0.30, 9.0, 41.0, 1.0), "lcnn": (0.34, 9.5, 3.6, 1.09)}
     board = make_board(names=names, n=60, seeds=1, grades={("standard", 0): "C", ("lcnn", 0): "C"})
@@ -248,6 +257,7 @@ def test_if_nothing_can_be_believed_nothing_is_ranked(make_board: Callable[..., 
     )
     html = page.render(board)
     assert "Nothing is ranked. No complete row can be believed enough" in html
+    assert "Upper bounds only, drawn as nothing is ranked: " in html
     assert html.count('<tr class="divider">') == 1
 
 
