@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from bench.core.records import Role
 from bench.reports import formatting
 from bench.reports.board.columns import BoardColumn
 from bench.reports.board.run_tables import RunTables
 
+ASIDE: frozenset[Role] = frozenset({"repeat", "repeat_seed_used"})  # of columns
 LISTED = 3  # evaluations that a reason names
 
 
@@ -16,19 +18,25 @@ def why_incomplete(groups: Mapping[str, list[RunTables]], ranking: BoardColumn |
 
     A mean over the seeds that did not fail is no mean over the planned ones, and a row without an evaluation has not
     passed it: such a row is not ranked. Needed are the ranking evaluation and every evaluation that some run of any
-    row has finished, each on as many images as any of its finished runs has.
+    row has finished, each on as many images as any of its finished runs has; except what may move no place.
 
     Args:
         groups: defense to its planned runs, one per seed.
         ranking: the column that ranks; None: nothing does.
     """
     runs = [run for group in groups.values() for run in group]
-    keys = dict.fromkeys(key for run in runs for key in run.records)
+    keys = dict.fromkeys(key for run in runs for key in run.records if not _aside(runs, key))
     ranks = "" if ranking is None else ranking.evaluation
     needed = {key: n for key in keys if (n := _images(runs, key, finished=True)) or key == ranks}
     if ranks in needed and not needed[ranks]:
         needed[ranks] = _images(runs, ranks, finished=False)
     return {name: _reason(group, needed) for name, group in groups.items()}
+
+
+def _aside(runs: list[RunTables], key: str) -> bool:
+    """Tell whether an evaluation may move no place: a repeat of attacks is no evidence for or against a row."""
+    roles = {facts.role for run in runs if key in run.tables for facts in run.tables[key].facts.values()}
+    return bool(roles) and roles <= ASIDE
 
 
 def _images(runs: list[RunTables], key: str, finished: bool) -> int:

@@ -312,18 +312,20 @@ def repeated(n: int) -> pd.DataFrame:
 def with_repeat(tmp_path: Path, fabricate: ModuleType) -> Callable[..., Board]:
     """Return what builds a board on whose lcnn the attacks were repeated."""
 
-    def make(grade: str | None = "B", n: int = 120, repeat: bool = True, **changed: float) -> Board:
+    def make(grade: str | None = "B", n: int = 120, repeat: bool = True, lacks: str = "", **changed: float) -> Board:
         plan = fabricate.make_plan(seeds=(0,), evaluations=("accuracy", "autoattack_l2"))
         facts = repeat_columns()
         if grade:
             plan["evaluations"]["trust"] = fabricate.evaluation("trust", trust_checks.COLUMNS)
         if repeat:
             plan["evaluations"]["repeat_l2"] = fabricate.evaluation("repeat_l2", facts, eps=[0.5])
-        folder = tmp_path / f"{grade}{n}{repeat}{len(changed)}"
+        folder = tmp_path / f"{grade}{n}{repeat}{lacks}{len(changed)}"
         with Store.open(folder, create=True) as store, trust_checks.in_place():
             number = store.plans.put(fabricate.record(plan))
             for place, entry in enumerate(plan["rows"]):
                 for key in plan["evaluations"]:
+                    if (key, entry["defense"]) == ("repeat_l2", lacks):
+                        continue
                     cell = fabricate.name_of(key, entry["defense"])
                     values = fabricate.table_of(key, entry["defense"], 0, n, fabricate.DEFENSES[entry["defense"]])
                     if key == "trust":
@@ -376,6 +378,8 @@ def test_a_repeat_moves_no_number_place_or_grade(with_repeat: Callable[..., Boar
         )
         assert a.cells == b.cells
     assert [c.name for c in with_it.columns] == [c.name for c in without.columns]
+    partly = row(with_repeat(lacks="gradreg"), "gradreg")
+    assert (partly.rank, partly.incomplete, partly.repeats) == (row(without, "gradreg").rank, "", {})
 
 
 def test_page_and_json_have_the_sentence(with_repeat: Callable[..., Board]) -> None:
