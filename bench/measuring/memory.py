@@ -30,6 +30,13 @@ MESSAGES: Final = (
 )
 
 
+def ran_out(error: BaseException) -> bool:
+    """Tell whether an exception says, in whatever way, that memory ran out."""
+    if isinstance(error, RuntimeError) and any(message in str(error) for message in MESSAGES):
+        return True
+    return isinstance(error, torch.OutOfMemoryError | MemoryError | OutOfMemoryError)
+
+
 @contextlib.contextmanager
 def out_of_memory_detected(where: str) -> Iterator[None]:
     """Raise `OutOfMemoryError` for whatever reports inside the block that memory ran out; pass on other errors.
@@ -43,8 +50,7 @@ def out_of_memory_detected(where: str) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        expected = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not expected and not any(message in str(error) for message in MESSAGES):
+        if not ran_out(error):
             raise
         raise OutOfMemoryError(
             f"{where}: expected the batch to fit into memory, got out of memory. Use a smaller batch size."

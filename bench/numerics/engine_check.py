@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from bench.core.errors import BenchError
 from bench.core.records import Column
+from bench.measuring.memory import ran_out
 from bench.numerics.derivatives import expand
 from bench.numerics.hvp_ops import plain_autograd
 from bench.numerics.vectors import norms, unit
@@ -73,9 +74,11 @@ def _disagreement(model: nn.Module, x: Tensor, y: Tensor) -> str:
         with plain_autograd():
             expected = expand(model, x, y)
             product = expected.hvp(v)
-    except (BenchError, torch.OutOfMemoryError):
+    except BenchError:
         raise
     except Exception as error:  # a foreign model may raise anything
+        if ran_out(error):
+            raise
         cause = (str(error).splitlines() or [type(error).__name__])[0]
         raise BenchError(
             f"model {type(model).__name__}: expected one that can be differentiated twice, got: {cause} "
@@ -84,9 +87,9 @@ def _disagreement(model: nn.Module, x: Tensor, y: Tensor) -> str:
     try:
         found = expand(model, x, y)
         difference = norms(found.hvp(v) - product)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # as above
+        if ran_out(error):
+            raise
         return f"the fast second derivatives fail ({(str(error).splitlines() or [type(error).__name__])[0]})."
     size = norms(expected.gradient)
     limit = RTOL * norms(product) + ATOL * size

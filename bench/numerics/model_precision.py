@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bench.core.errors import BenchError, UsageError
 from bench.core.torch_state import eager, frozen_eval, tf32
+from bench.measuring.memory import out_of_memory_detected
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -44,9 +45,11 @@ def _double(model: nn.Module) -> nn.Module:
 
     Raises:
         BenchError: the model cannot be copied.
+        OutOfMemoryError: memory runs out.
     """
     try:
-        return copy.deepcopy(model).double()
+        with out_of_memory_detected(f"model {type(model).__name__} in float64"):
+            return copy.deepcopy(model).double()
     except (RuntimeError, TypeError) as error:
         raise BenchError(
             f"model {type(model).__name__}: expected one that copy.deepcopy can copy, for float64, got {error}. "

@@ -206,27 +206,24 @@ def test_the_door_asks_fewer_images_where_memory_runs_out(error):
     assert max(net.sizes[2:]) == 1
 
 
-@pytest.mark.parametrize("fits", [1, 3, 10])
-@pytest.mark.parametrize("error", REPORTS, ids=lambda e: str(e)[:30] or type(e).__name__)
-def test_an_evaluation_of_gradients_fits_whatever_reports_that_memory_ran_out_and_changes_nothing(error, fits):
-    """The gradient check and an attack, at several images and at one."""
+@pytest.mark.parametrize("name", ["accuracy", "pgd_l2", "curvature", "stability"])
+@pytest.mark.parametrize("fits", [1, 3])
+@pytest.mark.parametrize("error", [REPORTS[0], REPORTS[1], REPORTS[3]], ids=["torch", "python", "cuda"])
+def test_an_evaluation_fits_into_memory_whatever_reports_that_it_ran_out_and_changes_nothing(name, fits, error):
+    """Check of gradients, of the engine of second derivatives, attack: at several images and at one."""
     from bench.core import registry
 
-    entry = registry.evaluations.get("pgd_l2")
-    arguments = {**entry.hyperparameters, "eps": [0.5], "steps": 2}
-    tables, chunks = [], []
+    entry = registry.evaluations.get(name)
+    changed = {"pgd_l2": {"eps": [0.5], "steps": 2}, "stability": {"radius": [0.1]}}.get(name, {})
+    arguments = {**entry.hyperparameters, **changed}
+    found, data = [], Split.of(split().images, split().labels % 2)
     for net in (Starved(error, fits=fits), Starved(error, fits=1000)):
-        chunks = list(
-            evaluate_chunks(
-                entry, net.eval(), split(), torch.device("cpu"), arguments=arguments, seed=0, batch_size=10,
-                keep_images=lambda name: True,
-            )
-        )  # fmt: skip
-        tables.append(chunks[0].table)
-        if fits < 10 and net.fits == fits:
-            assert chunks[0].info["batch_size_fitted"] <= fits
-    assert "batch_size_fitted" not in chunks[0].info
-    pd.testing.assert_frame_equal(tables[0], tables[1])
+        found += evaluate_chunks(
+            entry, net.eval(), data, torch.device("cpu"), arguments=arguments, seed=0, batch_size=10
+        )
+    assert found[0].info["batch_size_fitted"] <= fits
+    assert "batch_size_fitted" not in found[1].info
+    pd.testing.assert_frame_equal(found[0].table, found[1].table, rtol=1e-4, atol=1e-6)
 
 
 def test_bench_evaluate_says_at_which_batch_memory_was_enough():
