@@ -27,7 +27,6 @@ from typing import Any, Final
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import bench
 from bench.core import registry
@@ -47,20 +46,26 @@ DEFENSES: Final = ("standard", "lcnn", "gradreg", "adversarial_training")
 class Foreign(nn.Module):
     """Two convolutions and two linear layers with ReLU, on normalised images; one of the networks in `nets/`."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, folder: Path, name: str) -> None:
         super().__init__()
         facts = tomllib.loads((folder / "nets.toml").read_text())[name]
-        self.weights = load_file(folder / f"{name}.safetensors")
-        self.mean = torch.tensor(facts["mean"]).view(1, 3, 1, 1)
-        self.std, self.padding = torch.tensor(facts["std"]).view(1, 3, 1, 1), facts["padding"]
+        weights = load_file(folder / f"{name}.safetensors")
+        wide, narrow = weights["conv1.weight"], weights["conv2.weight"]
+        self.conv1 = nn.Conv2d(3, len(wide), 4, 2, facts["padding"])
+        self.conv2 = nn.Conv2d(len(wide), len(narrow), 4, 2, facts["padding"])
+        self.fc1 = nn.Linear(weights["fc1.weight"].shape[1], len(weights["fc1.bias"]))
+        self.fc2 = nn.Linear(weights["fc2.weight"].shape[1], len(weights["fc2.bias"]))
+        self.load_state_dict(weights)
+        self.register_buffer("mean", torch.tensor(facts["mean"]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(facts["std"]).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, 10)."""
-        w, z = self.weights, (x - self.mean) / self.std
-        for layer in ("conv1", "conv2"):
-            z = F.conv2d(z, w[f"{layer}.weight"], w[f"{layer}.bias"], stride=2, padding=self.padding).relu()
-        z = F.linear(z.flatten(1), w["fc1.weight"], w["fc1.bias"]).relu()
-        return F.linear(z, w["fc2.weight"], w["fc2.bias"])
+        z = self.conv2(self.conv1((x - self.mean) / self.std).relu()).relu()
+        return self.fc2(self.fc1(z.flatten(1)).relu())
 
 
 class WrongGradient(torch.autograd.Function):
