@@ -1,6 +1,7 @@
 """Each check on hand-made evidence: what it passes, what it fails on, and where it says that it cannot tell."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -223,3 +224,10 @@ def test_every_number_is_read_by_a_check_of_its_name():
     for name in honest():
         family = name.partition("_")[0].upper()
         assert family in ALL or name == "survivor", name
+
+
+def test_the_document_has_a_row_for_every_check_with_its_severity():
+    text = (Path(__file__).parents[3] / "docs/trust.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in text.splitlines() if line.startswith("| ")]
+    documented = {name: severity for name, severity in rows if name in ALL}
+    assert documented == {c.name: c.severity for c in checks()}
