@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,9 @@ from bench.reports.board.build import build
 from bench.reports.board.compare import compare
 from bench.reports.board.model import Board
 from bench.reports.board.row_trust import row_trust
+from bench.reports.board.run_tables import RunTables, load
 from bench.reports.board.stages import cascade
+from bench.reports.board.trust import assess_runs
 from bench.reports.exports import csv as csv_export
 from bench.reports.exports import json as json_export
 from bench.reports.exports.latex import latex_text
@@ -29,6 +32,7 @@ from bench.reports.exports.markdown import markdown_text
 from bench.reports.exports.terminal import board_table
 from bench.reports.html import page
 from bench.reports.html.answers import summary
+from bench.store.plan_record import PlanRecord
 from bench.store.store import Store
 from bench.trust.assess import assess
 from bench.trust.evidence import Evidence, Measured
@@ -277,6 +281,54 @@ def test_the_boards_report_is_that_of_the_real_checks(tmp_path: Path, make_board
     mine = {r.name: r.finding for r in found.results}
     assert mine["G3"].verdict == "fail"
     assert mine["G3"] == {r.name: r.finding for r in alone.results}["G3"]
+
+
+@pytest.fixture
+def runs(tmp_path: Path, make_board: Callable[..., Board]) -> tuple[PlanRecord, list[RunTables]]:
+    """Return the plan and the runs of three defenses with two seeds, as loaded from their store."""
+    names = {"standard": (0.30, 9.0, 41.0, 1.0), "lcnn": (0.34, 9.5, 3.6, 1.0), "cure": (0.4, 3.0, 30.0, 1.0)}
+    make_board(tmp_path, names=names, n=60)
+    with Store.open(tmp_path) as store:
+        plan = store.plans.latest()
+        return plan, [load(store, plan, entry) for entry in plan.rows]
+
+
+def evidence_seen(plan: PlanRecord, runs: list[RunTables]) -> dict[tuple[str, int], Evidence]:
+    """Return what the checks are given of each model."""
+    seen: list[Evidence] = []
+    looking = Check("G1", "", "adequacy", "", lambda e: seen.append(e) or Finding("pass", ""))
+    with patch("bench.trust.assess.checks", lambda: (looking,)):
+        found = assess_runs(plan, runs)
+    return dict(zip(found, seen, strict=True))
+
+
+def test_every_model_has_the_undefended_one_of_its_seed_as_twin(runs: tuple[PlanRecord, list[RunTables]]) -> None:
+    found = evidence_seen(*runs)
+    for (name, seed), evidence in found.items():
+        assert evidence.twin is not None
+        own = next(c for c in evidence.twin.columns if c.facts.role == "clean").values
+        assert np.array_equal(own, next(c for c in found["standard", seed].columns if c.facts.role == "clean").values)
+        assert name != "standard" or evidence.twin.twin is None
+    plan, tables = runs
+    alone = evidence_seen(plan, [run for run in tables if run.defense != "standard"])
+    assert {evidence.twin for evidence in alone.values()} == {None}
+
+
+def test_the_cells_key_says_what_was_tried(runs: tuple[PlanRecord, list[RunTables]]) -> None:
+    """A declared attack, the other rows whose examples were tried, the data that trust was measured on."""
+    plan, tables = runs
+    spec = {
+        "autoattack_l2": {"adaptive": {"eot": 1}},
+        "accuracy": {"inputs": {"others adversarial": {f"row{i // 2} seed {i % 2}": "cell" for i in range(6)}}},
+        "trust": {"data": "d" * 64},
+    }
+    run = next(r for r in tables if r.defense == "cure")
+    records = {k: replace(r, spec=spec[k]) if k in spec and r else r for k, r in run.records.items()}
+    found = evidence_seen(plan, [replace(run, records=records), *(r for r in tables if r is not run)])
+    mine, other = found["cure", run.seed], found["lcnn", 0]
+    assert (mine.adaptive, mine.others, mine.facts["data"]) == (True, 3, "d" * 64)
+    assert (other.adaptive, other.others, other.facts["data"]) == (False, 0, None)
+    assert re.fullmatch("[0-9a-f]{64}", mine.facts["weights"])
 
 
 # A repeat of the same attacks
