@@ -79,6 +79,13 @@ NOT_COUNTED: Final = (
     "bench.trust.records",
     "bench.trust.registry",
     "bench.trust.verdicts",
+    # Planted truth, the museum and the audit of a board: commands of their own, not evaluations.
+    "bench.trust.detection",
+    "bench.trust.detection_curves",
+    "bench.trust.maxout",
+    "bench.trust.museum",
+    "bench.trust.planted",
+    "bench.trust.risk_audit",
 )
 
 # Third parties' imports of these are not part of the key beyond torch's version: our own code needs them too.

@@ -16,6 +16,7 @@ CARLINI: Final = "Carlini et al. 2019, section 4"
 EXTRA: Final = 0.005  # of all images
 LATE: Final = 0.1  # part of a run's rise in its last 10 of 80 steps that counts as still rising
 STILL_RISING: Final = 0.05  # of survivors
+CLAIMS: Final = 0.001  # of all images
 
 
 @check("A1", title="one step breaks nothing more", severity="soft", source=CARLINI)
@@ -40,18 +41,22 @@ def converged(evidence: Evidence) -> Finding:
 
 @check("A3", title="no silent success", severity="adequacy", source=CARLINI)
 def no_silent_success(evidence: Evidence) -> Finding:
-    """Fail if a run met a misclassified point that it did not report, or an attack's claim did not hold."""
+    """Fail if a run met a misclassified point that it did not report, or if more than 0.1 % of claims do not hold."""
     column = evidence.number("a3_silent")
     if column is None:
         return missing(NOT_RUN)
-    if not len(column.known()[0]):
+    index, values = column.known()
+    words = "on {k} of {n} survivors a run met a misclassified point that was not reported"
+    silent = share_finding(index[values == 1], len(index), 0.0, words, min_images=1)
+    if not len(index):
         silent = Finding("pass", "no image survived the attack", 0.0, 0.0)
-    else:
-        words = "on {k} of {n} survivors a run met a misclassified point that was not reported"
-        index, values = column.known()
-        silent = share_finding(index[values == 1], len(index), 0.0, words, min_images=1)
     words = "{k} of {n} images have a misclassified point that did not hold when the model was asked again"
-    claims = [flagged(c, 0.0, words) for c in evidence.of_role("refused", norm=evidence.threat.norm)]
+    ranked = {c.facts.params.get("attack") for c in evidence.of_role("robust") if c.facts.ranks}
+    claims = [
+        flagged(c, CLAIMS, words)
+        for c in evidence.of_role("refused", norm=evidence.threat.norm)
+        if c.facts.params.get("attack") in ranked
+    ]
     return gravest(silent, *(c for c in claims if c.verdict == "fail"))
 
 

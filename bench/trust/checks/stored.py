@@ -15,6 +15,8 @@ from bench.trust.verdicts import exceeds, missing, share_finding
 
 PROTOCOL: Final = "docs/trust.md"
 MISMATCHES: Final = 0.001
+ROUNDING: Final = 1e-5  # of a radius: certificates hold in real arithmetic, networks run in float32
+TIE: Final = 1e-3  # of the median margin: closer decisions may differ between two batch sizes
 SHA256: Final = re.compile("[0-9a-f]{64}")
 
 
@@ -65,17 +67,25 @@ def _inside(evidence: Evidence) -> tuple[list[int], int]:
         int(i)
         for column in evidence.of_role("distance", norm=evidence.threat.norm)
         for i, distance in zip(*column.known(), strict=True)
-        if distance < radii.get(int(i), 0.0)
+        if distance < radii.get(int(i), 0.0) * (1 - ROUNDING)
     }
     return sorted(broken), len(radii)
 
 
 def _at_zero(evidence: Evidence) -> tuple[list[int], int]:
-    """Return the images on whose clean correctness an attack and the accuracy disagree, and how many were compared."""
+    """Return the images on whose clean correctness an attack and the accuracy disagree, and how many were compared.
+
+    Ties are left out: they may be decided otherwise at another batch size.
+    """
     clean = next(evidence.of_role("clean"), None)
     if clean is None:
         return [], 0
     right = dict(zip(*(v.tolist() for v in clean.known()), strict=True))
+    margins = next(evidence.of_role("margin"), None)
+    if margins is not None and len(margins.known()[0]):
+        index, size = margins.known()[0], np.abs(margins.known()[1])
+        for i in index[size <= TIE * np.median(size)].tolist():
+            right.pop(i, None)
     differ, compared = set(), set()
     for column in evidence.of_role("broken_by", norm=evidence.threat.norm):
         for i, stage in _stages(column):

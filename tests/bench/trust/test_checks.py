@@ -96,6 +96,19 @@ def test_a_wrong_gradient_on_few_images_is_seen_although_the_median_is_right():
     assert assess(evidence({"g3_error": 0.01 + first(1)})).failed == ()
 
 
+def test_accuracy_at_radius_0_is_clean_accuracy_but_for_ties():
+    wrong = column("clean", 1 - first(1))
+    assert verdicts(evidence(others=with_(wrong)))["C1"] == "fail"
+    tie = np.where(first(1) == 1, 1e-6, np.linspace(1, 9, N))
+    others = [column("margin", tie) if c.facts.role == "margin" else c for c in with_(wrong)]
+    assert verdicts(evidence({"v5_margin": tie}, others))["C1"] == "pass"
+
+
+def test_claims_that_do_not_hold_count_for_the_attacks_that_rank():
+    assert verdicts(evidence(others=with_(column("refused", first(2), **AT, attack="autoattack"))))["A3"] == "fail"
+    assert verdicts(evidence(others=[*rows(), column("refused", first(9), **AT, attack="another")]))["A3"] == "pass"
+
+
 def test_the_undefended_twin_must_fall():
     strong = evidence({"e1_robust_4": first(3)})
     assert verdicts(evidence(twin=strong))["T2"] == "fail"
