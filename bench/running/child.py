@@ -157,8 +157,11 @@ def warm_up() -> bool:
     if not sys.platform.startswith("linux"):
         return False
     forkserver.set_forkserver_preload(["bench.running.warm"])
-    with _checkout_on_path():
-        forkserver.ensure_running()
+    try:
+        with _checkout_on_path():
+            forkserver.ensure_running()
+    except OSError:  # its socket has no place, e.g. where the path of temporary files is too long
+        return False
     return True
 
 

@@ -1,8 +1,8 @@
 """Where and when jobs run: one file per engine.
 
 An engine is a module with `run(context: RunContext) -> Outcome`. It gets the jobs of `context.plan` from a `Schedule`,
-decides which one is next and in which process, and goes through `attempt`, which claims a cell, keeps its lease alive,
-computes it with `run_job` and records how it ended. An engine itself has to provide:
+decides which one is next, and goes through `attempt`, which claims a cell, keeps its lease alive, has it computed by
+`Computers` and stored by `run_job`, and records how it ended. An engine itself has to provide:
 
 - order: a job only after everything in `Schedule.inputs` is done or has failed for good;
 - waiting: for jobs that another process holds, until they are done or their holder is dead;

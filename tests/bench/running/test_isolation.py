@@ -32,7 +32,7 @@ import ctypes, os, signal, sys, time
 import torch
 from torch import nn
 from torch.nn import functional as F
-from bench import Column, Recipe, defense, evaluation
+from bench import Column, Recipe, attack, defense, evaluation
 from bench.models.defenses.standard import standard
 
 SMALL = Recipe(epochs=1, batch_size=50, lr=0.1)
@@ -120,6 +120,12 @@ def in_evaluation(model, x, y, *, seed=0):
     if float(x[0].sum()) != FIRST_SUM:
         os._exit(0)
     return {"mean_pixel": x.mean((1, 2, 3))}
+
+
+@attack(source="here", norms=("l2",))
+def in_attack(model, x, y, *, eps, norm="l2", seed=0):
+    """Act in an attack."""
+    os.abort()
 '''
 EVALUATIONS = """
 [evaluations.accuracy]
@@ -182,15 +188,17 @@ def test_each_way_to_end_a_process_ends_its_cell_alone_with_its_cause(run) -> No
     assert (run.out / "leaderboard.html").is_file()
 
 
-def test_a_factory_and_an_evaluation_that_end_the_process(run) -> None:
-    evaluations = f"{EVALUATIONS}[evaluations.in_evaluation]\nlimit = 8\n"
+def test_a_factory_an_evaluation_and_an_attack_that_end_the_process(run) -> None:
+    evaluations = f"{EVALUATIONS}[evaluations.in_evaluation]\nlimit = 8\n[evaluations.in_attack_l2]\nlimit = 8\n"
     done = run("in_factory:how=exit", "standard", evaluations=evaluations)
     assert done.code == 1, done.err
     assert "defense in_factory: expected a factory that returns a network, got the end of the process" in done.err
     rows = {row.defense: row for row in run_status(run.out).rows}
-    assert rows["standard"].failed.keys() == {"in_evaluation"}
+    assert rows["standard"].failed.keys() == {"in_evaluation", "in_attack_l2"}
+    assert "SIGABRT" in rows["standard"].failed["in_attack_l2"]
     assert "exit code 0" in rows["standard"].failed["in_evaluation"]
-    assert rows["standard"].images == {"accuracy": 8, "pgd_l2": 8, "in_evaluation": 4}, "the first chunk is kept"
+    assert rows["standard"].images["in_evaluation"] == 4, "the first chunk is kept"
+    assert rows["standard"].images["accuracy"] == 8
 
 
 def test_a_hanging_network_fails_within_the_limit(run) -> None:
