@@ -71,7 +71,7 @@ def alone(board: Board, table: pd.DataFrame) -> str:
     if not known:
         return ""
     last = known[-1]
-    fell = formatting.plural(last.broken, "image")
+    fell = formatting.plural(last.broken, "image") if last.broken else "No image"
     return (
         f"Missed without: images that would count as robust without the stage and those after it. {fell} fell to "
         f"{last.name} alone, as every other stage had been tried on them; of the others that is not known, as later "

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from bench.cli.measured import save_measured
 from bench.reports.board.instruments import Detection, read_detection, read_museum
 from bench.reports.board.model import Board
 from bench.reports.figures.detection import detection_figure
@@ -14,6 +16,8 @@ from bench.reports.figures.sheet import style
 from bench.reports.formatting import show
 from bench.reports.html import page, page_model
 from bench.reports.html.trust_section import trust_section
+from bench.trust.detection_curves import Curve, DetectionReport, MeasuredLevel
+from bench.trust.maxout import Level
 from bench.trust.museum import BrokenAttack, Finding, MuseumReport
 
 BITS = (0.1, 1.0, 3.0, 2.0)  # the last level's planted class has no decoys
@@ -106,6 +110,22 @@ def test_the_section_says_limits_and_recall_in_a_line(
     assert lines["rounded"] == ["C", "G1", "G1", "seen"]
     assert lines["silent"] == ["B", "none", "G1", "missed"]
     assert lines["plain"] == ["B", "none", "none", "unflagged"]
+
+
+def test_what_the_command_saves_is_what_the_page_reads(tmp_path: Path) -> None:
+    path = tmp_path / "detection.json"
+    levels = tuple(MeasuredLevel(Level(tau, own), 0.5, 0.5) for tau, own in ((0.1, True), (0.2, False)))
+    curves = (Curve("pgd", np.array([[5, 4], [3, 0]]), 5, True, "defaults"),)
+    save_measured(path, DetectionReport(levels, curves, (0, 1), ()).record(), 1.0)
+    found = read_detection(path)
+    assert found is not None
+    assert found.levels[0].hardness_bits == 1.0
+    assert [level.own_decoys for level in found.levels] == [True, False]
+    assert (found.attacks[0].share, found.attacks[0].images_per_network) == ((0.9, 0.3), 5)
+    assert found.limits == f"pgd {found.attacks[0].limit} bits"
+    museum = tmp_path / "museum.json"
+    save_measured(museum, MUSEUM.record(), 1.0)
+    assert read_museum(museum) == MUSEUM
 
 
 def test_what_is_not_shipped_is_not_shown(board: Board, tmp_path: Path) -> None:
