@@ -45,6 +45,7 @@ def autoattack(
     randomised models, is APGD on cross-entropy and on the DLR loss with gradients averaged over `eot_iter` passes.
     The number of targets follows the number of classes; with two or three classes, for which the targeted DLR
     loss is not defined, targeted APGD climbs the plain difference of logits, and "rand" with two leaves DLR out.
+    There is one start per target; docs/measured.md has what more starts would find.
 
     Args:
         model: network in eval mode, images to logits (B, K).

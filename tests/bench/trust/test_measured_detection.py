@@ -1,0 +1,77 @@
+"""The shipped detection measurement: complete, consistent, the same in the docs; other libraries agree with ours."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+import bench.trust
+from bench.core.stats.intervals import fraction_interval
+from bench.trust.detection import ATTACKS, FULL_IMAGES, LEVELS, SEEDS
+from bench.trust.detection_curves import find_limit
+from benchmarks.detection_figure import draw, table
+
+SHIPPED = Path(bench.trust.__file__).parent / "measured" / "detection.json"
+DOCS = Path(__file__).parents[3] / "docs" / "measured.md"
+
+
+@pytest.fixture(scope="module")
+def record():
+    return json.loads(SHIPPED.read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def measured(record):
+    return {attack["attack"]: attack for attack in record["attacks"]}
+
+
+def test_it_is_the_full_measurement_of_the_attacks_that_are_there(record, measured):
+    assert {*measured, *record["not_installed"]} == set(ATTACKS)
+    assert record["network_seeds"] == list(SEEDS)
+    assert [(level["tau"], level["own_decoys"]) for level in record["levels"]] == [(v.tau, v.own) for v in LEVELS]
+    assert all(attack["images_per_network"] == FULL_IMAGES for attack in measured.values())
+    assert "--full" in record["measured"]["command"]
+    assert not record["measured"]["commit"].endswith("+")
+
+
+def test_shares_intervals_and_limits_follow_from_the_counts(record, measured):
+    n = FULL_IMAGES * len(SEEDS)
+    own = [i for i, level in enumerate(record["levels"]) if level["own_decoys"]]
+    for attack in measured.values():
+        shares = [sum(found) / n for found in attack["found"]]
+        assert attack["share"] == pytest.approx(shares)
+        for share, interval in zip(shares, attack["interval"], strict=True):
+            assert interval == pytest.approx(fraction_interval(share, n))
+        limit = find_limit((record["levels"][i]["hardness_bits"], shares[i]) for i in own)
+        assert attack["limit_bits"] == pytest.approx(limit.bits)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("pgd, 1 run", "foolbox pgd"),
+        ("pgd, 1 run", "cleverhans pgd"),
+        ("autoattack", "official autoattack"),
+    ],
+)
+def test_at_equal_settings_other_libraries_find_as_many(measured, ours, theirs):
+    """Their starts are others: on every level the shares differ by chance alone (3 sigma of two of 600)."""
+    n = FULL_IMAGES * len(SEEDS)
+    for a, b in zip(measured[ours]["share"], measured[theirs]["share"], strict=True):
+        mean = (a + b) / 2
+        assert abs(a - b) <= 3 * math.sqrt(2 * mean * (1 - mean) / n) + 2 / n
+
+
+def test_the_docs_have_its_table_and_its_commit(record):
+    text = DOCS.read_text("utf-8")
+    for line in table(record):
+        assert line in text
+    assert f"Measured at commit {record['measured']['commit'][:7]}" in text
+
+
+def test_the_figure_is_drawn(record, tmp_path):
+    draw(record, tmp_path / "detection.png")
+    assert (tmp_path / "detection.png").read_bytes()[:4] == b"\x89PNG"
