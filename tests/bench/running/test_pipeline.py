@@ -172,22 +172,6 @@ def test_load_model_names_what_there_is(finished):
         bench.load_model("standard", dataset="cifar10", out=out)
 
 
-@pytest.mark.parametrize("delay", [0.3, 1.5])
-def test_killed_at_any_moment_the_same_command_gives_the_same_decisions(finished, suite, tmp_path, delay):
-    """Kill -9 after the store appears plus a delay, then run again to the end."""
-    out = tmp_path / "killed"
-    arguments = command("--suite", suite, "--out", out, "--quiet")
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
-    while not (out / "bench.db").exists() and process.poll() is None:
-        time.sleep(0.05)
-    time.sleep(delay)
-    process.kill()
-    process.wait()
-    done = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    pd.testing.assert_frame_equal(decisions(out), decisions(finished[0]))
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_run_at_a_safe_point(suite, tmp_path, number, code):
     out = tmp_path / "stopped"

@@ -6,11 +6,9 @@ import contextlib
 import os
 import shutil
 import sqlite3
-import stat
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +21,7 @@ from bench.store import seals, serialise
 from bench.store.links import require_links
 from bench.store.records import CellRecord
 from bench.store.store import Store
+from tests.bench.store.access import without_rights, without_write_access
 
 Read = Callable[[Store], object]
 READS: dict[str, Read] = {
@@ -190,52 +189,11 @@ def test_an_empty_file_in_a_used_folder_is_a_lost_store(tmp_path: Path) -> None:
 # --- without write access -----------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def without_write_access(folder: Path) -> Iterator[None]:
-    """Take the write permission, and root's right to write all the same, inside the block."""
-    paths = [folder, *folder.iterdir()]
-    modes = {path: path.stat().st_mode for path in paths}
-    for path in paths:
-        path.chmod(stat.S_IRUSR | stat.S_IXUSR | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH)
-    try:
-        yield
-    finally:
-        for path, mode in modes.items():
-            path.chmod(mode)
-
-
-def as_nobody(work: Callable[[], Any]) -> None:
-    """Do something in a process that has no special rights; its failure is this test's."""
-    if os.getuid() != 0:
-        work()
-        return
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.setgid(65534)
-            os.setuid(65534)
-            work()
-            code = 0
-        except BaseException as error:
-            os.write(2, f"{type(error).__name__}: {error}\n".encode())
-        finally:
-            os._exit(code)
-    assert os.waitpid(child, 0)[1] == 0
-
-
-@pytest.fixture
-def open_path() -> Iterator[Path]:
-    """Return a folder that every user may enter."""
-    folder = Path("/tmp") / f"bench-reading-{os.getpid()}"
-    folder.mkdir(mode=0o755)
-    yield folder
-    shutil.rmtree(folder)
-
-
 @pytest.mark.skipif(os.name != "posix", reason="needs users")
 @pytest.mark.parametrize("state", ["closed", "crashed", "older"])
-def test_a_folder_that_cannot_be_written_can_be_read(out: Path, open_path: Path, state: str) -> None:
+def test_a_folder_that_cannot_be_written_can_be_read(out: Path, tmp_path: Path, state: str) -> None:
+    open_path = tmp_path / "read only"
+    open_path.mkdir()
     shutil.copyfile(out / "bench.db", open_path / "bench.db")
     if state == "older":
         downgrade(open_path)
@@ -255,7 +213,7 @@ def test_a_folder_that_cannot_be_written_can_be_read(out: Path, open_path: Path,
                 store.leases.claim("new", "train", {})
 
     with without_write_access(open_path):
-        as_nobody(read)
+        without_rights(read)
         assert sorted(p.name for p in open_path.iterdir()) == names
     if keep:
         keep.close()
