@@ -124,7 +124,7 @@ def test_a_time_limit_acts_within_a_chunk(
     started = time.monotonic()
     result = pipeline.run(Options(str(slow), {"train_limit": 150}, out=out, quiet=True, time_limit=5.0))
     assert result.code == 75
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 300  # all of its steps would take hours
     assert stored(out) == before
     finish_and_compare(suite, out, whole)
 
