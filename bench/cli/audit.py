@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.terminal import complain
+from bench.cli.terminal import complain, print_line
 
 if TYPE_CHECKING:
     from bench.store.audit_record import AuditRecord
@@ -67,10 +67,10 @@ def audit(  # noqa: PLR0917 - the command's options
     if records == out:
         write_reports(out)
     else:
-        print(f"stored as {records / 'audit.json'}: beside an unpacked bench.db the page shows it")
+        print_line(f"stored as {records / 'audit.json'}: beside an unpacked bench.db the page shows it")
     if audits > 1:
-        print(f"audit {audits} of this claim in {records / 'audit.json'}: the risks of all of them add up")
-    print(statement(found))
+        print_line(f"audit {audits} of this claim in {records / 'audit.json'}: the risks of all of them add up")
+    print_line(statement(found))
     raise typer.Exit(_EXIT_CODES[found.outcome])
 
 
@@ -79,16 +79,18 @@ def _print_claim(record: AuditRecord, full_count: bool) -> None:
     claim, rule = record.claim, record.claim.rule
     thresholds = rule.thresholds(SHOWN_THRESHOLDS)
     more = " …" if rule.boundary > SHOWN_THRESHOLDS else ""
-    print(f"audit of {rule.images} images counted robust by {claim.column} on {len(claim.models)} models")
-    print(f"claim: fewer than {rule.boundary} of them (margin {claim.margin}) fall to the attack; risk {claim.risk}")
-    print(f"attack: {claim.attack_name} {claim.attack['arguments']}, seed {claim.attack['seed']}")
-    print(f"frozen at {record.frozen_at} with SHA-256 {record.claim_sha256}")
+    print_line(f"audit of {rule.images} images counted robust by {claim.column} on {len(claim.models)} models")
+    print_line(
+        f"claim: fewer than {rule.boundary} of them (margin {claim.margin}) fall to the attack; risk {claim.risk}"
+    )
+    print_line(f"attack: {claim.attack_name} {claim.attack['arguments']}, seed {claim.attack['seed']}")
+    print_line(f"frozen at {record.frozen_at} with SHA-256 {record.claim_sha256}")
     source = "drawn after that" if record.seed_source == "drawn" else "given by the user"
-    print(f"public seed: {record.seed}, {source}")
+    print_line(f"public seed: {record.seed}, {source}")
     if full_count:
-        print(f"a confirmation would need {thresholds[0]} images or more, so all are attacked")
+        print_line(f"a confirmation would need {thresholds[0]} images or more, so all are attacked")
     else:
-        print(f"confirmed at the first draw t ≥ b[s] with s fallen: b = {' '.join(map(str, thresholds))}{more}")
+        print_line(f"confirmed at the first draw t ≥ b[s] with s fallen: b = {' '.join(map(str, thresholds))}{more}")
 
 
 def _print_hits(record: AuditRecord) -> None:
@@ -96,4 +98,4 @@ def _print_hits(record: AuditRecord) -> None:
     units = record.claim.units
     for hit in record.hits:
         place, image = units[hit.number]
-        print(f"fell at draw {hit.draw}: {record.claim.models[place].run}, image {image}, {hit.cause}")
+        print_line(f"fell at draw {hit.draw}: {record.claim.models[place].run}, image {image}, {hit.cause}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.terminal import complain
+from bench.cli.terminal import complain, print_line
 
 if TYPE_CHECKING:
     from bench.running.challenge import Refusal
@@ -60,11 +60,11 @@ def challenge(  # noqa: PLR0917 - the command's options
         complain(note)
     _print_refused(found.refused)
     if found.unchanged:
-        print(f"{found.unchanged} images equal a clean one: they claim nothing")
+        print_line(f"{found.unchanged} images equal a clean one: they claim nothing")
     if found.accepted:
         write_reports(out)
-        print(f"{found.lowered} of them were counted robust before; stored in {out / 'challenges'}")
-    print(f"accepted: {found.accepted}, refused: {len(found.refused)}")
+        print_line(f"{found.lowered} of them were counted robust before; stored in {out / 'challenges'}")
+    print_line(f"accepted: {found.accepted}, refused: {len(found.refused)}")
     raise typer.Exit(0 if found.accepted else 3)
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bench.cli.terminal import print_line
+
 commands = typer.Typer(
     no_args_is_help=True, help="Pack a result folder into a few small files; unpack, sign and verify them."
 )
@@ -35,8 +37,8 @@ def pack(
         latest=latest,
     )
     for name, size in done.sizes.items():
-        print(f"{size:>12,}  {name}")
-    print(f"{done.status.done} of {done.status.total} cells, weights of {done.weights} models, in {done.folder}")
+        print_line(f"{size:>12,}  {name}")
+    print_line(f"{done.status.done} of {done.status.total} cells, weights of {done.weights} models, in {done.folder}")
 
 
 @commands.command()
@@ -48,9 +50,9 @@ def unpack(
     from bench.packs import unpack
 
     done = unpack.unpack(folder, out)
-    print(f"{done.status.done} of {done.status.total} cells, weights of {done.weights} models", end="")
-    print(f" ({done.missing} models without)" if done.missing else "")
-    print(out / "leaderboard.html")
+    without = f" ({done.missing} models without)" if done.missing else ""
+    print_line(f"{done.status.done} of {done.status.total} cells, weights of {done.weights} models{without}")
+    print_line(out / "leaderboard.html")
 
 
 @commands.command()
@@ -61,7 +63,7 @@ def sign(
     """Sign every file of a pack with a key of your own; needs the extra `sign`, no network."""
     from bench.packs import signing
 
-    print(signing.sign(folder, key))
+    print_line(signing.sign(folder, key))
 
 
 @commands.command()
@@ -73,4 +75,4 @@ def verify(
     from bench.packs import signing
 
     signing.verify_signature(folder, key)
-    print(f"verified: every file of {folder} is as the owner of {key.name} signed it")
+    print_line(f"verified: every file of {folder} is as the owner of {key.name} signed it")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.terminal import complain
+from bench.cli.terminal import complain, print_line
 from bench.core.errors import IntegrityError
 
 commands = typer.Typer()
@@ -38,12 +38,14 @@ def verify(
     for note in found.notes:
         complain(f"note: {note}")
     if found.left_out:
-        print(f"{found.left_out} adversarial examples did not travel: pack with --pictures to verify them too")
+        print_line(f"{found.left_out} adversarial examples did not travel: pack with --pictures to verify them too")
     if found.close:
-        print(f"{found.close} decisions are within rounding on this machine: counted neither as held nor as failed")
+        print_line(
+            f"{found.close} decisions are within rounding on this machine: counted neither as held nor as failed"
+        )
     for finding in found.findings[1:LISTED]:
         complain(str(finding))
-    print(
+    print_line(
         f"verified: {found.examples} adversarial examples against {found.models} models, {found.cells} cells; "
         f"failed: {len(found.findings)}"
     )

@@ -96,15 +96,17 @@ def rescore(
 
 def _scored(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, *, eps: float, norm: str) -> list[_Scored]:
     """Return what the judge says of every example of a batch."""
+    asked = _Recorded(model)
     try:
-        judged = judge(model, x, y, x_adv, eps=eps, norm=norm)
-        right, prediction = predict(model, x) == y, predict(model, x_adv)
+        judged = judge(asked, x, y, x_adv, eps=eps, norm=norm)
+        right = predict(model, x) == y
     except BenchError as error:
         if len(y) > 1:
             rows = range(len(y))
             return [_scored(model, x[i : i + 1], y[i : i + 1], x_adv[i : i + 1], eps=eps, norm=norm)[0] for i in rows]
         return [_Scored(str(error))]
-    gap, lead = _gaps(model, x_adv, y)
+    prediction = asked.logits.argmax(1)
+    gap, lead = _gaps(asked.logits, y)
     outside = judged.refused | (~judged.broken & (judged.distance > eps * (1 + TOLERANCE)))
     low, high = x_adv.flatten(1).amin(1), x_adv.flatten(1).amax(1)
     found = []
@@ -123,13 +125,25 @@ def _scored(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, *, eps: float
     return found
 
 
-@torch.no_grad()
-def _gaps(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+class _Recorded(nn.Module):
+    """A model whose last logits (B, K) are kept, so that it need not be asked twice."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.logits = torch.zeros(0, 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the model's logits."""
+        self.logits = self.model(x).float()
+        return self.logits
+
+
+def _gaps(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return the label's logit minus the largest other one, and the largest minus the second, (B,) each.
 
     Both are relative to the largest logit in absolute value.
     """
-    logits = model(x.float()).float()
     own = logits.gather(1, y[:, None])[:, 0]
     other = logits.scatter(1, y[:, None], -torch.inf).amax(1)
     first, second = logits.topk(2, dim=1).values.T
