@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from bench import Column, evaluation
-from bench.core import discovery, user_code
+from bench.core import discovery, registry, user_code
 from bench.core.errors import UsageError
 from bench.core.process_state import process_state_kept
 from bench.core.processes import deadly, how_it_ended
@@ -437,17 +437,22 @@ def test_what_a_process_died_over_is_computed_in_a_child_with_the_same_bits(run,
     assert again.info["probe"] == cell.info["probe"]
 
 
-@evaluation(source="here", columns={"mean_pixel": Column("Mean.")})
-def calls_for_ever(model, x, y, *, seed=0):
-    """Call the network until it is stopped, whatever it raises."""
-    while True:
-        try:
-            model(x)
-        except Exception:
-            continue
+@pytest.fixture
+def endless(monkeypatch) -> None:
+    """Register, for one test, an evaluation in this process that calls the network until it is stopped."""
+    monkeypatch.setattr(registry.evaluations, "_entries", dict(registry.evaluations._entries))
+
+    @evaluation(source="here", columns={"mean_pixel": Column("Mean.")})
+    def calls_for_ever(model, x, y, *, seed=0):
+        """Go on, whatever the network raises."""
+        while True:
+            try:
+                model(x)
+            except Exception:
+                continue
 
 
-def test_the_time_limit_acts_within_a_chunk(run) -> None:
+def test_the_time_limit_acts_within_a_chunk(run, endless) -> None:
     evaluations = "[evaluations.accuracy]\nlimit = 4\n[evaluations.calls_for_ever]\nlimit = 4\n"
     done = run("standard", evaluations=evaluations, options=("--time-limit", "6s"))
     assert done.code == 75, done.err
