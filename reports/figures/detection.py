@@ -10,7 +10,7 @@ from bench.reports.figures.palette import styles
 from bench.reports.figures.sheet import Sheet
 from bench.reports.figures.svg import PAPER, STRONG
 from bench.reports.figures.ticks import percent_ticks
-from bench.reports.formatting import Entry, Value, percent
+from bench.reports.formatting import Entry, Value
 
 REQUIRED = 95  # per cent that defines an attack's limit
 GAP = 7.0  # per cent between two names at the ends of curves
@@ -44,7 +44,7 @@ def detection_figure(board: Board, found: Detection) -> Figure:
         legend="never",
         wide=True,
         header=("Attack", *(_heading(found, k) for k in range(len(found.levels))), "Limit, bits"),
-        numbers=tuple(_line(found, curve) for curve in found.attacks),
+        numbers=tuple(map(_line, found.attacks)),
     )
 
 
@@ -88,10 +88,9 @@ def _heading(found: Detection, place: int) -> str:
     return f"{bits} bits{'' if level.own_decoys else ', planted class without decoys'}"
 
 
-def _line(found: Detection, curve: DetectionCurve) -> tuple[Entry, ...]:
-    n = _images(found, curve)
+def _line(curve: DetectionCurve) -> tuple[Entry, ...]:
     cells = (
-        f"{percent(share, n)} [{percent(low, n)}, {percent(high, n)}]"
+        f"{100 * share:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
         for share, (low, high) in zip(curve.share, curve.interval, strict=True)
     )
     name = f"{curve.attack}, used by the suites" if curve.used_by_suites else curve.attack

@@ -89,7 +89,7 @@ def test_its_table_has_every_attack_with_its_intervals(board: Board, detection: 
     assert [line[0].split(" (")[0] for line in lines] == [
         "short, used by the suites", "weak", "long, used by the suites", "longer",
     ]  # fmt: skip
-    assert lines[0][1:3] == ["100.0 [90.0, 100.0]", "50.0 [40.0, 60.0]"]
+    assert lines[0][1:3] == ["100 [90, 100]", "50 [40, 60]"]
     assert [line[-1] for line in lines] == ["0.2", "0.0", "1.1", "at least 3.0"]
 
 
