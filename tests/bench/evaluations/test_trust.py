@@ -95,9 +95,7 @@ def test_it_is_run_after_what_it_reads_and_costs_less_than_the_attack(honest):
     ("function", "check", "grade"),
     [
         (Backwards.apply, "G3", "C"),
-        (lambda z: (16 * z).round() / 16, "G1", "C"),
         (lambda z: z.softmax(1), "G5", "B"),
-        (lambda z: 1e3 * z, "G2", "B"),
     ],
 )
 def test_fakes_are_seen(network, data, function, check, grade):
@@ -109,7 +107,7 @@ def test_fakes_are_seen(network, data, function, check, grade):
 
 def test_a_weak_attack_in_the_rows_place_is_seen(network, data):
     table = bench.evaluate(network, data=data, evaluations=["accuracy", "noise_l2", "trust"])
-    assert {"A1", "A2"} <= failed(table)
+    assert {"A2", "B4"} <= failed(table)
     assert "had not converged" in table.attrs["trust"]["checks"]["A2"]["words"]
     assert table.attrs["trust"]["checks"]["A2"]["images"]
 
