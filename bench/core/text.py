@@ -24,6 +24,8 @@ def one_line(text: object, most: int = LINE) -> str:
     Returns:
         The line.
     """
+    if type(text) is str and len(text) <= most and text.isprintable() and "  " not in text:
+        return text.strip()  # most are harmless already
     whole = _as_text(text)
     return _shortened(_printable(" ".join(_clipped(whole, most).split())), most, len(whole))
 

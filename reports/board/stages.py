@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -38,8 +39,9 @@ def cascade(attack: str, broken_by: Sequence[str]) -> tuple[Stage, ...]:
         broken_by: the stage that broke each image, "" or "clean" for none.
     """
     order = CASCADES.get(attack, ())
-    found = {name: sum(stage == name for stage in broken_by) for name in order}
-    if not order or sum(found.values()) != sum(stage not in ("", "clean") for stage in broken_by):
+    counts = Counter(broken_by)
+    found = {name: counts[name] for name in order}
+    if not order or sum(found.values()) != counts.total() - counts[""] - counts["clean"]:
         return ()
     missed = {name: sum(found[later] for later in order[place:]) for place, name in enumerate(order)}
     return tuple(Stage(name, k, k if name == order[-1] else None, missed[name]) for name, k in found.items())

@@ -146,7 +146,8 @@ def test_the_board_holds_the_other_cells_and_is_made_again(hostile, cli):
 
 def test_values_that_are_not_finite_and_reserved_names_fail_their_cell_alone(hostile):
     _, out, done = hostile
-    assert "trains seed 0: infinite: evaluation infinite: column 'infinite': expected finite numbers, got infinity for 1 of 8 images (first at position 3 of the batch)" in done.err  # fmt: skip # noqa: E501
+    words = "expected finite numbers, got infinity for 1 of 8 images (first at position 3 of the batch)"
+    assert f"trains seed 0: infinite: evaluation infinite: column 'infinite': {words}" in done.err
     assert "trains seed 0: poisons: evaluation poisons: expected a column's name that is not" in done.err
     row = next(r for r in json.loads((out / "leaderboard.json").read_text())["rows"] if r["defense"] == "trains")
     assert row["clean_accuracy"] is not None

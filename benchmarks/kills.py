@@ -1,0 +1,191 @@
+"""Kill a run many times at random instants, with mixed signals, and compare it with an uninterrupted one.
+
+    python -m benchmarks.kills                                   # digits, 50 kills: about half an hour on two cores
+    python -m benchmarks.kills --kills 10 -- --suite digits --epochs 2 --limit 20 --evaluation pgd_l2
+
+What follows `--` are options of `run`. After each kill everything that was stored before must be stored still. A run
+that has ended before enough kills is begun again in another folder; each one that ends is compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from bench.core.errors import BenchError
+from bench.store.store import Store
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+SIGNALS: Final = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+MOVES: Final = ("seconds", "cost")  # columns that hold times
+PATIENCE: Final = 600.0  # seconds for a process to end after SIGTERM or Ctrl-C
+
+Stored = frozenset[tuple[str, str]]  # what the store has acknowledged: kind, and what it is
+
+
+@dataclass
+class Outcome:
+    """What the kills came to.
+
+    Attributes:
+        kills: signals sent to a living process, by name.
+        ended: runs that were killed, went on, and ended.
+        lost: what was stored before a kill and not after it.
+        differing: columns in which a run that was killed differs from the uninterrupted one.
+    """
+
+    kills: dict[str, int] = field(default_factory=dict)
+    ended: int = 0
+    lost: list[str] = field(default_factory=list)
+    differing: list[str] = field(default_factory=list)
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing was lost and nothing differs."""
+        return not self.lost and not self.differing
+
+
+def kill_often(
+    options: Sequence[str], folder: Path, *, kills: int, seed: int = 0, longest: float = 15.0, quick: float = 2.0
+) -> Outcome:
+    """Kill runs of a command until there were enough kills, let the last one end, and compare.
+
+    Args:
+        options: of `run`, without `--out`.
+        folder: where the results are made: `whole`, and `killed-0`, `killed-1`, ….
+        kills: how many.
+        seed: of the instants and signals.
+        longest: seconds from a start to its kill at most.
+        quick: every third kill comes within so many seconds of the start: within the resume of the one before.
+
+    Returns:
+        What came of it.
+
+    Raises:
+        RuntimeError: a run that nobody killed failed, or one did not end after a signal.
+    """
+    whole, outcome, draw = folder / "whole", Outcome(), random.Random(seed)
+    finish(options, whole)
+    for number in itertools.count():
+        if sum(outcome.kills.values()) == kills:
+            break
+        out = folder / f"killed-{outcome.ended}"
+        before, seconds = stored(out), draw.uniform(0, quick if number % 3 == 2 else longest)
+        done = _killed(options, out, draw.choice(SIGNALS), seconds, outcome)
+        outcome.lost += sorted(f"after start {number + 1}: {kind} {name}" for kind, name in before - stored(out))
+        if done:
+            outcome.differing += differences(whole, out)
+            outcome.ended += 1
+    out = folder / f"killed-{outcome.ended}"
+    finish(options, out)
+    outcome.differing += differences(whole, out)
+    outcome.ended += 1
+    return outcome
+
+
+def _killed(options: Sequence[str], out: Path, number: signal.Signals, seconds: float, outcome: Outcome) -> bool:
+    """Start a run and send it a signal after some seconds; tell whether it had ended before."""
+    process = _start(options, out)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(number)
+        outcome.kills[number.name] = outcome.kills.get(number.name, 0) + 1
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise RuntimeError(f"the run did not end within {PATIENCE:g} s of {number.name}") from None
+        return process.returncode == 0
+    if process.returncode != 0:
+        raise RuntimeError(f"a run that nobody killed ended with {process.returncode}")
+    return True
+
+
+def _start(options: Sequence[str], out: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "bench", "run", *options, "--out", str(out), "--quiet"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+
+
+def finish(options: Sequence[str], out: Path) -> None:
+    """Let a run go on to its end.
+
+    Raises:
+        RuntimeError: it ended with another exit code than 0.
+    """
+    if (code := _start(options, out).wait()) != 0:
+        raise RuntimeError(f"a run that nobody killed ended with {code}")
+
+
+def stored(out: Path) -> Stored:
+    """Return what the store of a folder has acknowledged: epochs, chunks and finished cells."""
+    if not (out / "bench.db").is_file():
+        return frozenset()
+    found: set[tuple[str, str]] = set()
+    try:
+        with Store.open(out, create=True) as store:
+            for kind in ("train", "evaluation"):
+                for cell in store.cells(kind):
+                    name = str(cell.spec["name"])
+                    found |= {("finished", name)} if cell.status == "done" else set()
+                    found |= {("chunk", f"{k} of {name}") for k in store.chunk_info(cell.id)}
+                    found |= {("epoch", f"{log['epoch']} of {name}") for log in store.log(cell.id)}
+    except BenchError as error:
+        found.add(("unreadable", str(error)))
+    return frozenset(found)
+
+
+def differences(whole: Path, killed: Path) -> list[str]:
+    """Return the columns of leaderboard and per-example table in which two folders differ; times are left out."""
+    found = []
+    boards = [pd.read_csv(out / "leaderboard.csv").set_index("defense").sort_index() for out in (whole, killed)]
+    keys = ["defense", "seed", "index"]
+    tables = [pd.read_parquet(out / "examples.parquet").set_index(keys).sort_index() for out in (whole, killed)]
+    for file, (a, b) in (("leaderboard.csv", boards), ("examples.parquet", tables)):
+        if not a.index.equals(b.index):
+            found.append(f"{killed.name}: {file}: rows")
+            continue
+        for column in a.columns.union(b.columns):
+            if any(word in column for word in MOVES):
+                continue
+            if column not in a or column not in b or not a[column].equals(b[column]):
+                found.append(f"{killed.name}: {file}: {column}")
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it from the command line; 0 if everything holds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--longest", type=float, default=15.0, help="seconds from a start to its kill at most")
+    parser.add_argument("options", nargs="*", default=["--suite", "digits"], help="of `run`, behind `--`")
+    chosen = parser.parse_args(arguments)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = kill_often(chosen.options, Path(folder), kills=chosen.kills, seed=chosen.seed, longest=chosen.longest)
+    sent = ", ".join(f"{count} {name}" for name, count in sorted(outcome.kills.items()))
+    seconds = time.monotonic() - started
+    print(f"{sum(outcome.kills.values())} kills ({sent}) in {seconds:.0f} s, {outcome.ended} runs ended")
+    for line in (*outcome.lost, *outcome.differing):
+        print(line)
+    print("nothing was lost, the boards are the same" if outcome.holds else "it does not hold")
+    return 0 if outcome.holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
