@@ -16,7 +16,8 @@ from bench.museum.examine import examine
 from bench.museum.exhibit import FaultyAttack
 from bench.museum.folder import DATA, FOLDER, load_museum
 from bench.museum.networks import Networks
-from bench.trust.museum import BrokenAttack, Finding, MuseumReport, read_report
+from bench.trust.museum import STORED, BrokenAttack, Finding, MuseumReport, read_report
+from benchmarks.museum import DOCUMENT, with_tables
 
 MUSEUM = load_museum()
 PROTOCOL = {
@@ -30,6 +31,14 @@ COURSE = {
     "nearest_neighbours", "merged_features",
 }  # fmt: skip
 HONEST = {"plain", "adversarially_trained", "lcnn", "lcnn_gradreg", "wong2018-l2-36", "oval-base", "sdp-adv", "sdp-mix"}
+
+
+@pytest.fixture(scope="module")
+def stored():
+    """The run that is shipped; `doctor --museum --save` and `python -m benchmarks.museum` make it anew."""
+    if not STORED.is_file():
+        pytest.skip("no run of the museum is stored: python -m bench doctor --museum --save FILE")
+    return read_report()
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +56,15 @@ def held(finding: Finding) -> None:
 
 @pytest.mark.parametrize("exhibit", [e for e in MUSEUM.exhibits if e.quick], ids=lambda e: e.name)
 def test_a_quick_exhibit_is_seen_as_it_should_be(exhibit, networks):
-    held(examine(exhibit, networks))
+    found = examine(exhibit, networks)
+    held(found)
+    if not STORED.is_file():
+        return
+    then = next(f for f in read_report().findings if f.exhibit == exhibit.name)
+    assert (then.outcome, then.grade, then.images) == (found.outcome, found.grade, found.images)
+    for mine, theirs in ((found.clean, then.clean), (found.robust, then.robust)):
+        assert (mine is None) == (theirs is None)
+        assert mine is None or abs(mine - theirs) <= 0.1, "trained elsewhere, a few images differ"
 
 
 @pytest.mark.slow
@@ -69,6 +86,17 @@ def test_our_own_pgd_passes_every_test_of_attacks(networks):
     (found,) = run_attack_tests([FaultyAttack("", plain)], networks)
     assert set(found.caught_by) == set(TESTS)
     assert not any(found.caught_by.values()), found
+
+
+def test_the_stored_run_is_complete_and_in_the_document(stored):
+    assert {f.exhibit for f in stored.findings} == {e.name for e in MUSEUM.exhibits}
+    assert {a.fault for a in stored.attacks} == {a.fault for a in MUSEUM.attacks}
+    expected = {e.name: e.seen_by for e in MUSEUM.exhibits}
+    assert {f.exhibit: f.expected for f in stored.findings} == expected, "store a new run"
+    assert not stored.wrong
+    assert not [f.exhibit for f in stored.findings if f.skipped]
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert with_tables(text) == text, "python -m benchmarks.museum"
 
 
 def test_everything_that_was_promised_is_there():

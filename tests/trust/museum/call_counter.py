@@ -23,7 +23,7 @@ class Counting(nn.Module):
         return self.network((4 * x.detach()).round() / 4) + 0 * x.sum()
 
 
-@fake(source="protocol, section 5", seen_by=("G1",), adaptive=Adaptive(lambda m: m.network), quick=True)
+@fake(source="protocol, section 5", seen_by=("G1",), adaptive=Adaptive(lambda m: m.network))
 def call_counter(networks: Networks) -> nn.Module:
     """Count the calls in a plain attribute and hide the gradient from the 21st on: the door sees an honest network."""
     return Counting(networks.trained())
