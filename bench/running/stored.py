@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,6 +128,9 @@ def load_run(
     defense = registry.defenses.get(run.base)
     if not allow_changed_sources:
         _check_sources(run, defense, trained, None)
+    weights = str(trained.info["weights"])
+    path = weights_path(out, weights)
+    _check_room(plan, run, defense, path)
     with preserved_generators(), recorded_factory(defense) as built:
         try:
             model = build_network(
@@ -144,10 +148,37 @@ def load_run(
             ) from error
     if not allow_changed_sources:
         _check_sources(run, defense, trained, built)
-    weights = str(trained.info["weights"])
-    model = load_weights(model, weights_path(out, weights), weights)
+    model = load_weights(model, path, weights)
     check_probe(model, plan.data.shape, torch.device("cpu"), trained.info.get("probe"), run.label)
     return model
+
+
+def _check_room(plan: PlanRecord, run: RunRecord, defense: Defense, path: Path) -> None:
+    """Refuse a network of ours that has more numbers than its weights' file has bytes, before it takes memory.
+
+    A plan that came from elsewhere may name any width. The network is built without storage to be counted.
+
+    Raises:
+        IntegrityError: it has more.
+    """
+    if not path.is_file() or not defense.function.__module__.startswith("bench."):
+        return
+    count, size = 0, path.stat().st_size
+    with preserved_generators(), contextlib.suppress(Exception), torch.device("meta"):  # the real build reports it
+        skeleton = build_network(
+            defense,
+            _live(defense, run.hyperparameters),
+            num_classes=len(plan.data.classes),
+            shape=plan.data.shape,
+            backbone=run.backbone,
+            seed=run.seed,
+        )
+        count = sum(value.numel() for value in skeleton.state_dict().values() if isinstance(value, torch.Tensor))
+    if count > size:
+        raise IntegrityError(
+            f"{run.label}: expected a network whose weights fit into {size:,} bytes, got one of {count:,} numbers. "
+            "The plan names another network than was trained: restore the store."
+        )
 
 
 def _check_sources(run: RunRecord, defense: Defense, trained: CellRecord, built: LoadedCode | None) -> None:

@@ -281,3 +281,10 @@ def test_a_row_whose_code_is_not_here_is_said_and_can_be_left_out(cli, out):
     assert done.code == 0, done.err
     assert "against 1 models" in done.out
     assert cli("verify", "--out", out, "--defense", "standrd").code == 2
+
+
+def test_a_plan_that_names_an_enormous_network_takes_no_memory(cli, out):
+    content = json.loads(stored(out, "plans", "id", 1, "plan"))
+    content["rows"][0]["backbone"] = "convnet-w200000"
+    update(out, "plans", "id", 1, plan=json.dumps(content))
+    failed(cli, out, "standard seed 0", "expected a network whose weights fit into")
