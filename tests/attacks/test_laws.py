@@ -119,8 +119,12 @@ def test_results_do_not_depend_on_the_batch(name, norm):
 def test_another_seed_draws_another_start():
     model, x = Linear.random(3, 16, 0), torch.full((2, 1, 4, 4), 0.5)
     y = model(x).argmax(1)
-    one, other = (pgd(model, x, y, eps=0.01, steps=0, losses=["ce"], seed=s, trace=(t := {})) is None or t["last"]
-                  for s in (0, 1))  # fmt: skip
+    starts = []
+    for seed in (0, 1):
+        trace = {}
+        ALL["pgd"](model, x, y, eps=0.01, steps=0, losses=["ce"], seed=seed, trace=trace)
+        starts.append(trace["last"])
+    one, other = starts
     assert not torch.equal(one, other)
     assert torch.equal(one[0], one[1]), "equal images draw equal starts, wherever they are"
 
