@@ -30,7 +30,7 @@ def detection_figure(board: Board, found: Detection) -> Figure:
     chosen = [curve for curve in found.attacks if curve.used_by_suites or curve.limit_bits >= best.limit_bits]
     return Figure(
         name="detection",
-        title=f"The suites' best attack, {best.attack}, finds {REQUIRED} % of what is known to be there up to "
+        title=f"The best attack of the suites, {best.attack}, finds {REQUIRED} % of what is known to be there up to "
         f"{best.limit} bits of hardness",
         caption="Networks in which every image has an adversarial example within ε, in a place that is known by proof, "
         "among decoys with correct gradients. Hardness is −log₂ of the share of random starts that lead to it. Bands "

@@ -72,7 +72,7 @@ def test_the_figure_leads_with_the_limit_of_the_suites_best_attack(board: Board,
         drawn = detection_figure(board, detection)
     assert (
         drawn.title
-        == "The suites' best attack, long, finds 95 % of what is known to be there up to 1.1 bits of hardness"
+        == "The best attack of the suites, long, finds 95 % of what is known to be there up to 1.1 bits of hardness"
     )
     assert "150 images of 3 networks" in drawn.caption
     assert drawn.alt.endswith("short 0.2 bits, long 1.1 bits, longer at least 3.0 bits.")
