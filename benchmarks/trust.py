@@ -208,9 +208,16 @@ def examine(unit: Unit, folder: Path | None, weights: Path) -> dict[str, Any]:
     ends = {name: float(table[f"trust_{name}"].quantile(0.95)) for name in ENDS}
     robust = {f: float(table[f"trust_e1_robust_{f}"].mean()) for f in ("0.25", "0.5", "1", "2", "4")}
     return {
-        **vars(unit), "expected": unit.expected, "checks": found, "cost": cost, "left": left, "robust": robust,
-        "ends": ends, "clean": float(table["clean_correct"].mean()), "seconds": time.process_time() - started,
-    }  # fmt: skip
+        **vars(unit),
+        "expected": unit.expected,
+        "checks": found,
+        "cost": cost,
+        "left": left,
+        "robust": robust,
+        "ends": ends,
+        "clean": float(table["clean_correct"].mean()),
+        "seconds": time.process_time() - started,
+    }
 
 
 def units(networks: Sequence[str], blocks: int) -> Iterator[Unit]:

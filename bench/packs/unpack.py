@@ -7,6 +7,7 @@ somebody else's making is put where one of ours is expected.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -235,7 +236,7 @@ def _extract(folder: Path, target: Path | None, name: str, facts: _Archive) -> N
             ) from error
 
 
-def _check_joined(joined: IO[bytes], name: str, facts: _Archive) -> None:
+def _check_joined(joined: io.BufferedRandom, name: str, facts: _Archive) -> None:
     """Refuse parts that do not make the archive which the list names, whose size limits what it may unfold to."""
     size = joined.seek(0, os.SEEK_END)
     joined.seek(0)
