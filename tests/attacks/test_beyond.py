@@ -118,7 +118,7 @@ def test_two_stages_sample_the_survivors_and_bear_their_own_name():
     assert not (trace["missed"] & (exact > 1.001 * eps)).any()
     columns = registry.evaluations.get("autoattack_audited_l2").function(model, x, y, eps=[eps], steps=20, sample=0.0)
     assert not columns[f"autoattack_audited_l2_{eps:g}_sampled"].any()
-    with pytest.raises(ValueError, match="expected a sample between 0 and 1"):
+    with pytest.raises(ValueError, match="sample: expected a number >= 0 and <= 1, got 3"):
         autoattack_audited(model, x, y, eps=eps, sample=3)
 
 

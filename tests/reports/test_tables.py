@@ -233,7 +233,7 @@ def test_a_mean_over_the_seeds_that_did_not_fail_is_not_ranked(tmp_path: Path, f
     lines = csv.csv_text(board).splitlines()
     assert lines[-1].startswith(",,,gradreg,1,")
     assert json.loads(json_text(board))["rows"][-1]["incomplete"] == "1 of 4 seeds"
-    assert "gradreg: incomplete, 1 of 4 seeds" in manifest(board)["notes"]
+    assert "gradreg: incomplete: 1 of 4 seeds" in manifest(board)["notes"]
     assert r"gradreg (1 of 4 seeds)" in latex_text(board).partition("\\midrule\n")[2].partition("\\midrule\n")[2]
     assert "gradreg: incomplete: 1 of 4 seeds" in str(board_table(board).caption)
     assert 'id="incomplete-title"' in page.render(board)

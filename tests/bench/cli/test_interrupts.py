@@ -65,9 +65,10 @@ def test_an_interrupt_that_an_import_turns_into_another_error_is_still_one(cli, 
             raise ImportError("initialization of somelibrary failed") from error
 
     monkeypatch.setattr(listing, "entries", interrupted)
+    before = signal.getsignal(signal.SIGINT)
     done = cli("list", "suites")
     assert (done.code, done.err) == (130, "stopped by Ctrl-C; whatever was finished is stored.\n")
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_ctrl_c_is_acknowledged_at_once_and_obeyed_at_once_the_second_time(capfd) -> None:

@@ -400,7 +400,7 @@ def test_weights_that_were_changed_are_refused_and_missing_ones_trained_anew(sui
         (("list", "defences"), 2, "Did you mean 'defenses'"),
         (("report", "--out", "nowhere"), 4, "expected a result folder with bench.db"),
         (("evaluate", "--suite", "digits", "--model", "m.py:f"), 2, "comes later"),
-        (("verify", "--out", "x"), 2, "comes later"),
+        (("verify", "--out", "x"), 4, "expected a result folder with bench.db"),
         (("frobnicate",), 2, "frobnicate"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, tuple) else None,
