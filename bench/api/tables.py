@@ -125,9 +125,10 @@ def evaluate(
         Columns `index`, `label`, then those of each evaluation. `attrs["cost"]` has forwards, backwards, seconds (CPU
         time on a CPU, a GPU's own time there) and wall_seconds of each evaluation, and batch_size_fitted where memory
         ran out; `attrs["bounds"]` the number of violations, where bounds were checked; `attrs["trust"]` grade and
-        checks, where `trust` was run: {"grade", "adaptive", "checks": {name: {"title", "severity", "verdict", "value",
-        "threshold", "images", "words"}}}. With `return_adversarial` that table, and the images (N, C, H, W) by attack
-        and budget, e.g. "pgd_l2_0.1": the adversarial example of each row, the image itself where none was found.
+        checks, where `trust` was run: {"grade", "reasons", "adaptive", "checks": {name: {"title", "severity",
+        "verdict", "value", "threshold", "images", "words"}}}. With `return_adversarial` that table, and the images
+        (N, C, H, W) by attack and budget, e.g. "pgd_l2_0.1": the adversarial example of each row, the image itself
+        where none was found.
 
     Raises:
         UsageError: neither or both of `suite` and `data`, an unknown name, an argument out of range, data of another

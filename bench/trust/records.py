@@ -110,6 +110,7 @@ class TrustData(TypedDict):
     """A report as plain data: what `attrs["trust"]` holds."""
 
     grade: str
+    reasons: list[str]
     adaptive: bool
     checks: dict[str, CheckData]
     note: NotRequired[str]
@@ -140,10 +141,18 @@ class TrustReport:
         """The checks that were not assessable, where that counts."""
         return tuple(r for r in self.results if r.missing)
 
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """What parts the grade from A, in words: failed checks, then those that could not be made, then the rest."""
+        declared = () if self.adaptive else ("no attack made for this very defense was declared",)
+        failed = (f"{r.name}: {r.finding.words}" for r in self.failed)
+        return (*failed, *(f"{r.name} not assessable: {r.finding.words}" for r in self.missing), *declared)
+
     def as_data(self) -> TrustData:
-        """Return the report as plain data: grade, adaptive, and checks by name."""
+        """Return the report as plain data: grade, reasons, adaptive, and checks by name."""
         return {
             "grade": self.grade.name,
+            "reasons": list(self.reasons),
             "adaptive": self.adaptive,
             "checks": {
                 r.name: {

@@ -49,10 +49,16 @@ def gradient_agrees(evidence: Evidence) -> Finding:
         return missing(f"fewer than {MIN_IMAGES} images have a gradient")
     worst, n = max(medians), max(len(index) for index, _ in known)
     images = {int(i) for index, values in known for i in index[values > FAR_OFF]}
-    text = f"a small step along the gradient changes the function by another {100 * worst:.2g} % than it says (median)"
+    text = f"a small step along the gradient changes the function by {_off(worst)} than the gradient says (median)"
     median = Finding("fail" if worst > WRONG_GRADIENT else "pass", text, worst, WRONG_GRADIENT, tuple(images))
     words = "on {k} of {n} images the gradient is not half as large, or more than twice, as the function's differences"
     return gravest(median, share_finding(np.array(sorted(images)), n, FAR_OFF_SHARE, words))
+
+
+def _off(error: float) -> str:
+    """Return a relative error in words: "35 % more or less", and "over 10 times more or less" for a large one."""
+    percent = f"{100 * error:.0f}" if error >= 0.01 else f"{100 * error:.1g}"
+    return f"{percent} % more or less" if error < 10 else "over 10 times more or less"
 
 
 @check("G4", title="cross-entropy and margin agree", severity="soft", source="Croce and Hein 2020, section 4")

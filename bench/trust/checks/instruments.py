@@ -25,7 +25,7 @@ def planted(evidence: Evidence) -> Finding:
         return missing(NOT_RUN)
     index, values = found.known()
     if not len(index):
-        return missing("no example could be planted: the network has no last linear layer that decides")
+        return missing("no example could be planted: no last linear layer was found whose change changes the decisions")
     luck = float(guessed.known()[1].mean())
     words = f"the attack misses {{k}} of {{n}} planted adversarial examples; 100 random points find {100 * luck:.2g} %"
     return share_finding(index[values == 0], len(index), NOT_FOUND, words)

@@ -74,6 +74,7 @@ def test_an_honest_network_passes_every_check_that_a_model_in_memory_can_answer(
     assert {name for name, verdict in found.items() if verdict != "pass"} == {"V6", "V7", "B3", "T2"}
     assert honest.attrs["trust"]["grade"] == "B"  # A takes an adaptive attack that the author declares
     assert honest.attrs["trust"]["adaptive"] is False
+    assert honest.attrs["trust"]["reasons"] == ["no attack made for this very defense was declared"]
     assert all(check["words"] for check in honest.attrs["trust"]["checks"].values())
 
 

@@ -211,6 +211,15 @@ def test_another_fault_never_raises_the_grade(names, more):
     assert assess(evidence(worse)).grade >= assess(evidence(faulty)).grade or set(worse) == set(faulty)
 
 
+def test_a_report_says_in_words_what_parts_it_from_grade_a():
+    report = assess(evidence(others=[]))
+    assert report.grade is Grade.C
+    assert any(" not assessable: " in words for words in report.reasons)
+    assert report.as_data()["reasons"] == list(report.reasons)
+    known = {r.name for r in report.missing} | {r.name for r in report.failed}
+    assert {words.split(":")[0].split()[0] for words in report.reasons if ": " in words} == known
+
+
 def test_only_the_norm_and_radius_of_the_threat_count():
     wrong_norm = [dataclasses.replace(c, facts=dataclasses.replace(c.facts, params={"norm": "linf"})) for c in rows()]
     assert verdicts(evidence(others=wrong_norm))["B2"] == "not assessable"
