@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-import torch
 from torch import nn
 
 import bench
@@ -14,6 +13,7 @@ from bench.evaluations.accuracy import accuracy
 from bench.measuring.inputs import BatchInputs
 from bench.museum.networks import Networks
 from bench.trust.columns import NUMBERS
+from tests.bench.trust.wrong_gradients import Negated
 
 N = 20  # as few as can pass
 
@@ -27,18 +27,6 @@ class Then(nn.Module):
 
     def forward(self, x):
         return self.function(self.network(x))
-
-
-class Backwards(torch.autograd.Function):
-    """The identity with a gradient of the wrong sign."""
-
-    @staticmethod
-    def forward(ctx, x):
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, grad):
-        return -grad
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +83,7 @@ def test_it_is_run_after_what_it_reads_and_costs_less_than_the_attack(honest):
 @pytest.mark.parametrize(
     ("function", "check", "grade"),
     [
-        (Backwards.apply, "G3", "C"),
+        (Negated.apply, "G3", "C"),
         (lambda z: z.softmax(1), "G5", "B"),
     ],
 )

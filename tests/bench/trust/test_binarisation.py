@@ -18,6 +18,7 @@ from bench.trust.binarisation import binarisation
 from bench.trust.binary_heads import CLEARANCE, fit_heads
 from bench.trust.readout import find_readout
 from tests.attacks.known import Linear
+from tests.bench.trust.wrong_gradients import Negated
 
 N = 24
 
@@ -27,18 +28,6 @@ class Rounded(nn.Module):
 
     def forward(self, x):
         return (x * 16).round() / 16
-
-
-class Negated(torch.autograd.Function):
-    """The identity with a gradient of the wrong sign."""
-
-    @staticmethod
-    def forward(ctx, x):
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, grad):
-        return -grad
 
 
 class SignFlipped(nn.Module):
