@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.cli import options
 from bench.cli.terminal import complain, print_line
 from bench.core.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from bench.running.verification.findings import Verification
 
 commands = typer.Typer()
 
@@ -43,6 +47,8 @@ def verify(
         print_line(
             f"{found.close} decisions are within rounding on this machine: counted neither as held nor as failed"
         )
+    for line in _proofs(found):
+        print_line(line)
     for finding in found.findings[1:LISTED]:
         complain(str(finding))
     print_line(
@@ -51,3 +57,14 @@ def verify(
     )
     if found.findings:
         raise IntegrityError(f"{str(found.findings[0]).rstrip('.')}. Do not trust this row; ask for the pack again.")
+
+
+def _proofs(found: Verification) -> Iterator[str]:
+    """Yield in words how many flags "broken" a stored adversarial example proves, and how many none does."""
+    missing = {name: count for name, count in found.unproved.items() if count}
+    yield (
+        f"counted broken under attack: {found.proved + sum(missing.values())} images; proved by a stored adversarial "
+        f"example: {found.proved}, not proved: {sum(missing.values())}"
+    )
+    if missing:
+        yield f"not proved: {', '.join(f'{name} {count}' for name, count in missing.items())}"

@@ -334,7 +334,7 @@ class Attack(Registered):
     gradients: bool = True
 
 
-REFERENCE_RANK: Final = 2  # from this `ranks` on an attack's verdict is final: what broke an image is stored
+REFERENCE_RANK: Final = 2  # from this `ranks` on an attack is the reference: what it breaks is stored whoever ranks
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from bench.core.best_known import best_known_columns
 from bench.core.decorators import evaluation
 from bench.core.records import Column, Need
 from bench.measuring.inputs import BatchInputs
@@ -36,17 +37,12 @@ def describe_transfer(norm: str) -> dict[str, Column]:
         ),
         f"{name}_broken_by": Column("The row whose adversarial example breaks it first.", kind="text", source=SOURCE),
         f"{name}_distance": Column("Size of that perturbation.", unit=f"{norm} norm on [0, 1] pixels", source=SOURCE),
-        f"best_known_{norm}_{{eps}}_robust": Column(
-            "Right on the image, under AutoAttack, and on every adversarial example found against the other rows.",
-            kind="flag",
-            board=f"best_known_{norm}_{{eps}}",
-            aggregate="fraction",
-            direction="higher",
-            formula="autoattack robust ∧ transfer robust",
+        **best_known_columns(
+            norm,
+            description="Right on the image, under the highest-ranked attack, and on every adversarial example found "
+            "against the other rows.",
+            formula="attack robust ∧ transfer robust",
             source=SOURCE,
-            role="best_known",
-            params=params,
-            interval="wilson",
         ),
     }
 

@@ -12,27 +12,41 @@ from bench.config.evaluation_config import EvaluationConfig
 from bench.config.suite import Suite
 from bench.core import registry
 from bench.core.errors import UsageError
-from bench.core.records import REFERENCE_RANK, Column, Evaluation, Need, ThreatModel
+from bench.core.records import REFERENCE_RANK, Column, Evaluation, Need, ThreatModel, expand_columns
 from bench.running.planned import Input, PlannedEvaluation
 
 
-def kept_images(columns: Mapping[str, Column], suite: Suite) -> frozenset[str] | None:
+def kept_images(columns: Mapping[str, Column], suite: Suite, split: str = "test") -> frozenset[str] | None:
     """Return the names of the image columns of an evaluation that a suite stores; None: all.
 
     Args:
         columns: the evaluation's concrete columns.
-        suite: its `store_adversarial` is "all", "none" or "primary": those of a reference attack at the suite's threat.
+        suite: its `store_adversarial` is "all", "none" or "primary": at the suite's threat those of a reference attack
+            and, where it has none, those of the attack that ranks its board, so that every rank can be proved.
+        split: of the images that the evaluation is computed on, "test" or "train"; only test images rank.
     """
     if suite.store_adversarial == "all":
         return None
     if suite.store_adversarial == "none":
         return frozenset()
+    least = min(REFERENCE_RANK, _ranking(suite)) if split == "test" else REFERENCE_RANK
     return frozenset(
         name
         for name, column in columns.items()
         if column.role == "adversarial" and suite.threat.matches(column)
-        if _rank(column, columns.values(), suite.threat) >= REFERENCE_RANK
+        if _rank(column, columns.values(), suite.threat) >= least
     )
+
+
+def _ranking(suite: Suite) -> int:
+    """Return the preference of the attack that ranks a suite's board; `REFERENCE_RANK` where none does."""
+    found = [0]
+    for entry in suite.evaluations:
+        evaluation = registry.evaluations.get(entry.evaluation)
+        columns = expand_columns(evaluation.columns, {**evaluation.hyperparameters, **entry.arguments})
+        if entry.split == "test":
+            found += [c.ranks for c in columns.values() if c.role == "robust" and suite.threat.matches(c)]
+    return max(found) or REFERENCE_RANK
 
 
 def automatic_evaluations(suite: Suite, planned: Sequence[PlannedEvaluation]) -> list[EvaluationConfig]:

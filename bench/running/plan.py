@@ -142,7 +142,7 @@ def _planned(suite: Suite, dataset: Dataset, device: torch.device, entry: Evalua
             f"evaluation {entry.key}: expected a value for {', '.join(missing)}, got none. Set it in the suite."
         )
     split, index = _images(dataset.train if entry.split == "train" else dataset.test, entry)
-    kept = needs.kept_images(expand_columns(evaluation.columns, arguments), suite)
+    kept = needs.kept_images(expand_columns(evaluation.columns, arguments), suite, entry.split)
     spec = cells.evaluation_spec(evaluation, arguments, split, device, seed=entry.seed, keep_images=kept)
     if index is not None:
         spec["index"] = index.tolist()

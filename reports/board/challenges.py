@@ -9,7 +9,8 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from bench.core.records import NORM_SYMBOLS, Column, ThreatModel
+from bench.core.best_known import best_known_columns
+from bench.core.records import Column, ThreatModel, expand_columns
 from bench.reports.board.columns import BoardColumn
 from bench.reports.board.run_tables import RunTables, Table, Values
 from bench.store.challenge_record import Challenge
@@ -99,23 +100,10 @@ def _with_column(run: RunTables, threat: ThreatModel) -> RunTables:
         return run
     _, key, name = max(ranked, key=lambda one: one[0])
     table = run.tables[key]
-    params: Mapping[str, float | str] = {"norm": threat.norm, "eps": threat.eps}
-    facts = Column(
-        DESCRIPTION,
-        kind="flag",
-        board=_name(threat),
-        aggregate="fraction",
-        direction="higher",
-        formula="attack robust ∧ no accepted challenge",
-        source=SOURCE,
-        role="best_known",
-        params=params,
-        interval="wilson",
-        heading=f"Best known {NORM_SYMBOLS.get(threat.norm, threat.norm)}",
-        pattern=f"best_known_{threat.norm}_{{eps}}_robust",
-    )
-    own = f"{_name(threat)}_robust"
-    return _replaced(run, key, own, table.columns[name], {**table.facts, own: facts})
+    formula = "attack robust ∧ no accepted challenge"
+    declared = best_known_columns(threat.norm, description=DESCRIPTION, formula=formula, source=SOURCE)
+    facts = expand_columns(declared, {"eps": threat.eps})
+    return _replaced(run, key, next(iter(facts)), table.columns[name], {**table.facts, **facts})
 
 
 def _find(run: RunTables, threat: ThreatModel) -> tuple[str, str] | None:

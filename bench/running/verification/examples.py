@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +20,7 @@ from bench.store.store import Store
 
 NO_ATTACK: Final = "clean"  # the stage that breaks an image without one
 DISTANCE_TOLERANCE: Final = 1e-4  # relative; tables hold float32
+_BESIDE: Final[tuple[Role, ...]] = ("distance", "broken_by")
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class AttackColumns:
         robust: name of the flags.
         distance: name of the distances, "" without them.
         broken_by: name of the stages, "" without them.
+        images: name of the adversarial images, which no table holds; "" without them.
         norm: of the ball.
         eps: its radius.
     """
@@ -36,6 +39,7 @@ class AttackColumns:
     robust: str
     distance: str
     broken_by: str
+    images: str
     norm: str
     eps: float
 
@@ -51,28 +55,43 @@ class AttackColumns:
         return [int(index) for index in table.loc[hit, "index"]]
 
 
-def stored_attacks(planned: EvaluationRecord, record: CellRecord, table: pd.DataFrame) -> list[AttackColumns]:
-    """Return the attacks of an evaluation whose images are stored, in the order in which they are.
+@dataclass(frozen=True)
+class Example:
+    """An adversarial example that holds against a run's network.
+
+    Attributes:
+        norm: of the perturbation.
+        index: place of the image in the test set.
+        distance: size of the perturbation.
+    """
+
+    norm: str
+    index: int
+    distance: float
+
+
+def attacks_of(planned: EvaluationRecord, table: pd.DataFrame) -> list[AttackColumns]:
+    """Return the attacks of an evaluation, one per budget, the smallest budget first.
 
     Args:
         planned: the evaluation.
-        record: its cell.
         table: its table.
     """
     columns = expand_columns(planned.columns, planned.arguments)
-    kept = record.spec.get("pictures")
     found = []
     for name, column in columns.items():
-        if column.role != "adversarial" or not {"norm", "eps"} <= column.params.keys():
+        if column.role != "robust" or name not in table or not {"norm", "eps"} <= column.params.keys():
             continue
-        beside: dict[Role, str] = {
-            c.role: n for n, c in columns.items() if c.params == column.params and n in table.columns
-        }
-        if "robust" in beside and (kept == "all" or (isinstance(kept, list) and name in kept)):
-            norm, eps = str(column.params["norm"]), float(column.params["eps"])
-            stages = beside.get("broken_by", "")
-            found.append(AttackColumns(beside["robust"], beside.get("distance", ""), stages, norm, eps))
+        beside: dict[Role, str] = {c.role: n for n, c in columns.items() if c.params == column.params}
+        distance, stages = (n if (n := beside.get(role, "")) in table else "" for role in _BESIDE)
+        norm, eps = str(column.params["norm"]), float(column.params["eps"])
+        found.append(AttackColumns(name, distance, stages, beside.get("adversarial", ""), norm, eps))
     return sorted(found, key=lambda attack: attack.eps)
+
+
+def _are_stored(attack: AttackColumns, record: CellRecord) -> bool:
+    kept = record.spec.get("pictures")
+    return bool(attack.images) and (kept == "all" or (isinstance(kept, list) and attack.images in kept))
 
 
 def check_examples(
@@ -83,7 +102,7 @@ def check_examples(
     where: str,
     data: np.ndarray | None,
     found: Verification,
-) -> None:
+) -> list[Example]:
     """Score the stored adversarial examples of a cell anew, and compare what its table says of them.
 
     Args:
@@ -94,14 +113,17 @@ def check_examples(
         where: the cell, for findings.
         data: the test images (N, C, H, W) in [0, 1]; None: they are not at hand.
         found: what does not hold is noted here.
+
+    Returns:
+        The examples that hold.
     """
     table, images = store.table(record.id), store.images(record.id)
-    attacks = stored_attacks(planned, record, table)
+    attacks = [attack for attack in attacks_of(planned, table) if _are_stored(attack, record)]
     stored = images.get("index", np.zeros(0, np.int64)).tolist()
     if not attacks:
         if stored:
             found.fail(where, "expected no stored images, got some")
-        return
+        return []
     rows: dict[int, list[int]] = {}
     for row, index in enumerate(stored):
         rows.setdefault(int(index), []).append(row)
@@ -112,6 +134,7 @@ def check_examples(
     _check_presence(rows, expected, store.lacks_images(record.id), where, found)
     if stored:
         check_images(images["clean"], dict(enumerate(stored)), data, where, found)
+    holding: list[Example] = []
     for attack in attacks:
         pairs = [
             (index, row)
@@ -120,7 +143,8 @@ def check_examples(
             if one is attack
         ]
         if pairs:
-            _rescore(pairs, attack, table, images, model, where, found)
+            holding += _rescore(pairs, attack, table, images, model, where, found)
+    return holding
 
 
 def _check_presence(
@@ -147,8 +171,12 @@ def _rescore(
     model: nn.Module,
     where: str,
     found: Verification,
-) -> None:
-    """Score the examples of one attack; `pairs` are places in the test set and rows of the stored images."""
+) -> Iterator[Example]:
+    """Score the examples of one attack; `pairs` are places in the test set and rows of the stored images.
+
+    Yields:
+        The examples that hold.
+    """
     by_index = table.set_index("index")
     places, rows = [index for index, _ in pairs], [row for _, row in pairs]
     labels = by_index.loc[places, "label"].to_numpy(np.int64)
@@ -177,3 +205,5 @@ def _rescore(
             found.fail(
                 where, f"expected the class {scored.prediction[i]} that the model gives, got {predicted[i]}", index
             )
+        else:
+            yield Example(attack.norm, index, float(scored.distance[i]))

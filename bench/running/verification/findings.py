@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -39,6 +40,8 @@ class Verification:
         left_out: adversarial examples that did not travel with the folder.
         models: models that were loaded.
         cells: cells whose hashes and links were checked.
+        proved: flags "broken" of which a stored adversarial example holds.
+        unproved: name of a column of flags to how many of its flags "broken" no stored example proves.
         images: place in the test set to SHA-256 of the clean image, as far as seen.
     """
 
@@ -49,6 +52,8 @@ class Verification:
     left_out: int = 0
     models: int = 0
     cells: int = 0
+    proved: int = 0
+    unproved: Counter[str] = field(default_factory=Counter)
     images: dict[int, str] = field(default_factory=dict)
 
     def fail(self, where: str, problem: str, index: int | None = None) -> None:

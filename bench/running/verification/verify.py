@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +15,12 @@ from bench.core import discovery, registry
 from bench.core.errors import IntegrityError, MachineError, StoreError, UsageError, did_you_mean
 from bench.core.records import expand_columns
 from bench.data.split import Split
+from bench.measuring.judge import TOLERANCE
 from bench.packs.opened import opened
 from bench.running.rescoring import rescore
 from bench.running.stored import load_measured, load_test_images
 from bench.running.verification.board import check_board
-from bench.running.verification.examples import check_examples
+from bench.running.verification.examples import Example, attacks_of, check_examples
 from bench.running.verification.findings import Verification, named
 from bench.running.verification.links import check_images, check_links
 from bench.running.verification.recomputed import ReaderContext, check_clean, check_readers
@@ -137,25 +140,55 @@ class _Checks:
         self.found.notes += [note] if note else []
         if not trained.info.get("probe"):
             self.found.notes.append(f"{run.label}: no logits were stored with its weights to compare")
-        for evaluation, cell in run.evaluations.items():
-            record = self.store.cell(cell)
-            if record is not None and record.status == "done" and evaluation in self.plan.evaluations:
-                where = named(run.label, evaluation, cell)
-                try:
-                    self._cell(evaluation, record, model, where)
-                except IntegrityError as error:
-                    self.found.fail(where, str(error))
-        self._challenges(run, trained, model)
+        examples: list[Example] = []
+        done = {key: record for key, cell in run.evaluations.items() if (record := self._done(key, cell))}
+        for evaluation, record in done.items():
+            where = named(run.label, evaluation, record.id)
+            try:
+                examples += self._cell(evaluation, record, model, where)
+            except IntegrityError as error:
+                self.found.fail(where, str(error))
+        examples += self._challenges(run, trained, model)
+        self._count_proofs(done, examples)
+
+    def _done(self, evaluation: str, cell: str) -> CellRecord | None:
+        """Return the cell of a planned evaluation, None where it is not finished."""
+        record = self.store.cell(cell) if evaluation in self.plan.evaluations else None
+        return record if record is not None and record.status == "done" else None
+
+    def _count_proofs(self, done: Mapping[str, CellRecord], examples: list[Example]) -> None:
+        """Count for which flags "broken" of a run's test images some example that holds lies within the radius."""
+        nearest: dict[tuple[str, int], float] = {}
+        for one in examples:
+            key = one.norm, one.index
+            nearest[key] = min(one.distance, nearest.get(key, math.inf))
+        for evaluation, record in done.items():
+            planned = self.plan.evaluations[evaluation]
+            if planned.split != "test":
+                continue
+            try:
+                table = self.store.table(record.id)
+            except IntegrityError:
+                continue  # noted already
+            for attack in attacks_of(planned, table):
+                limit = attack.eps * (1 + TOLERANCE)
+                proved = [nearest.get((attack.norm, index), math.inf) <= limit for index in attack.broken(table)]
+                self.found.proved += sum(proved)
+                self.found.unproved[attack.robust] += len(proved) - sum(proved)
 
     def _pixels(self) -> np.ndarray | None:
         return None if self.test is None else self.test.pixels()
 
-    def _cell(self, evaluation: str, record: CellRecord, model: nn.Module, where: str) -> None:
-        """Check one evaluation: its stored examples, what it read of other rows, its clean flags."""
+    def _cell(self, evaluation: str, record: CellRecord, model: nn.Module, where: str) -> list[Example]:
+        """Check one evaluation: its stored examples, what it read of other rows, its clean flags.
+
+        Returns:
+            The examples of test images that hold.
+        """
         planned = self.plan.evaluations[evaluation]
         test = self.test if planned.split == "test" else None
         data = None if test is None else test.pixels()
-        check_examples(self.store, planned, record, model, where, data, self.found)
+        examples = check_examples(self.store, planned, record, model, where, data, self.found)
         if planned.reads_others:
             context = ReaderContext(self.plan.suite.threat, data)
             check_readers(self.store, planned, record, model, where, context, self.found)
@@ -164,9 +197,14 @@ class _Checks:
         clean = [name for name, column in columns.items() if column.role == "clean" and name in table]
         if test is not None and clean:
             check_clean(table, clean, model, test, where, self.found)
+        return examples if planned.split == "test" else []
 
-    def _challenges(self, run: RunRecord, trained: CellRecord, model: nn.Module) -> None:
-        """Score the accepted challenges against a run's network again."""
+    def _challenges(self, run: RunRecord, trained: CellRecord, model: nn.Module) -> Iterator[Example]:
+        """Score the accepted challenges against a run's network again.
+
+        Yields:
+            The examples that hold.
+        """
         for path in challenge_paths(self.store.out):
             record, images = load_challenge_images(path)
             if (record.weights, record.defense, record.seed) != (trained.info.get("weights"), run.defense, run.seed):
@@ -176,7 +214,10 @@ class _Checks:
             labels = np.array([entry.label for entry in record.entries], np.int64)
             scored = rescore(model, images["clean"], labels, images["adversarial"], eps=record.eps, norm=record.norm)
             self.found.examples += len(labels)
-            for entry, reason, close in zip(record.entries, scored.reasons, scored.close, strict=True):
-                self.found.close += int(close)
-                if reason and not close:
+            for row, entry in enumerate(record.entries):
+                if scored.close[row]:
+                    self.found.close += 1
+                elif reason := scored.reasons[row]:
                     self.found.fail(where, f"expected an adversarial example, got {reason}", entry.index)
+                else:
+                    yield Example(record.norm, entry.index, float(scored.distance[row]))

@@ -50,7 +50,7 @@ def test_transfer_comes_where_a_reference_attacks_examples_are_stored(planned):
 @pytest.mark.parametrize(
     ("evaluations", "defenses", "head"),
     [
-        (PGD, ("standard", "lcnn"), ""),  # no reference attack
+        (PGD, ("standard", "lcnn"), ""),  # no reference attack: what PGD breaks is stored, and tried on nobody
         (PGD, ("standard", "lcnn"), 'store_adversarial = "all"'),
         (REFERENCE, ("standard",), ""),  # nobody to transfer from
         (REFERENCE, ("standard", "lcnn"), 'store_adversarial = "none"'),
@@ -88,18 +88,43 @@ def test_an_evaluation_named_by_the_suite_is_not_there_twice(planned):
 
 
 @pytest.mark.parametrize(
-    ("evaluations", "message"),
+    ("evaluations", "head", "message"),
     [
         (
             PGD + "[evaluations.transfer_l2]\n",
+            'store_adversarial = "none"',
             "expected an evaluation whose column 'adversarial' it can read at l2 0.5",
         ),
-        (REFERENCE + "[evaluations.transfer_l2]\neps = [0.1]\n", r"transfer_l2\.eps: expected \[0\.5\], the suite's"),
+        (
+            REFERENCE + "[evaluations.transfer_l2]\neps = [0.1]\n",
+            "",
+            r"transfer_l2\.eps: expected \[0\.5\], the suite's",
+        ),
     ],
 )
-def test_a_need_that_is_not_met_is_said(planned, evaluations, message):
+def test_a_need_that_is_not_met_is_said(planned, evaluations, head, message):
     with pytest.raises(UsageError, match=message):
-        planned(evaluations)
+        planned(evaluations, head=head)
+
+
+TRAIN = "[evaluations.train_pgd_l2]\nevaluation = 'pgd_l2'\nsplit = 'train'\neps = [0.5]\nlimit = 12\n"
+OTHER = "[evaluations.autoattack_l2]\neps = [0.1]\nlimit = 12\n"
+
+
+@pytest.mark.parametrize(
+    ("evaluations", "head", "kept"),
+    [
+        (PGD, "", {"pgd_l2": {"pgd_l2_0.5_adversarial"}}),
+        (PGD + REFERENCE, "", {"pgd_l2": set(), "autoattack_l2": {"autoattack_l2_0.5_adversarial"}}),
+        (PGD + OTHER, "", {"pgd_l2": {"pgd_l2_0.5_adversarial"}, "autoattack_l2": set()}),
+        (PGD + TRAIN, "", {"pgd_l2": {"pgd_l2_0.5_adversarial"}, "train_pgd_l2": set()}),
+        (PGD, 'store_adversarial = "none"', {"pgd_l2": set()}),
+        (PGD, 'store_adversarial = "all"', {"pgd_l2": None}),
+    ],
+)
+def test_the_examples_of_the_attack_that_ranks_are_stored(planned, evaluations, head, kept):
+    found = {p.entry.key: p.keep_images for p in planned(evaluations, head=head).evaluations}
+    assert {key: found[key] for key in kept} == kept
 
 
 def test_what_reads_other_runs_waits_for_all_of_them(planned):

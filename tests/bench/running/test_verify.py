@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from bench.running.verification.verify import VerifyOptions, verify
 from bench.store import seals, serialise
@@ -288,3 +289,88 @@ def test_a_plan_that_names_an_enormous_network_takes_no_memory(cli, out):
     content["rows"][0]["backbone"] = "convnet-w200000"
     update(out, "plans", "id", 1, plan=json.dumps(content))
     failed(cli, out, "standard seed 0", "expected a network whose weights fit into")
+
+
+RANKED = """
+[evaluations.accuracy]
+limit = 30
+[evaluations.pgd_l2]
+eps = [0.5, 1.5]
+steps = 5
+limit = 30
+"""
+
+
+@pytest.fixture(scope="module")
+def ranked_by_pgd(tmp_path_factory, write_suite):
+    """A board that PGD ranks, at 1.5, and that leaves `store_adversarial` at its default."""
+    from bench.running import pipeline
+    from bench.running.prepare import Options
+
+    place = tmp_path_factory.mktemp("ranked")
+    suite = write_suite(place / "tiny.toml", ["standard", "lcnn"], RANKED, primary_eps=1.5, epochs=4)
+    pipeline.run(Options(suite=str(suite), narrow={"train_limit": 500}, out=place / "out", quiet=True))
+    return place / "out"
+
+
+def broken(out, column):
+    """Return how many images of each row an attack has broken."""
+    found = []
+    with Store.open(out) as store:
+        for run in store.plans.latest().rows:
+            table = store.table(run.evaluations["pgd_l2"])
+            stages = table[column.replace("robust", "broken_by")]
+            found.append(int((~table[column].astype(bool) & (stages != "clean")).sum()))
+    return found
+
+
+def test_the_ranking_columns_flags_are_proved_whoever_ranks(cli, ranked_by_pgd):
+    ranking, other = broken(ranked_by_pgd, "pgd_l2_1.5_robust"), broken(ranked_by_pgd, "pgd_l2_0.5_robust")
+    assert min(ranking) > 0
+    found = verify(VerifyOptions(ranked_by_pgd))
+    assert not found.findings
+    assert found.examples == sum(ranking)
+    assert found.unproved["pgd_l2_1.5_robust"] == 0
+    assert found.proved >= sum(ranking), "an example within 0.5 of its image proves the flag at 0.5 as well"
+    assert found.proved + found.unproved["pgd_l2_0.5_robust"] == sum(ranking) + sum(other)
+    done = cli("verify", "--out", ranked_by_pgd)
+    assert f"proved by a stored adversarial example: {found.proved}, not proved: " in done.out
+
+
+@pytest.mark.parametrize("way", ["none stored", "left out of a pack", "other rows only"])
+def test_flags_without_an_example_are_said_to_be_unproved(cli, ranked_by_pgd, tmp_path, write_suite, way):
+    if way == "none stored":
+        suite = write_suite(tmp_path / "tiny.toml", ["standard"], RANKED, primary_eps=1.5, epochs=1)
+        suite.write_text('store_adversarial = "none"\n' + suite.read_text())
+        out = tmp_path / "out"
+        assert cli("run", "--suite", suite, "--out", out, "--train-limit", 500, "--limit", 10, "--quiet").code == 0
+    else:
+        out = tmp_path / "pack"
+        assert cli("results", "pack", "--out", ranked_by_pgd, "--to", out, "--weights").code == 0
+    options = ["--defense", "standard"] if way == "other rows only" else []
+    done = cli("verify", "--out", out, *options)
+    assert done.code == 0, done.err
+    (line,) = [line for line in done.out.splitlines() if line.startswith("not proved: ")]
+    assert "pgd_l2_1.5_robust" in line
+    assert "0 adversarial examples against" in done.out if way == "none stored" else "did not travel" in done.out
+
+
+def test_a_challenge_proves_the_flag_of_its_image(cli, ranked_by_pgd, tmp_path):
+    out = shutil.copytree(ranked_by_pgd, tmp_path / "out")
+    before = verify(VerifyOptions(out)).unproved["pgd_l2_0.5_robust"]
+    from bench.api.results import load_model
+    from bench.attacks.pgd import pgd
+    from bench.data import catalog
+
+    with Store.open(out) as store:
+        run = store.plans.latest().rows[0]
+        table = store.table(run.evaluations["pgd_l2"])
+    index = table.loc[~table["pgd_l2_0.5_robust"] & (table["pgd_l2_0.5_broken_by"] != "clean"), "index"].to_numpy()
+    test = catalog.load("digits").test
+    x, y = torch.tensor(test.pixels()[index]), torch.tensor(test.labels[index])
+    x_adv = pgd(load_model("standard", seed=0, out=out), x, y, eps=0.5, norm="l2", seed=1, steps=40)
+    np.savez(tmp_path / "a.npz", index=index, x_adv=x_adv.numpy())
+    done = cli("challenge", "--out", out, "--defense", "standard", "--eps", "0.5", tmp_path / "a.npz")
+    accepted = int(done.out.splitlines()[-1].split()[1].rstrip(","))
+    assert accepted > 0, done.err
+    assert verify(VerifyOptions(out)).unproved["pgd_l2_0.5_robust"] <= before
