@@ -73,6 +73,7 @@ def _record(entry: Registered) -> Entry:
         record["columns"] = {pattern: asdict(column) for pattern, column in entry.columns.items()}
     if isinstance(entry, Defense):
         record["recipe"] = entry.recipe.settings()
+        record |= {"title": entry.title or entry.name, "link": entry.link, "venue": entry.venue, "year": entry.year}
     if isinstance(entry, Attack):
         record["norms"] = list(entry.norms)
     return record
@@ -85,6 +86,11 @@ def _plain_default(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_plain_default(v) for v in value]
     return value if isinstance(value, str | int | float | bool | type(None)) else repr(value)
+
+
+def _source(record: Entry) -> str:
+    """Return where an entry comes from, with the address of its paper where that is known."""
+    return " ".join(filter(None, [str(record["source"]), str(record.get("link", ""))]))
 
 
 def table(kind: str, records: list[Entry]) -> Table:
@@ -104,6 +110,7 @@ def table(kind: str, records: list[Entry]) -> Table:
         assert isinstance(hyperparameters, Mapping)
         settings = ", ".join(f"{k}={v}" for k, v in hyperparameters.items())
         first = str(record["description"]).strip().partition("\n")[0]
-        shown = (record["name"], first, record["source"], settings)
+        what = f"{record['title']}. {first}" if "title" in record else first
+        shown = (record["name"], what, _source(record), settings)
         view.add_row(*(Text(one_line(text, 500)) for text in shown))
     return view

@@ -27,7 +27,7 @@ from bench.core.records import (
     Summary,
 )
 from bench.core.registry import attacks, defenses, evaluations, source_file
-from bench.core.text import several_lines
+from bench.core.text import is_link, one_line, several_lines
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,6 +39,10 @@ def defense(
     version: int = 1,
     adaptive: Adaptive | None = None,
     bibtex: str = "",
+    title: str = "",
+    link: str = "",
+    venue: str = "",
+    year: int | None = None,
     depends_on: Sequence[str | Path] = (),
 ) -> Callable[[F], F]:
     """Register a defense: `f(num_classes, in_shape, backbone, *, <hyper-parameters>) -> nn.Module`.
@@ -49,6 +53,10 @@ def defense(
         version: raise it by hand when the method changes; its cells are then computed anew.
         adaptive: the author's own attack on the defense.
         bibtex: how to cite it.
+        title: its name for readers, e.g. "Adversarial training"; "": the function's name.
+        link: of its paper, http or https; the board links to it.
+        venue: where the paper appeared, e.g. "NeurIPS".
+        year: when it appeared.
         depends_on: files that the method reads at run time, relative to its own file; when one is edited its cells
             are computed anew. Imported modules need not be named.
 
@@ -56,11 +64,17 @@ def defense(
         The decorator, which returns the function unchanged.
 
     Raises:
-        UsageError: the function's signature is not the one above, or there is no such file.
+        UsageError: the function's signature is not the one above, there is no such file, the link is none, or the
+            year is no year.
     """
 
     def register(function: F) -> F:
         check_signature(function, 3, "num_classes, in_shape, backbone")
+        if link and not is_link(link):
+            raise UsageError(
+                f"{function.__name__}: link: expected an address that begins with https:// or http://, got {link!r}. "
+                "Link to the paper's page."
+            )
         entry = Defense(
             name=function.__name__,
             function=function,
@@ -69,6 +83,10 @@ def defense(
             recipe=recipe or Recipe(),
             adaptive=adaptive,
             bibtex=several_lines(bibtex),
+            title=one_line(title, 100),
+            link=link,
+            venue=one_line(venue, 100),
+            year=None if year is None else whole(f"{function.__name__}: year", year, 1900, 2100),
             depends_on=_existing(function, depends_on),
         )
         defenses.add(entry)

@@ -302,11 +302,19 @@ class Defense(Registered):
         recipe: what differs from the suite's recipe.
         adaptive: the author's own attack on the defense.
         bibtex: how to cite it.
+        title: its name for readers; "": the registered name.
+        link: of its paper; "" without one.
+        venue: where the paper appeared; "" if unknown.
+        year: when; None if unknown.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
     adaptive: Adaptive | None = None
     bibtex: str = ""
+    title: str = ""
+    link: str = ""
+    venue: str = ""
+    year: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

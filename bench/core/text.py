@@ -50,6 +50,11 @@ def is_plain(text: str, most: int = LINE) -> bool:
     return len(text) <= most and text.isprintable()
 
 
+def is_link(text: str) -> bool:
+    """Tell whether a text is a printable http or https address: no other scheme becomes a link on a page."""
+    return text.startswith(("https://", "http://")) and text.isprintable() and " " not in text
+
+
 def described(error: BaseException, most: int = LINE) -> str:
     """Return an exception as one line, "ValueError: what it says".
 

@@ -1,7 +1,7 @@
 """The plan of a command as the store keeps it: versioned, strict types that reports, packs and status read.
 
 The writer builds the records from the live objects; every reader gets them validated. A field that is added,
-removed or changes its meaning raises `PLAN_FORMAT`.
+removed or changes its meaning raises `PLAN_FORMAT`; records since `OLDEST_FORMAT` lack only fields that have defaults.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from bench.core.errors import IntegrityError, StoreError
 from bench.core.records import Column, Need, ThreatModel
 
-PLAN_FORMAT = 2
+PLAN_FORMAT = 3
+OLDEST_FORMAT = 2  # that is still read
 Settings = dict[str, JsonValue]  # names to plain values: hyper-parameters, arguments, a recipe, overrides
 
 
@@ -195,6 +196,10 @@ class RunRecord(_Record):
         source: paper and place.
         version: of the registered defense.
         bibtex: how to cite it; "" if unknown.
+        title: the defense's name for readers; "": the registered name.
+        link: of its paper; "" without one.
+        venue: where the paper appeared; "" if unknown.
+        year: when; None if unknown.
         hyperparameters: all of them.
         recipe: the complete recipe.
         backbone: what it is built on.
@@ -210,6 +215,10 @@ class RunRecord(_Record):
     source: str
     version: int
     bibtex: str = ""
+    title: str = ""
+    link: str = ""
+    venue: str = ""
+    year: int | None = None
     hyperparameters: Settings
     recipe: Settings
     backbone: str
@@ -235,7 +244,7 @@ class PlanRecord(_Record):
         rows: one per defense and seed, seeds outermost.
     """
 
-    format: int = Field(default=PLAN_FORMAT, ge=PLAN_FORMAT, le=PLAN_FORMAT)
+    format: int = Field(default=PLAN_FORMAT, ge=OLDEST_FORMAT, le=PLAN_FORMAT)
     command: str
     created: str
     suite: SuiteRecord
@@ -272,10 +281,10 @@ def parse_plan(text: str, where: str) -> PlanRecord:
     try:
         content = json.loads(text)
         found = content.get("format") if isinstance(content, dict) else None
-        if isinstance(found, int) and found != PLAN_FORMAT:
-            age = "an older" if found < PLAN_FORMAT else "a newer"
+        if isinstance(found, int) and not OLDEST_FORMAT <= found <= PLAN_FORMAT:
+            age = "an older" if found < OLDEST_FORMAT else "a newer"
             raise StoreError(
-                f"{where}: expected plan format {PLAN_FORMAT}, got {found}, written by {age} bench. "
+                f"{where}: expected plan format {OLDEST_FORMAT} to {PLAN_FORMAT}, got {found}, written by {age} bench. "
                 "Use that version, or choose another --out."
             )
         return PlanRecord.model_validate_json(text)

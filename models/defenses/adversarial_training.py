@@ -113,6 +113,10 @@ def loss(
     source='Madry et al. 2018; Srinivas et al. 2022, Table 1, "Adversarial Training"',
     recipe=Recipe(loss=loss),
     bibtex=BIBTEX,
+    title="Adversarial training",
+    link="https://arxiv.org/abs/1706.06083",
+    venue="ICLR",
+    year=2018,
 )
 def adversarial_training(
     num_classes: int,

@@ -82,6 +82,10 @@ def _norms(difference: Tensor) -> Tensor:
     source='Moosavi-Dezfooli et al. 2019; Srinivas et al. 2022, Table 1, "CURE"',
     recipe=Recipe(loss=loss),
     bibtex=BIBTEX,
+    title="Curvature regularisation (CURE)",
+    link="https://arxiv.org/abs/1811.09716",
+    venue="CVPR",
+    year=2019,
 )
 def cure(
     num_classes: int,

@@ -51,7 +51,15 @@ def loss(model: nn.Module, x: Tensor, y: Tensor, *, lambda_beta: float, lambda_g
     return {"cross_entropy": F.cross_entropy(model(x), y), **curvature_penalty(model, lambda_beta, lambda_gamma)}
 
 
-@defense(source="Srinivas et al. 2022, sections 3.3-3.5, eq. (5)", recipe=Recipe(loss=loss), bibtex=BIBTEX)
+@defense(
+    source="Srinivas et al. 2022, sections 3.3-3.5, eq. (5)",
+    recipe=Recipe(loss=loss),
+    bibtex=BIBTEX,
+    title="Low-curvature network (LCNN)",
+    link="https://arxiv.org/abs/2206.07144",
+    venue="NeurIPS",
+    year=2022,
+)
 def lcnn(
     num_classes: int,
     in_shape: tuple[int, int, int],

@@ -23,7 +23,15 @@ def loss(
     return {**terms, **curvature_penalty(model, lambda_beta, lambda_gamma)}
 
 
-@defense(source='Srinivas et al. 2022, section 5 ("LCNN + GradReg")', recipe=Recipe(loss=loss), bibtex=BIBTEX)
+@defense(
+    source='Srinivas et al. 2022, section 5 ("LCNN + GradReg")',
+    recipe=Recipe(loss=loss),
+    bibtex=BIBTEX,
+    title="LCNN + gradient regularisation",
+    link="https://arxiv.org/abs/2206.07144",
+    venue="NeurIPS",
+    year=2022,
+)
 def lcnn_gradreg(
     num_classes: int,
     in_shape: tuple[int, int, int],

@@ -21,7 +21,14 @@ BIBTEX = """@article{dombrowski2022robust,
 }"""
 
 
-@defense(source='Dombrowski et al. 2022; Srinivas et al. 2022, Table 1, "Softplus + Wt. Decay"', bibtex=BIBTEX)
+@defense(
+    source='Dombrowski et al. 2022; Srinivas et al. 2022, Table 1, "Softplus + Wt. Decay"',
+    bibtex=BIBTEX,
+    title="Softplus + weight decay",
+    link="https://doi.org/10.1016/j.patcog.2021.108194",
+    venue="Pattern Recognition",
+    year=2022,
+)
 def softplus_wd(
     num_classes: int, in_shape: tuple[int, int, int], backbone: str, *, beta: Annotated[float, Gt(0)] = 10.0
 ) -> nn.Module:

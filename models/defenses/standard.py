@@ -15,7 +15,14 @@ BIBTEX = """@inproceedings{srinivas2022lowcurvature,
 }"""
 
 
-@defense(source='Srinivas et al. 2022, Table 1, "Standard"', bibtex=BIBTEX)
+@defense(
+    source='Srinivas et al. 2022, Table 1, "Standard"',
+    bibtex=BIBTEX,
+    title="Standard training",
+    link="https://arxiv.org/abs/2206.07144",
+    venue="NeurIPS",
+    year=2022,
+)
 def standard(num_classes: int, in_shape: tuple[int, int, int], backbone: str) -> nn.Module:
     """Train with cross-entropy alone: softplus with β = 1e3, batch norm without affine part.
 

@@ -15,7 +15,14 @@ BIBTEX = """@inproceedings{he2016deep,
 }"""
 
 
-@defense(source="He et al. 2016, with the small-image stem of its section 4.2", bibtex=BIBTEX)
+@defense(
+    source="He et al. 2016, with the small-image stem of its section 4.2",
+    bibtex=BIBTEX,
+    title="Textbook ReLU network",
+    link="https://arxiv.org/abs/1512.03385",
+    venue="CVPR",
+    year=2016,
+)
 def vanilla(num_classes: int, in_shape: tuple[int, int, int], backbone: str) -> nn.Module:
     """Train with ReLU, batch norm with affine part, ordinary last layer and residual blocks; cross-entropy alone.
 

@@ -252,11 +252,32 @@ COST: tuple[BoardColumn, ...] = (
         form="count",
     ),
 )
-OWN: tuple[BoardColumn, ...] = (*IDENTITY, *TRUST, *COST)
+# What a reader must know of the model itself.
+MODEL: tuple[BoardColumn, ...] = (
+    BoardColumn(
+        "title", Column("Name of the defense for readers.", kind="text", shown=False), heading="Name", form="text"
+    ),
+    BoardColumn(
+        "architecture",
+        Column("Network that the defense was trained on, or was handed over as.", kind="text", shown=False),
+        heading="Architecture",
+        form="text",
+    ),
+    BoardColumn(
+        "parameters",
+        Column("Trained numbers of one model.", "numbers", "count", shown=False),
+        heading="Parameters",
+        form="count",
+    ),
+    BoardColumn("venue", Column("Where its paper appeared.", kind="text", shown=False), heading="Venue", form="text"),
+    BoardColumn("year", Column("When its paper appeared.", kind="count", shown=False), heading="Year", form="count"),
+    BoardColumn("link", Column("Address of its paper.", kind="text", shown=False), heading="Paper", form="text"),
+)
+OWN: tuple[BoardColumn, ...] = (*IDENTITY, *TRUST, *COST, *MODEL)
 
 
 def in_order(measured: list[BoardColumn], trust: bool) -> tuple[BoardColumn, ...]:
-    """Return all columns in the order of leaderboard.csv: who, what was measured, trust, violations, cost.
+    """Return all columns in the order of leaderboard.csv: who, what was measured, trust, violations, cost, the model.
 
     Args:
         measured: the measured columns. The first that counts violations becomes one of the board's own, like trust.
@@ -265,4 +286,4 @@ def in_order(measured: list[BoardColumn], trust: bool) -> tuple[BoardColumn, ...
     violations = with_role(measured, "violations")[:1]
     rest = [c for c in measured if c not in violations]
     own = [replace(c, evaluation="", form="count", images=0) for c in violations]
-    return (*IDENTITY, *rest, *(TRUST if trust else ()), *own, *COST)
+    return (*IDENTITY, *rest, *(TRUST if trust else ()), *own, *COST, *MODEL)

@@ -127,6 +127,40 @@ class Row:
         return next(iter(self.runs.values())).entry
 
     @property
+    def title(self) -> str:
+        """Its name for readers, with the settings that differ from the defense's own; the spec where it has none."""
+        if not self.entry.title:
+            return self.defense
+        settings = self.defense.partition(":")[2]
+        return f"{self.entry.title} ({settings.replace(',', ', ')})" if settings else self.entry.title
+
+    @property
+    def architecture(self) -> str:
+        """What it is built on."""
+        return self.entry.backbone
+
+    @property
+    def parameters(self) -> int | None:
+        """Trained numbers of one model; None where they were not counted."""
+        found = next(iter(self.runs.values())).training.get("parameters")
+        return None if found is None else int(found)
+
+    @property
+    def venue(self) -> str:
+        """Where its paper appeared; "" if unknown."""
+        return self.entry.venue
+
+    @property
+    def year(self) -> int | None:
+        """When its paper appeared; None if unknown."""
+        return self.entry.year
+
+    @property
+    def link(self) -> str:
+        """Address of its paper; "" without one."""
+        return self.entry.link
+
+    @property
     def trust(self) -> Grade | None:
         """The grade of its worst seed; None where trust was not assessed."""
         return self.assessment.grade

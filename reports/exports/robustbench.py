@@ -47,7 +47,7 @@ def _row_info(board: Board, row: Row) -> tuple[str, str] | None:
         clean.value,
         robust.value if robust else None,
         threat.eps,
-        **paper_of(row.entry.bibtex, row.entry.source),
+        **paper_of(row.entry.bibtex, row.entry.source) | ({"link": row.link} if row.link else {}),
         architecture=row.entry.backbone,
         footnote=f"{row.incomplete or formatting.plural(len(row.seeds), 'seed')}; {sizes}, clean accuracy on "
         f"{formatting.plural(clean.n, 'image')}; {row.entry.provenance}.",

@@ -6,6 +6,8 @@ import re
 
 from markupsafe import Markup
 
+from bench.core.text import is_link
+
 
 def href(link: str) -> str:
     """Return an http(s) link as it is, "#" for anything else: no other scheme becomes a link.
@@ -13,7 +15,7 @@ def href(link: str) -> str:
     Args:
         link: from a file that somebody else may have written.
     """
-    return link if link.startswith(("https://", "http://")) else "#"
+    return link if is_link(link) else "#"
 
 
 def spoken(value: object) -> str:

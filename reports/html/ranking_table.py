@@ -14,7 +14,16 @@ from bench.reports.figures.palette import SHAPES, Style
 from bench.reports.formatting import Kind, Value
 from bench.store.plan_record import RunRecord
 
-APART = ("rank", "rank_low", "rank_high", "defense")  # the template's own first two columns
+APART = (
+    "rank",
+    "rank_low",
+    "rank_high",
+    "defense",
+    "title",
+    "venue",
+    "year",
+    "link",
+)  # in the template's own first two
 KINDS: dict[Form, Kind] = {
     "fraction": "percent",
     "value": "number",

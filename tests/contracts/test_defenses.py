@@ -39,6 +39,12 @@ def test_it_says_where_it_comes_from(name):
     assert entry.source
     assert len(entry.description.splitlines()) > 3
     assert all(v is not ... for v in entry.hyperparameters.values()), "every hyper-parameter has a default"
+    assert entry.title
+    assert entry.title != name
+    assert entry.link.startswith("https://")
+    assert entry.venue
+    assert str(entry.year) in entry.source
+    assert str(entry.year) in entry.bibtex
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -80,8 +80,9 @@ def test_columns_follow_the_plan(board: Board) -> None:
         "stability_0.01", "stability_0.1", "gradient_norm", "hessian_norm", "curvature",
         "train_gradient_norm", "train_hessian_norm", "train_curvature",
     ]  # fmt: skip
-    assert names[-6:] == [
-        "train_flops", "train_seconds", "train_cost", "eval_seconds", "eval_forwards", "eval_backwards"
+    assert names[-12:] == [
+        "train_flops", "train_seconds", "train_cost", "eval_seconds", "eval_forwards", "eval_backwards",
+        "title", "architecture", "parameters", "venue", "year", "link",
     ]  # fmt: skip
     by_name = {column.name: column for column in board.columns}
     assert by_name["stability_0.1"].level == 0.1

@@ -196,8 +196,11 @@ def test_the_same_command_again_adds_no_plan_and_is_the_last_one(store):
 @pytest.mark.parametrize(
     ("change_of", "message"),
     [
-        ("""'$.format', 1""", "expected plan format 2, got 1, written by an older bench. Use that version, or choose"),
-        ("""'$.format', 9""", "expected plan format 2, got 9, written by a newer bench"),
+        (
+            """'$.format', 1""",
+            "expected plan format 2 to 3, got 1, written by an older bench. Use that version, or choose",
+        ),
+        ("""'$.format', 9""", "expected plan format 2 to 3, got 9, written by a newer bench"),
     ],
 )
 def test_a_plan_of_another_version_is_refused(store, change_of, message):
