@@ -28,6 +28,8 @@ def pack(
     """Write board, manifest, examples and every finished chunk into at most 8 files of 15 MB."""
     from bench.packs import pack
 
+    signature = pack.place_of(out, to) / pack.SIGNATURE
+    signed = signature.is_file()
     done = pack.pack(
         out,
         to,
@@ -35,9 +37,12 @@ def pack(
         pictures=pictures,
         examples=not without_examples,
         latest=latest,
+        keep_more=True,
     )
     for name, size in done.sizes.items():
         print_line(f"{size:>12,}  {name}")
+    if signed:
+        print_line(f"{signature} was of the old pack and is removed: sign the new one")
     print_line(f"{done.status.done} of {done.status.total} cells, weights of {done.weights} models, in {done.folder}")
 
 

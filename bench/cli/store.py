@@ -27,9 +27,11 @@ def check(out: options.Folder = options.DEFAULT_FOLDER) -> None:
     for problem in found:
         print_line(str(problem))
     if found:
+        repair_first = any(problem.remedy == "repair" for problem in found)
+        what = f"Run python -m bench store repair --out {out}, then the command" if repair_first else "Run the command"
         raise IntegrityError(
-            f"{out}: expected a sound store, got {len(found)} problems. Run python -m bench store repair --out {out}, "
-            "then the command again."
+            f"{out}: expected a sound store, got {len(found)} problems. {what} that made it again: it computes anew "
+            "what is missing."
         )
     print_line("sound")
 
@@ -48,6 +50,8 @@ def repair(out: options.Folder = options.DEFAULT_FOLDER) -> None:
         print_line(f"set aside: {problem}")
     if done.kept is not None:
         print_line(f"the damaged file is now {done.kept}")
+    if done.dropped or done.aside:
+        print_line("the command that made the folder computes it anew: run it again")
     print_line(f"chunks kept: {done.chunks}, records dropped: {len(done.dropped)}")
 
 

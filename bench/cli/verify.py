@@ -56,7 +56,10 @@ def verify(
         f"failed: {len(found.findings)}"
     )
     if found.findings:
-        raise IntegrityError(f"{str(found.findings[0]).rstrip('.')}. Do not trust this row; ask for the pack again.")
+        from bench.packs.unpack import is_pack
+
+        what = "ask for the pack again" if is_pack(out) else "python -m bench store check names what can be mended"
+        raise IntegrityError(f"{str(found.findings[0]).rstrip('.')}. Do not trust this row; {what}.")
 
 
 def _proofs(found: Verification) -> Iterator[str]:

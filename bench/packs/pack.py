@@ -12,7 +12,7 @@ import json
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,7 @@ from bench.core import files, hashing
 from bench.core.errors import UsageError
 from bench.core.version import VERSION
 from bench.packs.compact import compact
+from bench.packs.replaced import refuse_loss
 from bench.reports import write as write_reports
 from bench.store.audit_record import FILE_NAME as AUDITS
 from bench.store.audit_record import load_audits
@@ -75,6 +76,7 @@ def pack(
     examples: bool = True,
     latest: bool = False,
     limits: Limits | None = None,
+    keep_more: bool = False,
 ) -> Packed:
     """Pack a result folder; it may be in use, and is only read.
 
@@ -87,16 +89,19 @@ def pack(
         examples: the per-example tables also as Parquet (the store holds them in any case).
         latest: only cells of the last command.
         limits: None: 8 files of 15 MB.
+        keep_more: refuse to replace an older pack that holds other results, or weights or adversarial examples that
+            the new one would lack.
 
     Returns:
         Where the pack is, its files' sizes, and how far the run was.
 
     Raises:
         TooLarge: it does not fit; says how large what is and what to leave out.
+        UsageError: with `keep_more`, the older pack holds more.
         MachineError, StoreError, IntegrityError: there is no sound store, or no place to write to.
     """
     out, limits = Path(out), limits or Limits()
-    to = Path(to) if to is not None else out.with_name(f"{out.name}-pack")
+    to = place_of(out, to)
     files.make_folder(to)
     with tempfile.TemporaryDirectory(dir=to, prefix=".packing-") as scratch:
         folder, ready = Path(scratch) / "results", Path(scratch) / "ready"
@@ -107,6 +112,9 @@ def pack(
             write_reports(folder)  # of exactly what is packed
         now = run_status(folder)
         chosen = _weights(out, now, weights)
+        facts = {"suite": now.suite, "data": now.data, "pictures": pictures}
+        if keep_more:
+            refuse_loss(to / LISTING, facts, (f"weights/{path.name}" for path in chosen))
         _refuse_early(chosen, limits)
         archives = {"store.zip": _zip(ready / "store.zip", folder, [NAME, *beside])}
         if board:
@@ -117,11 +125,21 @@ def pack(
             archives["weights.zip"] = _zip(ready / "weights.zip", out, [f"weights/{p.name}" for p in chosen])
         for name in archives:
             archives[name]["parts"] = _split(ready / name, limits.bytes)
-        listing = _listing(ready, archives, now)
+        listing = _listing(ready, archives, now, facts)
         sizes = {p.name: p.stat().st_size for p in sorted(ready.iterdir())} | {LISTING: len(listing.encode())}
         _require(sizes, limits, weights != "none", pictures, board and examples, latest)
         _publish(ready, to, listing)
     return Packed(to, sizes, now, len(chosen))
+
+
+def place_of(out: Path, to: str | Path | None) -> Path:
+    """Return the folder of a result folder's pack.
+
+    Args:
+        out: the result folder.
+        to: where the pack goes, as asked for; None: beside `out`.
+    """
+    return Path(to) if to is not None else out.with_name(f"{out.name}-pack")
 
 
 def _copy_beside(out: Path, folder: Path) -> list[str]:
@@ -188,13 +206,14 @@ def _split(path: Path, most: int) -> list[str]:
     return names
 
 
-def _listing(ready: Path, archives: dict[str, dict[str, object]], now: RunStatus) -> str:
+def _listing(
+    ready: Path, archives: dict[str, dict[str, object]], now: RunStatus, what: Mapping[str, str | bool]
+) -> str:
     listed = {p.name: {"bytes": p.stat().st_size, "sha256": hashing.sha256(p)} for p in sorted(ready.iterdir())}
     facts = {
         "format": FORMAT,
         "bench": VERSION,
-        "suite": now.suite,
-        "data": now.data,
+        **what,
         "cells": {"done": now.done, "total": now.total},
         "rule": RULE,
         "files": listed,

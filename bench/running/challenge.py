@@ -133,7 +133,7 @@ def challenge(options: ChallengeOptions) -> ChallengeResult:
         What was accepted, what was refused and why.
 
     Raises:
-        UsageError: no such row, seed or threat on the board; credit or method is too long.
+        UsageError: no such row, seed or threat on the board; credit or method is too long or has control characters.
         IntegrityError: weights, data or file are damaged, or are not what they were.
         SecurityError: the file is too large, or holds more than tensors.
     """
@@ -175,10 +175,12 @@ def challenge(options: ChallengeOptions) -> ChallengeResult:
 def _check_text(options: ChallengeOptions) -> None:
     for name in ("credit", "method"):
         text = getattr(options, name)
-        if len(text) > MOST_TEXT or not text.isprintable():
+        if len(text) > MOST_TEXT:
             raise UsageError(
-                f"--{name}: expected one printable line of at most {MOST_TEXT} characters, got {len(text)}. Shorten it."
+                f"--{name}: expected one line of at most {MOST_TEXT} characters, got {len(text)}. Shorten it."
             )
+        if hidden := next((c for c in text if not c.isprintable()), ""):
+            raise UsageError(f"--{name}: expected one line of printable characters, got {hidden!a}. Remove it.")
 
 
 def _threat(plan: PlanRecord, options: ChallengeOptions) -> ThreatModel:

@@ -57,7 +57,8 @@ def _state(job: Job, index: CellIndex, earlier: dict[str, CellRecord]) -> CellSt
     seconds = last.seconds if last else None
     waits = [needed for needed in index.schedule.inputs(job) if not index.is_done(needed)]
     if index.is_done(job) and not waits:
-        return CellState(job.title, True)
+        whole = index.is_whole(job)
+        return CellState(job.title, whole, "" if whole else "its weights are missing", seconds)
     if waits or cell is None:
         return CellState(job.title, False, _waits_for(job, waits), seconds)
     if missing := index.left_out(job):

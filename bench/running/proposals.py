@@ -20,9 +20,9 @@ from bench.core.errors import BenchError, IntegrityError, SecurityError, UsageEr
 
 IMAGES: Final = ("x_adv", "adv_complete", "adversarial")  # names of the array of images, the first that is there
 INDEX: Final = "index"
-SLACK: Final = 1_000_000  # bytes that a file may have beside its images: headers, index, other small arrays
+HEADERS: Final = 1 << 16  # bytes that a file may have beside its arrays
 COPIES: Final = 2  # of every test image
-_ITEM: Final = 8  # bytes of a number at most
+_ITEM: Final = 8  # bytes of a number at most, and of a place in the test set
 _FLOATS: Final = ("float16", "float32", "float64")
 _SAFETENSORS: Final = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I64": "<i8", "I32": "<i4", "I16": "<i2", "U8": "u1"}
 _HEADERS: Final = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -52,16 +52,16 @@ def read_proposals(path: Path, shape: tuple[int, int, int], total: int) -> Propo
     Args:
         path: the file.
         shape: (C, H, W) of an image of the board.
-        total: images of the test set; a file may hold twice as many.
+        total: images of the test set; a file may hold twice as many, in 8 bytes a number, and a place of each.
 
     Raises:
         UsageError: there is no file, or its format is another.
         IntegrityError: it is damaged, or lacks the images.
-        SecurityError: it is, or unfolds to, more than the images can take; it holds more than tensors.
+        SecurityError: it is, or unfolds to, more than the images can take; it holds more images, or more than tensors.
     """
     if not path.is_file():
         raise UsageError(f"{path}: expected a file with adversarial images, found none. Check the path.")
-    most = COPIES * total * math.prod(shape) * _ITEM + SLACK
+    most = COPIES * total * (math.prod(shape) + 1) * _ITEM + HEADERS
     if (size := path.stat().st_size) > most:
         raise SecurityError(
             f"{path}: expected at most {most:,} bytes, which hold every test image twice, got {size:,}. Split the file."
@@ -77,10 +77,10 @@ def read_proposals(path: Path, shape: tuple[int, int, int], total: int) -> Propo
             f"{path}: expected adversarial images in a sound file, got {type(error).__name__}: {error}"[:400]
             + ". Save it again."
         ) from error
-    return _proposals(path, arrays, shape)
+    return _proposals(path, arrays, shape, COPIES * total)
 
 
-def _proposals(path: Path, arrays: Mapping[str, np.ndarray], shape: tuple[int, int, int]) -> Proposals:
+def _proposals(path: Path, arrays: Mapping[str, np.ndarray], shape: tuple[int, int, int], most: int) -> Proposals:
     """Return what the arrays of a file propose; other arrays than the images and the index do not count."""
     name = next((name for name in IMAGES if name in arrays), None)
     if name is None:
@@ -90,6 +90,10 @@ def _proposals(path: Path, arrays: Mapping[str, np.ndarray], shape: tuple[int, i
         )
     images, index = arrays[name], arrays.get(INDEX)
     count = len(images) if images.ndim else 1
+    if count > most:
+        raise SecurityError(
+            f"{path}: expected at most {most:,} images, which is every test image twice, got {count:,}. Split the file."
+        )
     if images.dtype.name not in _FLOATS:
         return Proposals(count, None, None, f"wrong dtype: {images.dtype}, expected floats in [0, 1]")
     if images.ndim != 4 or images.shape[1:] != shape:

@@ -120,6 +120,21 @@ class CellIndex:
         record = self.record(job)
         return record is not None and record.status == "done"
 
+    def is_whole(self, job: Job) -> bool:
+        """Tell whether a job's result is stored with what it left beside the store: a training's weights.
+
+        Weights that were left out when the folder was packed are missed once an evaluation of theirs is to be computed.
+
+        Returns:
+            False for a job that is not done as well.
+        """
+        record = self.record(job)
+        if record is None or record.status != "done":
+            return False
+        if job.evaluation or weights_path(self._store.out, str(record.info["weights"])).is_file():
+            return True
+        return record.left_out and all(map(self.is_done, self.schedule.own_evaluations(job)))
+
     def weights(self, job: Job) -> str | None:
         """Return the SHA-256 of the weights of a job's run, None if it is not trained."""
         record = self._store.cell(job.run.cell.id)

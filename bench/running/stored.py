@@ -130,6 +130,11 @@ def load_run(
         _check_sources(run, defense, trained, None)
     weights = str(trained.info["weights"])
     path = weights_path(out, weights)
+    if trained.left_out and not path.is_file():
+        raise IntegrityError(
+            f"{path}: expected the weights of {run.label}, got no file: they were left out when the results were "
+            "packed. Unpack a pack made with --weights."
+        )
     _check_room(plan, run, defense, path)
     with preserved_generators(), recorded_factory(defense) as built:
         try:

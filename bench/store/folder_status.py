@@ -10,6 +10,7 @@ from typing import Literal
 
 from bench.store.database import Database
 from bench.store.garbage import folder_size
+from bench.store.health import lacks_weights
 from bench.store.leases import Leases
 from bench.store.plans import Plans
 from bench.store.records import CellRecord, cell_record, parsed_object
@@ -27,7 +28,7 @@ class CellStatus:
         cell: "train", or the evaluation's key.
         state: "left" is what nobody computes now: never begun, or interrupted.
         by: who computes it, "host, process n"; "" if nobody does.
-        cause: of a failure.
+        cause: of a failure, or why something that was done is left again.
         seconds: what it took; None: not done.
         images: images that are stored of an evaluation.
         of: images that it has.
@@ -104,6 +105,8 @@ def _status(database: Database, leases: Leases, model: str, key: str, cell: str 
         return CellStatus(model, key, "left", of=images)
     record = cell_record(rows[0], database.described("cells", rows[0]))
     holder = leases.holder(record.id) or ""
+    if key == TRAINING and lacks_weights(database.out, record):
+        return CellStatus(model, key, "left", cause="its weights are missing: the next run trains anew")
     return CellStatus(
         model=model,
         cell=key,

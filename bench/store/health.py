@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from bench.core.errors import BenchError, IntegrityError, StoreError
 from bench.core.hashing import sha256, sha256_of
@@ -35,6 +35,7 @@ class Problem:
         table: the record's table; "" for a file or a link.
         place: the record's rowid.
         cell: id of the cell that it belongs to; "" where it belongs to none.
+        remedy: what mends it: `store repair` and then the command again, or the command alone.
     """
 
     where: str
@@ -42,6 +43,7 @@ class Problem:
     table: str = ""
     place: int = 0
     cell: str = ""
+    remedy: Literal["repair", "run"] = "repair"
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}"
@@ -146,13 +148,20 @@ _CHECKS: Final[dict[str, Callable[[sqlite3.Row, bool], None]]] = {
 
 
 def link_problems(database: Database) -> Iterator[Problem]:
-    """Yield what records say of each other that does not agree, for sound records of plans of this version."""
+    """Yield what records say of each other that does not agree, for sound records of plans of this version.
+
+    Weights that are missing are named once, whichever plans need them.
+    """
+    missing: set[str] = set()
     for number in Plans(database).numbers():
         try:
             plan = Plans(database).get(number)
         except BenchError:  # damaged, which `record_problems` finds, or of another version
             continue
-        yield from _plan_problems(database, number, plan)
+        for problem in _plan_problems(database, number, plan):
+            if not (problem.cell and problem.cell in missing):
+                yield problem
+            missing.add(problem.cell)
 
 
 def _plan_problems(database: Database, number: int, plan: PlanRecord) -> Iterator[Problem]:
@@ -163,11 +172,24 @@ def _plan_problems(database: Database, number: int, plan: PlanRecord) -> Iterato
         except IntegrityError:
             continue
         where = f"plan {number}, {run.label}"
-        yield from (Problem(where, broken) for broken in broken_links(trained, records))
-        if trained is not None and trained.status == "done" and not trained.left_out:
+        yield from (Problem(where, broken, remedy="run") for broken in broken_links(trained, records))
+        if trained is not None and lacks_weights(database.out, trained):
             name = f"weights/{trained.info.get('weights')}.safetensors"
-            if not (database.out / name).is_file():
-                yield Problem(where, f"expected {name}, found none", cell=trained.id)
+            yield Problem(where, f"expected {name}, found none", cell=trained.id, remedy="run")
+
+
+def lacks_weights(out: Path, trained: CellRecord) -> bool:
+    """Tell whether a finished training's weights are gone, although they were not left out when it was packed.
+
+    Args:
+        out: the result folder.
+        trained: what the store knows of the training.
+
+    Returns:
+        False for a training that is not finished.
+    """
+    path = out / "weights" / f"{trained.info.get('weights')}.safetensors"
+    return trained.status == "done" and not trained.left_out and not path.is_file()
 
 
 def _record(database: Database, cell: str) -> CellRecord | None:

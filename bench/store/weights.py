@@ -120,15 +120,12 @@ def load_weights(model: nn.Module, path: Path, expected: str) -> nn.Module:
     """
     if not path.is_file():
         raise IntegrityError(
-            f"{path}: expected the weights of a trained model, got no file. Unpack a pack that holds the weights, or "
-            "choose a new --out to train anew."
+            f"{path}: expected the weights of a trained model, got no file. Run the command that made the folder "
+            "again to train anew, or unpack a pack that holds the weights."
         )
     content = path.read_bytes()
     if (found := hashing.sha256_of(content)) != expected:
-        raise IntegrityError(
-            f"{path}: expected weights with SHA-256 {expected[:12]}, got {found[:12]}. Restore the file, or delete it "
-            "and run again to train anew."
-        )
+        raise IntegrityError(f"{path}: {wrong_weights(expected, found)}")
     try:
         unpack_state(model, content)
     except ValueError as error:
@@ -136,6 +133,34 @@ def load_weights(model: nn.Module, path: Path, expected: str) -> nn.Module:
             f"{path}: expected weights of this model, got {error}. Delete the file and run again."
         ) from error
     return model.eval()
+
+
+def require_weights(out: Path, sha: str) -> None:
+    """Refuse weights whose file is not the one that was stored; a file that is not there is no damage.
+
+    Args:
+        out: the result folder.
+        sha: their SHA-256.
+
+    Raises:
+        IntegrityError: the file has another SHA-256.
+    """
+    path = weights_path(out, sha)
+    if path.is_file() and (found := hashing.sha256(path)) != sha:
+        raise IntegrityError(f"{path}: {wrong_weights(sha, found)}")
+
+
+def wrong_weights(expected: str, found: str) -> str:
+    """Return how a message goes on about weights that are not the ones that were stored.
+
+    Args:
+        expected: their SHA-256.
+        found: that of the file.
+    """
+    return (
+        f"expected weights with SHA-256 {expected[:12]}, got {found[:12]}. Restore the file, or delete it and run the "
+        "command that made the folder again to train anew."
+    )
 
 
 def weights_path(out: Path, sha: str) -> Path:

@@ -10,7 +10,7 @@ from bench.running.attempt import attempt
 from bench.running.computers import Computers
 from bench.running.context import Outcome, RunContext
 from bench.running.schedule import CellIndex, Job, Schedule
-from bench.store.weights import weights_path
+from bench.store.weights import require_weights
 
 POLL_SECONDS = 0.5  # between two looks at cells that other processes compute
 
@@ -87,13 +87,20 @@ class _LocalRun:
         return True
 
     def _is_stored(self, job: Job) -> bool:
-        """Tell whether a job's result is there; weights that are gone and needed are trained anew."""
+        """Tell whether a job's result is there; weights that are gone and needed are trained anew.
+
+        Returns:
+            False where the job has to be computed.
+
+        Raises:
+            IntegrityError: the weights are not the ones that were stored.
+        """
         record, store = self._index.record(job), self._context.store
         if record is None or record.status != "done":
             return False
-        if job.evaluation or weights_path(store.out, str(record.info["weights"])).is_file():
-            return True
-        if record.left_out and all(map(self._index.is_done, self._index.schedule.own_evaluations(job))):
+        if self._index.is_whole(job):
+            if not job.evaluation and self._context.role == "owner":
+                require_weights(store.out, str(record.info["weights"]))
             return True
         store.leases.reopen(record.id)
         self._context.reporter.log(f"  {job.name}: its weights are missing, training anew")

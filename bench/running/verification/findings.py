@@ -57,14 +57,20 @@ class Verification:
     images: dict[int, str] = field(default_factory=dict)
 
     def fail(self, where: str, problem: str, index: int | None = None) -> None:
-        """Note something that does not hold.
+        """Note something that does not hold; what is noted already is not noted twice.
 
         Args:
             where: the cell, file or row.
             problem: what was expected, and what was found.
             index: place of the image in the test set.
         """
-        self.findings.append(Finding(where, problem, index))
+        finding = Finding(where, problem, index)
+        if index is not None or finding not in self.findings:
+            self.findings.append(finding)
+
+    def has(self, problem: str) -> bool:
+        """Tell whether a problem is noted, wherever it was found."""
+        return any(finding.problem == problem for finding in self.findings)
 
 
 def named(label: str, evaluation: str, cell: str) -> str:

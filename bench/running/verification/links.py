@@ -15,18 +15,21 @@ from bench.running.verification.findings import Verification, named
 from bench.store.plan_record import PlanRecord, RunRecord
 from bench.store.records import CellRecord
 from bench.store.store import Store
-from bench.store.weights import weights_path
+from bench.store.weights import weights_path, wrong_weights
 
 _NAME = "name"  # of the job, which the store adds to a cell's spec for readers
 
 
-def check_links(store: Store, plan: PlanRecord, found: Verification) -> None:
+def check_links(store: Store, plan: PlanRecord, found: Verification) -> frozenset[str]:
     """Check every chunk's hashes, every cell's id, and that cells, weights and plan belong together.
 
     Args:
         store: an open store.
         plan: its last plan.
         found: what does not hold is noted here.
+
+    Returns:
+        The weights, by the SHA-256 that they should have, whose file has another one.
     """
     names = _names(plan)
     for kind in ("train", "evaluation"):
@@ -37,11 +40,13 @@ def check_links(store: Store, plan: PlanRecord, found: Verification) -> None:
                 found.fail(where, "expected the cell that its id names, got another description of it")
             _check_chunks(store, record, where, found)
     labels: dict[tuple[str, int], int] = {}
+    changed: set[str] = set()
     for run in plan.rows:
         trained = store.cell(run.train_cell)
         if trained is not None and trained.status == "done":
-            _check_weights(store.out, run, trained, found)
+            changed |= _check_weights(store.out, run, trained, found)
             _check_evaluations(store, plan, run, trained, labels, found)
+    return frozenset(changed)
 
 
 def _names(plan: PlanRecord) -> dict[str, str]:
@@ -66,11 +71,14 @@ def _check_chunks(store: Store, record: CellRecord, where: str, found: Verificat
         found.fail(where, "expected one row per image with its index and its label, got another table")
 
 
-def _check_weights(out: Path, run: RunRecord, trained: CellRecord, found: Verification) -> None:
-    where, weights = named(run.label, "train", trained.id), str(trained.info.get("weights"))
+def _check_weights(out: Path, run: RunRecord, trained: CellRecord, found: Verification) -> set[str]:
+    """Return a training's weights if their file has another SHA-256, else nothing."""
+    weights = str(trained.info.get("weights"))
     path = weights_path(out, weights)
-    if path.is_file() and (sha := hashing.sha256(path)) != weights:
-        found.fail(where, f"expected weights with SHA-256 {weights[:12]}, got {sha[:12]} in {path.name}")
+    if not path.is_file() or (sha := hashing.sha256(path)) == weights:
+        return set()
+    found.fail(named(run.label, "train", trained.id), f"{path.name}: {wrong_weights(weights, sha)}")
+    return {weights}
 
 
 def _check_evaluations(

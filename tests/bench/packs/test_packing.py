@@ -241,6 +241,51 @@ def test_an_older_pack_is_replaced_and_foreign_files_stay(finished, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {*packed.sizes, "README.md"}
 
 
+@pytest.mark.parametrize(
+    ("first", "again", "lost"),
+    [
+        (["--weights"], [], "weights of 2 models that it would lack (--weights)"),
+        (["--weights", "--pictures"], ["--weights"], "all adversarial examples (--pictures)"),
+        ([], ["--weights", "--pictures"], ""),
+        (["--weights"], ["--weights", "--without-examples"], ""),
+    ],
+)
+def test_a_pack_that_holds_more_is_not_replaced(cli, finished, tmp_path, first, again, lost):
+    to = tmp_path / "pack"
+    assert cli("results", "pack", "--out", finished, "--to", to, *first).code == 0
+    (to / "pack.sig").write_text("signed")
+    before = folder_bytes(to)
+    done = cli("results", "pack", "--out", finished, "--to", to, *again)
+    assert done.code == (2 if lost else 0), done.err
+    if lost:
+        assert lost in done.err
+        assert len(done.err.splitlines()) == 1
+        assert folder_bytes(to) == before
+    else:
+        assert "pack.sig was of the old pack and is removed: sign the new one" in done.out
+
+
+def test_the_last_copy_of_deleted_weights_and_other_results_are_not_replaced(cli, finished, half, tmp_path):
+    to, out = tmp_path / "pack", tmp_path / "out"
+    assert cli("results", "pack", "--out", finished, "--to", to, "--weights").code == 0
+    assert cli("results", "unpack", to, "--out", out).code == 0
+    next((out / "weights").glob("*.safetensors")).unlink()
+    done = cli("results", "pack", "--out", out, "--to", to, "--weights")
+    assert done.code == 2
+    assert "weights of 1 models" in done.err
+    listing = to / "pack.json"
+    listing.write_text(listing.read_text().replace('"suite": "tiny"', '"suite": "another"'))
+    done = cli("results", "pack", "--out", finished, "--to", to, "--weights")
+    assert done.code == 2
+    assert "results of another suite ('another', not 'tiny')" in done.err
+    for content in ("", "{", "[]", '{"archives": 3}', "[" * 10_000):
+        listing.write_text(content)
+        if content.startswith("{") and content != "{":
+            assert cli("results", "pack", "--out", finished, "--to", to, "--weights").code == 2
+    listing.write_text("{")
+    assert cli("results", "pack", "--out", finished, "--to", to, "--weights").code == 0, "half a pack is none"
+
+
 def test_a_folder_without_results_is_said(tmp_path):
     with pytest.raises(MachineError, match=r"expected a result folder with bench\.db"):
         pack(tmp_path / "nowhere", tmp_path / "pack")

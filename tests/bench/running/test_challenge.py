@@ -210,7 +210,9 @@ def test_images_for_another_norm_or_budget_are_judged_by_the_one_asked_for(cli, 
     [
         (("--defense", "lcn"), "lcnn"),
         (("--seed", "7"), "--seed"),
-        (("--credit", "x" * 300), "--credit"),
+        (("--credit", "x" * 300), "--credit: expected one line of at most 200 characters, got 300. Shorten it."),
+        (("--credit", "a\x1b[31mb"), "--credit: expected one line of printable characters, got '\\x1b'. Remove it."),
+        (("--method", "zero\u200bwidth"), "--method: expected one line of printable characters, got '\\u200b'."),
     ],
 )
 def test_wrong_usage_is_one_line(cli, weakly_attacked, tmp_path, options, words):
@@ -279,6 +281,26 @@ def test_what_would_take_memory_is_refused_by_its_announcement(cli, weakly_attac
     with zipfile.ZipFile(tmp_path / "liar.npz", "w") as archive, archive.open("x_adv.npy", "w") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
     refused(cli, weakly_attacked, tmp_path / "liar.npz", 3, "an array of", tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["npz", "safetensors", "pt"])
+def test_twice_the_test_set_is_the_most_that_a_file_may_hold(cli, weakly_attacked, tmp_path, kind):
+    from bench.data import catalog
+
+    total = len(catalog.load("digits").test)
+    for count, code in ((2 * total, 3), (2 * total + 1, 5)):
+        for dtype in (np.float16, np.float32, np.float64):
+            file, images = tmp_path / f"a.{kind}", np.full((count, 1, 8, 8), 0.5, dtype)
+            arrays = {"x_adv": images, "index": np.arange(count)}
+            if kind == "npz":
+                np.savez(file, **arrays)
+            elif kind == "safetensors":
+                save_file(arrays, file)
+            else:
+                torch.save({name: torch.tensor(array) for name, array in arrays.items()}, file)
+            done = challenge(cli, weakly_attacked, file)
+            assert done.code == code, (count, dtype, done.err[-300:])
+            assert done.out.endswith(f"refused: {count}\n") if code == 3 else "every test image twice" in done.err
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.pt", "a.safetensors", "a.txt"])

@@ -36,9 +36,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory, write_suite: Callable[...
 
 
 @pytest.fixture
-def run(finished: tuple[Path, Path], tmp_path: Path, cli: Callable[..., Any]) -> Callable[[], Any]:
+def run(finished: tuple[Path, Path], tmp_path: Path, cli: Callable[..., Any]) -> Callable[..., Any]:
     shutil.copytree(finished[0], tmp_path / "out")
-    return lambda: cli("run", "--suite", finished[1], "--train-limit", 150, "--out", tmp_path / "out")
+    command = ("run", "--suite", finished[1], "--train-limit", 150, "--out", tmp_path / "out")
+    return lambda *more: cli(*command, *more)
 
 
 def examples(out: Path) -> pd.DataFrame:
@@ -84,3 +85,44 @@ def test_a_damaged_checkpoint_is_3_and_named(run: Callable[[], Any], tmp_path: P
     done = run()
     assert done.code == 0, done.err
     assert "its weights are missing, training anew" in done.err
+
+
+@pytest.mark.parametrize("kind", ["flipped", "deleted"])
+def test_weights_are_looked_at_although_every_cell_is_stored(
+    run: Callable[..., Any], cli: Callable[..., Any], tmp_path: Path, kind: str
+) -> None:
+    out = tmp_path / "out"
+    path = sorted((out / "weights").glob("*.safetensors"))[0]
+    content = path.read_bytes()
+    if kind == "flipped":
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        done = run()
+        assert done.code == 3
+        assert f"{path.name}: expected weights with SHA-256 {path.stem[:12]}, got" in done.err
+        assert "delete it and run the command that made the folder again" in done.err
+    path.unlink(missing_ok=True)
+    dry = run("--dry-run")
+    assert dry.out.splitlines()[-1] == "cells: 6, cached: 5"
+    assert "its weights are missing" in dry.out
+    verified = cli("verify", "--out", out, "--defense", "vanilla", "--defense", "standard")
+    assert verified.code == 3
+    assert "Run the command that made the folder again to train anew" in verified.err
+    done = run()
+    assert done.code == 0, done.err
+    assert path.read_bytes() == content
+
+
+def test_one_flipped_file_is_one_line(run: Callable[..., Any], cli: Callable[..., Any], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    path = sorted((out / "weights").glob("*.safetensors"))[0]
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    for command in (("verify",), ("store", "check")):
+        done = cli(*command, "--out", out)
+        assert done.code == 3
+        assert sum(path.stem[:12] in line for line in (done.out + done.err).splitlines()) == 1
+    path.unlink()
+    assert run().code == 0
+    change(out, "UPDATE chunks SET data=zeroblob(50) WHERE cell=(SELECT max(cell) FROM chunks)")
+    done = cli("verify", "--out", out)
+    assert done.code == 3
+    assert sum("expected data with SHA-256" in line for line in done.err.splitlines()) == 1

@@ -107,14 +107,28 @@ def test_weights_and_checkpoints_are_compared_with_their_names_and_set_aside(
     assert f"set aside: weights/{path.name}" in done.out
     assert path.with_name(f"{path.name}.damaged").is_file()
     assert not checkpoint.exists()
-    assert "expected weights/" in cli("store", "check", "--out", out).out  # the next run trains it anew
+    assert "run it again" in done.out
+    again = cli("store", "check", "--out", out)
+    assert "expected weights/" in again.out
+    assert "Run the command that made it again" in again.err, "the next run trains it anew; nothing is left to repair"
 
 
 def test_missing_weights_are_a_problem_unless_they_were_left_out(cli: Callable[..., Any], out: Path) -> None:
+    with Store.open(out) as store:
+        again = store.plans.put(plan_of("a", "b", command="another command"))
+        for place, defense in enumerate("ab"):
+            store.plans.bind(again, place, "attack", f"attack-{defense}")
     weights(out)[0].unlink()
-    assert "found none" in cli("store", "check", "--out", out).out
+    done = cli("store", "check", "--out", out)
+    assert done.out.count("found none") == 1, "two plans need them; they are missing once"
+    assert "got 1 problems. Run the command that made it again" in done.err
+    assert "repair" not in done.err
+    status = json.loads(cli("status", "--out", out, "--json").out)
+    assert status["counts"] == {"cells": 6, "done": 3, "running": 0, "left": 3, "failed": 0}
+    assert [c["cell"] for c in status["cells"] if "weights are missing" in c["cause"]] == ["train"]
     change(out, "UPDATE cells SET info=json_set(info, '$.left_out', json('true'))", seal="cells")
     assert cli("store", "check", "--out", out).code == 0
+    assert json.loads(cli("status", "--out", out, "--json").out)["counts"]["done"] == 4
 
 
 def test_read_commands_name_the_damaged_chunk(cli: Callable[..., Any], out: Path, tmp_path: Path) -> None:
