@@ -124,7 +124,7 @@ def norm_symbol(norm: str) -> str:
 
 
 def rank_range(low: int | None, high: int | None) -> str:
-    """Return "2–4", or "2" where both ends agree, or a dash for a row that is not ranked."""
+    """Return a place as everything prints it: "2–4", "2" where both ends agree, a dash for a row that is not ranked."""
     if low is None or high is None:
         return MISSING
     return str(low) if low == high else f"{low}–{high}"

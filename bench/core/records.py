@@ -77,7 +77,8 @@ class Column:
         params: what the number was measured at, e.g. `{"norm": "l2", "eps": 0.5, "attack": "pgd"}`. The values of the
             name's placeholders are added when the pattern is expanded.
         shown: whether the page's table shows the column from the start.
-        interval: the board number's 95 % interval: "wilson" (of a fraction), "bootstrap" (of a mean), or "none".
+        interval: the board number's 95 % interval in leaderboard.csv: "wilson" (of a fraction), "bootstrap" (of a
+            mean), or "none". On the page and in leaderboard.json every mean over images has its bootstrap interval.
         companion_of: pattern of the column that this one is read beside, e.g. a bound beside what it bounds.
         companion: what it is to that column, in one word: "worst", "bound", "approximation".
         ranks: preference as the ranking column among the robust columns of one threat; 0 never ranks.

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.special import ndtri
 
 from bench.core.stats.intervals import ALPHA, fraction_interval
+from bench.core.stats.means import mean_interval
 from bench.core.stats.paired import bootstrap_difference, bootstrap_mean, bootstrap_ratio
 from bench.reports.board.model import Board
 from bench.reports.board.run_tables import TRAIN
@@ -81,7 +82,7 @@ class Estimates:
         per_image = pd.concat(series.values(), axis=1).mean(axis=1).to_numpy()
         if self.is_flag(column):
             return by_seed, fraction_interval(float(np.mean(list(by_seed.values()))), len(per_image))
-        return by_seed, bootstrap_mean(per_image)
+        return by_seed, mean_interval(per_image)
 
     def images(self, defense: str, column: str) -> int:
         """Return on how many images a column was measured, over all seeds."""

@@ -11,7 +11,7 @@ import pandas as pd
 from bench.core.files import safe_name
 from bench.core.records import ThreatModel
 from bench.core.stats.intervals import fraction_interval, nearest
-from bench.core.stats.paired import bootstrap_mean
+from bench.core.stats.means import mean_interval
 from bench.reports.board.columns import BoardColumn, with_role
 from bench.reports.board.model import Cell, Row, RunFacts
 from bench.reports.board.repeats import repeats
@@ -110,12 +110,12 @@ def _distinct(indices: list[np.ndarray]) -> int:
 def _interval(
     column: BoardColumn, value: float, n: int, by_image: list[tuple[np.ndarray, np.ndarray]]
 ) -> tuple[float, float] | tuple[None, None]:
-    """Return the 95 % interval that the column declares."""
+    """Return the 95 % interval of a fraction or of a mean over images; a sum of events has none."""
     if column.facts.interval == "wilson":
         return fraction_interval(value, n)
-    if column.facts.interval == "bootstrap":
+    if column.facts.aggregate == "mean":
         series = [pd.Series(values, index=index) for index, values in by_image]
-        return bootstrap_mean(pd.concat(series, axis=1).mean(axis=1).to_numpy())
+        return mean_interval(pd.concat(series, axis=1).mean(axis=1).to_numpy())
     return None, None
 
 

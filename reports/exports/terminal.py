@@ -13,11 +13,11 @@ from bench.reports.board.model import Board, Row
 
 
 def board_table(board: Board) -> Table:
-    """Return the board as a table: rank, defense, clean, robust at the primary budget, curvature, cost of training."""
+    """Return the board as a table: place, defense, clean, robust at the primary budget, curvature, cost of training."""
     data = board.plan.data.name
     title = f"{board.plan.suite.name} on {data}" + (f", ranked by {board.ranking}" if board.ranking else "")
     table = Table(title=Text(one_line(title)), title_justify="left")
-    table.add_column("rank", justify="right")
+    table.add_column("place", justify="right")
     table.add_column("defense", overflow="fold")
     heads = ("clean %", f"{board.ranking or 'robust'} %", "curvature")
     for head, column in zip(heads, _shown(board), strict=True):
@@ -57,8 +57,7 @@ def _rank(row: Row) -> Text:
         return Text(
             {"invalid": "invalid", "incomplete": "incomplete", "bound": "≤"}.get(row.standing, formatting.MISSING)
         )
-    span = formatting.rank_range(row.rank_low, row.rank_high)
-    return Text(str(row.rank) if span == str(row.rank) else f"{row.rank} ({span})")
+    return Text(formatting.rank_range(row.rank_low, row.rank_high))
 
 
 def _points(share: float) -> str:

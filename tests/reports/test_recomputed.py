@@ -117,15 +117,16 @@ def wrong_sections(folder: Folder) -> Iterator[str]:
                 shown = [line[1:] for line in lines(part, what)[1:]]
             yield from differing(f"{name}: {what}", shown, new)
         # The board's numbers once more: those of leaderboard.json, which recompute.py checks.
-        cells = [row["cells"][column] for column in order if column in row["cells"]]
+        fractions = {name for name, facts in folder.facts.items() if facts["aggregate"] == "fraction"}
+        cells = [_cell(row["cells"][c], row["seed_list"], c in fractions) for c in order if c in row["cells"]]
         shown = [line[1:] for line in lines(part, "All numbers of ")[1:]]
-        yield from differing(f"{name}: all numbers", shown, [_cell(cell, row["seed_list"]) for cell in cells])
+        yield from differing(f"{name}: all numbers", shown, cells)
         yield from _wrong_pictures(folder, name)
         yield from _wrong_words(folder, name)
 
 
-def _cell(cell: dict[str, Any], seeds: list[int]) -> list[float]:
-    scale = 1 if cell["low"] is None else 100
+def _cell(cell: dict[str, Any], seeds: list[int], fraction: bool) -> list[float]:
+    scale = 100 if fraction else 1
     values = [cell["value"], cell["low"], cell["high"], *(cell["by_seed"].get(str(seed)) for seed in seeds)]
     counts = [cell["n"], *([cell["nulls"]] if cell["nulls"] else [])]
     return [*(scale * v for v in values if v is not None), *counts]
