@@ -90,7 +90,7 @@ def load_model(
     """
     seed = whole("load_model: seed", seed)
     with Store.open(Path(out)) as store:
-        plan = store.plans.latest()
+        plan = store.plans.board().plan
         base = name.partition(":")[0].strip()
         if base in {r.base for r in plan.rows} and base not in registry.defenses:
             raise UsageError(f"load_model: expected the file of {base} to be imported, got none. Import it first.")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bench.cli import options
 from bench.cli.options import DEFAULT_FOLDER, Folder
 from bench.cli.terminal import console, print_board, print_line
 
@@ -17,11 +18,13 @@ commands = typer.Typer()
 def report(
     out: Folder = DEFAULT_FOLDER,
     to: Annotated[Path | None, typer.Option("--to", help="Folder to write into (default: the result folder).")] = None,
+    defense: Annotated[list[str] | None, typer.Option("--defense", help="Show only this row (repeatable).")] = None,
+    only: options.Only = False,
 ) -> None:
     """Rebuild the leaderboard from the store; needs no torch."""
     from bench.reports import write as write_reports
 
-    print_board(write_reports(out, to=to), to or out)
+    print_board(write_reports(out, to=to, defenses=tuple(defense or ()), only=only), to or out)
 
 
 @commands.command()

@@ -19,6 +19,7 @@ Out = Annotated[Path | None, typer.Option("--out", help="Result folder (default:
 Included = Annotated[
     list[Path] | None, typer.Option("--include", help="Python file with your own entries (runs as code).")
 ]
+Only = Annotated[bool, typer.Option("--only", help="Show the last command's rows alone, not those of earlier ones.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Folder = Annotated[Path, typer.Option("--out", help="Result folder.")]
 

@@ -23,7 +23,7 @@ def pack(
     without_examples: Annotated[
         bool, typer.Option("--without-examples", help="No Parquet tables; `results unpack` makes them again.")
     ] = False,
-    latest: Annotated[bool, typer.Option("--latest", help="Only the last command's cells.")] = False,
+    latest: Annotated[bool, typer.Option("--latest", help="Only the cells of the rows on the board.")] = False,
 ) -> None:
     """Write board, manifest, examples and every finished chunk into at most 8 files of 15 MB."""
     from bench.packs import pack

@@ -48,6 +48,7 @@ def run(  # noqa: PLR0917 - the command's options
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Exit 7 if another run holds the cells.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     include: options.Included = None,
+    only: options.Only = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is cached; do nothing.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but the board.")] = False,
 ) -> None:
@@ -82,6 +83,7 @@ def run(  # noqa: PLR0917 - the command's options
         no_wait=no_wait,
         debug=debug,
         quiet=quiet,
+        only=only,
         included=tuple(str(p) for p in include or ()),
         command=environment.command_line(),
         arguments=tuple(sys.argv[1:]),

@@ -26,6 +26,10 @@ def status(out: options.Folder = options.DEFAULT_FOLDER, as_json: options.AsJson
             continue
         part = f"{cell.images} of {cell.of} images" if cell.images else ""
         print_line(f"{cell.state:8} {cell.model + ': ' + cell.cell:44} {cell.by or cell.cause or part}".rstrip())
+    if found.earlier:
+        print_line(f"also on the board, from earlier commands: {', '.join(found.earlier)}")
+    for aside in found.aside:
+        print_line(f"not on the board: {aside.row}: {aside.reason}")
     print_line("  ".join(f"{kind} {bytes_ / 1e6:.3g} MB" for kind, bytes_ in size.items() if bytes_))
     print_line(
         f"cells: {counts['cells']}, done: {counts['done']}, running: {counts['running']}, left: {counts['left']}, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -86,6 +87,20 @@ def split_defense_spec(text: str) -> tuple[str, dict[str, str]]:
             raise UsageError(f"{where}: expected each key once, got it twice. Remove one.")
         given[key] = value
     return name, given
+
+
+def normal_form(text: str) -> tuple[str, dict[str, str | float]]:
+    """Return name and overrides of a defense spec, numbers as numbers: 1e-2 finds 0.01. Nothing is looked up.
+
+    Args:
+        text: a spec.
+    """
+    name, given = split_defense_spec(text)
+    overrides: dict[str, str | float] = dict(given)
+    for key, value in given.items():
+        with contextlib.suppress(ValueError):
+            overrides[key] = float(value)
+    return name, overrides
 
 
 def known_backbone(where: str, name: str) -> str:

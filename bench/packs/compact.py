@@ -1,4 +1,4 @@
-"""A compact copy of a result store: the last plan, the cells and their tables, the pictures that the page shows.
+"""A compact copy of a result store: the board's plans, the cells and their tables, the pictures that the page shows.
 
 The copy is read in one transaction, so it is consistent also while a run writes to the store.
 """
@@ -18,7 +18,6 @@ from bench.core.errors import IntegrityError
 from bench.core.hashing import sha256_of
 from bench.store import seals, serialise
 from bench.store.database import NAME, Database
-from bench.store.plan_record import PlanRecord
 from bench.store.plans import Plans
 from bench.store.records import IMAGES_SHOWN, LEFT_OUT, RESTORE, cell_record
 from bench.store.seals import SEALED
@@ -36,7 +35,7 @@ def compact(out: Path, target: Path, *, pictures: bool = False, latest: bool = F
         out: a result folder; it may be in use.
         target: folder to make the copy in.
         pictures: keep all adversarial examples, not only those that the page shows.
-        latest: keep only the cells of the last plan.
+        latest: keep only the cells of the plans that the board shows.
 
     Raises:
         StoreError: no command has been planned in the folder, or the store is damaged.
@@ -48,19 +47,24 @@ def compact(out: Path, target: Path, *, pictures: bool = False, latest: bool = F
         copy.execute("PRAGMA journal_mode=DELETE")
         source.connection.execute("BEGIN")
         copy.execute("BEGIN")
-        plan = Plans(source).latest()
-        number = Plans(source).numbers()[0]
-        (last,) = source.rows("plans", "id=:id", {"id": number}, more=("digest", "used"))
-        seals.put(copy, "plans", {"id": 1, "plan": last["plan"], "digest": last["digest"], "used": 1})
-        for binding in source.rows("bindings", "plan=:plan ORDER BY row, evaluation", {"plan": number}):
-            values = {name: binding[name] for name in ("row", "evaluation", "cell")}
-            seals.put(copy, "bindings", {"plan": 1, **values})
-        for cell in _copy_cells(source, copy, plan if latest else None):
+        numbers = Plans(source).board().numbers
+        for place, number in enumerate(reversed(numbers), start=1):
+            _copy_plan(source, copy, number, place)
+        for cell in _copy_cells(source, copy, numbers if latest else None):
             for epoch in source.rows("epochs", "cell=:cell ORDER BY epoch", {"cell": cell}):
                 seals.put(copy, "epochs", {name: epoch[name] for name in SEALED["epochs"]})
             _copy_chunks(source, copy, cell, pictures)
         copy.execute("COMMIT")
         copy.execute("VACUUM")
+
+
+def _copy_plan(source: Database, copy: sqlite3.Connection, number: int, place: int) -> None:
+    """Copy a plan with its bindings; `place` is its number in the copy, and its place among those that were used."""
+    (row,) = source.rows("plans", "id=:id", {"id": number}, more=("digest", "used"))
+    seals.put(copy, "plans", {"id": place, "plan": row["plan"], "digest": row["digest"], "used": place})
+    for binding in source.rows("bindings", "plan=:plan ORDER BY row, evaluation", {"plan": number}):
+        values = {name: binding[name] for name in ("row", "evaluation", "cell")}
+        seals.put(copy, "bindings", {"plan": place, **values})
 
 
 @contextlib.contextmanager
@@ -70,11 +74,11 @@ def _connected(folder: Path) -> Iterator[sqlite3.Connection]:
         yield db
 
 
-def _copy_cells(source: Database, copy: sqlite3.Connection, plan: PlanRecord | None) -> list[str]:
-    """Copy the cells' records, without their holders, and return their ids; `plan` limits them to its own."""
+def _copy_cells(source: Database, copy: sqlite3.Connection, plans: tuple[int, ...] | None) -> list[str]:
+    """Copy the cells' records, without their holders, and return their ids; `plans` limits them to those of plans."""
     wanted = None
-    if plan is not None:
-        wanted = {run.train_cell for run in plan.rows}
+    if plans is not None:
+        wanted = {run.train_cell for number in plans for run in Plans(source).get(number).rows}
         wanted |= {binding["cell"] for binding in copy.execute("SELECT cell FROM bindings")}
     kept = []
     for row in source.rows("cells", "true ORDER BY rowid", {}):

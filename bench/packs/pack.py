@@ -28,6 +28,7 @@ from bench.store.audit_record import load_audits
 from bench.store.challenge_record import challenge_paths, load_challenges
 from bench.store.database import NAME
 from bench.store.status import RunStatus, run_status
+from bench.store.store import Store
 
 FORMAT = 1
 LISTING = "pack.json"
@@ -87,7 +88,7 @@ def pack(
         pictures: also all adversarial examples, which the transfer between rows needs while it is unfinished.
         board: the board as files; the store alone is enough to make it again.
         examples: the per-example tables also as Parquet (the store holds them in any case).
-        latest: only cells of the last command.
+        latest: only cells of the rows on the board.
         limits: None: 8 files of 15 MB.
         keep_more: refuse to replace an older pack that holds other results, or weights or adversarial examples that
             the new one would lack.
@@ -111,7 +112,7 @@ def pack(
         if board:
             write_reports(folder)  # of exactly what is packed
         now = run_status(folder)
-        chosen = _weights(out, now, weights)
+        chosen = _weights(out, _trained(folder) if weights == "all" else _needed(now) if weights == "needed" else ())
         facts = {"suite": now.suite, "data": now.data, "pictures": pictures}
         if keep_more:
             refuse_loss(to / LISTING, facts, (f"weights/{path.name}" for path in chosen))
@@ -160,10 +161,21 @@ def _exports(folder: Path) -> list[str]:
     return [name for name in EXPORTS if (folder / name).is_file()] + info
 
 
-def _weights(out: Path, now: RunStatus, which: Weights) -> list[Path]:
+def _trained(folder: Path) -> Iterable[str]:
+    """Return the SHA-256 of the weights of every trained model of the board."""
+    with Store.open(folder) as store:
+        records = [store.cell(run.train_cell) for run in store.plans.board().plan.rows]
+    return [str(record.info["weights"]) for record in records if record is not None and record.status == "done"]
+
+
+def _needed(now: RunStatus) -> Iterable[str]:
+    """Return the SHA-256 of the weights of the models that have evaluations left to do."""
+    return [row.weights for row in now.rows if row.weights and row.needs_weights]
+
+
+def _weights(out: Path, wanted: Iterable[str]) -> list[Path]:
     """Return the weights' files that are to be packed and are there, in the order of their names."""
-    rows = [r for r in now.rows if r.weights and (which == "all" or (which == "needed" and r.needs_weights))]
-    paths = {out / "weights" / f"{r.weights}.safetensors" for r in rows}
+    paths = {out / "weights" / f"{sha256}.safetensors" for sha256 in wanted}
     return sorted(p for p in paths if p.is_file())
 
 
@@ -237,7 +249,7 @@ def _require(
         *(["leave out --weights"] if weights else []),
         *(["leave out --pictures"] if pictures else []),
         *(["add --without-examples (the store holds them)"] if examples else []),
-        *(["add --latest (only the last command's cells)"] if not latest else []),
+        *(["add --latest (only the cells of the rows on the board)"] if not latest else []),
         "copy the folder itself",
     ]
     raise TooLarge(

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import JsonValue
@@ -29,7 +29,6 @@ from bench.training.execution import ExecutionConfig
 from bench.training.loop import TrainJob
 
 Spec = dict[str, Any]  # everything that can change a cell's result, as plain data
-SOURCES_NAMED: Final = 8  # of the changed sources in a dry run's line
 
 
 @dataclass(frozen=True)
@@ -153,39 +152,3 @@ def plain(value: object) -> JsonValue:
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     return value if isinstance(value, str | int | float | bool | None) else repr(value)
-
-
-def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return in words what differs between two cells' specs: why a stored result does not serve.
-
-    Changed sources are one entry, by name: "sources changed: my_defense.py".
-    """
-    found: list[str] = []
-    edited: set[str] = set()
-    for path, a, b in _differences(old, new):
-        if "sources" in path[:-1]:
-            edited.add(path[-1])
-        else:
-            found.append(f"{'.'.join(path)}: {_short(a)} → {_short(b)}")
-    if edited:
-        names = sorted(edited)
-        more = f" and {len(names) - SOURCES_NAMED} more" if len(names) > SOURCES_NAMED else ""
-        found.append(f"sources changed: {', '.join(names[:SOURCES_NAMED])}{more}")
-    return found
-
-
-def _differences(
-    old: Mapping[str, Any], new: Mapping[str, Any], prefix: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
-    """Yield path, old value and new value of every leaf that differs; None: absent."""
-    for name in sorted(old.keys() | new.keys()):
-        a, b, path = old.get(name), new.get(name), (*prefix, name)
-        if isinstance(a, dict) and isinstance(b, dict):
-            yield from _differences(a, b, path)
-        elif a != b:
-            yield path, a, b
-
-
-def _short(value: Any) -> str:
-    text = "absent" if value is None else str(value)
-    return text if len(text) <= 24 else f"{text[:12]}…"

@@ -141,7 +141,7 @@ def challenge(options: ChallengeOptions) -> ChallengeResult:
     for path in options.included:
         discovery.include(path)
     with Store.open(options.out) as store:
-        plan = store.plans.latest()
+        plan = store.plans.board().plan
         threat = _threat(plan, options)
         column = _column(plan, threat)
         threat = ThreatModel(threat.norm, float(column.column.params["eps"]))

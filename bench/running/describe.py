@@ -37,6 +37,7 @@ def plan_record(plan: Plan) -> PlanRecord:
         environment=environment(plan.device, plan.included, plan.execution),
         evaluations={p.entry.key: _evaluation_record(p) for p in plan.evaluations},
         rows=tuple(_run_record(run) for run in plan.runs),
+        only=plan.only,
     )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench.running.cells import Cell, difference
+from bench.running.cells import Cell
+from bench.running.companions import with_companions
 from bench.running.plan import Plan
 from bench.running.prepare import Options, prepare
 from bench.running.schedule import CellIndex, Job, Schedule
 from bench.store.database import NAME
 from bench.store.records import CellRecord
+from bench.store.spec_difference import difference
 from bench.store.store import Store
 
 _UNFINISHED = {"running": "in progress", "pending": "unfinished"}
@@ -99,4 +101,5 @@ def dry_run(options: Options) -> tuple[Plan, list[CellState]]:
     if not (plan.out / NAME).is_file():
         return plan, cell_states(plan, None)
     with Store.open(plan.out) as store:
+        plan = with_companions(plan, store)
         return plan, cell_states(plan, store)

@@ -49,7 +49,7 @@ def _ranking(suite: Suite) -> int:
     return max(found) or REFERENCE_RANK
 
 
-def automatic_evaluations(suite: Suite, planned: Sequence[PlannedEvaluation]) -> list[EvaluationConfig]:
+def automatic_evaluations(suite: Suite, planned: Sequence[PlannedEvaluation], alone: bool) -> list[EvaluationConfig]:
     """Return the evaluations that a suite gets without naming them, at its threat.
 
     They are computed on the images that the reference attack is run on, and on more where a key of the suite asks for
@@ -58,13 +58,14 @@ def automatic_evaluations(suite: Suite, planned: Sequence[PlannedEvaluation]) ->
     Args:
         suite: the suite.
         planned: the evaluations that it names.
+        alone: whether there is no other defense on the board, so that nothing can be read of one.
     """
     attacked = next((p for p in planned if _is_reference_attack(p, suite.threat)), None)
     if attacked is None:
         return []
     named, found = {p.evaluation.name for p in planned}, []
     for evaluation in registry.evaluations:
-        if evaluation.name in named or not _is_due(evaluation, suite, planned):
+        if evaluation.name in named or not _is_due(evaluation, suite, planned, alone):
             continue
         sample = suite.drawn.get(evaluation.automatic)
         limit = attacked.entry.limit and max(attacked.entry.limit, sample or 0)
@@ -73,13 +74,12 @@ def automatic_evaluations(suite: Suite, planned: Sequence[PlannedEvaluation]) ->
     return found
 
 
-def _is_due(evaluation: Evaluation, suite: Suite, planned: Sequence[PlannedEvaluation]) -> bool:
+def _is_due(evaluation: Evaluation, suite: Suite, planned: Sequence[PlannedEvaluation], alone: bool) -> bool:
     norms = {column.params["norm"] for column in evaluation.columns.values() if "norm" in column.params}
     if evaluation.automatic == "never" or norms != {suite.threat.norm}:
         return False
     if evaluation.automatic in suite.drawn:
         return suite.drawn[evaluation.automatic] > 0
-    alone = len(suite.defenses) < 2  # each is there once
     return all(_find(n, planned, suite.threat) and not (alone and n.of == "others") for n in evaluation.needs)
 
 

@@ -12,6 +12,7 @@ from bench.core.errors import Stopped
 from bench.reports import write as write_reports
 from bench.reports.board.model import Board
 from bench.running import computers, engines, machine, workers
+from bench.running.companions import with_companions
 from bench.running.context import RunContext
 from bench.running.describe import plan_record
 from bench.running.dry_run import cell_states
@@ -57,6 +58,7 @@ def run(options: Options) -> Result:
     with Store.open(plan.out, create=True) as store, stop.signals():
         for damage in store.drop_damaged():
             reporter.log(f"{damage}; dropped, and computed again where it is needed")
+        plan = with_companions(plan, store)
         number = store.plans.put(plan_record(plan))
         bound = CellIndex(Schedule(plan), store).bindings()
         store.plans.bind_all((number, place, key, cell) for (place, key), cell in bound.items())
@@ -83,6 +85,7 @@ def work(options: Options) -> None:
     """Compute cells of a plan that another process has stored and will report: what a worker does."""
     stop, plan = StopRequest(options.time_limit), prepare(options)
     with Store.open(plan.out, create=True) as store, stop.signals(), contextlib.suppress(Stopped):
+        plan = with_companions(plan, store)
         context = RunContext(plan, store, Reporter(quiet=True), stop, options, "worker", started=workers.since())
         engines.load(options.engine).run(context)
 

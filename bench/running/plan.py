@@ -22,7 +22,7 @@ from bench.core.records import expand_columns
 from bench.data import split
 from bench.data.split import Dataset, Split
 from bench.running import cells, needs
-from bench.running.planned import PlannedEvaluation, Run
+from bench.running.planned import Companion, PlannedEvaluation, Run
 from bench.running.untrained import Builds
 from bench.training.execution import ExecutionConfig
 from bench.training.loop import TrainJob
@@ -31,7 +31,22 @@ from bench.training.precision import resolve_precision
 
 @dataclass(frozen=True)
 class Plan:
-    """All of a command's work, before any of it is done."""
+    """All of a command's work, before any of it is done.
+
+    Attributes:
+        suite: what is trained and measured, as the command line changed it.
+        dataset: the data that were found.
+        device: where models are trained and evaluated.
+        runs: one per defense and seed.
+        evaluations: of each of them.
+        out: the result folder.
+        command: as typed.
+        overrides: what the command line changed in the suite.
+        included: paths of third-party files that were imported.
+        execution: how a training step is carried out.
+        only: whether the board shows this command's rows alone.
+        companions: rows of earlier commands that stand on the board: evaluations may read their results.
+    """
 
     suite: Suite
     dataset: Dataset
@@ -43,6 +58,20 @@ class Plan:
     overrides: Mapping[str, object] = field(default_factory=dict)
     included: tuple[str, ...] = ()
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    only: bool = False
+    companions: tuple[Companion, ...] = ()
+
+    def beside(self, companions: Sequence[Companion]) -> Plan:
+        """Return the plan with rows of earlier commands beside its own.
+
+        A row that is alone in its command reads of others as well where there are others on the board.
+
+        Args:
+            companions: the runs of those rows.
+        """
+        others = {run.defense for run in companions} | {str(spec) for spec in self.suite.defenses}
+        evaluations = _evaluations(self.suite, self.dataset, self.device, alone=len(others) < 2)
+        return replace(self, evaluations=evaluations, companions=tuple(companions))
 
 
 def make_plan(
@@ -56,6 +85,7 @@ def make_plan(
     included: Sequence[str] = (),
     execution: ExecutionConfig | None = None,
     hang_limit: float = TRIAL_SECONDS,
+    only: bool = False,
 ) -> Plan:
     """Plan a suite: seeds outermost, so that a run that is stopped early has every defense once.
 
@@ -69,6 +99,7 @@ def make_plan(
         included: paths of third-party files that were imported.
         execution: how a training step is carried out; None: the default.
         hang_limit: seconds within which a third party's factory must have built its network.
+        only: whether the board shows this command's rows alone.
 
     Returns:
         The plan; nothing of it is stored yet.
@@ -88,14 +119,26 @@ def make_plan(
     )
     if not runs:
         raise UsageError(f"suite {suite.name}: expected at least one defense and one seed, got none. Add one.")
-    evaluations = _evaluations(suite, dataset, device)
-    return Plan(suite, dataset, device, runs, evaluations, out, command, overrides or {}, tuple(included), execution)
+    evaluations = _evaluations(suite, dataset, device, alone=len(suite.defenses) < 2)
+    return Plan(
+        suite=suite,
+        dataset=dataset,
+        device=device,
+        runs=runs,
+        evaluations=evaluations,
+        out=out,
+        command=command,
+        overrides=overrides or {},
+        included=tuple(included),
+        execution=execution,
+        only=only,
+    )
 
 
-def _evaluations(suite: Suite, dataset: Dataset, device: torch.device) -> tuple[PlannedEvaluation, ...]:
+def _evaluations(suite: Suite, dataset: Dataset, device: torch.device, alone: bool) -> tuple[PlannedEvaluation, ...]:
     """Return the evaluations that the suite names, then those that it gets without naming them."""
     named = [_planned(suite, dataset, device, entry) for entry in suite.evaluations]
-    added = [_planned(suite, dataset, device, entry) for entry in needs.automatic_evaluations(suite, named)]
+    added = [_planned(suite, dataset, device, entry) for entry in needs.automatic_evaluations(suite, named, alone)]
     planned = [p for p in (*named, *added) if not p.evaluation.needs]
     for evaluation in (*named, *added):
         if evaluation.evaluation.needs:

@@ -38,6 +38,26 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Companion:
+    """A run of an earlier command whose row stands on the board, read-only.
+
+    Attributes:
+        defense: canonical defense spec.
+        seed: training seed.
+        evaluations: key of an evaluation to the id of its cell, which is done and whose images are here.
+    """
+
+    defense: str
+    seed: int
+    evaluations: Mapping[str, str]
+
+    @property
+    def label(self) -> str:
+        """How the run is named on the terminal."""
+        return f"{self.defense} seed {self.seed}"
+
+
+@dataclass(frozen=True)
 class Input:
     """A need of an evaluation, found in the plan.
 

@@ -34,6 +34,7 @@ class Options:
         device: auto, cpu, cuda or cuda:i.
         batch_size: of evaluations; None: automatic.
         time_limit: seconds; None: none.
+        only: the board shows this command's rows alone, without those of earlier commands.
         engine: where cells run, a module of bench/running/engines.
         included: third-party files that were imported.
         command: the command as typed.
@@ -54,6 +55,7 @@ class Options:
     no_wait: bool = False
     debug: bool = False
     quiet: bool = False
+    only: bool = False
     included: tuple[str, ...] = ()
     command: str = ""
     arguments: tuple[str, ...] = ()
@@ -103,6 +105,7 @@ def prepare(options: Options) -> Plan:
         included=options.included,
         execution=options.execution,
         hang_limit=min(options.hang_limit, options.time_limit or options.hang_limit),
+        only=options.only,
     )
 
 

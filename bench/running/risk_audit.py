@@ -221,7 +221,7 @@ def prepare_auditor(options: AuditOptions) -> Auditor:
     """
     device = choose_device(options.device)
     with Store.open(options.out) as store:
-        plan = store.plans.latest()
+        plan = store.plans.board().plan
         ranking = ranking_column(plan)
         runs = _chosen_runs(plan, options.defenses)
         found = [(run, store.cell(run.train_cell), _audited(store, run, ranking)) for run in runs]

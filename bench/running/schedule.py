@@ -53,7 +53,11 @@ class Job:
 
 
 class Schedule:
-    """The jobs of a plan. Seeds outermost, run by run; what reads other runs comes last."""
+    """The jobs of a plan. Seeds outermost, run by run; what reads other runs comes last.
+
+    Attributes:
+        companions: runs of earlier commands, which are read and never computed.
+    """
 
     def __init__(self, plan: Plan) -> None:
         late = {p.entry.key for p in plan.evaluations if p.reads_others}
@@ -61,6 +65,7 @@ class Schedule:
             if any(i.evaluation in late for i in planned.inputs):
                 late.add(planned.entry.key)
         self._jobs = {job.id: job for job in _in_order(plan, late)}
+        self.companions = plan.companions
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -164,9 +169,14 @@ class CellIndex:
         return job.evaluation.cell(job.run, weights, read)
 
     def other_cells(self, job: Job, evaluation: str) -> dict[str, str]:
-        """Return label of a run to the cell of one of its evaluations, for the runs of other defenses that are done."""
+        """Return label of a run to the cell of one of its evaluations, for the runs of other defenses that are done.
+
+        Runs of earlier commands count as well.
+        """
         cells = {o.run.label: self.cell(o) for o in self.schedule.other_inputs(job, evaluation)}
-        return {label: cell.id for label, cell in cells.items() if cell and self._is_stored(cell)}
+        found = {label: cell.id for label, cell in cells.items() if cell and self._is_stored(cell)}
+        beside = (c for c in self.schedule.companions if c.defense != job.run.defense and evaluation in c.evaluations)
+        return {**{c.label: c.evaluations[evaluation] for c in beside}, **found}
 
     def _is_stored(self, cell: Cell) -> bool:
         record = self._store.cell(cell.id)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from bench.store.board_plan import Aside
 from bench.store.database import Database
 from bench.store.garbage import folder_size
 from bench.store.health import lacks_weights
@@ -55,6 +56,8 @@ class FolderStatus:
         created: when, ISO 8601, UTC.
         cells: all of its cells: run by run, the training first.
         size: bytes by what they are.
+        earlier: rows of earlier commands that stand on the board as well.
+        aside: rows of earlier commands that do not, with the reasons.
     """
 
     suite: str
@@ -63,6 +66,8 @@ class FolderStatus:
     created: str
     cells: tuple[CellStatus, ...]
     size: dict[str, int]
+    earlier: tuple[str, ...] = ()
+    aside: tuple[Aside, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -90,13 +95,22 @@ def folder_status(out: Path) -> FolderStatus:
         IntegrityError: a record is damaged; it is named.
     """
     with contextlib.closing(Database.open(out, create=False)) as database:
-        plan, leases = Plans(database).latest(), Leases(database)
+        plan, leases, board = Plans(database).latest(), Leases(database), Plans(database).board()
         cells: list[CellStatus] = []
         for run in plan.rows:
             cells.append(_status(database, leases, run.label, TRAINING, run.train_cell, 0))
             for key, planned in plan.evaluations.items():
                 cells.append(_status(database, leases, run.label, key, run.evaluations.get(key), planned.n))
-    return FolderStatus(plan.suite.name, plan.data.name, plan.command, plan.created, tuple(cells), folder_size(out))
+    return FolderStatus(
+        suite=plan.suite.name,
+        data=plan.data.name,
+        command=plan.command,
+        created=plan.created,
+        cells=tuple(cells),
+        size=folder_size(out),
+        earlier=board.earlier,
+        aside=board.aside,
+    )
 
 
 def _status(database: Database, leases: Leases, model: str, key: str, cell: str | None, images: int) -> CellStatus:

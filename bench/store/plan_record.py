@@ -242,6 +242,7 @@ class PlanRecord(_Record):
         environment: where the command ran.
         evaluations: by key; their order is the board's.
         rows: one per defense and seed, seeds outermost.
+        only: whether the board shows this command's rows alone.
     """
 
     format: int = Field(default=PLAN_FORMAT, ge=OLDEST_FORMAT, le=PLAN_FORMAT)
@@ -253,6 +254,7 @@ class PlanRecord(_Record):
     environment: EnvironmentRecord
     evaluations: dict[str, EvaluationRecord]
     rows: tuple[RunRecord, ...]
+    only: bool = False
 
     def bound(self, cells: dict[tuple[int, str], str]) -> PlanRecord:
         """Return the plan with the cells of its evaluations filled in.

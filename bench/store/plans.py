@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
+from dataclasses import replace
 
-from bench.core.errors import IntegrityError, StoreError
+from bench.core.errors import BenchError, IntegrityError, StoreError
+from bench.core.text import one_line
 from bench.store import seals, serialise
+from bench.store.board_plan import BoardPlan, join
 from bench.store.database import Database
 from bench.store.plan_digest import plan_digest
 from bench.store.plan_record import PlanRecord, parse_plan
-from bench.store.records import RESTORE
+from bench.store.records import RESTORE, CellRecord, cell_record
 
 
 class Plans:
@@ -73,6 +77,43 @@ class Plans:
                 f"{self._database.path}: expected a planned run, found none. Run `python -m bench run` first."
             )
         return self.get(numbers[0])
+
+    def board(self, number: int | None = None) -> BoardPlan:
+        """Return what the board shows: the rows of a command, and those of earlier ones that stand beside them.
+
+        Args:
+            number: of the command's plan; None: the last command's.
+
+        Returns:
+            Its rows as one plan; an earlier plan that cannot be read adds no rows, and a note says so.
+
+        Raises:
+            StoreError: no command has been planned in this folder yet, or another version of bench planned it.
+            IntegrityError: the plan is damaged.
+        """
+        last = self.latest() if number is None else self.get(number)
+        number = self.numbers()[0] if number is None else number
+        return self.joined(number, last)
+
+    def joined(self, number: int, last: PlanRecord) -> BoardPlan:
+        """Return the board of a plan, which need not be stored, with the rows of the stored ones.
+
+        Args:
+            number: of the plan; 0 where it is not stored.
+            last: the plan.
+        """
+        plans, notes = [(number, last)], list[str]()
+        for other in (n for n in self.numbers() if n != number and not last.only):
+            try:
+                plans.append((other, self.get(other)))
+            except BenchError as error:
+                notes.append(one_line(f"An earlier command's rows are not shown: {error}"))
+        found = join(plans, functools.cache(self._cell))
+        return replace(found, notes=(*found.notes, *dict.fromkeys(notes))) if notes else found
+
+    def _cell(self, cell: str) -> CellRecord | None:
+        rows = self._database.rows("cells", "id=:id", {"id": cell})
+        return cell_record(rows[0], self._database.described("cells", rows[0])) if rows else None
 
     def get(self, number: int) -> PlanRecord:
         """Return a plan by its number, with the cells of its evaluations filled in as far as known.

@@ -23,23 +23,25 @@ from bench.reports.board.stored_images import stored_images
 from bench.reports.board.trust import assess_runs
 from bench.reports.claims import verdicts
 from bench.store.audit_record import load_audits
+from bench.store.board_plan import BoardPlan
 from bench.store.challenge_record import load_challenges
 from bench.store.plan_record import PlanRecord
 from bench.store.store import Store
 
 
-def build(store: Store, plan: PlanRecord | None = None) -> Board:
-    """Return the board of a plan, by default of the last command's.
+def build(store: Store, shown: BoardPlan | None = None) -> Board:
+    """Return the board of a folder, by default the last command's rows and what stands beside them.
 
     Args:
         store: an open store.
-        plan: as `Store.plans.latest` returns it.
+        shown: as `Store.plans.board` returns it.
 
     Raises:
         StoreError: no plan, or tables of one plan that disagree about an image's label.
         IntegrityError: a stored chunk does not match its SHA-256, a challenge or an audit is damaged.
     """
-    plan = plan or store.plans.latest()
+    shown = shown or store.plans.board()
+    plan = shown.plan
     loaded = [load(store, plan, entry) for entry in plan.rows]
     runs, challenges = apply_challenges(plan, loaded, load_challenges(store.out))
     prefixes = distinct_prefixes(plan, runs)
@@ -69,6 +71,7 @@ def build(store: Store, plan: PlanRecord | None = None) -> Board:
         adversarial=stored_images(store, groups, ranking, threat),
         facts={name: column for found in facts.values() for name, column in found.items()},
         origins={name: key for key, found in facts.items() for name in found},
+        shown=shown,
     )
     return replace(board, claims=verdicts.check(board))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.config.defense_spec import split_defense_spec
+from bench.config.defense_spec import normal_form
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.stats.intervals import ALPHA
 from bench.core.stats.paired import (
@@ -92,22 +91,12 @@ def _board(out: Path) -> Board:
 
 def _defense(board: Board, name: str, out: str | Path) -> str:
     """Return the board's spec of a defense."""
-    wanted = _normal(name)
+    wanted = normal_form(name)
     for row in board.rows:
-        if _normal(row.defense) == wanted:
+        if normal_form(row.defense) == wanted:
             return row.defense
     hint = did_you_mean(name, [row.defense for row in board.rows])
     raise UsageError(f"compare: expected a defense of {out}, got {name!r}. {hint}")
-
-
-def _normal(text: str) -> tuple[str, dict[str, str | float]]:
-    """Return the name and overrides of a defense spec with numbers as numbers, so that 1e-2 finds 0.01."""
-    name, given = split_defense_spec(text)
-    overrides: dict[str, str | float] = dict(given)
-    for key, value in given.items():
-        with contextlib.suppress(ValueError):
-            overrides[key] = float(value)
-    return name, overrides
 
 
 Side = tuple[Board, str, str]  # a board, a defense of it, and how to call this side

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bench.core.records import Column, Grade, Role, ThreatModel
+from bench.reports import formatting
 from bench.reports.board.audits import AuditBadge
 from bench.reports.board.challenges import AppliedChallenge
 from bench.reports.board.columns import BoardColumn, with_role
@@ -17,6 +18,7 @@ from bench.reports.board.repeats import Repeat
 from bench.reports.board.row_trust import RowTrust
 from bench.reports.board.training_cost import RelativeTime
 from bench.reports.claims.records import Claims
+from bench.store.board_plan import BoardPlan
 from bench.store.plan_record import PlanRecord, RunRecord
 
 
@@ -282,7 +284,7 @@ class Board:
     """Everything the page shows.
 
     Attributes:
-        plan: the last command's plan as stored: suite, data, environment, command, evaluations, rows.
+        plan: the last command's suite, data, environment and command, with the rows and evaluations that are shown.
         rows: ranked rows first (by rank), then upper bounds, then the others, incomplete ones last.
         columns: the board's columns in the order of leaderboard.csv, its own (`columns.OWN`) among the measured ones.
         examples: the joined per-example table (defense, seed, index, label + columns).
@@ -297,6 +299,7 @@ class Board:
         claims: the paper's numbers and claims beside ours; None where the paper says nothing about these data.
         facts: per-example column to what it is.
         origins: per-example column to the key of its evaluation.
+        shown: which command planned which row, and what of earlier commands is not shown; None: one command's plan.
     """
 
     plan: PlanRecord
@@ -313,6 +316,27 @@ class Board:
     claims: Claims | None = None
     facts: Mapping[str, Column] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
+    shown: BoardPlan | None = None
+
+    @property
+    def rows_text(self) -> str:
+        """How many rows there are, and how many of them are not the last command's: "9 rows, 8 of them from …"."""
+        earlier = len({row.defense for row in self.rows} & set(self.shown.earlier)) if self.shown else 0
+        rows = formatting.plural(len(self.rows), "row")
+        if not earlier:
+            return rows
+        which = "from an earlier command" if len(self.rows) == 1 else f"{earlier} of them from earlier commands"
+        return f"{rows}, {which}"
+
+    @property
+    def joining_notes(self) -> list[str]:
+        """What a reader must know of rows of earlier commands: which are not shown and why, what differs."""
+        if self.shown is None:
+            return []
+        reasons: dict[str, list[str]] = {}
+        for aside in self.shown.aside:
+            reasons.setdefault(aside.reason, []).append(aside.row)
+        return [*self.shown.notes, *(f"Not shown: {', '.join(rows)}: {why}." for why, rows in reasons.items())]
 
     @property
     def threat(self) -> ThreatModel | None:
@@ -340,14 +364,16 @@ class Board:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the files must know that no column says: unequal images, rows in doubt."""
+        """What a reader of the files must know that no column says: unequal images, rows in doubt, rows of others."""
         groups: dict[int, list[str]] = {}
         for column in self.columns:
             if column.evaluation:
                 groups.setdefault(column.images, []).append(column.name)
         images = [f"{', '.join(names)}: measured on {n:,} images" for n, names in groups.items()]
         different = ["Columns on different images; compare within a column only.", *images] if self.mixed_images else []
-        return [*different, *(f"{row.defense}: {row.doubt}" for row in self.rows if row.doubt)]
+        earlier = [f"{self.rows_text}."] if self.shown is not None and self.shown.earlier else []
+        doubts = (f"{row.defense}: {row.doubt}" for row in self.rows if row.doubt)
+        return [*earlier, *different, *doubts, *self.joining_notes]
 
     def first(self, role: Role) -> BoardColumn | None:
         """Return the first column of a role, measured on test images; None without one.

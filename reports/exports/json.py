@@ -29,6 +29,7 @@ def json_text(board: Board) -> str:
             "ranking": board.ranking or None,
             "smallest_resolvable_gap": board.resolvable,
             "notes": board.notes,
+            "narrowed": _narrowed(board),
             "trust_checks": _checks(board),
             "columns": [_describe(column) for column in board.columns],
             "rows": [_json_row(row, board.columns) for row in board.rows],
@@ -37,6 +38,14 @@ def json_text(board: Board) -> str:
             "claims": asdict(board.claims) if board.claims else None,
         }
     )
+
+
+def _narrowed(board: Board) -> dict[str, object] | None:
+    """Return to which of a folder's rows the report was narrowed; None where it shows all."""
+    shown = board.shown
+    if shown is None or not (shown.narrowed or shown.only):
+        return None
+    return {"defenses": list(shown.narrowed), "only": shown.only}
 
 
 def _describe(column: BoardColumn) -> dict[str, object]:

@@ -35,7 +35,8 @@ def board_table(board: Board) -> Table:
         before = row
         grade = [Text(row.trust.name if row.trust is not None else formatting.MISSING)] if graded else []
         table.add_row(_rank(row), Text(one_line(row.defense)), *(Text(text) for text in _numbers(board, row)), *grade)
-    notes = [
+    notes = [board.rows_text] if board.shown is not None and board.shown.earlier else []
+    notes += [
         f"{row.defense}: {row.unranked}" for row in board.rows if row.unranked and (board.ranking or row.incomplete)
     ]
     notes += [line for row in board.rows for line in (f"{row.defense}: {f}" for f in row.failures)]
@@ -43,6 +44,7 @@ def board_table(board: Board) -> Table:
     if board.resolvable is not None:
         pairs = formatting.plural(len(board.pairs), "pair")
         notes.append(f"smallest gap that the images resolve, corrected for {pairs}: {_points(board.resolvable)}")
+    notes += board.joining_notes
     table.caption = Text("\n".join(one_line(note) for note in notes)) if notes else None
     table.caption_justify = "left"
     return table

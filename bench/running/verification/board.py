@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from bench.core.errors import UsageError
 from bench.reports.board.build import build
+from bench.reports.board.choice import chosen
 from bench.reports.exports.csv import csv_text
 from bench.reports.exports.leaderboard import row_record
 from bench.running.verification.findings import Verification
@@ -28,11 +30,28 @@ def check_board(store: Store, folder: Path, found: Verification) -> None:
         folder: where the exports lie.
         found: what does not hold is noted here.
     """
-    board = build(store)
+    try:
+        shown = chosen(store.plans, None, *_narrowed(folder / "leaderboard.json", found))
+    except UsageError as error:
+        found.fail("leaderboard.json", f"narrowed to a row that is not there: {error}")
+        return
+    board = build(store, shown)
     expected = {row.defense: dict(row_record(row, board.columns)) for row in board.rows}
     texts = {row["defense"]: row for row in csv.DictReader(io.StringIO(csv_text(board)))}
     _check_file(folder / "leaderboard.json", _json_rows, expected, found)
     _check_file(folder / "leaderboard.csv", _csv_rows, texts, found)
+
+
+def _narrowed(path: Path, found: Verification) -> tuple[tuple[str, ...], bool]:
+    """Return to which rows the report says that it was narrowed, and whether to the last command's; a note says so."""
+    try:
+        narrowed = json.loads(path.read_text("utf-8"))["narrowed"] if path.stat().st_size <= MOST_BYTES else None
+        defenses, only = tuple(map(str, narrowed["defenses"])), bool(narrowed["only"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return (), False
+    what = ", ".join(defenses) or "the last command's rows"
+    found.notes.append(f"{path.name}: the report was narrowed to {what}; places are among these")
+    return defenses, only
 
 
 def _check_file(path: Path, parse: object, expected: Mapping[str, Mapping[str, object]], found: Verification) -> None:

@@ -63,7 +63,7 @@ def verify(options: VerifyOptions) -> Verification:
     for path in options.included:
         discovery.include(path)
     with opened(options.out) as results, Store.open(results.folder) as store:
-        plan, found = store.plans.latest(), Verification()
+        plan, found = store.plans.board().plan, Verification()
         runs = _runs(plan, options.defenses)
         test = _test_images(plan, options.data_dir, found)
         changed = check_links(store, plan, found)

@@ -3,6 +3,7 @@
 import pytest
 
 from bench.running import cells
+from bench.store.spec_difference import difference
 
 
 def test_the_key_ignores_order_and_sees_values():
@@ -19,15 +20,15 @@ def test_a_number_that_is_not_finite_has_no_key():
 def test_the_difference_is_said_in_words():
     old = {"seed": 0, "recipe": {"epochs": 30, "lr": 0.1}, "sources": {"a.py": "a" * 64}, "gone": 1}
     new = {"seed": 0, "recipe": {"epochs": 2, "lr": 0.1}, "sources": {"a.py": "b" * 64}}
-    assert cells.difference(old, new) == ["gone: 1 → absent", "recipe.epochs: 30 → 2", "sources changed: a.py"]
+    assert difference(old, new) == ["gone: 1 → absent", "recipe.epochs: 30 → 2", "sources changed: a.py"]
 
 
 def test_changed_sources_of_model_and_evaluation_are_one_entry():
     old = {"model": {"seed": 0, "sources": {"a.py": "1", "same": "1"}}, "sources": {"a.py": "1"}}
     new = {"model": {"seed": 0, "sources": {"a.py": "2", "same": "1"}}, "sources": {"a.py": "2", "b.py": "1"}}
-    assert cells.difference(old, new) == ["sources changed: a.py, b.py"]
+    assert difference(old, new) == ["sources changed: a.py, b.py"]
     many = {"sources": {f"{i:02}.py": "1" for i in range(20)}}
-    assert cells.difference({"sources": {}}, many)[0].endswith("07.py and 12 more")
+    assert difference({"sources": {}}, many)[0].endswith("07.py and 12 more")
 
 
 def test_two_names_of_one_network_are_one_cell(tmp_path):
