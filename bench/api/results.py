@@ -9,12 +9,13 @@ import pandas as pd
 from torch import nn
 
 from bench.config.defense_spec import parse_defense_spec
-from bench.core import registry
+from bench.core import discovery, registry
 from bench.core.arguments import whole
 from bench.core.errors import UsageError
 from bench.core.torch_state import known_state
 from bench.reports.board.build import build
 from bench.reports.exports.leaderboard import leaderboard_frame
+from bench.running.handed_over import recall
 from bench.running.stored import load_run
 from bench.store.plan_record import PlanRecord
 from bench.store.store import Store
@@ -66,17 +67,20 @@ def load_model(
     dataset: str | None = None,
     seed: int = 0,
     out: str | Path = "results/digits",
+    include: str | Path | None = None,
     allow_changed_sources: bool = False,
 ) -> nn.Module:
     """Return a trained model of a result folder, in eval mode, on the CPU: the function that was trained and measured.
 
-    A defense of a file of yours must be registered: import the file first.
+    A defense of a file of yours must be registered, and a model that was handed over needs the file that builds its
+    network: name the file with `include`, or import it first where its decorator registers the defense.
 
     Args:
         name: the defense spec, as on the board, e.g. "lcnn" or "lcnn:lambda_beta=0.01".
         dataset: checked against the folder's data set, if given.
         seed: the training seed.
         out: the result folder.
+        include: the file that registers the defense or builds the network; it runs as code.
         allow_changed_sources: load it although the code of its defense was edited since; its logits on fixed images
             must still be those that were stored.
 
@@ -89,11 +93,14 @@ def load_model(
             gives other logits than the one that was trained.
     """
     seed = whole("load_model: seed", seed)
+    if include is not None:
+        discovery.include(include)
     with Store.open(Path(out)) as store:
         plan = store.plans.board().plan
         base = name.partition(":")[0].strip()
+        recall(plan.rows, store, [base])
         if base in {r.base for r in plan.rows} and base not in registry.defenses:
-            raise UsageError(f"load_model: expected the file of {base} to be imported, got none. Import it first.")
+            raise UsageError(f'load_model: expected the file of {base}, got none. Add include="FILE.py".')
         spec = parse_defense_spec(name)
         rows = [r for r in plan.rows if r.defense == str(spec) and r.seed == seed]
         record = store.cell(rows[0].train_cell) if rows else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -14,6 +14,7 @@ from bench.core.text import one_line
 
 if TYPE_CHECKING:
     from bench.running.dry_run import CellState
+    from bench.running.pipeline import Result
     from bench.running.plan import Plan
 
 commands = typer.Typer()
@@ -91,20 +92,29 @@ def run(  # noqa: PLR0917 - the command's options
     if workers.is_worker():
         pipeline.work(settings)
     elif dry_run:
-        _print_plan(*plan_only(settings))
+        print_plan(*plan_only(settings))
     else:
-        result = pipeline.run(settings)
-        print_board(result.board, result.out)
-        for name, cause in result.failures.items():
-            complain(f"{name}: {cause}")
-        if result.code > 1:
-            complain(
-                f"stopped early: {result.stored} of {result.cells} cells stored. Run the same command again to go on."
-            )
-        raise typer.Exit(result.code)
+        finish(pipeline.run(settings))
 
 
-def _print_plan(plan: Plan, states: list[CellState]) -> None:
+def finish(result: Result) -> NoReturn:
+    """Print the board and what failed, and exit with the run's code.
+
+    Args:
+        result: of the run.
+
+    Raises:
+        typer.Exit: always.
+    """
+    print_board(result.board, result.out)
+    for name, cause in result.failures.items():
+        complain(f"{name}: {cause}")
+    if result.code > 1:
+        complain(f"stopped early: {result.stored} of {result.cells} cells stored. Run the same command again to go on.")
+    raise typer.Exit(result.code)
+
+
+def print_plan(plan: Plan, states: list[CellState]) -> None:
     """Print a dry run: one line per cell, then the sums."""
     for s in states:
         cost = "" if s.seconds is None or s.cached else f"  (took {s.seconds:.1f} s before)"

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Final, Literal, get_args
 
 from bench.core.arguments import whole
 from bench.core.errors import UsageError, did_you_mean
+from bench.core.handed_over import HandedOver
 from bench.core.recipe import Recipe
 from bench.core.text import one_line, several_lines
 
@@ -307,6 +308,7 @@ class Defense(Registered):
         link: of its paper; "" without one.
         venue: where the paper appeared; "" if unknown.
         year: when; None if unknown.
+        handed_over: where its weights come from, if it was trained elsewhere; None: it is trained here.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
@@ -316,6 +318,7 @@ class Defense(Registered):
     link: str = ""
     venue: str = ""
     year: int | None = None
+    handed_over: HandedOver | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,11 @@ def origin_of(function: Callable[..., object]) -> Origin | None:
     return record.origin if record else None
 
 
+def included_files() -> list[Path]:
+    """Return the files that were included in this process, in their order."""
+    return [Path(record.origin.name) for record in _included.values() if record.origin]
+
+
 def origin_of_file(module: ModuleType) -> Origin | None:
     """Return where an included file's module was loaded from, None for any other module."""
     record = _included.get(module.__name__)

@@ -20,6 +20,7 @@ from bench.core import discovery
 from bench.core.errors import IntegrityError, UsageError, did_you_mean
 from bench.core.records import ThreatModel
 from bench.data.split import Split
+from bench.running.handed_over import recall
 from bench.running.proposals import Proposals, read_proposals
 from bench.running.rescoring import rescore
 from bench.running.stored import RankingColumn, load_measured, load_test_images, robust_columns
@@ -142,6 +143,7 @@ def challenge(options: ChallengeOptions) -> ChallengeResult:
         discovery.include(path)
     with Store.open(options.out) as store:
         plan = store.plans.board().plan
+        recall(plan.rows, store, [options.defense])
         threat = _threat(plan, options)
         column = _column(plan, threat)
         threat = ThreatModel(threat.norm, float(column.column.params["eps"]))

@@ -19,7 +19,18 @@ from bench.measuring.model_contract import check_model, checked_eval
 from bench.measuring.passes import after_forward
 from bench.measuring.runner import evaluate_chunks
 from bench.running.probe import check_probe, check_restorable, check_untrained, probe
-from bench.running.tasks import Emit, EvaluationTask, Measured, Note, Stop, Task, Trained, TrainTask
+from bench.running.take_over import take_over
+from bench.running.tasks import (
+    Emit,
+    EvaluationTask,
+    Measured,
+    Note,
+    Stop,
+    TakeOverTask,
+    Task,
+    Trained,
+    TrainTask,
+)
 from bench.store.weights import load_weights, pack_state
 from bench.training.flops import FEW, count_flops
 from bench.training.loop import TrainJob, train
@@ -48,6 +59,8 @@ class Computer:
         """
         if isinstance(task, TrainTask):
             _train(task, emit, stop)
+        elif isinstance(task, TakeOverTask):
+            take_over(task, emit)
         else:
             self._evaluate(task, emit, stop)
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from bench.config.evaluation_config import EvaluationConfig
 from bench.config.suite import Suite
+from bench.core.handed_over import PROVENANCE
 from bench.core.records import Column
 from bench.data.split import Dataset
 from bench.running.cells import plain
@@ -111,11 +112,12 @@ def _plain_params(column: Column) -> Column:
 
 def _run_record(run: Run) -> RunRecord:
     defense = run.job.defense
+    own = not run.handed_over  # a model that was handed over has no recipe and no backbone of ours
     return RunRecord(
         defense=run.defense,
         base=defense.name,
         seed=run.job.seed,
-        provenance="trained here",
+        provenance="trained here" if own else PROVENANCE,
         train_cell=run.cell.id,
         description=defense.description,
         source=defense.source,
@@ -126,8 +128,8 @@ def _run_record(run: Run) -> RunRecord:
         venue=defense.venue,
         year=defense.year,
         hyperparameters=_settings(run.job.hyperparameters),
-        recipe=_settings(run.job.recipe.settings()),
-        backbone=run.job.backbone,
+        recipe=_settings(run.job.recipe.settings()) if own else {},
+        backbone=run.job.backbone if own else "",
     )
 
 

@@ -15,7 +15,16 @@ from bench.running.computers import Computers
 from bench.running.context import RunContext
 from bench.running.planned import PlannedEvaluation, Run
 from bench.running.schedule import CellIndex, Job
-from bench.running.tasks import EvaluationTask, Event, Measured, Note, Trained, TrainTask, without_images
+from bench.running.tasks import (
+    EvaluationTask,
+    Event,
+    Measured,
+    Note,
+    TakeOverTask,
+    Trained,
+    TrainTask,
+    without_images,
+)
 from bench.store import serialise
 from bench.store.records import Lease
 from bench.store.store import Store
@@ -42,7 +51,9 @@ def run_job(job: Job, lease: Lease, context: RunContext, index: CellIndex, compu
         BenchError: it cannot be computed.
     """
     started = time.monotonic()
-    if job.evaluation is None:
+    if job.evaluation is None and job.run.handed_over:
+        note = _take_over(job.run, lease, context, computers)
+    elif job.evaluation is None:
         note = _train(job.run, lease, context, computers)
     else:
         task = _evaluation_task(job, job.evaluation, lease, context, index)
@@ -86,6 +97,31 @@ def _train(run: Run, lease: Lease, context: RunContext, computers: Computers) ->
     files.remove(checkpoint)
     accuracy = log[-1]["train_accuracy"] if log else None
     return f"train accuracy {accuracy:.1%}" if isinstance(accuracy, float) else ""
+
+
+def _take_over(run: Run, lease: Lease, context: RunContext, computers: Computers) -> str:
+    """Take over the weights of a model that was trained elsewhere, and store them.
+
+    Returns:
+        A note on where they come from.
+
+    Raises:
+        BenchError: its network cannot even be built; or its weights cannot be taken over.
+    """
+    if run.defect:
+        raise BenchError(run.defect)
+    context.reporter.cell(f"take over {run.label}", 1)
+    taken: list[Trained] = []
+
+    def take(event: Event) -> None:
+        if isinstance(event, Trained):
+            taken.append(event)
+
+    task = TakeOverTask(run.label, run.job, context.plan.device, context.plan.dataset.test.images[:DOOR_IMAGES])
+    computers.compute(task, take, context.stop, apart=lease.abandoned)
+    context.store.finish(lease, {"weights": save_weights(taken[-1].weights, context.plan.out), **taken[-1].info})
+    given = taken[-1].info["handed_over"]
+    return f"{given['weights']} (SHA-256 {given['sha256'][:12]})" if given["weights"] else f"from {given['factory']}"
 
 
 def _sums(records: Sequence[Mapping[str, float]], names: Sequence[str]) -> dict[str, float]:

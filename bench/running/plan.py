@@ -22,6 +22,7 @@ from bench.core.records import expand_columns
 from bench.data import split
 from bench.data.split import Dataset, Split
 from bench.running import cells, needs
+from bench.running.handed_over import take_over_spec
 from bench.running.planned import Companion, PlannedEvaluation, Run
 from bench.running.untrained import Builds
 from bench.training.execution import ExecutionConfig
@@ -172,7 +173,10 @@ def _run(
     train, holdout = splits
     backbone = suite.backbone_of(spec)
     job = TrainJob(entry, hyperparameters, recipe, backbone, len(dataset.classes), dataset.shape, seed, train, holdout)
-    cell = cells.Cell("train", cells.train_spec(job, device, execution, builds.of(job)))
+    handed_over = entry.handed_over is not None
+    built = builds.of(job)
+    key = take_over_spec(job, device, built) if handed_over else cells.train_spec(job, device, execution, built)
+    cell = cells.Cell("train", key)
     return Run(str(spec), job, cell, builds.defect_of(job))
 
 

@@ -36,6 +36,11 @@ class Run:
         """How the run is named on the terminal."""
         return f"{self.defense} seed {self.job.seed}"
 
+    @property
+    def handed_over(self) -> bool:
+        """Whether its weights were trained elsewhere, so that they are taken over."""
+        return self.job.defense.handed_over is not None
+
 
 @dataclass(frozen=True)
 class Companion:

@@ -18,6 +18,7 @@ from bench.data import catalog
 from bench.running import engines, machine
 from bench.running.child import SILENT_SECONDS
 from bench.running.environment import choose_device
+from bench.running.handed_over import Submission, register
 from bench.running.plan import Plan, make_plan
 from bench.training.execution import ExecutionConfig
 
@@ -41,6 +42,7 @@ class Options:
         arguments: the command's arguments, for workers; empty: no workers.
         execution: how a training step is carried out.
         hang_limit: seconds for which third parties' code may give no sign of life.
+        model: a trained model that is the plan's only row, in the place of the suite's defenses; None: none.
         whole_trainings: give a training up that cannot end before the time limit, because no checkpoint outlives it.
     """
 
@@ -62,6 +64,7 @@ class Options:
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     hang_limit: float = SILENT_SECONDS
     whole_trainings: bool = False
+    model: Submission | None = None
 
 
 def prepare(options: Options) -> Plan:
@@ -81,7 +84,12 @@ def prepare(options: Options) -> Plan:
     for path in options.included:
         discovery.include(path, min(options.hang_limit, options.time_limit or options.hang_limit))
     whole = load_suite(options.suite)
-    suite = whole.with_overrides(**{k: v for k, v in options.narrow.items() if k not in ("train_limit", "attack_peer")})
+    narrow = dict(options.narrow)
+    if options.model is not None:
+        given = options.model
+        register(given.model, given.name, source=given.source, title=given.title, link=given.link)
+        narrow |= {"defenses": (given.name,), "seeds": (0,)}
+    suite = whole.with_overrides(**{k: v for k, v in narrow.items() if k not in ("train_limit", "attack_peer")})
     if peer := options.narrow.get("attack_peer"):
         suite = with_peer(suite, peer)
     options.execution.apply()
@@ -91,6 +99,7 @@ def prepare(options: Options) -> Plan:
         data_dir=options.data_dir,
         train_limit=options.narrow.get("train_limit"),
         limit=options.narrow.get("limit"),
+        need_train=options.model is None or any(e.split == "train" for e in suite.evaluations),
     )
     if device.type == "cpu":
         machine.limit_threads(math.prod(dataset.shape))

@@ -24,6 +24,7 @@ from bench.measuring.runner import evaluate_chunks
 from bench.packs.opened import opened
 from bench.running import cells
 from bench.running.environment import choose_device
+from bench.running.handed_over import recall
 from bench.running.stopping import StopRequest
 from bench.running.stored import RankingColumn, load_run, load_test_images, ranking_column
 from bench.store.audit_record import (
@@ -222,6 +223,7 @@ def prepare_auditor(options: AuditOptions) -> Auditor:
     device = choose_device(options.device)
     with Store.open(options.out) as store:
         plan = store.plans.board().plan
+        recall(plan.rows, store, options.defenses)
         ranking = ranking_column(plan)
         runs = _chosen_runs(plan, options.defenses)
         found = [(run, store.cell(run.train_cell), _audited(store, run, ranking)) for run in runs]

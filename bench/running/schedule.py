@@ -49,7 +49,7 @@ class Job:
     @property
     def title(self) -> str:
         """The name in a list of jobs."""
-        return self.name if self.evaluation else f"train {self.run.label}"
+        return self.name if self.evaluation else f"{'take over' if self.run.handed_over else 'train'} {self.run.label}"
 
 
 class Schedule:

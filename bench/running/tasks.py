@@ -16,11 +16,13 @@ import numpy as np
 import torch
 
 from bench.core import registry
+from bench.core.handed_over import HandedOver
 from bench.core.recipe import TrainingRecipe
 from bench.core.records import Defense, Evaluation
 from bench.data.split import Split
 from bench.measuring.inputs import CellInputs
 from bench.measuring.runner import Chunk
+from bench.running.handed_over import register
 from bench.training.epoch import EpochRecord
 from bench.training.execution import ExecutionConfig
 from bench.training.loop import TrainJob
@@ -43,6 +45,23 @@ class TrainTask:
     device: torch.device
     execution: ExecutionConfig
     checkpoint: Path
+
+
+@dataclass(frozen=True)
+class TakeOverTask:
+    """Take over the weights of a network that was trained elsewhere.
+
+    Attributes:
+        label: of the run.
+        job: builds the network; its defense says where the weights are.
+        device: where it is checked.
+        door: images on which the model contract is checked, (m, C, H, W).
+    """
+
+    label: str
+    job: TrainJob
+    device: torch.device
+    door: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -90,7 +109,7 @@ class EvaluationTask:
         return self.keep_images is None or column in self.keep_images
 
 
-Task: TypeAlias = TrainTask | EvaluationTask
+Task: TypeAlias = TrainTask | TakeOverTask | EvaluationTask
 
 
 @dataclass(frozen=True)
@@ -154,7 +173,7 @@ class _Pickler(pickle.Pickler):
 
     def reducer_override(self, obj: object) -> Any:
         if isinstance(obj, Defense):
-            return _defense, (obj.name,)
+            return _defense, (obj.name, obj.source, obj.handed_over)
         if isinstance(obj, Evaluation):
             return _evaluation, (obj.name,)
         if isinstance(obj, TrainJob):
@@ -165,7 +184,9 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
-def _defense(name: str) -> Defense:
+def _defense(name: str, source: str, handed_over: HandedOver | None) -> Defense:
+    if handed_over is not None and name not in registry.defenses:
+        return register(handed_over, name, source=source)
     return registry.defenses.get(name)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from bench.core.handed_over import PROVENANCE
 from bench.core.records import Column, Grade, Role, ThreatModel
 from bench.reports import formatting
 from bench.reports.board.audits import AuditBadge
@@ -138,8 +139,8 @@ class Row:
 
     @property
     def architecture(self) -> str:
-        """What it is built on."""
-        return self.entry.backbone
+        """What it is built on: a backbone of ours, or the class of a network that was handed over."""
+        return self.entry.backbone or str(next(iter(self.runs.values())).training.get("architecture", ""))
 
     @property
     def parameters(self) -> int | None:
@@ -161,6 +162,19 @@ class Row:
     def link(self) -> str:
         """Address of its paper; "" without one."""
         return self.entry.link
+
+    @property
+    def handed_over(self) -> str:
+        """Where the weights of a model that was trained elsewhere come from, in words; "" if it was trained here."""
+        if self.entry.provenance != PROVENANCE:
+            return ""
+        given = next(iter(self.runs.values())).training.get("handed_over")
+        if not isinstance(given, dict):
+            return "trained elsewhere"
+        network = f"network from {given['factory']}"
+        if not given["weights"]:
+            return f"trained elsewhere; {network}, with its weights"
+        return f"trained elsewhere; weights {given['weights']}, SHA-256 {given['sha256']}; {network}"
 
     @property
     def trust(self) -> Grade | None:

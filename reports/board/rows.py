@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bench.core.files import safe_name
+from bench.core.handed_over import PROVENANCE
 from bench.core.records import ThreatModel
 from bench.core.stats.intervals import fraction_interval, nearest
 from bench.core.stats.means import mean_interval
@@ -153,7 +154,8 @@ def _facts(run: RunTables) -> RunFacts:
 
 
 def _failures(run: RunTables) -> list[str]:
-    cells = [("training", run.trained), *run.records.items()]
+    first = "weights" if run.entry.provenance == PROVENANCE else "training"
+    cells = [(first, run.trained), *run.records.items()]
     return [
         f"{what}, seed {run.seed}: {r.error or 'no cause stored'}" for what, r in cells if r and r.status == "failed"
     ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from bench.core.handed_over import PROVENANCE
 from bench.core.stats.intervals import nearest
 from bench.reports import formatting
 from bench.reports.board.challenges import counts_transfer
@@ -17,8 +18,6 @@ from bench.reports.formatting import Lines, Value
 from bench.reports.html import bound_tables, run_tables
 from bench.reports.html.adversarial_examples import Gallery, gallery
 from bench.store.plan_record import PlanRecord
-
-EXTERNAL = "handed over"  # provenance of a model that `evaluate` was given
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def row_command(plan: PlanRecord, row: Row) -> str:
         plan: it holds the board's command.
         row: the defense.
     """
-    if any(run.entry.provenance == EXTERNAL for run in row.runs.values()):
+    if any(run.entry.provenance == PROVENANCE for run in row.runs.values()):
         return ""
     try:
         parts = shlex.split(plan.command)

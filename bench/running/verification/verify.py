@@ -17,6 +17,7 @@ from bench.core.records import expand_columns
 from bench.data.split import Split
 from bench.measuring.judge import TOLERANCE
 from bench.packs.opened import opened
+from bench.running.handed_over import recall
 from bench.running.rescoring import rescore
 from bench.running.stored import load_measured, load_test_images
 from bench.running.verification.board import check_board
@@ -64,6 +65,7 @@ def verify(options: VerifyOptions) -> Verification:
         discovery.include(path)
     with opened(options.out) as results, Store.open(results.folder) as store:
         plan, found = store.plans.board().plan, Verification()
+        recall(plan.rows, store, options.defenses)
         runs = _runs(plan, options.defenses)
         test = _test_images(plan, options.data_dir, found)
         changed = check_links(store, plan, found)

@@ -204,7 +204,7 @@ def test_another_process_loads_the_same_network_once_the_file_is_imported(traine
     done = subprocess.run(call, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     first, *logits = done.stdout.strip().splitlines()
-    assert first == "load_model: expected the file of tied to be imported, got none. Import it first."
+    assert first == 'load_model: expected the file of tied, got none. Add include="FILE.py".'
     for name, text in zip(SOUND, logits, strict=True):
         with torch.no_grad():
             mine = bench.load_model(name, out=out)(torch.full((1, 1, 8, 8), 0.5))

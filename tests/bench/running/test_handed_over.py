@@ -1,0 +1,235 @@
+"""Models that were trained elsewhere become rows: `evaluate`, what it reads and refuses, and what the row serves."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import bench
+from bench.core.errors import IntegrityError, SecurityError, UsageError
+from bench.core.hashing import sha256
+from bench.store.foreign_weights import load_into, read_state
+
+FACTORY = '''
+from torch import nn
+import bench
+
+
+def net():
+    """A linear classifier."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+
+def wrapped():
+    """The same, normalised."""
+    return bench.wrap(net(), mean=[0.3], std=[0.4])
+
+
+def wide():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 12))
+
+
+def broken():
+    raise RuntimeError("no such file")
+'''
+EVALUATIONS = """
+[evaluations.accuracy]
+limit = 40
+[evaluations.pgd_l2]
+eps = [0.5]
+steps = 2
+limit = 40
+"""
+
+
+@pytest.fixture
+def place(tmp_path, write_suite) -> Path:
+    """Return a folder with a suite, a factory and weights in two forms."""
+    write_suite(tmp_path / "tiny.toml", ["standard"], EVALUATIONS, epochs=1)
+    (tmp_path / "net.py").write_text(FACTORY)
+    torch.manual_seed(1)
+    state = {"1.weight": torch.randn(10, 64), "1.bias": torch.zeros(10)}
+    save_file(state, tmp_path / "mine.safetensors")
+    torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "mine.pt")
+    return tmp_path
+
+
+@pytest.fixture
+def evaluate(place, cli):
+    """Call the command on a factory of the file."""
+
+    def call(factory: str, *arguments: object):
+        head = ["evaluate", "--suite", place / "tiny.toml", "--out", place / "out", "--device", "cpu"]
+        return cli(*head, "--model", f"{place / 'net.py'}:{factory}", *arguments)
+
+    return call
+
+
+def test_a_checkpoint_becomes_a_row_that_says_where_it_comes_from(place, evaluate, cli):
+    weights = place / "mine.safetensors"
+    done = evaluate("net", "--weights", weights, "--source", "Somebody 2020")
+    assert done.code == 0, done.err
+    assert re.search(r"mine\b.*│", done.out), done.out
+    manifest = json.loads((place / "out" / "manifest.json").read_text())
+    row = next(r for r in manifest["rows"] if r["defense"] == "mine")
+    assert (row["provenance"], row["recipe"], row["hyperparameters"]) == ("handed over", {}, {})
+    page = (place / "out" / "leaderboard.html").read_text()
+    assert ">handed over</span>" in page
+    assert f"weights mine.safetensors, SHA-256 {sha256(weights)}; network from net.py:net" in page
+    again = evaluate("net", "--weights", weights, "--source", "Somebody 2020")
+    assert "3 cells, 3 cached" in again.err
+    renamed = evaluate("net", "--weights", weights, "--name", "other", "--dry-run")
+    assert "cells: 3, cached: 3" in renamed.out
+    assert cli("verify", "--out", place / "out", "--include", place / "net.py").code == 0
+    model = bench.load_model("mine", out=place / "out", include=place / "net.py")
+    assert torch.equal(model[1].weight, read_state(weights)["1.weight"])
+
+
+def test_the_same_weights_in_another_form_give_the_same_numbers(place, evaluate):
+    tables = []
+    for name in ("mine.safetensors", "mine.pt"):
+        assert evaluate("net", "--weights", place / name, "--name", name.replace(".", "-")).code == 0
+        found = bench.load_results(place / "out").examples
+        tables.append(found[found["defense"] == name.replace(".", "-")].drop(columns="defense").reset_index(drop=True))
+    assert len(tables[0]) == 40
+    assert tables[0].equals(tables[1])
+
+
+def test_an_edited_factory_is_measured_anew_and_a_comment_is_not(place, evaluate):
+    weights = ("--weights", place / "mine.safetensors")
+    assert evaluate("net", *weights).code == 0
+    (place / "net.py").write_text(FACTORY + "# a comment\n")
+    assert "cells: 3, cached: 3" in evaluate("net", *weights, "--dry-run").out
+    (place / "net.py").write_text(FACTORY.replace("Flatten()", "Flatten(1)"))
+    said = evaluate("net", *weights, "--dry-run").out
+    assert "cells: 3, cached: 0" in said
+    assert "sources changed: net.py" in said
+
+
+# Arguments, the exit code, and the words of the refusal.
+REFUSED = {
+    "no such factory": (
+        ("nett",),
+        (),
+        2,
+        "expected a function nett in net.py, got none of that name. Did you mean 'net'?",
+    ),
+    "no weights there": (("net",), ("--weights", "none.pt"), 2, "--weights: expected a file, got 'none.pt'"),
+    "registered name": (("net",), ("--name", "lcnn"), 2, "--name: expected a new name, got 'lcnn'"),
+    "bad name": (("net",), ("--name", "a b"), 2, "--name: expected letters"),
+    "other classes": (("wide",), (), 1, "wide seed 0: model Sequential: expected 10"),
+    "factory fails": (("broken",), (), 1, "net.py:broken: expected a network from a call without arguments"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_refused_names_the_cause(place, evaluate, case):
+    factory, arguments, code, words = REFUSED[case]
+    done = evaluate(*factory, *arguments)
+    assert (done.code, words in done.err) == (code, True), done.err
+
+
+def test_a_file_without_a_factory_is_told_what_it_defines(place, cli):
+    done = cli("evaluate", "--suite", place / "tiny.toml", "--model", place / "net.py")
+    assert done.code == 2
+    assert "expected FILE.py:FACTORY" in done.err
+    assert "It defines net, wrapped, wide, broken." in done.err
+
+
+def test_verify_asks_for_the_file_that_builds_the_network(place, cli, tmp_path_factory):
+    other = tmp_path_factory.mktemp("elsewhere")
+    (other / "own_net.py").write_text(FACTORY)
+    done = cli("evaluate", "--suite", place / "tiny.toml", "--out", place / "out", "--model", f"{other}/own_net.py:net")
+    assert done.code == 0, done.err
+    from bench.core import registry
+
+    del registry.defenses._entries["net"]  # as in a new process
+    from bench.core import user_code
+
+    included = dict(user_code._included)
+    user_code._included.clear()
+    try:
+        done = cli("verify", "--out", place / "out")
+        assert done.code == 2
+        assert "net: expected own_net.py that builds its network, got none." in done.err
+    finally:
+        user_code._included.update(included)
+    assert cli("verify", "--out", place / "out", "--include", other / "own_net.py").code == 0
+
+
+class Net(nn.Module):
+    """A network with everything a state_dict may hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)
+
+
+FORMS = {
+    "as it is": lambda s: s,
+    "DataParallel": lambda s: {f"module.{k}": v for k, v in s.items()},
+    "compiled within DataParallel": lambda s: {f"module._orig_mod.{k}": v for k, v in s.items()},
+    "training script": lambda s: {"epoch": 1, "optimizer": {"lr": 0.1}, "model_state_dict": s},
+    "nested": lambda s: {"net": {"state_dict": s}},
+    "torch before 0.4.1": lambda s: {k: v for k, v in s.items() if "num_batches" not in k},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_the_usual_forms_of_a_checkpoint_are_loaded_whole(tmp_path, form, wrapped):
+    torch.manual_seed(0)
+    source, path = Net(), tmp_path / "net.pth"
+    torch.save(FORMS[form](source.state_dict()), path)
+    torch.manual_seed(1)
+    target = Net()
+    load_into(bench.wrap(target, mean=[0.5]) if wrapped else target, path, sha256(path))
+    for name, value in source.state_dict().items():
+        assert torch.equal(target.state_dict()[name], value), name
+
+
+class Foreign:
+    """A class that only its module restores."""
+
+
+def test_damaged_and_dangerous_files_are_refused(tmp_path):
+    path = tmp_path / "net.pt"
+    torch.save(Foreign(), path)
+    with pytest.raises(SecurityError, match="expected tensors in plain containers"):
+        read_state(path)
+    torch.save([torch.zeros(1)], path)
+    with pytest.raises(UsageError, match="expected a state_dict, names to tensors, got list"):
+        read_state(path)
+    torch.save({"epoch": 1}, path)
+    with pytest.raises(UsageError, match="got epoch"):
+        read_state(path)
+    path.write_text("<!doctype html>")
+    with pytest.raises((IntegrityError, SecurityError)):
+        read_state(path)
+    torch.save(Net().state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(IntegrityError, match=r"expected what torch\.save wrote"):
+        read_state(path)
+    broken = tmp_path / "net.safetensors"
+    broken.write_bytes(b"\x08\0\0\0\0\0\0\0{}")
+    with pytest.raises(IntegrityError, match="expected a safetensors file"):
+        read_state(broken)
+    torch.save(Net().state_dict(), path)
+    with pytest.raises(IntegrityError, match="expected the file that the command has read"):
+        load_into(Net(), path, "0" * 64)
+    with pytest.raises(UsageError, match=r"got none for weight, bias; conv.weight, .* which it has not"):
+        load_into(nn.Linear(2, 2), path, sha256(path))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit")
+def test_torchscript_is_told_how_to_be_loaded(tmp_path):
+    path = tmp_path / "script.pt"
+    torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), path)
+    with pytest.raises(UsageError, match=r"got TorchScript. Call torch.jit.load in the factory"):
+        read_state(path)
