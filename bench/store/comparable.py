@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from bench.core.handed_over import PROVENANCE
 from bench.store.plan_record import EvaluationRecord, PlanRecord, RunRecord, Settings
 from bench.store.records import CellRecord
 from bench.store.spec_difference import differences, listing
 
-HANDED_OVER: Final = "handed over"  # the provenance of a model that was not trained here
 _FORCED: Final = ("epochs", "precision")  # what a command sets for every defense, whatever its own recipe says
 _SETTINGS: Final = ("evaluation", "version", "split", "seed", "sample", "n")
 
 
 def is_trained(run: RunRecord) -> bool:
     """Tell whether a run was trained by the suite's recipe; a model that was handed over was not."""
-    return run.provenance != HANDED_OVER
+    return run.provenance != PROVENANCE
 
 
 def plan_difference(board: PlanRecord, earlier: PlanRecord) -> str:

@@ -91,14 +91,21 @@ def test_a_checkpoint_becomes_a_row_that_says_where_it_comes_from(place, evaluat
     assert torch.equal(model[1].weight, read_state(weights)["1.weight"])
 
 
-def test_the_same_weights_in_another_form_give_the_same_numbers(place, evaluate):
-    tables = []
+def test_models_stand_beside_trained_rows_in_any_order(place, evaluate, cli):
+    """Two forms of the same weights and a trained row: three rows, two of them with the same numbers."""
     for name in ("mine.safetensors", "mine.pt"):
         assert evaluate("net", "--weights", place / name, "--name", name.replace(".", "-")).code == 0
-        found = bench.load_results(place / "out").examples
-        tables.append(found[found["defense"] == name.replace(".", "-")].drop(columns="defense").reset_index(drop=True))
-    assert len(tables[0]) == 40
-    assert tables[0].equals(tables[1])
+    trained = cli("run", "--suite", place / "tiny.toml", "--out", place / "out", "--train-limit", 100)
+    assert trained.code == 0, trained.err
+    found = bench.load_results(place / "out")
+    assert set(found.leaderboard["defense"]) == {"mine-safetensors", "mine-pt", "standard"}
+    assert found.leaderboard["rank"].notna().all()
+    rows = [t.drop(columns="defense").reset_index(drop=True) for _, t in found.examples.groupby("defense")]
+    assert [len(table) for table in rows] == [40, 40, 40]
+    assert rows[0].equals(rows[1])  # by name: mine-pt, mine-safetensors, standard
+    assert evaluate("wrapped", "--name", "third").code == 0
+    assert len(bench.load_results(place / "out").leaderboard) == 4
+    assert cli("verify", "--out", place / "out", "--include", place / "net.py").code == 0
 
 
 def test_an_edited_factory_is_measured_anew_and_a_comment_is_not(place, evaluate):
