@@ -121,6 +121,23 @@ def remove(path: Path) -> None:
         ) from error
 
 
+def set_aside(path: Path) -> Path:
+    """Put ".damaged" behind a file's name, and return its new path; an older one of that name is replaced.
+
+    Raises:
+        MachineError: it cannot be renamed.
+    """
+    target = path.with_name(f"{path.name}.damaged")
+    try:
+        path.replace(target)
+    except OSError as error:
+        raise MachineError(
+            f"{path}: expected to rename this damaged file, got {error.strerror or error}. Check permissions, or "
+            "remove it."
+        ) from error
+    return target
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file (UTF-8, newlines as they are, "?" for a lone surrogate) atomically."""
     with atomic(path) as temporary:

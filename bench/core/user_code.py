@@ -22,6 +22,7 @@ from bench.core.errors import UsageError
 from bench.core.file_reads import LIBRARIES, is_data, recorded_reads
 from bench.core.hashing import sha256, sha256_of
 from bench.core.late_imports import refuse_late_imports
+from bench.core.printed import printed_to_stderr
 from bench.core.process_state import process_state_kept
 from bench.core.processes import TRIAL_SECONDS, deadly
 from bench.core.text import described
@@ -139,7 +140,8 @@ def is_library(name: str, path: Path) -> bool:
 def load_file(path: Path, seconds: float | None = TRIAL_SECONDS) -> ModuleType:
     """Import a file with the modules beside it; a file that was not edited since is imported once.
 
-    It is imported in a copy of this process first (`deadly`), and what the import changes of the process is put back.
+    It is imported in a copy of this process first (`deadly`), and what the import changes of the process is put back;
+    the first lines of what it prints go to stderr.
     Modules beside the file are found from any working folder, before those of the same name elsewhere. Each included
     file has its own: a `helper.py` beside one is not what `import helper` gives in another folder.
 
@@ -164,7 +166,8 @@ def load_file(path: Path, seconds: float | None = TRIAL_SECONDS) -> ModuleType:
         raise UsageError(
             f"--include {path}: expected a file that imports, got {end}. Try `python {path.name}` beside it."
         )
-    return _import_file(path, name, process_state_kept())
+    with printed_to_stderr():
+        return _import_file(path, name, process_state_kept())
 
 
 def _import_file(path: Path, name: str, kept: AbstractContextManager[None]) -> ModuleType:
@@ -224,7 +227,7 @@ def load_plugins(group: str, only: Collection[str] | None = None, seconds: float
             if seconds is None:
                 problem = _load_point(point, record)
             elif not (problem := "" if point.module in sys.modules else deadly(point.load, seconds)):
-                with process_state_kept():
+                with printed_to_stderr(), process_state_kept():
                     problem = _load_point(point, record)
         except UsageError as error:  # what it registers is refused
             problem = str(error)

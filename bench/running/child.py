@@ -23,6 +23,7 @@ from typing import Final, Literal
 
 from bench.core import discovery
 from bench.core.errors import BenchError, OutOfMemoryError, Stopped
+from bench.core.printed import PrintedLines
 from bench.core.processes import die_with_parent, how_it_ended, kill_group
 from bench.core.text import described
 from bench.core.user_code import Origin
@@ -31,8 +32,6 @@ from bench.running.tasks import Emit, Event, Stop, Task, from_bytes, to_bytes
 SILENT_SECONDS: Final = 600.0  # without a sign of life a child counts as hanging
 START_SECONDS: Final = 300.0  # for a child to start, before any code of third parties runs in it
 GRACE_SECONDS: Final = 10.0  # for a child that was asked to stop, without a sign of life
-OUTPUT_LINES: Final = 50  # of a child's output that are shown
-_LINE_LENGTH: Final = 200
 _POLL_SECONDS, _LOOK_SECONDS, _BEAT_SECONDS = 0.1, 0.05, 0.5
 
 Request = Literal["chunk", "now"]  # stop after the chunk, or within it
@@ -69,7 +68,8 @@ class Child:
         self._process.start()
         theirs.close()
         writer.close()
-        self._output = _Output(reader, log)
+        self._reader = reader
+        self._output = PrintedLines(reader.fileno(), log)
         self._output.start()
 
     def compute(self, task: Task, emit: Emit, stop: Stop) -> None:
@@ -144,6 +144,8 @@ class Child:
             kill_group(self._process.pid)
         self._process.join()
         self._output.join(1.0)
+        if not self._output.is_alive():
+            self._reader.close()
         self._line.close()
 
     @property
@@ -193,34 +195,6 @@ def _is_over(message: object, emit: Emit) -> bool:
     if isinstance(message, _Result):
         emit(message.event)
     return message == "done"
-
-
-class _Output(threading.Thread):
-    """Shows the first lines of what a child prints, and takes the rest so that it is never blocked."""
-
-    def __init__(self, reader: Connection, log: Callable[[str], None]) -> None:
-        super().__init__(daemon=True)
-        self._reader, self._log, self._shown = reader, log, 0
-
-    def run(self) -> None:
-        """Read until nobody can write any more."""
-        pending = b""
-        while content := os.read(self._reader.fileno(), 1 << 16):
-            if self._shown > OUTPUT_LINES:
-                continue
-            *lines, pending = (pending + content).split(b"\n")
-            if len(pending) > _LINE_LENGTH:
-                lines, pending = [*lines, pending], b""
-            self._show(lines)
-        self._show([pending] if pending else [])
-
-    def _show(self, lines: Sequence[bytes]) -> None:
-        for line in lines[: OUTPUT_LINES - self._shown + 1]:
-            self._shown += 1
-            text = line[:_LINE_LENGTH].decode(errors="replace")
-            if self._shown > OUTPUT_LINES:
-                text = "… (the rest of its output is not shown)"
-            self._log(f"  | {text}")
 
 
 class _Result:

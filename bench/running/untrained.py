@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from bench.core.printed import printed_to_stderr
 from bench.core.process_state import process_state_kept
 from bench.core.processes import deadly
 from bench.core.records import Defense
@@ -91,8 +92,12 @@ def _is_ours(defense: Defense) -> bool:
 def _build(job: TrainJob) -> LoadedCode | None:
     """Build one network under recording, and see that it can be stored."""
     model: nn.Module | None = None
-    with process_state_kept(), recorded_factory(job.defense) as record, contextlib.suppress(Exception, SystemExit):
-        model = job.build()
+    with contextlib.ExitStack() as held:
+        held.enter_context(printed_to_stderr())
+        held.enter_context(process_state_kept())
+        record = held.enter_context(recorded_factory(job.defense))
+        with contextlib.suppress(Exception, SystemExit):
+            model = job.build()
     if model is not None:
         pack_state(model)
     return record

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from bench.core import files
 from bench.core.errors import LockedError, MachineError, StoreError
 from bench.store import seals
 from bench.store.database import NAME, Database
@@ -73,8 +74,7 @@ def repair(out: Path) -> Repaired:
         done.chunks = int(database.query("SELECT count(*) AS n FROM chunks")[0]["n"])
     done.aside = list(file_problems(out))
     for problem in done.aside:
-        path = out / problem.where
-        path.replace(path.with_name(f"{path.name}.damaged"))
+        files.set_aside(out / problem.where)
     return done
 
 

@@ -93,10 +93,7 @@ def load_checkpoint(file: CheckpointFile, state: TrainState, device: torch.devic
         raise MachineError(f"{file.path}: expected a readable file, got {error.strerror}. Change its mode.") from error
     except Exception as error:
         reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
-        raise IntegrityError(
-            f"{file.path}: expected a training checkpoint of this cell, got {reason}. "
-            "Delete the file to train from the start."
-        ) from error
+        raise IntegrityError(f"{file.path}: expected a training checkpoint of this cell, got {reason}.") from error
 
 
 def _checked_body(file: CheckpointFile) -> bytes:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.core import files
-from bench.core.errors import BenchError
+from bench.core.errors import BenchError, IntegrityError
 from bench.core.recipe import TrainingRecipe
 from bench.core.records import Defense
 from bench.data.split import Split
@@ -96,13 +96,14 @@ def train(
         job: what to train.
         device: where.
         checkpoint: file to resume from and to write to every minute, named after the training's cell; the caller
-            removes it once the weights are stored. None: no checkpoints.
+            removes it once the weights are stored. One that is damaged or another training's is set aside, with
+            ".damaged" behind its name. None: no checkpoints.
         on_epoch: called with the log record of each finished epoch.
         after_first_epoch: called once, with the network after the first epoch of this call; it leaves the network
             and the generators as they are.
         should_stop: called after each step; if it returns True, a checkpoint is written and `Stopped` raised.
         execution: how: eagerly, as a CUDA graph, compiled; deterministically or not. None: the default.
-        log: called, with one line, if a mode of execution is not available here.
+        log: called, with one line, if a mode of execution is not available here, or a checkpoint is of no use.
 
     Returns:
         The network in eval mode, its layers finalised (spectral vectors converged and frozen).
@@ -110,24 +111,21 @@ def train(
     Raises:
         Diverged: a loss term is not finite; names the epoch and the last good weights.
         Stopped: `should_stop` returned True.
-        IntegrityError: the checkpoint does not fit or cannot be read.
+        MachineError: the checkpoint cannot be read or written.
     """
     execution, recipe = execution or ExecutionConfig(), job.recipe
-    model = job.build().to(device)
-    unused = _check_start(job, model)
     layout = memory_format((job.shape[1], job.shape[2]), recipe.precision, device)
-    model = model.to(memory_format=layout)
-    groups = parameter_groups(model, recipe.weight_decay)
-    optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, fused=device.type == "cuda")
+    state, unused = _start(job, device, layout)
     batches = Batches(job.train, recipe, job.seed, device, layout)
-    state = TrainState(model, optimizer)
     file = _checkpoint_file(checkpoint, job, recipe.epochs * batches.per_epoch)
-    if file is not None:
-        load_checkpoint(file, state, device)
+    if file is not None and (damage := _resume(file, state, device)):
+        log(f"{damage} It is set aside; training from the start.")
+        state, unused = _start(job, device, layout)
+    model = state.model
     step = make_step(
         execution.step_mode(device),
         model,
-        optimizer,
+        state.optimizer,
         bound_loss(recipe.loss, job.hyperparameters),
         state.sums,
         autocast=lambda: autocast(recipe.precision, device),
@@ -148,10 +146,35 @@ def train(
             on_epoch(record)
             if epoch == first:
                 after_first_epoch(model)
-    optimizer.zero_grad(set_to_none=True)
+    state.optimizer.zero_grad(set_to_none=True)
     model = model.to(memory_format=torch.contiguous_format)
     finalize(model)
     return model.eval()
+
+
+def _start(job: TrainJob, device: torch.device, layout: torch.memory_format) -> tuple[TrainState, set[str]]:
+    """Return the state before the first step, and the network's buffers that are not finite, which no layer uses."""
+    model = job.build().to(device)
+    unused = _check_start(job, model)
+    model = model.to(memory_format=layout)
+    groups = parameter_groups(model, job.recipe.weight_decay)
+    lr, momentum = job.recipe.lr, job.recipe.momentum
+    return TrainState(model, torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=device.type == "cuda")), unused
+
+
+def _resume(file: CheckpointFile, state: TrainState, device: torch.device) -> str:
+    """Restore a training's state from its checkpoint, if there is one.
+
+    Returns:
+        Why the file, which is set aside then, is of no use; "" if nothing speaks against it. The state may have been
+        overwritten in part.
+    """
+    try:
+        load_checkpoint(file, state, device)
+    except IntegrityError as error:
+        files.set_aside(file.path)
+        return str(error)
+    return ""
 
 
 def _checkpoint_file(path: Path | None, job: TrainJob, steps: int) -> CheckpointFile | None:

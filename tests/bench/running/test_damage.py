@@ -69,22 +69,22 @@ def test_damage_is_computed_anew(
     pd.testing.assert_frame_equal(examples(out), examples(finished[0]))
 
 
-def test_a_damaged_checkpoint_is_3_and_named(run: Callable[[], Any], tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_named_and_its_training_begins_anew(run: Callable[[], Any], tmp_path: Path) -> None:
     out = tmp_path / "out"
     with Store.open(out) as store:
         cell = store.cells("train")[0].id
+    before = {path.name: path.read_bytes() for path in (out / "weights").glob("*.safetensors")}
     for path in (out / "weights").glob("*.safetensors"):
         path.unlink()
     (out / "checkpoints").mkdir(exist_ok=True)
     path = out / "checkpoints" / f"{cell}.pt"
     path.write_bytes(b'{"format": 1, "owner": "another", "sha256": ""}\nstate')
     done = run()
-    assert done.code == 3
-    assert f"{cell}.pt: expected a training checkpoint of this cell, got SHA-256" in done.err
-    path.unlink()
-    done = run()
     assert done.code == 0, done.err
+    assert f"{cell}.pt: expected a training checkpoint of this cell, got SHA-256" in done.err
+    assert "It is set aside; training from the start" in done.err
     assert "its weights are missing, training anew" in done.err
+    assert {path.name: path.read_bytes() for path in (out / "weights").glob("*.safetensors")} == before
 
 
 @pytest.mark.parametrize("kind", ["flipped", "deleted"])

@@ -49,10 +49,18 @@ def test_a_stopped_training_ends_in_the_same_weights(tmp_path: Path) -> None:
 
 
 def refused(path: Path, match: str, seed: int = 0) -> None:
+    """Check that a file is named, set aside and not trained on from."""
+    content, said = path.read_bytes(), list[str]()
+    file, state = CheckpointFile(path, f"{path.stem} linear seed {seed}", 12), state_at(0)
     with pytest.raises(IntegrityError, match=match) as caught:
-        train(job(seed), CPU, checkpoint=path)
+        load_checkpoint(file, state, CPU)
     assert "expected a training checkpoint of this cell, got" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    trained = train(job(seed), CPU, checkpoint=path, log=said.append)
+    assert weights(trained) == weights(train(job(seed), CPU))
+    assert said == [f"{caught.value} It is set aside; training from the start."]
+    assert "\n" not in said[0]
+    assert not path.exists()
+    assert path.with_name(f"{path.name}.damaged").read_bytes() == content
 
 
 @pytest.mark.parametrize("place", [0.0, 0.1, 0.3, 0.5, 0.8, 0.999])
