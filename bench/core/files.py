@@ -122,7 +122,10 @@ def remove(path: Path) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Put ".damaged" behind a file's name, and return its new path; an older one of that name is replaced.
+    """Put ".damaged" behind a file's name; an older file of that name is replaced.
+
+    Returns:
+        Its new path.
 
     Raises:
         MachineError: it cannot be renamed.

@@ -34,13 +34,18 @@ def test_whichever_way_it_is_printed_it_goes_to_stderr(capfd: pytest.CaptureFixt
     assert "\x1b" not in err
 
 
+@printed_to_stderr()
+def _flood() -> None:
+    for _ in range(20):
+        os.write(1, b"x" * 1_000_000)
+    for number in range(1000):
+        print(number)
+    raise ValueError("after")
+
+
 def test_a_flood_is_cut_and_an_exception_shows_what_was_printed_before(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ValueError, match="after"), printed_to_stderr():
-        for _ in range(20):
-            os.write(1, b"x" * 1_000_000)
-        for number in range(1000):
-            print(number)
-        raise ValueError("after")
+    with pytest.raises(ValueError, match="after"):
+        _flood()
     out, err = capfd.readouterr()
     assert out == ""
     assert len(err.splitlines()) == LINES + 1
