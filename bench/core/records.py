@@ -33,6 +33,7 @@ Role = Literal[
     "best_known",  # right under everything that anyone has found
     "certified",  # proved right at a threat
     "distance",  # size of the perturbation that broke the image
+    "breaking",  # size of the smallest change known to break it
     "broken_by",  # the stage that broke it
     "refused",  # a claim of the attack that did not hold
     "adversarial",  # the images that an attack proposes

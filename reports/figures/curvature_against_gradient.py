@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from bench.reports.board.columns import BoardColumn
 from bench.reports.board.model import Board, Row
 from bench.reports.figures import plot_data
+from bench.reports.figures.drawing import Drawing
 from bench.reports.figures.figure import Figure, Panel, Tables, figure
-from bench.reports.figures.sheet import Sheet
+from bench.reports.figures.sheet import NARROW, WIDE, Sheet
 from bench.reports.figures.ticks import log_ticks
 from bench.reports.formatting import Value
 
-CLOUD = 120  # points drawn per defense, by a fixed stride through the images
+CLOUD = 960  # dots drawn, shared by the defenses, by a fixed stride through the images; a third where it is narrow
 
 
 @figure(order=50)
@@ -22,9 +24,32 @@ def curvature_against_gradient(board: Board, tables: Tables) -> Figure | None:
     rows = [r for r in plot_data.drawn(board) if r.value(x) and r.value(y)]
     if x is None or y is None or not rows:
         return None
-    sheet = Sheet(board, 620, 440, (56, 10, 44, 8))
+    wide, narrow = (_drawing(board, tables, rows, (x, y), narrow) for narrow in (False, True))
+    flattest = min(rows, key=lambda r: r.value(y) or 0.0)
+    smallest = min(rows, key=lambda r: r.value(x) or 0.0)
+    return Figure(
+        name="curvature",
+        title=_finding(flattest, smallest, len(rows)),
+        caption=f"Each faint dot is one test image (up to {CLOUD // len(rows)} per defense); large marks are the "
+        "means on the board. Low means flat (low normalised curvature), left means small gradients.",
+        alt=f"Lowest mean curvature: {flattest.defense}; smallest mean gradient norm: {smallest.defense}.",
+        panels=(Panel("", wide, narrow=narrow),),
+        wide=True,
+        folded=True,
+        header=("Defense", "Gradient norm", "Curvature"),
+        numbers=tuple((Value(r.defense), *(Value(r.value(c), "number") for c in (x, y))) for r in rows),
+    )
+
+
+def _drawing(
+    board: Board, tables: Tables, rows: list[Row], columns: tuple[BoardColumn, BoardColumn], narrow: bool
+) -> Drawing:
+    """Draw the clouds of images and the means."""
+    x, y = columns
+    most = max(1, CLOUD // len(rows) // (3 if narrow else 1))
+    sheet = Sheet(board, NARROW if narrow else WIDE, (56, 10, 48, 8))
     for row in rows:
-        points = cloud(tables[row.defense], x.example_column, y.example_column)
+        points = cloud(tables[row.defense], x.example_column, y.example_column, most)
         colour = sheet.looks[row.defense].colour
         sheet.mark(sheet.axes.scatter(points[:, 0], points[:, 1], s=9, color=colour, alpha=0.3, lw=0), row)
     for row in rows:
@@ -32,19 +57,7 @@ def curvature_against_gradient(board: Board, tables: Tables) -> Figure | None:
     sheet.axes.set(xscale="log", yscale="log", xlabel="Gradient norm ‖∇f‖ (log scale)", ylabel="Curvature (log scale)")
     for axis, limits in (("x", sheet.axes.get_xlim()), ("y", sheet.axes.get_ylim())):
         log_ticks(sheet.axes, axis, *limits, "{:g}")
-    flattest = min(rows, key=lambda r: r.value(y) or 0.0)
-    smallest = min(rows, key=lambda r: r.value(x) or 0.0)
-    return Figure(
-        name="curvature",
-        title=_finding(flattest, smallest, len(rows)),
-        caption=f"Each faint dot is one test image (up to {CLOUD} per defense); large marks are the means on "
-        "the board. Low means flat (low normalised curvature), left means small gradients.",
-        alt=f"Lowest mean curvature: {flattest.defense}; smallest mean gradient norm: {smallest.defense}.",
-        panels=(Panel("", sheet.finish("curvature")),),
-        wide=True,
-        header=("Defense", "Gradient norm", "Curvature"),
-        numbers=tuple((Value(r.defense), *(Value(r.value(c), "number") for c in (x, y))) for r in rows),
-    )
+    return sheet.finish("curvature-narrow" if narrow else "curvature")
 
 
 def _finding(flattest: Row, smallest: Row, rows: int) -> str:
@@ -56,14 +69,15 @@ def _finding(flattest: Row, smallest: Row, rows: int) -> str:
     return f"The flattest, {flattest.defense}, is not the one with the smallest gradients, {smallest.defense}"
 
 
-def cloud(table: pd.DataFrame, x: str, y: str) -> np.ndarray:
-    """Return up to CLOUD pairs (m, 2) of two per-example columns, both present and positive.
+def cloud(table: pd.DataFrame, x: str, y: str, most: int) -> np.ndarray:
+    """Return up to `most` pairs (m, 2) of two per-example columns, both present and positive.
 
     Args:
         table: per-example table of one defense.
         x: a column.
         y: another.
+        most: pairs.
     """
     pairs = np.column_stack([plot_data.numbers(table, x), plot_data.numbers(table, y)])
     pairs = pairs[np.isfinite(pairs).all(1) & (pairs > 0).all(1)]
-    return pairs[:: max(1, -(-len(pairs) // CLOUD))]
+    return pairs[:: max(1, -(-len(pairs) // most))]

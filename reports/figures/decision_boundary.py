@@ -12,7 +12,7 @@ from bench.reports import formatting
 from bench.reports.board.model import Board, Row
 from bench.reports.figures import plot_data, svg
 from bench.reports.figures.figure import Figure, Panel, Tables, figure
-from bench.reports.figures.sheet import Sheet, slug
+from bench.reports.figures.sheet import NAME, PANEL, Sheet, slug
 
 POINTS = 120  # drawn per class, by a fixed stride
 BETAS = {0.3: 0.3, 0.5: 0.45, 1.0: 0.6, 3.0: 0.8, 20.0: 1.0}  # of softplus, with the opacity of the line
@@ -30,7 +30,7 @@ def decision_boundaries(board: Board, tables: Tables) -> Figure | None:
     panels = [_map(board, tables[row.defense], row, seed, grid) for row, seed, grid in maps]
     return Figure(
         name="boundaries",
-        title="Where each network draws the line",
+        title=finding(board, names),
         caption="The paper's Figure 1 (a, b): the heavy line is the decision boundary (probability one half), the fine "
         "ones are 10, 25, 75 and 90 %. Last, its Figure 1 (c): softplus grows without limit as its β falls, while "
         "centered softplus tends to x/2.",
@@ -38,6 +38,26 @@ def decision_boundaries(board: Board, tables: Tables) -> Figure | None:
         panels=(*panels, *(_softplus(board, centered) for centered in (False, True))),
         legend="never",
     )
+
+
+def finding(board: Board, names: list[str]) -> str:
+    """Return what the maps show in one number: how many points the networks put on the right side of their lines.
+
+    Args:
+        board: what was measured.
+        names: the defenses with a map.
+    """
+    clean = board.first("clean")
+    rows = [row for row in board.rows if row.defense in names and row.value(clean) is not None]
+    if clean is None or not rows:
+        return f"Where {formatting.spelled(len(names))} draw the line"
+    shares = sorted((row.value(clean) or 0.0, row.defense) for row in rows)
+    n = max(row.cells[clean.name].n for row in rows)
+    (low, last), (high, first) = shares[0], shares[-1]
+    if low == high:
+        return f"Different lines, the same accuracy: {formatting.percent(high, n)}\u00a0% of the points are right"
+    ends = f"from {formatting.percent(low, n)}\u00a0% ({last}) to {formatting.percent(high, n)}\u00a0% ({first})"
+    return f"Where the networks draw the line: {ends} of the points are right"
 
 
 def grids(board: Board) -> list[tuple[Row, int, Grid]]:
@@ -53,7 +73,7 @@ def grids(board: Board) -> list[tuple[Row, int, Grid]]:
 
 def _map(board: Board, table: pd.DataFrame, row: Row, seed: int, grid: Grid) -> Panel:
     """Draw the lines of equal probability of one run, and the points of the two classes."""
-    sheet = Sheet(board, 280, 260, (30, 12, 24, 8))
+    sheet = Sheet(board, (PANEL[0], 268), (30, 12, 24, 8))
     p = np.array(grid["probability"], dtype="float64")
     left, right, bottom, top = grid["extent"]
     plane = (np.linspace(left, right, p.shape[1]), np.linspace(bottom, top, p.shape[0]), p)
@@ -88,14 +108,14 @@ def points(board: Board, table: pd.DataFrame, seed: int, label: int) -> np.ndarr
 
 def _softplus(board: Board, centered: bool) -> Panel:
     """Draw log(1 + e^(βx))/β for several β, from pale (small β) to dark; centered: less its value at 0."""
-    sheet = Sheet(board, 280, 220, (30, 44, 24, 8))
+    sheet = Sheet(board, PANEL, (30, 44, 24, 8))
     x = np.linspace(-4, 4, 161)
     for beta, alpha in BETAS.items():
         y = np.logaddexp(0, beta * x) / beta - (np.log(2) / beta if centered else 0.0)
         sheet.axes.plot(x, y, color=svg.INK, alpha=alpha, lw=1.5)
         if beta in (min(BETAS), max(BETAS)):
             sheet.axes.annotate(
-                f"β = {beta:g}", (4, y[-1]), xytext=(4, -3), textcoords="offset points", fontsize=10, color=svg.INK
+                f"β = {beta:g}", (4, y[-1]), xytext=(4, -3), textcoords="offset points", fontsize=NAME, color=svg.INK
             )
     sheet.axes.set(ylim=(-2.5, 6.2), xlim=(-4, 4))
     title = "Centered softplus" if centered else "Softplus"

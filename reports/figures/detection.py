@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from bench.reports.board.instruments import Detection, DetectionCurve
 from bench.reports.board.model import Board
+from bench.reports.figures.drawing import Drawing
 from bench.reports.figures.figure import Figure, Panel
 from bench.reports.figures.labels import spread, within
 from bench.reports.figures.palette import styles
-from bench.reports.figures.sheet import Sheet
+from bench.reports.figures.sheet import WIDE, Sheet
 from bench.reports.figures.svg import PAPER, STRONG
 from bench.reports.figures.ticks import percent_ticks
 from bench.reports.formatting import Entry, Value
@@ -52,8 +53,8 @@ def _images(found: Detection, curve: DetectionCurve) -> int:
     return curve.images_per_network * len(found.network_seeds)
 
 
-def _drawn(board: Board, found: Detection, curves: list[DetectionCurve]) -> str:
-    sheet = Sheet(board, 620, 320, (50, 150, 44, 8))
+def _drawn(board: Board, found: Detection, curves: list[DetectionCurve]) -> Drawing:
+    sheet = Sheet(board, (WIDE[0], 340), (50, 160, 48, 8))
     sheet.looks = styles(curve.attack for curve in curves)
     own = [(level.hardness_bits, k) for k, level in enumerate(found.levels) if level.own_decoys]
     known = sorted((bits, k) for bits, k in own if bits is not None)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtr
 from scipy.stats import rankdata
 
 from bench.core.records import Role
@@ -90,6 +91,18 @@ def across(board: Board, rows: list[Row], column: BoardColumn) -> float | None:
         return None
     ranks = rankdata(known, axis=0)
     return float(np.corrcoef(ranks.T)[0, 1])
+
+
+def rank_p(rho: float, n: int) -> float:
+    """Return the two-sided p of a rank correlation of n pairs, by Student's t with n − 2 degrees of freedom.
+
+    Args:
+        rho: in [-1, 1].
+        n: at least 3.
+    """
+    if abs(rho) >= 1:
+        return 0.0
+    return float(2 * stdtr(n - 2, -abs(rho) * np.sqrt((n - 2) / (1 - rho**2))))
 
 
 def attacks(board: Board) -> list[BoardColumn]:

@@ -7,13 +7,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator
 
+from bench.core.stats.intervals import ALPHA
 from bench.reports import formatting
 from bench.reports.board.columns import BoardColumn
 from bench.reports.board.model import Board, Row
 from bench.reports.figures import flatness, plot_data
 from bench.reports.figures.figure import Figure, Panel, Tables, figure
 from bench.reports.figures.flatness import DISTANCE, Target
-from bench.reports.figures.sheet import Sheet, slug
+from bench.reports.figures.sheet import PANEL, Sheet, slug
 from bench.reports.figures.ticks import log_ticks, percent_ticks
 from bench.reports.formatting import Value
 
@@ -37,13 +38,14 @@ def flatness_against_robustness(board: Board, tables: Tables) -> Figure | None:
     means = f" Rank correlation across the defenses with {plot_data.title(board)}: {', '.join(known)}."
     return Figure(
         name="flatness",
-        title="Flatness beside robustness",
+        title=finding(across, len(rows)),
         caption="Flatness (horizontal, log scale) against robustness (vertical): small dots are correctly classified "
         f"test images, up to {DOTS} per panel{above}. "
         "The breaking distance is the smallest budget at which any attack broke the image; those that none broke "
         f"stand on top.{means if known else ''}",
         alt="Clouds of images: " + ", ".join(panel.title for panel in panels) + ".",
         panels=tuple(panels),
+        folded=True,
         header=("Flatness", "Rank correlation across defenses", "Defenses"),
         numbers=tuple(
             (Value(label), Value(rho, "correlation"), Value(len(rows), "integer"))
@@ -53,6 +55,23 @@ def flatness_against_robustness(board: Board, tables: Tables) -> Figure | None:
     )
 
 
+def finding(across: list[tuple[str, float | None]], defenses: int) -> str:
+    """Return whether flatter defenses are the more robust ones: the strongest correlation, and whether it is shown.
+
+    Args:
+        across: measure of flatness, and its rank correlation with robustness across the defenses.
+        defenses: how many.
+    """
+    known = [(rho, label) for label, rho in across if rho is not None]
+    if not known:
+        return f"Too few defenses to say whether flatness goes with robustness: {defenses}"
+    rho, label = max(known, key=lambda pair: abs(pair[0]))
+    shown = f"ρ\u00a0=\u00a0{formatting.correlation(rho)} for {label.lower()} across {formatting.spelled(defenses)}"
+    if flatness.rank_p(rho, defenses) >= ALPHA:
+        return f"Flatter is not shown to be more robust: {shown}"
+    return f"{'Flatter is more robust' if rho < 0 else 'Flatter is less robust'}: {shown}"
+
+
 def _by_image(board: Board, tables: Tables, rows: list[Row], column: BoardColumn, target: Target) -> Panel | None:
     """Draw a flatness against a robustness, a dot per image."""
     steps = flatness.budgets(board) if target is DISTANCE else []
@@ -60,7 +79,7 @@ def _by_image(board: Board, tables: Tables, rows: list[Row], column: BoardColumn
     clouds = [(row, points[:: max(1, -(-len(points) * len(rows) // DOTS))]) for row, points in clouds if len(points)]
     if not clouds or (target is DISTANCE and not steps):
         return None
-    sheet = Sheet(board, 280, 220, (46, 12, 24, 8))
+    sheet = Sheet(board, PANEL, (46, 12, 24, 8))
     for row, points in clouds:
         x, y = points.T
         if target is DISTANCE:  # few values: spread within a step
@@ -96,7 +115,7 @@ def _by_defense(board: Board, rows: list[Row], column: BoardColumn) -> Panel | N
     points = [(row, x, 100 * y) for row, x, y in found if x is not None and x > 0 and y is not None]
     if len(points) < 2:
         return None
-    sheet = Sheet(board, 280, 220, (46, 12, 24, 8))
+    sheet = Sheet(board, PANEL, (46, 12, 24, 8))
     for row, x, y in points:
         sheet.line(row, [x], [y], markersize=8, ls="none")
     sheet.axes.margins(y=0.15)

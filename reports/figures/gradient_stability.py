@@ -12,8 +12,8 @@ from bench.reports import formatting
 from bench.reports.board.columns import BoardColumn, families, with_role
 from bench.reports.board.model import Board, Row
 from bench.reports.figures import plot_data, svg
-from bench.reports.figures.figure import Figure, Panel, Tables, figure
-from bench.reports.figures.sheet import Sheet, slug
+from bench.reports.figures.figure import Figure, Key, Panel, Tables, figure
+from bench.reports.figures.sheet import PANEL, Sheet, slug
 from bench.reports.figures.ticks import log_ticks
 from bench.reports.formatting import Value
 
@@ -76,22 +76,42 @@ def gradient_stability(board: Board, tables: Tables) -> Figure | None:
     beyond = f" Curves above {CEILING:g} leave the frame." if highest > CEILING else ""
     return Figure(
         name="stability",
-        title="How far the gradient turns when the image moves",
+        title=finding(rows, family[-1]),
         caption="Relative change of the loss's gradient (vertical) against the radius of the perturbation "
         "(horizontal), both on log scales; medians over images and seeds, the band holds the middle half. Lower is "
         f"more stable; above 1 the old gradient says nothing.{beyond}",
         alt=_alt(rows, family[-1]),
         panels=tuple(_panel(board, row, data[row.defense], radii, ends) for row in rows),
         legend="never",
+        folded=True,
         keys=tuple(_key(kind) for kind in companions(board, family)),
         header=("Defense", "Curve", *(f"{family[0].level_name} {r:g}" for r in radii)),
         numbers=tuple(line for row in rows for line in _lines(row, data[row.defense], radii)),
     )
 
 
+def finding(rows: list[Row], column: BoardColumn) -> str:
+    """Return under which defense the gradient turns least at the widest radius, and under which most.
+
+    Args:
+        rows: the defenses.
+        column: the change of the gradient at that radius.
+    """
+    known = sorted((v, row.defense) for row in rows if (v := row.value(column)) is not None)
+    where = f"moved by {column.level:g}"
+    if not known:
+        return f"How far the gradient turns when the image is {where}"
+    least = f"the gradient of {known[0][1]} changes by {formatting.number(100 * known[0][0])}\u00a0%"
+    if len(known) == 1:
+        return f"When an image is {where}, {least}"
+    return (
+        f"When an image is {where}, {least}, that of {known[-1][1]} by {formatting.number(100 * known[-1][0])}\u00a0%"
+    )
+
+
 def _panel(board: Board, row: Row, found: list[Curve], radii: list[float], ends: tuple[float, float]) -> Panel:
     """Draw the curves of one defense."""
-    (floor, top), sheet = ends, Sheet(board, 280, 230, (46, 12, 24, 8))
+    (floor, top), sheet = ends, Sheet(board, PANEL, (46, 12, 24, 8))
     for curve in found:
         style = line_style(curve.kind)
         colour = sheet.looks[row.defense].colour if style.own else svg.FAINT
@@ -153,9 +173,9 @@ def _quartiles(v: np.ndarray) -> np.ndarray | None:
     return np.quantile(v, (0.25, 0.5, 0.75), method="nearest") if len(v) else None
 
 
-def _key(kind: str) -> tuple[str, str]:
+def _key(kind: str) -> Key:
     style = line_style(kind)
-    return style.words, " ".join(f"{1.8 * d:g}" for d in style.dash)
+    return Key(style.words, " ".join(f"{1.8 * d:g}" for d in style.dash))
 
 
 def _alt(rows: list[Row], column: BoardColumn) -> str:

@@ -8,15 +8,15 @@ import warnings
 
 from bench.reports import figures
 from bench.reports.board.model import Board
-from bench.reports.figures.figure import DRAWINGS, Drawing, Figure, Tables
+from bench.reports.figures.figure import MAKERS, Figure, Maker, Tables
 from bench.reports.figures.sheet import style
 
 
-def drawings() -> list[Drawing]:
-    """Return the registered drawing functions of all files in this folder, in the page's order."""
+def makers() -> list[Maker]:
+    """Return the registered functions of all files in this folder, in the page's order."""
     for module in pkgutil.iter_modules(figures.__path__):
         importlib.import_module(f"{figures.__name__}.{module.name}")
-    return [drawing for _, (_, drawing) in sorted(DRAWINGS.items(), key=lambda item: (item[1][0], item[0]))]
+    return [maker for _, (_, maker) in sorted(MAKERS.items(), key=lambda item: (item[1][0], item[0]))]
 
 
 def draw(board: Board, tables: Tables) -> list[Figure]:
@@ -29,4 +29,4 @@ def draw(board: Board, tables: Tables) -> list[Figure]:
     with style(), warnings.catch_warnings():
         # Names in other scripts are texts of the SVG, in the reader's fonts; only their width is then a guess.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        return [figure for drawing in drawings() if (figure := drawing(board, tables)) is not None]
+        return [figure for maker in makers() if (figure := maker(board, tables)) is not None]

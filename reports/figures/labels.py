@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Final, TypeAlias
+
 import numpy as np
+
+Box: TypeAlias = tuple[float, float, float, float]  # left, bottom, right, top, in pixels
+CLEAR: Final = 9.0  # pixels between a point and its label
+STEP: Final = 7.0  # pixels between two places that are tried
+STEPS: Final = 14  # of them in each direction
+CROWDED: Final = 60.0  # pixels within which points crowd each other
+OUTSIDE: Final = 40.0  # cost of a pixel that stands out of the room
 
 
 def spread(places: list[float], gap: float) -> list[float]:
@@ -47,3 +57,51 @@ def within(places: list[float], gap: float, low: float, high: float) -> list[flo
     for i in range(len(kept) - 1, -1, -1):
         kept[i] = min(kept[i], kept[i + 1] - gap if i + 1 < len(kept) else high)
     return kept
+
+
+def place(
+    points: list[tuple[float, float]], sizes: list[tuple[float, float]], taken: list[Box], room: Box
+) -> list[Box]:
+    """Return a box beside each point for its label: one that covers as little as possible, the nearest of these.
+
+    Points are served from the most crowded on. Where every place covers something, the one that covers least is taken.
+
+    Args:
+        points: (x, y) each, in pixels.
+        sizes: width and height of each label, in pixels.
+        taken: boxes that no label should cover: marks, whiskers.
+        room: box that holds all labels.
+
+    Returns:
+        A box per point, in the order given.
+    """
+    crowd = [sum(np.hypot(x - u, y - v) < CROWDED for u, v in points) for x, y in points]
+    found: dict[int, Box] = {}
+    for k in sorted(range(len(points)), key=lambda k: (-crowd[k], points[k])):
+        others = [*taken, *found.values()]
+        places = _around(points[k], sizes[k])
+        costs = [(far + _covered(box, others) + OUTSIDE * _outside(box, room), box) for far, box in places]
+        found[k] = min(costs, key=lambda cost: cost[0])[1]
+    return [found[k] for k in range(len(points))]
+
+
+def _around(point: tuple[float, float], size: tuple[float, float]) -> Iterator[tuple[float, Box]]:
+    """Yield (distance, box) around a point: right, left, above and below, near ones first."""
+    (x, y), (width, height) = point, size
+    for k in range(STEPS):
+        for up in (k * STEP, -k * STEP):
+            for left in (x + CLEAR + k, x - CLEAR - width - k, x - width / 2):
+                if left < x < left + width and abs(up) < height / 2 + CLEAR:
+                    continue  # on the mark itself
+                yield k * STEP, (left, y + up - height / 2, left + width, y + up + height / 2)
+
+
+def _covered(box: Box, others: list[Box]) -> float:
+    """Return the area of other boxes that a box covers, in square pixels."""
+    sides = ((min(box[2], o[2]) - max(box[0], o[0]), min(box[3], o[3]) - max(box[1], o[1])) for o in others)
+    return sum(width * height for width, height in sides if width > 0 and height > 0)
+
+
+def _outside(box: Box, room: Box) -> float:
+    """Return by how many pixels a box stands out of the room."""
+    return sum(max(0.0, room[i] - box[i]) + max(0.0, box[i + 2] - room[i + 2]) for i in (0, 1))

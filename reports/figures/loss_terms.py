@@ -12,7 +12,7 @@ from bench.reports.board.model import Board, Row
 from bench.reports.figures.figure import Figure, Panel
 from bench.reports.figures.labels import spread
 from bench.reports.figures.palette import DASHES
-from bench.reports.figures.sheet import Sheet, slug, style
+from bench.reports.figures.sheet import LETTER, NAME, Sheet, slug, style
 from bench.reports.figures.ticks import log_ticks
 
 
@@ -31,7 +31,7 @@ def loss_terms(board: Board, row: Row) -> Figure | None:
     if len(names) < 2 or max(map(len, logs.values())) < 2:
         return None
     with style():
-        sheet = Sheet(board, 420, 240, (46, 16 + 6.3 * max(map(len, names)), 40, 8))
+        sheet = Sheet(board, (420, 240), (46, 16 + LETTER * max(map(len, names)), 40, 8))
         ends: list[float] = []
         for name, dash in zip(names, DASHES * len(names), strict=False):
             options: Any = {"dashes": dash} if dash else {}
@@ -62,7 +62,7 @@ def _name_ends(sheet: Sheet, row: Row, names: list[str], ends: list[float]) -> N
             xytext=(4, 0),
             textcoords="offset points",
             va="center",
-            fontsize=10.5,
+            fontsize=NAME,
             color=sheet.looks[row.defense].colour,
             annotation_clip=False,
         )

@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Final
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("svg")
 
-import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib.figure import Figure as Canvas
 
 from bench.reports import formatting
 from bench.reports.board.model import Board, Row
-from bench.reports.figures import plot_data, svg
-from bench.reports.figures.labels import spread, within
+from bench.reports.figures import drawing, plot_data, svg
+from bench.reports.figures.drawing import Drawing
+from bench.reports.figures.labels import Box, place, spread, within
 from bench.reports.figures.palette import styles
+
+# Sizes in CSS pixels. The page shows a drawing at this size, smaller only where there is no room: text is one size.
+WIDE: Final = (700, 400)
+NARROW: Final = (350, 330)
+PANEL: Final = (290, 226)
+NAME: Final = 11.5  # size of the letters of a label
+LETTER: Final = 6.8  # mean width of a letter of a label
+LEADER: Final = 24  # between the axes and the names at the ends of curves
+NEAR: Final = 12.0  # a name farther from its point gets a line to it
 
 RC: Mapping[str, object] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "bench",
+    "pdf.fonttype": 42,
     "text.parse_math": False,
-    "font.size": 11,
+    "font.size": 12,
     "axes.edgecolor": svg.STRONG,
     "axes.labelcolor": svg.FAINT,
     "text.color": svg.INK,
-    "axes.labelsize": 11,
+    "axes.labelsize": 12,
+    "xtick.labelsize": 12,
+    "ytick.labelsize": 12,
     "xtick.labelcolor": svg.FAINT,
     "ytick.labelcolor": svg.FAINT,
     "grid.color": svg.GRID,
@@ -62,14 +75,13 @@ def style() -> AbstractContextManager[Any]:
 
 
 class Sheet:
-    """One SVG in the making: one axes on `width` × `height` CSS pixels, and the board's styles.
+    """One drawing in the making: one axes on `width` × `height` CSS pixels, and the board's styles.
 
     The margins are given, not computed: panels line up, and matplotlib need not draw everything twice.
 
     Args:
         board: it gives the defenses their colours.
-        width: in CSS pixels.
-        height: likewise.
+        size: width and height, in CSS pixels.
         margins: left, right, bottom, top, in pixels.
 
     Attributes:
@@ -79,10 +91,11 @@ class Sheet:
     """
 
     def __init__(
-        self, board: Board, width: float, height: float, margins: tuple[float, float, float, float] = (46, 10, 42, 8)
+        self, board: Board, size: tuple[float, float], margins: tuple[float, float, float, float] = (46, 10, 42, 8)
     ) -> None:
         self.looks = styles(plot_data.names(board))
-        self.canvas = plt.figure(figsize=(width / 72, height / 72))
+        width, height = size
+        self.canvas = Canvas(figsize=(width / 72, height / 72), dpi=72)  # a point is a pixel
         left, right, bottom, top = margins
         box = (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
         self.axes = self.canvas.add_axes(box)
@@ -113,74 +126,66 @@ class Sheet:
         """
         artist.set_gid(f"{svg.GID}{row.anchor}")
 
-    def label_ends(self, rows: list[Row], ends: dict[str, float], x: float, gap: float) -> None:
-        """Write the names at the right of the curves, pushed apart so that none covers another.
+    def label_ends(self, rows: list[Row], ends: dict[str, tuple[float, float]], gap: float) -> None:
+        """Write the names right of the axes in the order of the curves' ends, each with a line from its curve's end.
 
         Args:
             rows: the defenses.
-            ends: defense to the height of its curve's end; those without are left out.
-            x: the right end of the curves.
+            ends: defense to the end of its curve, (x, y); those without are left out.
             gap: least distance of two names, in units of the axis.
         """
-        order = sorted((r for r in rows if r.defense in ends), key=lambda r: ends[r.defense])
+        order = sorted((r for r in rows if r.defense in ends), key=lambda r: ends[r.defense][1])
         low, high = self.axes.get_ylim()
-        places = within(spread([ends[r.defense] for r in order], gap), gap, low, high)
-        for row, y in zip(order, places, strict=True):
-            look = self.looks[row.defense]
-            text = self.axes.annotate(
-                formatting.short(row.defense),
-                (x, y),
-                xytext=(8, 0),
-                textcoords="offset points",
-                va="center",
-                color=look.colour,
-                fontsize=10.5,
-                annotation_clip=False,
-            )
-            self.mark(text, row)
+        heights = within(spread([ends[r.defense][1] for r in order], gap), gap, low, high)
+        left, right = self.axes.get_xlim()
+        x = right + LEADER * (right - left) / (self.axes.bbox.width or 1)
+        for row, y in zip(order, heights, strict=True):
+            self._name(formatting.short(row.defense), row, ends[row.defense], (x, y))
 
-    def label_points(self, names: list[str], points: list[tuple[float, float]], rows: list[Row]) -> None:
-        """Write each name right of its point, moved up where it would cover another label.
+    def label_points(self, rows: list[Row], points: list[tuple[float, float]], taken: list[Box]) -> None:
+        """Write each name beside its point where it covers neither mark nor whisker nor name, with a line if far.
 
         Args:
-            names: a label per point.
-            points: (x, y) each.
-            rows: the defense of each.
+            rows: the defenses.
+            points: (x, y) each, in units of the axes.
+            taken: boxes that no name should cover, in pixels.
         """
-        placed: list[tuple[float, float, float]] = []
-        for k in sorted(range(len(points)), key=lambda k: points[k][1]):
-            x, y = self.axes.transData.transform(points[k])
-            width, up = 6.6 * len(names[k]), 5.0
-            while any(abs(y + up - b) < 13 and x < right + 10 and a < x + width + 10 for a, b, right in placed):
-                up += 1.0
-            placed.append((x, y + up, x + width))
-            text = self.axes.annotate(
-                names[k],
-                points[k],
-                xytext=(9, up),
-                textcoords="offset points",
-                fontsize=10.5,
-                color=self.looks[rows[k].defense].colour,
-            )
-            self.mark(text, rows[k])
+        names = [formatting.short(row.defense) for row in rows]
+        at = [tuple(map(float, self.axes.transData.transform(point))) for point in points]
+        sizes = [(LETTER * len(name) + 2, 14.0) for name in names]
+        (left, bottom), (right, top) = self.axes.bbox.get_points().tolist()
+        boxes = place([(x, y) for x, y in at], sizes, taken, (left, bottom, right, top))
+        back = self.axes.transData.inverted()
+        for name, row, point, box in zip(names, rows, points, boxes, strict=True):
+            x, y = back.transform((box[0], (box[1] + box[3]) / 2))
+            self._name(name, row, point, (float(x), float(y)))
 
-    def finish(self, name: str) -> str:
-        """Return the SVG, fit for the page, and free the canvas.
+    def _name(self, name: str, row: Row, at: tuple[float, float], where: tuple[float, float]) -> None:
+        """Write a name, its left end at `where`, and draw a thin line from it to the point `at` if that is far."""
+        look = self.looks[row.defense]
+        (x, y), (u, v) = self.axes.transData.transform([at, where])
+        width = LETTER * len(name)
+        near = np.clip(x, u, u + width), np.clip(y, v - 4, v + 4)
+        if float(np.hypot(near[0] - x, near[1] - y)) > NEAR:
+            end = self.axes.transData.inverted().transform((near[0] - 2 if near[0] == u else near[0], near[1]))
+            style: Any = {"color": look.colour, "lw": 0.8, "alpha": 0.7, "clip_on": False, "zorder": 1.5}
+            self.mark(self.axes.plot([at[0], end[0]], [at[1], end[1]], **style)[0], row)
+        text = self.axes.text(*where, name, va="center", color=look.colour, fontsize=NAME, clip_on=False)
+        self.mark(text, row)
+
+    def finish(self, name: str) -> Drawing:
+        """Return the drawing, its SVG fit for the page.
 
         Args:
             name: of the drawing, unique in the page; [a-z0-9-]+.
         """
-        buffer = io.StringIO()
-        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        self.canvas.savefig(buffer, format="svg", metadata=nothing)
-        plt.close(self.canvas)
         colours = {look.colour: f"var(--c{look.slot})" for look in self.looks.values()}
-        return svg.embed(buffer.getvalue(), name, colours)
+        return drawing.drawing(self.canvas, name, colours)
 
 
 def room(rows: list[Row]) -> float:
-    """Return the pixels that the longest name of some rows needs beside the axes."""
-    return 14 + 6.3 * max(len(formatting.short(row.defense)) for row in rows)
+    """Return the pixels that the longest name of some rows needs beside the axes, with its line."""
+    return LEADER + 4 + LETTER * max(len(formatting.short(row.defense)) for row in rows)
 
 
 def slug(text: str) -> str:

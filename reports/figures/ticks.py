@@ -46,7 +46,7 @@ def log_ticks(axes: Axes, which: str, low: float, high: float, form: str) -> Non
 
     def apart(a: float, b: float) -> bool:
         """Tell whether two labels keep clear of each other: by their letters side by side, by a share on top."""
-        least = (3.5 * len(form.format(a) + form.format(b)) + 8) / length if which == "x" else 0.075
+        least = (3.8 * len(form.format(a) + form.format(b)) + 8) / length if which == "x" else 0.075
         return bool(np.log10(b / a) >= least * np.log10(high / low))
 
     kept: list[float] = []

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from bench.reports import formatting
 from bench.reports.board.model import Board, Row
 from bench.reports.figures import plot_data
 from bench.reports.figures.figure import Figure, Panel, Tables, figure
-from bench.reports.figures.sheet import Sheet, slug
+from bench.reports.figures.sheet import PANEL, Sheet, slug
 from bench.reports.figures.ticks import log_ticks
 from bench.reports.formatting import Value
 
@@ -56,11 +57,12 @@ def training(board: Board, tables: Tables) -> Figure | None:
     panels = tuple(_panel(board, quantity, lines) for quantity, lines in found)
     return Figure(
         name="training",
-        title="How the trainings went",
+        title=finding(found),
         caption="One line per seed, in the defense's colour. The loss holds every term of the objective, so that "
         "losses of different defenses are not comparable; each defense's section shows its terms apart.",
         alt="Training curves: " + ", ".join(panel.title for panel in panels) + ".",
         panels=panels,
+        folded=True,
         header=("Defense", "Quantity", "Seed", "Last epoch", "Value there"),
         numbers=tuple(
             (
@@ -74,6 +76,24 @@ def training(board: Board, tables: Tables) -> Figure | None:
             for c in lines
         ),
     )
+
+
+def finding(found: list[tuple[Quantity, list[Curve]]]) -> str:
+    """Return how well the trainings fitted, by the accuracy on training images, else by the loss.
+
+    Args:
+        found: the quantities that were logged, with their curves.
+    """
+    ends = {q.key: sorted((float(c.value[-1]), c.row.defense) for c in lines) for q, lines in found}
+    if accuracy := ends.get("train_accuracy"):
+        (low, worst), (high, _) = accuracy[0], accuracy[-1]
+        if 100 * (high - low) < 0.5:
+            return f"Every training ended at {100 * low:.0f}\u00a0% accuracy on its own images"
+        return f"Trainings ended at {100 * low:.0f} ({worst}) to {100 * high:.0f}\u00a0% accuracy on their own images"
+    quantity, lines = found[0]
+    (low, least), (high, most) = ends[quantity.key][0], ends[quantity.key][-1]
+    last = f"{quantity.title} ended at {formatting.number(low)} ({least})"
+    return last if len(lines) == 1 else f"{last} to {formatting.number(high)} ({most})"
 
 
 def curves(board: Board, key: str) -> list[Curve]:
@@ -96,7 +116,7 @@ def curves(board: Board, key: str) -> list[Curve]:
 
 def _panel(board: Board, quantity: Quantity, lines: list[Curve]) -> Panel:
     """Draw a quantity, one line per run."""
-    sheet = Sheet(board, 280, 220, (42, 12, 40, 8))
+    sheet = Sheet(board, PANEL, (42, 12, 42, 8))
     for curve in lines:
         sheet.line(curve.row, curve.epoch, curve.value, marker=False, lw=1.3)
     heights = np.concatenate([curve.value for curve in lines])

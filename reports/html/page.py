@@ -6,6 +6,7 @@ import base64
 import hashlib
 from dataclasses import fields
 from importlib import resources
+from typing import Final
 
 import jinja2
 from markupsafe import Markup
@@ -15,6 +16,9 @@ from bench.reports.board.model import Board
 from bench.reports.html import docstrings, filters, ranking_table
 from bench.reports.html.page_model import page_model
 
+STYLES: Final = ("page.css", "figures.css")
+SCRIPTS: Final = ("page.js",)
+
 
 def render(board: Board) -> str:
     """Return the whole of `leaderboard.html`.
@@ -23,9 +27,9 @@ def render(board: Board) -> str:
     Content-Security-Policy), figures as SVG, images and downloads as data. It works without JavaScript, from disk,
     off-line; names and descriptions are escaped wherever they stand.
     """
-    script, model = _text("page.js"), page_model(board)
+    script, model = "".join(map(_text, SCRIPTS)), page_model(board)
     context = {field.name: getattr(model, field.name) for field in fields(model)}
-    frame = {"css": Markup(_text("page.css")), "script": Markup(script), "csp": policy(script)}
+    frame = {"css": Markup("".join(map(_text, STYLES))), "script": Markup(script), "csp": policy(script)}
     return _environment().get_template("page.html").render(context | frame)
 
 

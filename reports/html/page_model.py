@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
-
-from markupsafe import Markup
 
 from bench.core.records import Column, Grade
 from bench.reports import formatting
@@ -126,9 +124,9 @@ def page_model(board: Board) -> PageModel:
         unfinished=" ".join(unfinished(board)),
         attack=plot_data.title(board),
         glossary=[list(group) for _, group in groupby(columns, key=_words)],
-        figures=[_safe(figure) for figure in index.draw(board, tables)],
+        figures=index.draw(board, tables),
         sections={row.defense: defense_section(board, row, tables[row.defense]) for row in board.rows},
-        terms={name: None if figure is None else _safe(figure) for name, figure in terms.items()},
+        terms=terms,
         example_columns=[
             ExampleColumn(pattern, key, declared)
             for key, planned in board.plan.evaluations.items()
@@ -136,7 +134,7 @@ def page_model(board: Board) -> PageModel:
         ],
         downloads=_downloads(board),
         claims=board.claims,
-        trust=_safe_trust(trust_section(board, read_detection(), read_museum())),
+        trust=trust_section(board, read_detection(), read_museum()),
         own={column.name: column.facts for column in OWN},
         differs=", ".join(f"{k} = {v}" for k, v in board.plan.overrides.items() if not isinstance(v, list)),
     )
@@ -161,15 +159,6 @@ def _words(column: TableColumn) -> tuple[str, ...]:
     """Return what columns that share a glossary entry have in common."""
     facts = column.facts
     return column.heading, facts.pattern, facts.description, facts.unit, facts.formula, facts.source
-
-
-def _safe(figure: Figure) -> Figure:
-    """Mark the SVG, and nothing else, as safe: ElementTree escaped its texts."""
-    return replace(figure, panels=tuple(replace(p, svg=Markup(p.svg)) for p in figure.panels))
-
-
-def _safe_trust(section: TrustSection) -> TrustSection:
-    return section if section.figure is None else replace(section, figure=_safe(section.figure))
 
 
 def _downloads(board: Board) -> list[Download]:

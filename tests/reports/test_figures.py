@@ -91,11 +91,11 @@ def test_figures_are_well_formed_themed_and_share_no_id(drawn: dict[str, Figure]
     ids: list[str] = []
     for found in drawn.values():
         for panel in found.panels:
-            root = ElementTree.fromstring(panel.svg)
+            root = ElementTree.fromstring(panel.drawing.svg)
             ids += [e.attrib["id"] for e in root.iter() if "id" in e.attrib]
-            assert not re.search(r"#0[0-9]0[0-9]0[0-9]\b", panel.svg), "a sentinel colour was left"
-            assert "DejaVu" not in panel.svg
-            assert "<style" not in panel.svg
+            assert not re.search(r"#0[0-9]0[0-9]0[0-9]\b", panel.drawing.svg), "a sentinel colour was left"
+            assert "DejaVu" not in panel.drawing.svg
+            assert "<style" not in panel.drawing.svg
     assert len(ids) == len(set(ids))
 
 
@@ -111,7 +111,7 @@ def test_loss_terms_are_drawn_where_there_are_several(board: Board) -> None:
     last = logs[row.defense, 1][-1]["terms"]
     said = ", ".join(f"{name} {formatting.number(value)}" for name, value in last.items())
     assert drawn.alt == f"Terms of the loss at the last epoch: {said}."
-    assert all(f">{name}<" in drawn.panels[0].svg for name in last)
+    assert all(f">{name}<" in drawn.panels[0].drawing.svg for name in last)
 
 
 def test_same_board_same_bytes(board: Board, drawn: dict[str, Figure]) -> None:
@@ -121,7 +121,7 @@ def test_same_board_same_bytes(board: Board, drawn: dict[str, Figure]) -> None:
 def test_a_defense_has_its_colour_in_every_figure(board: Board, drawn: dict[str, Figure]) -> None:
     slots = {row.anchor: palette.styles(plot_data.names(board))[row.defense].slot for row in board.rows}
     for name in ("accuracy-against-eps", "cost", "curvature", "training"):
-        root = ElementTree.fromstring(drawn[name].panels[0].svg)
+        root = ElementTree.fromstring(drawn[name].panels[0].drawing.svg)
         for anchor, slot in slots.items():
             marked = [e for e in root.iter() if e.attrib.get("data-series") == anchor]
             assert marked, (name, anchor)
@@ -146,7 +146,7 @@ def test_alt_text_and_numbers_say_the_board(board: Board, drawn: dict[str, Figur
 def test_names_are_text_not_markup_and_not_mathematics(make_board: Callable[..., Board], name: str) -> None:
     board = make_board(names={name: (0.4, 3.0, 30.0, 1.0), "b": (0.3, 3.0, 30.0, 1.0)}, seeds=1, n=40)
     figure = index.draw(board, plot_data.tables(board))[0]
-    root = ElementTree.fromstring(figure.panels[0].svg)
+    root = ElementTree.fromstring(figure.panels[0].drawing.svg)
     assert name in [e.text for e in root.iter("text")]
     assert "x" not in [e.attrib.get("id") for e in root.iter()]
 
@@ -155,7 +155,9 @@ def test_names_are_text_not_markup_and_not_mathematics(make_board: Callable[...,
 def test_headings_of_evaluations_survive_in_figures(board: Board, name: str) -> None:
     columns = tuple(replace(c, heading=name) if c.evaluation == "pgd_l2" else c for c in board.columns)
     drawn = index.draw(replace(board, columns=columns), plot_data.tables(board))
-    ids = [e.attrib.get("id", "") for f in drawn for p in f.panels for e in ElementTree.fromstring(p.svg).iter()]
+    ids = [
+        e.attrib.get("id", "") for f in drawn for p in f.panels for e in ElementTree.fromstring(p.drawing.svg).iter()
+    ]
     assert all(set(i) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_ABCDEFGHIJKLMNOPQRSTUVWXYZ") for i in ids)
     assert drawn[0].panels[0].title == f"Under {name}"
 
@@ -169,8 +171,8 @@ def test_a_figure_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, b
         "    return Figure('mine', 'Mine', '', 'Nothing to see in mine.', ())\n"
     )
     monkeypatch.setattr(figures, "__path__", [*figures.__path__, str(tmp_path)])
-    monkeypatch.setattr(figure, "DRAWINGS", dict(figure.DRAWINGS))
-    monkeypatch.setattr(index, "DRAWINGS", figure.DRAWINGS)
+    monkeypatch.setattr(figure, "MAKERS", dict(figure.MAKERS))
+    monkeypatch.setattr(index, "MAKERS", figure.MAKERS)
     names = [drawn.name for drawn in index.draw(board, plot_data.tables(board))]
     assert names[:3] == ["accuracy-against-eps", "mine", "cost"]
 

@@ -76,7 +76,7 @@ def test_the_figure_leads_with_the_limit_of_the_suites_best_attack(board: Board,
     )
     assert "150 images of 3 networks" in drawn.caption
     assert drawn.alt.endswith("short 0.2 bits, long 1.1 bits, longer at least 3.0 bits.")
-    assert "weak" not in drawn.panels[0].svg, "neither used by the suites nor as far as they reach"
+    assert "weak" not in drawn.panels[0].drawing.svg, "neither used by the suites nor as far as they reach"
 
 
 def test_its_table_has_every_attack_with_its_intervals(board: Board, detection: Detection) -> None:

@@ -65,21 +65,24 @@ def check_readers(
         found: what does not hold is noted here.
     """
     read = record.spec.get("inputs", {})
-    cells = read.get("others adversarial", {})
+    cells, mine = read.get("others adversarial", {}), read.get("own adversarial")
+    images_of = [*cells.values(), *([mine] if mine else [])]
     threat = context.threat
-    if threat is None or any(store.lacks_images(cell) for cell in cells.values()):
+    if threat is None or any(map(store.lacks_images, images_of)):
         found.notes.append(f"{where}: not computed again: adversarial examples that it reads were left out")
         return
     others: dict[str, Values] = {label: image_values(store.images(cell)) for label, cell in cells.items()}
     clean = {
         int(index): image
-        for cell in cells.values()
+        for cell in images_of
         if (images := store.images(cell))
         for index, image in zip(images["index"].tolist(), images["clean"], strict=True)
     }
     if context.data is not None:
         clean = dict(enumerate(context.data))
     own: dict[Role, Values] = {"robust": _robust_flags(store, str(read.get("own robust")), threat)}
+    if mine:
+        own["adversarial"] = image_values(store.images(mine))
     table = store.table(record.id).set_index("index")
     places = sorted(index for index in clean if index in table.index)
     inputs = CellInputs(own, {"adversarial": others})
@@ -92,7 +95,8 @@ def check_readers(
             columns = registry.evaluations.get(planned.evaluation).function(
                 model, x, y, inputs=batch, seed=planned.seed, **planned.arguments
             )
-            near = _near(model, batch.others["adversarial"])
+            points = {**batch.others["adversarial"], **({"": batch.own["adversarial"]} if mine else {})}
+            near = _near(model, points)
         _compare(columns, table.loc[part], near, where, found)
 
 

@@ -40,7 +40,9 @@ def test_measures_the_papers_budgets_and_radii(name: str) -> None:
     suite = load_suite(name)
     by_key = {e.key: e for e in suite.evaluations}
     core = ["accuracy", "pgd_l2", "autoattack_l2", "curvature", "stability", "bounds"]
-    extra = {"trust"} | ({"curvature_train", "certificate"} if name not in ("ablation", "architectures") else set())
+    extra = {"trust", "breaking_l2"} | (
+        {"curvature_train", "certificate"} if name not in ("ablation", "architectures") else set()
+    )
     assert list(by_key)[:6] == core
     assert set(by_key) - set(core) == extra
     assert by_key["pgd_l2"].arguments["eps"] == BUDGETS
@@ -61,7 +63,7 @@ def test_paper_suites_are_the_papers(name: str) -> None:
     assert (suite.audit, suite.repeat) == (32, 200)
     assert limits(suite) == {
         "accuracy": None, "pgd_l2": None, "autoattack_l2": 1000, "curvature": 1000, "stability": 1000, "bounds": 32,
-        "curvature_train": 1000, "certificate": 100, "trust": 512,
+        "curvature_train": 1000, "certificate": 100, "trust": 512, "breaking_l2": 1000,
     }  # fmt: skip
     for spec in suite.defenses:
         assert suite.recipe_of(spec).settings() == PAPER.settings(), str(spec)
