@@ -207,8 +207,8 @@ def _table(
 
 
 def _suite_subject(name: str, limit: int | None, data_dir: str | Path | None) -> _Subject:
-    suite = load_suite(name).with_overrides(limit=limit)
-    dataset = catalog.load(suite.dataset, data_dir=data_dir, limit=limit, need_train=False)
+    suite = load_suite(name, data_dir).with_overrides(limit=limit)
+    dataset = catalog.load(suite.dataset, data_dir=data_dir, limit=limit, need_train=False, own=suite.own)
     evaluations = tuple(e for e in suite.evaluations if e.split == "test")
     return _Subject(dataset.test, evaluations, len(dataset.classes), from_suite=True)
 

@@ -15,7 +15,7 @@ from bench.core.arguments import LARGEST_INT
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.recipe import Recipe, TrainingRecipe
 from bench.core.records import ThreatModel
-from bench.data.info import DATASETS
+from bench.data.own import OwnData
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Suite:
         name: of the file, and of the default result folder.
         description: one paragraph for readers of the board.
         source: where the settings come from; "" if they are ours.
-        dataset: "digits", "two-moons", "cifar10", "cifar100" or "svhn".
+        dataset: "digits", "two-moons", "cifar10", "cifar100" or "svhn"; or the name of a folder of one's own.
         backbone: of every defense whose spec does not name another.
         seeds: one training per defense and seed.
         threat: norm and radius, on [0, 1] pixels, of the attack that ranks the board.
@@ -37,6 +37,8 @@ class Suite:
         defenses: one row of the board each.
         recipe: the suite's over the paper's.
         evaluations: in the order of the file.
+        own: that folder, and how it is read; None: a named data set.
+        shape: (C, H, W) of an image.
         forced: what the command line sets for every defense, whatever its own recipe says.
     """
 
@@ -54,6 +56,8 @@ class Suite:
     defenses: tuple[DefenseSpec, ...]
     recipe: TrainingRecipe
     evaluations: tuple[EvaluationConfig, ...]
+    shape: tuple[int, int, int]
+    own: OwnData | None = None
     forced: Recipe = field(default_factory=Recipe)
 
     @property
@@ -123,7 +127,7 @@ class Suite:
         if name not in registry.evaluations:
             known = {*own, *(e.name for e in registry.evaluations)}
             raise UsageError(f"--evaluation: expected a known evaluation, got {name!r}. {did_you_mean(name, known)}")
-        return parse_evaluation("--evaluation", name, {}, DATASETS[self.dataset].shape)
+        return parse_evaluation("--evaluation", name, {}, self.shape)
 
 
 def check_seeds(where: str, seeds: Sequence[int]) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from bench.config.defense_spec import known_backbone
 from bench.config.evaluation_config import check_radii, parse_evaluation
 from bench.config.recipe_table import RecipeTable
 from bench.config.suite import Suite, check_defenses, check_seeds
+from bench.config.suite_data import DataTable, data_of_suite
 from bench.config.validation import explain
 from bench.core import registry
 from bench.core.arguments import LARGEST_INT, fraction
@@ -24,7 +25,7 @@ from bench.core.errors import UsageError, did_you_mean
 from bench.core.recipe import PAPER
 from bench.core.records import ThreatModel, expand_columns
 from bench.core.text import one_line
-from bench.data.info import DATASETS
+from bench.data.own import safe_folder
 
 _Radius = Annotated[float, BeforeValidator(fraction), Field(gt=0, allow_inf_nan=False)]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -48,6 +49,7 @@ class _File(BaseModel):
     description: str = Field(min_length=1)
     source: str = ""
     dataset: str
+    data: DataTable | None = None
     backbone: str = Field(pattern=_NAME)
     seeds: list[int] = Field(min_length=1)
     threat: _Threat | None = None
@@ -61,8 +63,12 @@ class _File(BaseModel):
     evaluations: dict[str, dict[str, object]] = Field(min_length=1)
 
 
-def load_suite(name_or_path: str | Path) -> Suite:
+def load_suite(name_or_path: str | Path, data_dir: str | Path | None = None) -> Suite:
     """Return a shipped suite by name, or one from a TOML file.
+
+    Args:
+        name_or_path: the name, or the file.
+        data_dir: where a data set of one's own may lie beside the suite's own folder; None: nowhere else.
 
     Raises:
         UsageError: no such suite or file, not TOML, an unknown or missing key, a value of the wrong type or range,
@@ -71,16 +77,14 @@ def load_suite(name_or_path: str | Path) -> Suite:
     path = _locate(name_or_path)
     where = path.name
     file = _parse(path)
-    if file.dataset not in DATASETS:
-        hint = did_you_mean(file.dataset, DATASETS)
-        raise UsageError(f"{where}: dataset: expected a known data set, got {file.dataset!r}. {hint}")
-    shape, threat = DATASETS[file.dataset].shape, _threat(where, file)
+    info, own = data_of_suite(where, file.dataset, file.data, path.parent, data_dir)
+    shape, threat = info.shape, _threat(where, file)
     check_radii(f"{where}: {'threat.eps' if file.threat else 'primary_eps'}", [threat.eps], threat.norm, shape)
     suite = Suite(
         name=file.name,
         description=one_line(file.description),
         source=one_line(file.source),
-        dataset=file.dataset,
+        dataset=safe_folder(file.dataset) if own else file.dataset,
         backbone=known_backbone(f"{where}: backbone", file.backbone),
         seeds=check_seeds(f"{where}: seeds", file.seeds),
         threat=threat,
@@ -94,6 +98,8 @@ def load_suite(name_or_path: str | Path) -> Suite:
             parse_evaluation(f"{where}: evaluations.{key}", key, table, shape)
             for key, table in file.evaluations.items()
         ),
+        shape=shape,
+        own=own,
     )
     _check_measured(where, suite)
     return suite

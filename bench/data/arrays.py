@@ -38,3 +38,15 @@ def check_levels(where: str, images: np.ndarray, error: type[BenchError] = Usage
             f"{where}: expected uint8 pixels from 0 to 255, got {largest} as the largest: they are on another scale. "
             f"Pass floats in [0, 1], images / {largest}."
         )
+
+
+def stratified(labels: np.ndarray, n: int) -> np.ndarray:
+    """Mark n examples, each class's share rounded by largest remainders, its first ones taken."""
+    counts = np.bincount(labels)
+    exact = counts * n / len(labels)
+    share = np.floor(exact).astype(int)
+    share[np.argsort(share - exact, kind="stable")[: n - share.sum()]] += 1
+    marked = np.zeros(len(labels), bool)
+    for label, k in enumerate(share):
+        marked[np.flatnonzero(labels == label)[:k]] = True
+    return marked

@@ -20,6 +20,7 @@ from bench.data.embedded import load_embedded
 from bench.data.image_folder import image_folder
 from bench.data.info import DATASETS, DatasetInfo
 from bench.data.npz import npz
+from bench.data.own import OwnData, load_own
 from bench.data.parquet import parquet
 from bench.data.reading import Found
 from bench.data.split import Dataset, Split
@@ -36,16 +37,18 @@ def load(
     limit: int | None = None,
     download: bool = True,
     need_train: bool = True,
+    own: OwnData | None = None,
 ) -> Dataset:
     """Load a named data set from `data_dir`, the cache folder, or the original's address, in this order.
 
     Args:
-        name: "digits", "two-moons", "cifar10", "cifar100" or "svhn".
+        name: "digits", "two-moons", "cifar10", "cifar100" or "svhn"; of no account with `own`.
         data_dir: looked at first, with its sub-folders.
         train_limit: first N training images; more than there are means all.
         limit: first N test images, likewise.
         download: whether a missing original may be fetched.
         need_train: False leaves the training images unread.
+        own: a folder of one's own, which is loaded in the place of a named data set.
 
     Returns:
         The data set, named after what was found, with its fingerprints.
@@ -55,12 +58,15 @@ def load(
         IntegrityError: a file under the expected name is not what its name says.
         MachineError: no such data here and none can be fetched.
     """
-    info = _dataset_info(name)
+    info = None if own else _dataset_info(name)
     for key, value in (("train-limit", train_limit), ("limit", limit)):
         if value is not None and value < 1:
             raise UsageError(f"--{key}: expected at least 1, got {value}. Leave it out for all images.")
     if data_dir is not None and not Path(data_dir).is_dir():
         raise UsageError(f"--data: expected a folder, got {str(data_dir)!r}, which is none. Check the path.")
+    if info is None:
+        assert own is not None  # one of them is
+        return load_own(own, train_limit=train_limit, limit=limit, need_train=need_train)
     found = load_embedded(info) if not info.torchvision else _find(info, data_dir, download)
     test = _read(found, info, "test", limit)
     train = _read(found, info, "train", train_limit if need_train else 0)

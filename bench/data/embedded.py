@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.data.arrays import stratified
 from bench.data.info import DatasetInfo
 from bench.data.reading import Arrays, Found
 
@@ -30,20 +31,8 @@ def _digits() -> tuple[Arrays, Arrays]:
     order = np.random.RandomState(0).permutation(len(bunch.target))
     images = (bunch.images[order, None] / 16).astype(np.float32)
     labels = bunch.target[order].astype(np.int64)
-    test = _stratified(labels, 360)
+    test = stratified(labels, 360)
     return (images[~test], labels[~test]), (images[test], labels[test])
-
-
-def _stratified(labels: np.ndarray, n: int) -> np.ndarray:
-    """Mark n examples, each class's share rounded by largest remainders, its first ones taken."""
-    counts = np.bincount(labels)
-    exact = counts * n / len(labels)
-    share = np.floor(exact).astype(int)
-    share[np.argsort(share - exact, kind="stable")[: n - share.sum()]] += 1
-    marked = np.zeros(len(labels), bool)
-    for label, k in enumerate(share):
-        marked[np.flatnonzero(labels == label)[:k]] = True
-    return marked
 
 
 def _two_moons() -> tuple[Arrays, Arrays]:

@@ -20,7 +20,7 @@ from bench.data.reading import (
     wrong_size,
 )
 
-_PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".webp"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".webp"}
 
 
 def image_folder(folder: Path, info: DatasetInfo) -> Found | str | None:
@@ -40,7 +40,7 @@ def image_folder(folder: Path, info: DatasetInfo) -> Found | str | None:
             (path, info.classes.index(name))
             for place, name in zip(folders, names, strict=True)
             for path in sorted(place.iterdir())
-            if path.suffix.lower() in _PICTURES
+            if path.suffix.lower() in SUFFIXES
         ]
         if not files[split]:
             return f"{split} holds no pictures"

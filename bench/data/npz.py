@@ -52,7 +52,7 @@ def npz(folder: Path, info: DatasetInfo) -> Found | str | None:
     """
     reason = None
     for path in sorted(folder.glob("*.npz")):
-        headers = _npz_headers(path)
+        headers = headers_of(path)
         if not set(_KEYS) <= headers.keys():
             reason = f"{path.name} lacks {next(k for k in _KEYS if k not in headers)}"
             continue
@@ -61,7 +61,7 @@ def npz(folder: Path, info: DatasetInfo) -> Found | str | None:
             reason = f"{path.name} holds arrays {headers['x_train']}, not images {info.shape}"
             continue
         named = "classes" in headers
-        if named and class_names([str(c) for c in _array(path, "classes")]) != info.classes:
+        if named and class_names([str(c) for c in array_of(path, "classes")]) != info.classes:
             reason = f"the class names in {path.name} are not those of {info.name}"
             continue
         name = copy_name(folder, "npz")
@@ -72,7 +72,7 @@ def npz(folder: Path, info: DatasetInfo) -> Found | str | None:
     return reason
 
 
-def _npz_headers(path: Path) -> dict[str, tuple[int, ...]]:
+def headers_of(path: Path) -> dict[str, tuple[int, ...]]:
     """Return name to shape of every array, from the headers alone."""
     shapes: dict[str, tuple[int, ...]] = {}
     try:
@@ -104,7 +104,12 @@ def _layout(array: tuple[int, ...], shape: tuple[int, int, int]) -> str | None:
     return known.get(tuple(array[1:])) if array else None
 
 
-def _array(path: Path, key: str) -> np.ndarray:
+def array_of(path: Path, key: str) -> np.ndarray:
+    """Return an array of an archive.
+
+    Raises:
+        IntegrityError: it is damaged, or holds pickled objects.
+    """
     try:
         with np.load(path, allow_pickle=False) as archive:
             return archive[key]
@@ -118,7 +123,7 @@ def _read_npz(path: Path, info: DatasetInfo, split: str, n: int | None) -> Array
     Raises:
         IntegrityError: the arrays do not fit together, or their values are out of range or on another scale.
     """
-    images, labels = _array(path, f"x_{split}"), _array(path, f"y_{split}").reshape(-1)
+    images, labels = array_of(path, f"x_{split}"), array_of(path, f"y_{split}").reshape(-1)
     where = f"{path}, {split}"
     if len(images) != len(labels):
         raise IntegrityError(
@@ -130,13 +135,13 @@ def _read_npz(path: Path, info: DatasetInfo, split: str, n: int | None) -> Array
     if images.dtype == np.uint8:
         check_levels(where, images, IntegrityError)
     else:
-        images = _unit_floats(images, order, where)
+        images = unit_floats(images, order, where)
     axes = {"NHWC": (0, 3, 1, 2), "NCHW": (0, 1, 2, 3), "NHW": None}[_layout(images.shape, info.shape) or "NHW"]
     images = images[:, None] if axes is None else images.transpose(axes)
     return np.ascontiguousarray(images), labels[order]
 
 
-def _unit_floats(images: np.ndarray, order: np.ndarray, where: str) -> np.ndarray:
+def unit_floats(images: np.ndarray, order: np.ndarray, where: str) -> np.ndarray:
     """Return images as float32, checked to lie in [0, 1]."""
     if images.dtype.kind != "f":
         raise IntegrityError(f"{where}: expected uint8 or floats in [0, 1], got {images.dtype}. Convert the pictures.")

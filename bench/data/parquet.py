@@ -28,7 +28,7 @@ from bench.data.reading import (
 )
 
 # Folders in which the hub's own copies keep their files.
-_INNER = (".", "data", "plain_text", "cropped_digits")
+INNER = (".", "data", "plain_text", "cropped_digits")
 
 
 def parquet(folder: Path, info: DatasetInfo) -> Found | str | None:
@@ -41,7 +41,7 @@ def parquet(folder: Path, info: DatasetInfo) -> Found | str | None:
         IntegrityError: a file with such a name does not parse, a split is empty, or a shard is missing.
     """
     shards: dict[str, list[Path]] = {}
-    for inner in _INNER:
+    for inner in INNER:
         shards = {s: sorted((folder / inner).glob(f"{s}-*.parquet")) for s in SPLITS}
         if any(shards.values()):
             break
@@ -53,16 +53,16 @@ def parquet(folder: Path, info: DatasetInfo) -> Found | str | None:
     totals = dict.fromkeys(SPLITS, 0)
     columns: dict[str, tuple[str, str]] = {}
     for split in SPLITS:
-        _check_shards(shards[split])
+        check_shards(shards[split])
         for path in shards[split]:
-            totals[split] += _open(path).metadata.num_rows
+            totals[split] += open_table(path).metadata.num_rows
         if not totals[split]:
             damaged(shards[split][0], f"{split} images", "a table without rows")
         columns_or_reason = _columns(shards[split][0], info)
         if isinstance(columns_or_reason, str):
             return columns_or_reason
         columns[split] = columns_or_reason
-        head = [data for data, _ in _rows(shards[split], columns[split], 3)]
+        head = [data for data, _ in rows(shards[split], columns[split], 3)]
         if reason := wrong_size(head, info.shape):
             return reason
     name = copy_name(folder, "parquet")
@@ -71,7 +71,12 @@ def parquet(folder: Path, info: DatasetInfo) -> Found | str | None:
     return Found(name, "Hugging Face parquet", False, note, folder, totals, read)
 
 
-def _open(path: Path) -> Any:
+def open_table(path: Path) -> Any:
+    """Return a parquet file, opened.
+
+    Raises:
+        IntegrityError: it is damaged.
+    """
     import pyarrow
     import pyarrow.parquet
 
@@ -81,7 +86,7 @@ def _open(path: Path) -> Any:
         damaged(path, "a parquet file", error)
 
 
-def _check_shards(paths: list[Path]) -> None:
+def check_shards(paths: list[Path]) -> None:
     """Refuse an incomplete set of `…-of-00003.parquet`: it would pass for a smaller data set."""
     match = re.search(r"-of-(\d+)\.parquet$", paths[0].name)
     if match and len(paths) != int(match[1]):
@@ -95,7 +100,7 @@ def _columns(path: Path, info: DatasetInfo) -> tuple[str, str] | str:
     """Return the names of picture and label column, or why the table does not serve."""
     import pyarrow
 
-    schema = _open(path).schema_arrow
+    schema = open_table(path).schema_arrow
     picture = next((c for c in ("img", "image") if c in schema.names), None)
     label = next((c for c in info.label_columns if c in schema.names), None)
     if picture is None or label is None:
@@ -116,13 +121,13 @@ def _columns(path: Path, info: DatasetInfo) -> tuple[str, str] | str:
     return (picture, label) if names == info.classes else f"its class names are not those of {info.name}"
 
 
-def _rows(paths: list[Path], columns: tuple[str, str], n: int) -> Iterator[tuple[bytes | None, int | None]]:
+def rows(paths: list[Path], columns: tuple[str, str], n: int) -> Iterator[tuple[bytes | None, int | None]]:
     """Yield the first n encoded pictures and labels, in file order, reading no further than needed."""
     import pyarrow
 
     left = n
     for path in paths:
-        table = _open(path)
+        table = open_table(path)
         try:
             for batch in table.iter_batches(min(left, 1024) or 1, columns=[f"{columns[0]}.bytes", columns[1]]):
                 data, labels = batch.column(columns[0]).field("bytes"), batch.column(columns[1])
@@ -147,7 +152,7 @@ def _read_parquet(
     images = np.empty((count, height, width, channels), np.uint8)
     labels = np.full(count, -1, np.int64)
     folder = shards[split][0].parent
-    for i, (data, label) in enumerate(_rows(shards[split], columns[split], count)):
+    for i, (data, label) in enumerate(rows(shards[split], columns[split], count)):
         if data is None or label is None:
             raise IntegrityError(
                 f"{folder}: expected a picture and a label, got null at {split} index {i}. Correct the file."

@@ -105,27 +105,30 @@ def check_labels(labels: np.ndarray, classes: int, where: str) -> np.ndarray:
 _BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Warning)
 
 
-def decode(data: bytes, shape: tuple[int, int, int], where: str) -> np.ndarray:
+def decode(data: bytes, shape: tuple[int, int, int], where: str, *, fit: bool = False) -> np.ndarray:
     """Return one picture as uint8 (H, W, C). The size is compared before any pixel is decoded.
 
     Args:
         data: the encoded picture (PNG, JPEG …).
         shape: (C, H, W) that it must have; it is converted to RGB (C = 3) or grey (C = 1).
         where: file and index, for the message.
+        fit: whether one of another size is scaled, bilinearly, so that it covers H×W, and cut at the middle.
 
     Raises:
         IntegrityError: it does not decode, or has another size.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     channels, height, width = shape
     try:
         with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
             image: Image.Image = Image.open(io.BytesIO(data))
             size = image.size
-            if size == (width, height):
+            if fit or size == (width, height):
                 mode = "RGB" if channels == 3 else "L"
                 image = image if image.mode == mode else image.convert(mode)
+                if size != (width, height):
+                    image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
                 return np.frombuffer(image.tobytes(), np.uint8).reshape(height, width, channels)
     except (*_BROKEN_PICTURE, Image.DecompressionBombError) as error:
         raise IntegrityError(
@@ -147,6 +150,35 @@ def look_at(data: bytes | None) -> tuple[tuple[int, int] | None, str]:
     except (*_BROKEN_PICTURE, Image.DecompressionBombError):
         return None, ""
     return (image.height, image.width), image.format or ""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the header of an encoded picture says: (H, W), PIL's mode, the format."""
+
+    size: tuple[int, int]
+    mode: str
+    format: str
+
+
+def header_of(data: bytes, where: str) -> Header:
+    """Return what the header of an encoded picture says.
+
+    Args:
+        data: the encoded picture.
+        where: the file, for the message.
+
+    Raises:
+        IntegrityError: it is no picture.
+    """
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+            image = Image.open(io.BytesIO(data))
+    except (*_BROKEN_PICTURE, Image.DecompressionBombError) as error:
+        raise IntegrityError(f"{where}: expected a picture, got none that is known. Replace or remove it.") from error
+    return Header((image.height, image.width), image.mode, image.format or "")
 
 
 def wrong_size(head: list[bytes | None], shape: tuple[int, int, int]) -> str | None:

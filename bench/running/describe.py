@@ -19,6 +19,7 @@ from bench.store.plan_record import (
     DataRecord,
     EvaluationConfigRecord,
     EvaluationRecord,
+    OwnDataRecord,
     PlanRecord,
     RunRecord,
     Settings,
@@ -44,6 +45,7 @@ def plan_record(plan: Plan) -> PlanRecord:
 
 def suite_record(suite: Suite) -> SuiteRecord:
     """Return the record of a suite."""
+    own = suite.own
     return SuiteRecord(
         name=suite.name,
         description=suite.description,
@@ -58,6 +60,7 @@ def suite_record(suite: Suite) -> SuiteRecord:
         defenses=tuple(map(str, suite.defenses)),
         recipe=_settings(suite.recipe.settings()),
         evaluations={entry.key: _config_record(entry) for entry in suite.evaluations},
+        own_data=own and OwnDataRecord(test=float(own.test), size=own.size, channels=own.channels),
     )
 
 

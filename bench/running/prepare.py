@@ -83,7 +83,7 @@ def prepare(options: Options) -> Plan:
     engines.load(options.engine)  # a wrong name is said before anything expensive
     for path in options.included:
         discovery.include(path, min(options.hang_limit, options.time_limit or options.hang_limit))
-    whole = load_suite(options.suite)
+    whole = load_suite(options.suite, options.data_dir)
     narrow = dict(options.narrow)
     if options.model is not None:
         given = options.model
@@ -99,6 +99,7 @@ def prepare(options: Options) -> Plan:
         data_dir=options.data_dir,
         train_limit=options.narrow.get("train_limit"),
         limit=options.narrow.get("limit"),
+        own=suite.own,
         need_train=options.model is None or any(e.split == "train" for e in suite.evaluations),
     )
     if device.type == "cpu":

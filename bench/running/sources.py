@@ -66,6 +66,8 @@ NOT_COUNTED: Final = (
     "bench.data.image_folder",
     "bench.data.info",
     "bench.data.npz",
+    "bench.data.own",
+    "bench.data.own_layouts",
     "bench.data.parquet",
     "bench.data.reading",
     "bench.data.torchvision_files",

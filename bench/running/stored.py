@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from bench.core import registry
-from bench.core.errors import IntegrityError, UsageError
+from bench.core.errors import IntegrityError, MachineError, UsageError
 from bench.core.records import Column, Defense, ThreatModel, expand_columns
 from bench.core.seeding import preserved_generators
 from bench.core.user_code import LoadedCode
 from bench.data import catalog
+from bench.data.own import OwnData, locate
 from bench.data.split import Split
 from bench.running import sources
 from bench.running.cells import plain
@@ -226,10 +227,30 @@ def load_test_images(plan: PlanRecord, data_dir: Path | None, *, download: bool 
         MachineError: they are not here.
     """
     data, name = plan.data, plan.suite.dataset
-    test = catalog.load(name, data_dir=data_dir, limit=data.test.n, download=download, need_train=False).test
+    own = _own_data(plan, data_dir)
+    test = catalog.load(name, data_dir=data_dir, limit=data.test.n, download=download, need_train=False, own=own).test
     if test.fingerprint != data.test.fingerprint:
         raise IntegrityError(
             f"data set {data.name}: expected test images with SHA-256 {data.test.fingerprint[:12]}, got "
             f"{test.fingerprint[:12]}. Name the folder of the original run with --data."
         )
     return test
+
+
+def _own_data(plan: PlanRecord, data_dir: Path | None) -> OwnData | None:
+    """Return the folder of one's own that a plan was measured on; None for a named data set.
+
+    Raises:
+        MachineError: it is not here.
+    """
+    read = plan.suite.own_data
+    if read is None:
+        return None
+    places = (*((data_dir,) if data_dir else ()), Path())
+    folder = locate(plan.suite.dataset, places)
+    if folder is None:
+        raise MachineError(
+            f"data set {plan.data.name}: expected its folder, {plan.suite.dataset}, got none. Name it, or the folder "
+            "that it lies in, with --data."
+        )
+    return OwnData(folder, read.test, read.size, read.channels)

@@ -45,6 +45,20 @@ class EvaluationConfigRecord(_Record):
     sample: int | None = None
 
 
+class OwnDataRecord(_Record):
+    """How a folder of one's own is read: `[data]` of the suite.
+
+    Attributes:
+        test: images held out for testing, a share below 1 or a number; 0: the folder has a test part.
+        size: (H, W) to which pictures are scaled; None: as they are.
+        channels: 1 or 3; None: as they are.
+    """
+
+    test: float = 0
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+
+
 class SuiteRecord(_Record):
     """The suite of a command, after the command line changed it.
 
@@ -62,6 +76,7 @@ class SuiteRecord(_Record):
         defenses: canonical defense specs.
         recipe: the suite's recipe.
         evaluations: by key, in the suite's order.
+        own_data: how the folder is read that is its data set; None: a named data set.
     """
 
     name: str
@@ -77,6 +92,7 @@ class SuiteRecord(_Record):
     defenses: tuple[str, ...]
     recipe: Settings
     evaluations: dict[str, EvaluationConfigRecord] = {}
+    own_data: OwnDataRecord | None = None
 
     @property
     def primary_eps(self) -> float | None:

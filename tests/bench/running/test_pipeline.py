@@ -399,7 +399,7 @@ def test_weights_that_were_changed_are_refused_and_missing_ones_trained_anew(sui
         (("run", "--limits", "3"), 2, "--limit"),
         (("list", "defences"), 2, "Did you mean 'defenses'"),
         (("report", "--out", "nowhere"), 4, "expected a result folder with bench.db"),
-        (("evaluate", "--suite", "digits", "--model", "m.py:f"), 2, "comes later"),
+        (("evaluate", "--suite", "digits", "--model", "m.py:f"), 2, "--model: expected a Python file, got 'm.py'"),
         (("verify", "--out", "x"), 4, "expected a result folder with bench.db"),
         (("frobnicate",), 2, "frobnicate"),
     ],
