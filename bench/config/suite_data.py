@@ -63,8 +63,8 @@ def data_of_suite(
     if found is None:
         looked = ", ".join(dict.fromkeys(str(place) for place in _places(folder, data_dir)))
         raise UsageError(
-            f"{where}: dataset: expected a known data set, or a folder or .npz file in {looked}, got {dataset!r}. "
-            f"{did_you_mean(dataset, DATASETS)}"
+            f"{where}: dataset: expected a known data set, got {dataset!r}. {did_you_mean(dataset, DATASETS)} "
+            f"Or name a folder or .npz file of your own; looked for in {looked}."
         )
     table = table or DataTable()
     size = (table.size, table.size) if isinstance(table.size, int) else table.size and (table.size[0], table.size[1])

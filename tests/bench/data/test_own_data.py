@@ -230,7 +230,10 @@ def bench_images():
 def test_errors_of_the_suite_name_file_key_and_what_to_do(tmp_path):
     suite = tmp_path / "shapes.toml"
     suite.write_text(SUITE.format(data=""))
-    with pytest.raises(UsageError, match=r"shapes.toml: dataset: expected a known data set, or a folder or .npz file"):
+    with pytest.raises(
+        UsageError,
+        match=r"shapes.toml: dataset: expected a known data set, got .*name a folder or .npz file of your own",
+    ):
         load_suite(suite)
     write_folder(tmp_path / "shapes", {"": pictures(6)})
     for data, words in (
