@@ -23,6 +23,7 @@ from bench.core.torch_state import frozen_eval
     chunk=200,  # a robust image costs thousands of passes
     adaptive=True,
     ranks=2,
+    randomised={"version": "rand", "eot_iter": 1},
 )
 def autoattack(
     model: nn.Module,

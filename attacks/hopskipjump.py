@@ -101,7 +101,11 @@ def hopskipjump(
 
 def _wrong(model: nn.Module, points: Tensor, y: Tensor, best: search.Best, rows: Tensor) -> Tensor:
     """Return which points (n, …) are misclassified, bool (n,)."""
-    logits = torch.cat([model(part) for part in points.split(MAX_POINTS)]) if len(points) else points.new_zeros(0, 1)
+    logits = (
+        torch.cat([search.predict(model, part) for part in points.split(MAX_POINTS)])
+        if len(points)
+        else points.new_zeros(0, 1)
+    )
     best.flag_nonfinite(rows, logits)
     return logits.argmax(1) != y
 

@@ -90,7 +90,7 @@ def _search(model: nn.Module, x: Tensor, rows: Tensor, keys: Tensor, best: searc
     x0, label, keys, eps = x[rows], best.y[rows], keys[rows], s.eps
     start = (stripes if s.norm == "linf" else tiles)(x0, keys, eps)
     delta = balls.into(x0, x0 + start, eps, s.norm) - x0
-    margin = best.update(rows, x0 + delta, model(x0 + delta))
+    margin = best.update(rows, x0 + delta, search.predict(model, x0 + delta))
     nonfinite_guard = torch.zeros_like(margin)  # NaN or infinite once a margin was: a sum instead of a check a query
     query = 0
     while query < s.n_queries and len(rows):
@@ -109,7 +109,7 @@ def _search(model: nn.Module, x: Tensor, rows: Tensor, keys: Tensor, best: searc
             else:
                 trial = move_mass(delta, first, windows.either[i], change, eps)
             x_adv = (x0 + trial).clamp_(0, 1)
-            logits = model(x_adv)
+            logits = search.predict(model, x_adv)
             reached = losses.margin_loss(logits, label)
             nonfinite_guard = nonfinite_guard + reached
             better = reached > margin
@@ -131,4 +131,4 @@ def _search(model: nn.Module, x: Tensor, rows: Tensor, keys: Tensor, best: searc
 def _update_best(model: nn.Module, best: search.Best, rows: Tensor, x_adv: Tensor, nonfinite_guard: Tensor) -> None:
     """Update `best` with the points at which the search of these examples ended."""
     best.flag_nonfinite(rows, nonfinite_guard[:, None])
-    best.update(rows, x_adv, model(x_adv))
+    best.update(rows, x_adv, search.predict(model, x_adv))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from bench.attacks.core.draws import RandomisedModel
 from bench.core.torch_state import tf32
 
 RTOL: Final = 1e-5  # largest difference allowed, relative to the largest logit or gradient: rounding gives 1e-7 to 1e-6
@@ -46,7 +47,7 @@ def fold_constants(model: nn.Module, x: Tensor, passes: int) -> nn.Module:
         x: the images that will be attacked, (B, C, H, W).
         passes: what the attack may ask for per image; below `MIN_PASSES` the model itself is cheaper.
     """
-    if passes < MIN_PASSES or isinstance(model, fx.GraphModule):
+    if passes < MIN_PASSES or isinstance(model, fx.GraphModule | RandomisedModel):
         return model
     if any(_is_watched(layer) for layer in model.modules() if layer is not model):
         return model

@@ -8,6 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from bench.attacks.core.draws import DECIDED, RandomisedModel
 from bench.attacks.core.losses import margin_loss
 
 # A point counts as decided (and costs no further pass) once it is misclassified by more than rounding can
@@ -22,8 +23,8 @@ def slack(logits: Tensor) -> Tensor:
 
 @torch.no_grad()
 def predict(model: nn.Module, x: Tensor) -> Tensor:
-    """Return logits (B, K) without a graph."""
-    return model(x)
+    """Return logits (B, K) without a graph; of a randomised model an estimate, never the draws that judge it."""
+    return model.estimate(x) if isinstance(model, RandomisedModel) else model(x)
 
 
 def gradient(
@@ -63,7 +64,7 @@ class Best:
         logits: of the clean images, (B, K).
         x_adv: (B, C, H, W), starts as the clean images.
         margin: its margin loss (B,), positive where misclassified.
-        stopped: bool (B,), misclassified beyond rounding.
+        stopped: bool (B,), misclassified beyond rounding, or beyond the luck of the draws.
     """
 
     def __init__(self, where: str, model: nn.Module, x: Tensor, y: Tensor) -> None:
@@ -72,6 +73,7 @@ class Best:
         self.margin = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         self.stopped = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self._nonfinite = self.stopped.clone()
+        self._decided = DECIDED if isinstance(model, RandomisedModel) else 0.0
         self.logits = predict(model, x)
         if len(y) and int(y.max()) >= self.logits.shape[1]:
             raise ValueError(
@@ -99,7 +101,7 @@ class Best:
         shape = (-1, *[1] * (x_adv.ndim - 1))
         self.x_adv[rows] = torch.where(better.view(shape), x_adv, self.x_adv[rows])
         self.margin[rows] = torch.where(better, margin, self.margin[rows])
-        self.stopped[rows] |= margin > slack(logits)
+        self.stopped[rows] |= margin > slack(logits).clamp_min(self._decided)
         self.flag_nonfinite(rows, logits)
         return margin
 

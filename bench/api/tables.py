@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from bench.api.images import Data, read_data
 from bench.api.trust import measures_trust, own_inputs, threat_of, trust_of
+from bench.attacks.core.draws import RandomisedModel
 from bench.config.evaluation_config import EvaluationConfig, check_radii, default_evaluation, norm_of
 from bench.config.suite_file import load_suite
 from bench.core import registry
 from bench.core.arguments import Number, whole
 from bench.core.computing_time import ComputingTime
 from bench.core.errors import UsageError
-from bench.core.records import Column
+from bench.core.records import Column, Track
 from bench.core.torch_state import known_state, threads_for
 from bench.data import catalog
 from bench.data.pixels import to_unit
@@ -70,6 +71,7 @@ def evaluate(
     device: str | torch.device | None = ...,
     batch_size: int | None = ...,
     data_dir: str | Path | None = ...,
+    randomised: bool = ...,
     return_adversarial: Literal[False] = ...,
 ) -> pd.DataFrame: ...
 @overload
@@ -85,6 +87,7 @@ def evaluate(
     device: str | torch.device | None = ...,
     batch_size: int | None = ...,
     data_dir: str | Path | None = ...,
+    randomised: bool = ...,
     return_adversarial: Literal[True],
 ) -> tuple[pd.DataFrame, dict[str, Tensor]]: ...
 def evaluate(
@@ -99,6 +102,7 @@ def evaluate(
     device: str | torch.device | None = None,
     batch_size: int | None = None,
     data_dir: str | Path | None = None,
+    randomised: bool = False,
     return_adversarial: bool = False,
 ) -> pd.DataFrame | tuple[pd.DataFrame, dict[str, Tensor]]:
     """Return a per-example table of a trained model: one row per image, one column per quantity.
@@ -119,6 +123,8 @@ def evaluate(
         device: where; None: where the model's parameters are.
         batch_size: images per call; None: what memory should hold.
         data_dir: where the suite's data set is looked for first.
+        randomised: declare that the model answers differently at each call, in eval mode too: it is judged by votes
+            over draws and attacked in expectation over them; an undeclared one is refused.
         return_adversarial: whether the attacks' images are returned too.
 
     Returns:
@@ -143,8 +149,12 @@ def evaluate(
         stack.enter_context(known_state())
         subject = _suite_subject(suite, limit, data_dir) if suite else _data_subject(data, limit, seed)
         chosen = _with_budgets(_chosen(subject, evaluations, seed), eps, subject.shape)
+        randomised |= isinstance(model, RandomisedModel)
+        chosen = _of_track("randomised" if randomised else "deterministic", chosen, named=evaluations is not None)
         stack.enter_context(threads_for(subject.split.images[0].size))
         model = _plain(model)
+        if randomised and not isinstance(model, RandomisedModel):
+            model = RandomisedModel(model)
         target = _target(model, device)
         stack.enter_context(_moved(model, target))
         k = check_model(model, to_unit(torch.tensor(subject.split.images[:DOOR_IMAGES])).to(target), subject.classes)
@@ -228,6 +238,22 @@ def _chosen(subject: _Subject, names: Sequence[str] | str | None, seed: int) -> 
     own = {e.key: e for e in subject.evaluations} if subject.from_suite else {}
     wanted = dict.fromkeys([names] if isinstance(names, str) else names)
     return [own[name] if name in own else default_evaluation(name, seed) for name in wanted]
+
+
+def _of_track(track: Track, entries: Sequence[EvaluationConfig], *, named: bool) -> list[EvaluationConfig]:
+    """Return the evaluations that can measure a model of this track.
+
+    Raises:
+        UsageError: one that was asked for by name cannot, or none can.
+    """
+    suited = [e for e in entries if track in registry.evaluations.get(e.evaluation).tracks]
+    if (named and len(suited) < len(entries)) or not suited:
+        unsuited = next(e.key for e in entries if e not in suited)
+        raise UsageError(
+            f"evaluate: expected evaluations of {track} models, got {unsuited}. Leave it out: its numbers do not exist "
+            "for such a model."
+        )
+    return suited
 
 
 def _with_budgets(

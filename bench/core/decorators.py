@@ -25,6 +25,7 @@ from bench.core.records import (
     Evaluation,
     Need,
     Summary,
+    Track,
 )
 from bench.core.registry import attacks, defenses, evaluations, source_file
 from bench.core.text import is_link, one_line, several_lines
@@ -43,6 +44,7 @@ def defense(
     link: str = "",
     venue: str = "",
     year: int | None = None,
+    randomised: bool = False,
     depends_on: Sequence[str | Path] = (),
 ) -> Callable[[F], F]:
     """Register a defense: `f(num_classes, in_shape, backbone, *, <hyper-parameters>) -> nn.Module`.
@@ -57,6 +59,9 @@ def defense(
         link: of its paper, http or https; the board links to it.
         venue: where the paper appeared, e.g. "NeurIPS".
         year: when it appeared.
+        randomised: declare that the network answers differently at each call, in eval mode too (noise, random
+            transforms, dropout): it is judged by votes over draws, attacked in expectation over them, and ranked apart.
+            An undeclared one is refused.
         depends_on: files that the method reads at run time, relative to its own file; when one is edited its cells
             are computed anew. Imported modules need not be named.
 
@@ -87,6 +92,7 @@ def defense(
             link=link,
             venue=one_line(venue, 100),
             year=None if year is None else whole(f"{function.__name__}: year", year, 1900, 2100),
+            randomised=randomised,
             depends_on=_existing(function, depends_on),
         )
         defenses.add(entry)
@@ -106,6 +112,7 @@ def attack(
     ranks: int = 0,
     csv_interval: bool = True,
     gradients: bool = True,
+    randomised: Mapping[str, object] | None = None,
     depends_on: Sequence[str | Path] = (),
 ) -> Callable[[F], F]:
     """Register an attack: `f(model, x, y, *, eps, norm, seed, …) -> x_adv`, both (B, C, H, W) in [0, 1].
@@ -123,6 +130,8 @@ def attack(
         ranks: preference as the ranking column among the attacks on one threat; 0 never ranks.
         csv_interval: whether leaderboard.csv holds the ends of its robust accuracy's interval.
         gradients: whether it follows gradients; it is then refused on models that give none.
+        randomised: arguments that take the place of the suite's on a randomised model, where every gradient is a mean
+            over draws already.
         depends_on: files that the attack reads at run time, relative to its own file.
 
     Returns:
@@ -159,6 +168,7 @@ def attack(
             ranks=ranks,
             csv_interval=csv_interval,
             gradients=gradients,
+            randomised=dict(randomised or {}),
             depends_on=_existing(function, depends_on),
         )
         attacks.add(entry)
@@ -178,6 +188,7 @@ def evaluation(
     needs: tuple[Need, ...] = (),
     automatic: Automatic = "never",
     gradients: bool = False,
+    tracks: tuple[Track, ...] = ("deterministic",),
 ) -> Callable[[F], F]:
     """Register an evaluation: `f(model, x, y, *, seed, …) -> {column: one value per example}`.
 
@@ -191,6 +202,8 @@ def evaluation(
         needs: what it reads of other cells; it then takes the keyword argument `inputs: BatchInputs`.
         automatic: when a suite that does not name it gets it: "never", "stored" or "audit" (see `Evaluation`).
         gradients: whether it follows gradients; it is then refused on models that give none.
+        tracks: of the models that it can measure: "deterministic", "randomised". A randomised model gives its decision
+            without gradients and an estimate with them, see `bench.attacks.core.draws`.
 
     A function with the keyword argument `adaptive: Adaptive | None = None` is given what the defense's author declares.
 
@@ -224,6 +237,7 @@ def evaluation(
             needs=needs,
             automatic=automatic,
             gradients=gradients,
+            tracks=tracks,
         )
         evaluations.add(entry)
         return function

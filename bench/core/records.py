@@ -22,6 +22,7 @@ from bench.core.recipe import Recipe
 from bench.core.text import one_line, several_lines
 
 Automatic = Literal["never", "stored", "audit", "repeat"]
+Track = Literal["deterministic", "randomised"]  # models of the two are measured and ranked apart
 Summary = Callable[[Any, Any], Mapping[str, object]]  # (model, device) to plain data about the model as a whole
 Kind = Literal["flag", "value", "count", "text"]
 Aggregate = Literal["fraction", "mean", "sum"]
@@ -310,6 +311,8 @@ class Defense(Registered):
         venue: where the paper appeared; "" if unknown.
         year: when; None if unknown.
         handed_over: where its weights come from, if it was trained elsewhere; None: it is trained here.
+        randomised: whether its network answers differently at each call, in eval mode too: it is then judged by votes
+            and ranked apart.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
@@ -320,6 +323,12 @@ class Defense(Registered):
     venue: str = ""
     year: int | None = None
     handed_over: HandedOver | None = None
+    randomised: bool = False
+
+    @property
+    def track(self) -> Track:
+        """Where it is measured and ranked."""
+        return "randomised" if self.randomised else "deterministic"
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +343,7 @@ class Attack(Registered):
         ranks: preference as the ranking column among the attacks on one threat; 0 never ranks.
         csv_interval: whether leaderboard.csv holds the ends of its robust accuracy's interval.
         gradients: whether it follows gradients.
+        randomised: its arguments on a randomised model, where they differ.
     """
 
     reserved: ClassVar[frozenset[str]] = frozenset({"seed", "norm", "trace"})
@@ -345,6 +355,7 @@ class Attack(Registered):
     ranks: int = 0
     csv_interval: bool = True
     gradients: bool = True
+    randomised: Mapping[str, object] = field(default_factory=dict)
 
 
 REFERENCE_RANK: Final = 2  # from this `ranks` on an attack is the reference: what it breaks is stored whoever ranks
@@ -384,6 +395,7 @@ class Evaluation(Registered):
             other defenses), or "audit" and "repeat" (the suite's key of that name is set; on that many images, drawn
             at random).
         gradients: whether it follows gradients; it is then refused on models that give none.
+        tracks: of the models that it can measure; it is not planned for others.
     """
 
     reserved: ClassVar[frozenset[str]] = frozenset({"seed", "norm", "trace", "adaptive", "inputs"})
@@ -397,3 +409,4 @@ class Evaluation(Registered):
     needs: tuple[Need, ...] = ()
     automatic: Automatic = "never"
     gradients: bool = False
+    tracks: tuple[Track, ...] = ("deterministic",)

@@ -31,6 +31,7 @@ from bench.core.records import Column
             role="margin",
         ),
     },
+    tracks=("deterministic", "randomised"),
 )
 def accuracy(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> dict[str, Tensor]:
     """Classify the unperturbed images.

@@ -13,6 +13,7 @@ from typing import Final
 from torch import Tensor, nn
 
 from bench.attacks.core.adaptive import worst_case_with
+from bench.attacks.core.draws import RandomisedModel
 from bench.core import registry
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.records import Adaptive, Attack, Column, Evaluation
@@ -44,6 +45,7 @@ def evaluation_of(attack: Attack, norm: str) -> Evaluation:
         peers=peers,
         adaptive=attack.adaptive,
         gradients=attack.gradients,
+        tracks=("deterministic", "randomised"),
     )
 
 
@@ -91,6 +93,8 @@ def _function(entry: Attack, norm: str) -> Callable[..., dict[str, Tensor | list
         **arguments: object,
     ) -> dict[str, Tensor | list[str]]:
         attack, prefix, extra = entry.function, name, entry.extra
+        if isinstance(model, RandomisedModel) and not peer:
+            arguments = {**arguments, **entry.randomised}
         if peer:
             attack, prefix, extra = peer_attack(entry.name, peer), f"{name}_{peer}", {}
             arguments = _shared(attack, entry, peer, arguments)

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from bench.core.best_known import best_known_columns
 from bench.core.decorators import evaluation
-from bench.core.records import Column, Need
+from bench.core.records import Column, Need, Track
 from bench.measuring.inputs import BatchInputs
 from bench.measuring.judge import judge, predict
 
 SOURCE: Final = "Papernot et al. 2016, 'Transferability in Machine Learning'"
+TRACKS: Final[tuple[Track, ...]] = ("deterministic", "randomised")
 NEEDS: Final = (Need(role="adversarial", of="others"), Need(role="robust", of="own"))
 
 
@@ -94,7 +95,7 @@ def _transfer(
     return columns
 
 
-@evaluation(source=SOURCE, columns=describe_transfer("l2"), needs=NEEDS, automatic="stored")
+@evaluation(source=SOURCE, columns=describe_transfer("l2"), needs=NEEDS, automatic="stored", tracks=TRACKS)
 def transfer_l2(
     model: nn.Module, x: Tensor, y: Tensor, *, inputs: BatchInputs, seed: int = 0, eps: Sequence[float] = (0.5,)
 ) -> dict[str, Tensor | list[str]]:
@@ -112,7 +113,7 @@ def transfer_l2(
     return _transfer(model, x, y, inputs, eps, "l2")
 
 
-@evaluation(source=SOURCE, columns=describe_transfer("linf"), needs=NEEDS, automatic="stored")
+@evaluation(source=SOURCE, columns=describe_transfer("linf"), needs=NEEDS, automatic="stored", tracks=TRACKS)
 def transfer_linf(
     model: nn.Module, x: Tensor, y: Tensor, *, inputs: BatchInputs, seed: int = 0, eps: Sequence[float] = (8 / 255,)
 ) -> dict[str, Tensor | list[str]]:

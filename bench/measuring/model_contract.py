@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from bench.attacks.core.draws import RandomisedModel
 from bench.core.errors import OutOfMemoryError, UsageError
 from bench.core.torch_state import frozen_eval, full_precision, inference_tensors, same_bits
 from bench.measuring.memory import on_fewer_images, out_of_memory_detected
 
 DOOR_IMAGES: Final = 4  # images on which a model is checked
+UNALIKE: Final = (1, 2)  # seeds of two sets of draws of a randomised model that must differ
 REPEAT_TOLERANCE: Final = 1e-4  # relative difference of logits allowed between two calls
 BATCH_TOLERANCE: Final = 1e-3  # and between batches; protocol V4
 
@@ -52,7 +54,8 @@ def check_model(model: nn.Module, x: Tensor, num_classes: int | None = None) -> 
     """Check the model contract on a few images and return K.
 
     Asked are: logits of the right form; the same twice, one image at a time, and in another order; an input that is
-    left as it was. Where memory runs out, fewer images are asked.
+    left as it was. A randomised model is asked for its decisions, and must be one. Where memory runs out, fewer images
+    are asked.
 
     Args:
         model: the network.
@@ -93,11 +96,23 @@ def _check_answers(model: nn.Module, x: Tensor, num_classes: int | None) -> int:
         alone = [_answer(name, model, image[None].clone(), "one image alone") for image in x]
         _compare(name, "for an image alone", logits, torch.cat(alone), BATCH_TOLERANCE)
         _compare(name, "in another order", logits, _answer(name, model, x.flip(0).clone()).flip(0), BATCH_TOLERANCE)
+        if isinstance(model, RandomisedModel):
+            _check_draws(name, model, x)
     return int(logits.shape[1])
 
 
+def _check_draws(name: str, model: RandomisedModel, x: Tensor) -> None:
+    """Refuse a model that was declared randomised and gives the same answers in all draws, for images (B, C, H, W)."""
+    first, second = (model.vote(x, 2, seed)[1] for seed in UNALIKE)
+    if float((first - second).norm() / first.norm()) <= REPEAT_TOLERANCE:
+        raise BadModel(
+            f"{name}: expected answers that differ from draw to draw, as randomised=True declares, got the same ones. "
+            "Leave the declaration out: it belongs beside the deterministic models."
+        )
+
+
 def _name(model: nn.Module) -> str:
-    return f"model {type(model).__name__}"
+    return f"model {type(model.network if isinstance(model, RandomisedModel) else model).__name__}"
 
 
 def _check_weights(name: str, model: nn.Module) -> None:
@@ -197,7 +212,11 @@ def _compare(name: str, how: str, logits: Tensor, again: Tensor, tolerance: floa
     difference = float((again - logits).norm() / logits.norm().clamp_min(torch.finfo(logits.dtype).tiny))
     if difference <= tolerance:
         return
-    advice = "Randomised models are not supported yet."
+    advice = (
+        "If it is random on purpose, declare it: @bench.defense(…, randomised=True), or "
+        "bench.evaluate(…, randomised=True); it is then judged by votes and ranked apart. Else remove what is random "
+        "in eval mode."
+    )
     if how != "twice":
         advice = (
             "An answer depends on the other images: batch norm in train mode, dynamic quantisation, a sum over the "

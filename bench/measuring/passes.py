@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.hooks import RemovableHandle
 
+from bench.attacks.core.draws import RandomisedModel
 from bench.core.torch_state import whole_batch
 
 
@@ -49,7 +50,9 @@ def _images(logits: Tensor) -> int:
 
 
 def after_forward(model: nn.Module, hook: Callable[[nn.Module, object, Tensor], None]) -> RemovableHandle:
-    """Call a function after every pass of the model; a scripted one takes no hooks of its own."""
+    """Call a function after every pass of the model (of a randomised one's network); a script takes no hooks itself."""
+    if isinstance(model, RandomisedModel):
+        model = model.network
     if not isinstance(model, torch.jit.ScriptModule):
         return model.register_forward_hook(hook)
 

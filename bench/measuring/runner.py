@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from bench.attacks.core.draws import RandomisedModel
 from bench.core.computing_time import ComputingTime, Stopwatch
 from bench.core.errors import UsageError
 from bench.core.records import Adaptive, Column, Evaluation, expand_columns
@@ -122,7 +123,9 @@ def evaluate_chunks(
     if evaluation.gradients and not surrogate:
         with known_state():
             check_gradients(evaluation.name, model, to_unit(torch.tensor(split.images[:PROBE_IMAGES])).to(device))
-    batches = HalvingBatches(evaluation.name, batch_size or automatic_batch_size(split.images.shape[1:], device))
+    size = automatic_batch_size(split.images.shape[1:], device)
+    size = max(1, size // model.draws) if isinstance(model, RandomisedModel) else size
+    batches = HalvingBatches(evaluation.name, batch_size or size)
     for number in range(math.ceil(n / evaluation.chunk)):
         if number in done:
             continue
@@ -152,6 +155,8 @@ def _evaluate(
     Raises:
         BenchError: a column cannot be stored (see `checked_columns`).
     """
+    if isinstance(model, RandomisedModel):
+        model.restart()
     with known_state(), checked_eval(model), full_precision(x.device):
         columns = evaluation.function(model, x, y, **settings)
     names = list(columns) if isinstance(columns, Mapping) else []

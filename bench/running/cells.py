@@ -78,7 +78,7 @@ def train_spec(job: TrainJob, device: torch.device, execution: ExecutionConfig, 
         "seed": job.seed,
         "sources": sources.sources(functions, job.defense.depends_on, built),
         "runtime": runtime(device.type, job.recipe.precision) | execution.key(device),
-    }
+    } | ({"randomised": True} if job.defense.randomised else {})
 
 
 def evaluation_spec(

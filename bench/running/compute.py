@@ -152,8 +152,10 @@ def _train(task: TrainTask, emit: Emit, stop: Stop) -> None:
             log=lambda text: emit(Note(f"  {task.label}: {text}")),
         )
         check_restorable(model, job, device)
+    unlike_elsewhere = job.defense.randomised and device.type != "cpu"  # generators of other devices draw otherwise
     info = {
-        "probe": probe(model, job.shape, device),
+        "probe": None if unlike_elsewhere else probe(model, job.shape, device),
+        **({"randomised": True} if job.defense.randomised else {}),
         "parameters": sum(p.numel() for p in model.parameters()),
         "device": device.type,
         "threads": torch.get_num_threads(),

@@ -110,6 +110,10 @@ class PlannedEvaluation:
         spec = self.spec | ({"inputs": dict(inputs)} if inputs else {})
         return evaluation_cell(run.cell.spec, weights, spec, run.job.defense.adaptive)
 
+    def suits(self, run: Run) -> bool:
+        """Tell whether it can measure a run's model: of a randomised one some numbers do not exist."""
+        return run.job.defense.track in self.evaluation.tracks
+
     def keeps(self, column: str) -> bool:
         """Tell whether an image column is to be stored."""
         return self.keep_images is None or column in self.keep_images

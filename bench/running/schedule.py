@@ -103,9 +103,9 @@ class Schedule:
 def _in_order(plan: Plan, late: Iterable[str]) -> Iterator[Job]:
     for place, run in enumerate(plan.runs):
         yield Job(place, run)
-        yield from (Job(place, run, p) for p in plan.evaluations if p.entry.key not in late)
+        yield from (Job(place, run, p) for p in plan.evaluations if p.entry.key not in late and p.suits(run))
     for place, run in enumerate(plan.runs):
-        yield from (Job(place, run, p) for p in plan.evaluations if p.entry.key in late)
+        yield from (Job(place, run, p) for p in plan.evaluations if p.entry.key in late and p.suits(run))
 
 
 class CellIndex:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from bench.attacks.core.draws import RandomisedModel
 from bench.core.errors import UsageError
 from bench.core.records import Defense
 from bench.core.seeding import derive, seed_everything
@@ -37,6 +38,9 @@ def build_network(
         backbone: name of the backbone.
         seed: the training seed.
 
+    Returns:
+        The network; of a randomised defense with its votes around it.
+
     Raises:
         UsageError: the factory returns no module, or parameters whose shapes images do not determine.
     """
@@ -48,7 +52,7 @@ def build_network(
         )
     if _lazy_names(model):
         _materialise(model, defense.name, shape)
-    return model
+    return RandomisedModel(model) if defense.randomised else model
 
 
 def _materialise(model: nn.Module, name: str, shape: tuple[int, int, int]) -> None:

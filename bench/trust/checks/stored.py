@@ -42,10 +42,17 @@ def hashes(evidence: Evidence) -> Finding:
 
 @check("C1", title="nothing is broken inside a certificate", severity="validity", source="Tsuzuku et al. 2018")
 def within_certificate(evidence: Evidence) -> Finding:
-    """Fail if an image is broken nearer than its certified radius, or if accuracy at radius 0 is not clean accuracy."""
-    inside, proved = _inside(evidence)
+    """Fail if an image is broken nearer than its certified radius, or if accuracy at radius 0 is not clean accuracy.
+
+    A certificate that holds with probability 1 − alpha may be wrong on a share alpha of images, and the votes that
+    judge an image inside it on another: the check fails if significantly more than 2·alpha are.
+
+    Returns:
+        The finding, with the images broken inside.
+    """
+    inside, proved, allowed = _inside(evidence)
     disagree, compared = _at_zero(evidence)
-    if inside:
+    if exceeds(len(inside), proved, allowed):
         text = f"{len(inside)} images are broken inside the radius that was proved for them"
         return Finding("fail", text, float(len(inside)), 0.0, tuple(inside))
     if exceeds(len(disagree), compared, 0.0):
@@ -57,11 +64,16 @@ def within_certificate(evidence: Evidence) -> Finding:
     return Finding("pass", f"{radius}, and attacks agree with clean accuracy on {compared} images", 0.0, 0.0)
 
 
-def _inside(evidence: Evidence) -> tuple[list[int], int]:
-    """Return the images broken inside their certified radius, and how many radii are positive."""
+def _inside(evidence: Evidence) -> tuple[list[int], int, float]:
+    """Return the images broken inside their certified radius, how many radii are positive, and the share allowed."""
     radii: dict[int, float] = {}
+    allowed = 0.0
     for column in evidence.of_role("certified", norm=evidence.threat.norm):
-        radii |= dict(zip(*(v.tolist() for v in column.known()), strict=True))
+        if "eps" in column.facts.params or column.facts.params.get("of") == "expectation":
+            continue  # flags at a radius; radii of an expectation, which finite votes need not share
+        allowed = max(allowed, 2 * float(column.facts.params.get("alpha", 0.0)))
+        for place, radius in zip(*(v.tolist() for v in column.known()), strict=True):
+            radii[place] = max(radius, radii.get(place, 0.0))
     radii = {i: r for i, r in radii.items() if r > 0}
     broken = {
         int(i)
@@ -69,7 +81,7 @@ def _inside(evidence: Evidence) -> tuple[list[int], int]:
         for i, distance in zip(*column.known(), strict=True)
         if distance < radii.get(int(i), 0.0) * (1 - ROUNDING)
     }
-    return sorted(broken), len(radii)
+    return sorted(broken), len(radii), allowed
 
 
 def _at_zero(evidence: Evidence) -> tuple[list[int], int]:
