@@ -60,7 +60,11 @@ def build(store: Store, shown: BoardPlan | None = None) -> Board:
     board = Board(
         plan=plan,
         rows=tuple(rows),
-        columns=in_order(columns, trust=any(row.trust is not None for row in rows)),
+        columns=in_order(
+            columns,
+            trust=any(row.trust is not None for row in rows),
+            randomised=any(row.apart is not None for row in rows),
+        ),
         examples=joined_examples(plan, runs, "test"),
         ranking=ranking.name if ranking else "",
         resolvable=gap,

@@ -162,6 +162,23 @@ IDENTITY: tuple[BoardColumn, ...] = (
     ),
 )
 
+# After them, where there are randomised rows.
+RANDOMISED: tuple[BoardColumn, ...] = (
+    BoardColumn(
+        "rank_randomised",
+        Column(
+            "Place among the randomised rows, which are judged by votes over draws and hold no other place.",
+            "place",
+            "count",
+            direction="lower",
+            formula="1 + number of randomised rows strictly better",
+            shown=False,
+        ),
+        heading="Rank by votes",
+        form="count",
+    ),
+)
+
 # After them, where trust was assessed.
 TRUST: tuple[BoardColumn, ...] = (
     BoardColumn(
@@ -273,17 +290,19 @@ MODEL: tuple[BoardColumn, ...] = (
     BoardColumn("year", Column("When its paper appeared.", kind="count", shown=False), heading="Year", form="count"),
     BoardColumn("link", Column("Address of its paper.", kind="text", shown=False), heading="Paper", form="text"),
 )
-OWN: tuple[BoardColumn, ...] = (*IDENTITY, *TRUST, *COST, *MODEL)
+OWN: tuple[BoardColumn, ...] = (*IDENTITY, *RANDOMISED, *TRUST, *COST, *MODEL)
 
 
-def in_order(measured: list[BoardColumn], trust: bool) -> tuple[BoardColumn, ...]:
+def in_order(measured: list[BoardColumn], trust: bool, randomised: bool = False) -> tuple[BoardColumn, ...]:
     """Return all columns in the order of leaderboard.csv: who, what was measured, trust, violations, cost, the model.
 
     Args:
         measured: the measured columns. The first that counts violations becomes one of the board's own, like trust.
         trust: whether trust was assessed.
+        randomised: whether a row is ranked among the randomised ones.
     """
     violations = with_role(measured, "violations")[:1]
     rest = [c for c in measured if c not in violations]
     own = [replace(c, evaluation="", form="count", images=0) for c in violations]
-    return (*IDENTITY, *rest, *(TRUST if trust else ()), *own, *COST, *MODEL)
+    aside = RANDOMISED if randomised else ()
+    return (*IDENTITY, *aside, *rest, *(TRUST if trust else ()), *own, *COST, *MODEL)

@@ -45,6 +45,16 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Apart:
+    """The place of a randomised row among the randomised rows: which it is, its range, and how many there are."""
+
+    rank: int
+    rank_low: int
+    rank_high: int
+    of: int
+
+
+@dataclass(frozen=True)
 class RunFacts:
     """One defense and seed: its entry in the plan, and what the store knows of its cells.
 
@@ -91,6 +101,7 @@ class Row:
         failures: evaluations or trainings that failed, each with its cause.
         missing: what has not been run to its end yet, each with how far it came.
         unranked: why the row has no rank, "" if it has one.
+        apart: place of a randomised row among the randomised ones; None for all others, and where it has none.
         audit: what risk-limiting audits say of its models; None: they were not audited.
         variance: of the ranking column's number, by source, kept apart: "images", "training" seeds, "attack" seeds;
             None where there is only one. Empty for a row that is not ranked.
@@ -121,6 +132,7 @@ class Row:
     failures: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     unranked: str = ""
+    apart: Apart | None = None
     audit: AuditBadge | None = None
     variance: dict[str, float | None] = field(default_factory=dict)
 
@@ -177,6 +189,16 @@ class Row:
         return f"trained elsewhere; weights {given['weights']}, SHA-256 {given['sha256']}; {network}"
 
     @property
+    def randomised(self) -> bool:
+        """Whether its models are randomised: they are judged by votes and ranked apart."""
+        return any(run.training.get("randomised") for run in self.runs.values())
+
+    @property
+    def rank_randomised(self) -> int | None:
+        """Place among the randomised rows; None for others."""
+        return None if self.apart is None else self.apart.rank
+
+    @property
     def trust(self) -> Grade | None:
         """The grade of its worst seed; None where trust was not assessed."""
         return self.assessment.grade
@@ -201,10 +223,12 @@ class Row:
         return f"{what}: {'; '.join(self.assessment.reasons)}{who}" if what else ""
 
     @property
-    def standing(self) -> Literal["ranked", "bound", "invalid", "incomplete", "other"]:
-        """Where it stands: among the ranked rows, the upper bounds, or those below, each for its reason."""
+    def standing(self) -> Literal["ranked", "randomised", "bound", "invalid", "incomplete", "other"]:
+        """Where it stands: among the ranked rows, the randomised ones, the bounds, or below, each for its reason."""
         if self.rank is not None:
             return "ranked"
+        if self.apart is not None:
+            return "randomised"
         if self.incomplete:
             return "incomplete"
         if self.trust is Grade.INVALID:

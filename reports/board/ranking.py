@@ -10,7 +10,7 @@ from bench.core.stats.ranks import ranks, smallest_resolvable_gap
 from bench.core.stats.seeds import variance_components
 from bench.reports.board.columns import BoardColumn
 from bench.reports.board.completeness import why_incomplete
-from bench.reports.board.model import Pair, Row
+from bench.reports.board.model import Apart, Pair, Row
 from bench.reports.board.run_tables import RunTables, numbers
 
 NOT_RUN = "the ranking column was not run"
@@ -21,11 +21,44 @@ def rank_rows(
 ) -> tuple[list[Row], list[Pair], float | None]:
     """Return the rows with their places, ranked ones first, the pairs, and the smallest gap that n resolves.
 
+    Randomised rows are judged by votes, which is another measurement: they have places among themselves, hold none of
+    the others', and are in no pair.
+
     Args:
         rows: of all defenses.
         groups: defense to its runs.
         ranking: the column that ranks; None: nothing does.
     """
+    plain = [row for row in rows if not row.randomised]
+    found, pairs, gap = _rank_track(plain, {row.defense: groups[row.defense] for row in plain}, ranking)
+    votes = [row for row in rows if row.randomised]
+    apart, _, _ = _rank_track(votes, {row.defense: groups[row.defense] for row in votes}, ranking)
+    placed = sum(row.rank is not None for row in found)
+    return [*found[:placed], *_set_apart(apart), *found[placed:]], pairs, gap
+
+
+def _set_apart(rows: list[Row]) -> list[Row]:
+    """Return randomised rows with their places moved to where no other row's place is."""
+    ranked = sum(row.rank is not None for row in rows)
+    return [
+        row
+        if row.rank is None
+        else replace(
+            row,
+            rank=None,
+            rank_low=None,
+            rank_high=None,
+            apart=Apart(row.rank, row.rank_low or row.rank, row.rank_high or row.rank, ranked),
+            unranked=f"randomised, judged by votes: place {row.rank} of {ranked} among randomised rows",
+        )
+        for row in rows
+    ]
+
+
+def _rank_track(
+    rows: list[Row], groups: dict[str, list[RunTables]], ranking: BoardColumn | None
+) -> tuple[list[Row], list[Pair], float | None]:
+    """Return the rows of one track as `rank_rows` does."""
     lacks = why_incomplete(groups, ranking)
     rows = sorted((replace(row, incomplete=lacks[row.defense]) for row in rows), key=lambda row: row.incomplete != "")
     if ranking is None:

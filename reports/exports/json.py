@@ -62,6 +62,7 @@ def _json_row(row: Row, columns: tuple[BoardColumn, ...]) -> dict[str, object]:
         "failures": list(row.failures),
         "missing": list(row.missing),
         "unranked": row.unranked,
+        "randomised": asdict(row.apart) if row.apart else row.randomised,
         "planned_seeds": row.planned_seeds,
         "incomplete": row.incomplete,
         "variance": row.variance,

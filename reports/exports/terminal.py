@@ -55,6 +55,8 @@ def _shown(board: Board) -> tuple[BoardColumn | None, ...]:
 
 
 def _rank(row: Row) -> Text:
+    if row.apart is not None:
+        return Text(f"votes {formatting.rank_range(row.apart.rank_low, row.apart.rank_high)}")
     if row.rank is None:
         return Text(
             {"invalid": "invalid", "incomplete": "incomplete", "bound": "≤"}.get(row.standing, formatting.MISSING)

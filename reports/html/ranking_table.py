@@ -295,7 +295,7 @@ def table_rows(columns: list[TableColumn], looks: dict[str, Style], rows: Iterab
             row=row,
             slot=looks[row.defense].slot,
             shape=SHAPES[looks[row.defense].marker],
-            rank=formatting.rank_range(row.rank_low, row.rank_high),
+            rank=formatting.rank_range((row.apart or row).rank_low, (row.apart or row).rank_high),
             cells=tuple(table_cell(row, c) for c in columns),
         )
         for row in rows

@@ -372,7 +372,7 @@ class TestList:
         found = subprocess.run(
             [sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3], capture_output=True, text=True
         )
-        assert int(found.stdout) == len(suites()) == 9
+        assert int(found.stdout) == len(suites()) == 10
 
     def test_entries_have_the_keys_of_a_list(self) -> None:
         for entry in suites():
