@@ -12,7 +12,7 @@ from bench.cli import options
 from bench.cli.terminal import complain, print_line
 
 if TYPE_CHECKING:
-    from bench.running.challenge import Refusal
+    from bench.running.claims import Refusal
 
 commands = typer.Typer()
 

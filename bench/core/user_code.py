@@ -11,7 +11,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,6 +118,12 @@ def origin_of(function: Callable[..., object]) -> Origin | None:
 def included_files() -> list[Path]:
     """Return the files that were included in this process, in their order."""
     return [Path(record.origin.name) for record in _included.values() if record.origin]
+
+
+def origins_of(functions: Iterable[Callable[..., object]]) -> tuple[Origin, ...]:
+    """Return where functions were loaded from, without ours and what running code defines."""
+    found = dict.fromkeys(origin for function in functions if (origin := origin_of(function)))
+    return tuple(sorted(found, key=lambda origin: (origin.kind, origin.name)))
 
 
 def origin_of_file(module: ModuleType) -> Origin | None:

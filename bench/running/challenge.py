@@ -11,17 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 
 from bench.config.defense_spec import parse_defense_spec
-from bench.core import discovery
+from bench.core import discovery, registry
 from bench.core.errors import IntegrityError, UsageError, did_you_mean
 from bench.core.records import ThreatModel
+from bench.core.user_code import origins_of
 from bench.data.split import Split
+from bench.running.apart import Apart
+from bench.running.claims import Claim, Refusal, claims_of
 from bench.running.handed_over import recall
-from bench.running.proposals import Proposals, read_proposals
+from bench.running.proposals import read_proposals
 from bench.running.rescoring import rescore
 from bench.running.stored import RankingColumn, load_measured, load_test_images, robust_columns
 from bench.store.challenge_record import (
@@ -36,9 +39,6 @@ from bench.store.challenge_record import (
 from bench.store.plan_record import PlanRecord, RunRecord
 from bench.store.records import CellRecord
 from bench.store.store import Store
-
-TIE: Final = 1e-9  # squared distances that differ by less belong to clean images that are copies of each other
-_BLOCK: Final = 256
 
 
 @dataclass(frozen=True)
@@ -71,21 +71,6 @@ class ChallengeOptions:
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """An image that is no counter-example.
-
-    Attributes:
-        position: its place in the file, from 0.
-        index: of the test image that it belongs to; None: none was found.
-        reason: why.
-    """
-
-    position: int
-    index: int | None
-    reason: str
-
-
-@dataclass(frozen=True)
 class ChallengeResult:
     """What a file came to.
 
@@ -115,15 +100,6 @@ class _Target:
     robust: dict[int, bool]
 
 
-@dataclass(frozen=True)
-class _Claim:
-    """One image of the file, and the test image that it is to be compared with."""
-
-    position: int
-    index: int
-    image: np.ndarray
-
-
 def challenge(options: ChallengeOptions) -> ChallengeResult:
     """Judge the images of a file against the models of a row, and store those that hold.
 
@@ -137,10 +113,23 @@ def challenge(options: ChallengeOptions) -> ChallengeResult:
         UsageError: no such row, seed or threat on the board; credit or method is too long or has control characters.
         IntegrityError: weights, data or file are damaged, or are not what they were.
         SecurityError: the file is too large, or holds more than tensors.
+        BenchError: the row's network is third parties' code, and its process has ended or hangs.
     """
     _check_text(options)
     for path in options.included:
         discovery.include(path)
+    with Store.open(options.out) as store:
+        plan = store.plans.board().plan
+        recall(plan.rows, store, [options.defense])
+    bases = {run.base for run in plan.rows if run.defense == str(parse_defense_spec(options.defense))}
+    origins = origins_of(registry.defenses.get(base).function for base in bases)
+    with Apart(f"challenge {options.defense}", origins) as apart:
+        found: ChallengeResult = apart.call(judge_challenge, options)
+    return found
+
+
+def judge_challenge(options: ChallengeOptions) -> ChallengeResult:
+    """Judge a challenge in a process in which the row's code is loaded, see `challenge`."""
     with Store.open(options.out) as store:
         plan = store.plans.board().plan
         recall(plan.rows, store, [options.defense])
@@ -153,7 +142,7 @@ def challenge(options: ChallengeOptions) -> ChallengeResult:
     if proposals.images is None:
         all_refused = tuple(Refusal(i, None, proposals.problem) for i in range(proposals.count))
         return ChallengeResult(0, 0, all_refused, 0, (), ())
-    claims, refused, unchanged = _claims(proposals, test)
+    claims, refused, unchanged = claims_of(proposals, test)
     notes, stored, lowered, holding = [], [], 0, set[int]()
     reasons: dict[int, list[str]] = {claim.position: [] for claim in claims}
     known = _known(options.out, threat)
@@ -250,60 +239,14 @@ def _targets(store: Store, plan: PlanRecord, options: ChallengeOptions, column: 
     return found
 
 
-def _claims(proposals: Proposals, test: Split) -> tuple[list[_Claim], list[Refusal], int]:
-    """Return what the file claims, what is refused before any model is asked, and how many images claim nothing."""
-    images = cast(np.ndarray, proposals.images)
-    clean = test.pixels()
-    places = _nearest(images, clean) if proposals.index is None else proposals.index.tolist()
-    claims, refused, unchanged, seen = [], [], 0, set[int]()
-    for position, (place, image) in enumerate(zip(places, images, strict=True)):
-        index = int(place)
-        if proposals.index is None and index >= 0 and np.array_equal(image, clean[index]):
-            unchanged += 1
-        elif proposals.index is None and index < 0:
-            refused.append(Refusal(position, None, "NaN or infinity among its pixels"))
-        elif not 0 <= index < len(test):
-            refused.append(Refusal(position, index, f"wrong index: the board has the images 0 to {len(test) - 1}"))
-        elif index in seen:
-            refused.append(Refusal(position, index, "duplicated index: an earlier image of the file is for it as well"))
-        else:
-            seen.add(index)
-            claims.append(_Claim(position, index, image))
-    return claims, refused, unchanged
-
-
-def _nearest(images: np.ndarray, clean: np.ndarray) -> list[int]:
-    """Return the place of the nearest clean image of each image, -1 for one that is not finite.
-
-    Of clean images that are copies of each other the first is taken that no earlier image has taken.
-    """
-    flat = clean.reshape(len(clean), -1).astype(np.float64)
-    squares, taken, found = (flat**2).sum(1), set[int](), []
-    for start in range(0, len(images), _BLOCK):
-        part = images[start : start + _BLOCK].reshape(-1, flat.shape[1]).astype(np.float64)
-        finite = np.asarray(np.isfinite(part).all(axis=1))
-        part = np.where(finite[:, None], part, 0)
-        with np.errstate(over="ignore", invalid="ignore"):
-            distances = (part**2).sum(1)[:, None] - 2 * part @ flat.T + squares
-        for row, ok in zip(distances, finite, strict=True):
-            if not ok or not np.isfinite(row).all():
-                found.append(-1)
-                continue
-            near = np.flatnonzero(row <= row.min() + TIE * max(1.0, float(abs(row.min()))))
-            place = int(next((i for i in near.tolist() if i not in taken), near[0]))
-            taken.add(place)
-            found.append(place)
-    return found
-
-
 def _judged(
     model: object,
     target: _Target,
-    claims: Sequence[_Claim],
+    claims: Sequence[Claim],
     test: Split,
     threat: ThreatModel,
     known: dict[tuple[str, int], list[np.ndarray]],
-) -> tuple[list[tuple[_Claim, ChallengeEntry]], dict[int, str]]:
+) -> tuple[list[tuple[Claim, ChallengeEntry]], dict[int, str]]:
     """Return the claims that hold against a model, with their entries, and position to reason of the others."""
     from torch import nn
 
@@ -359,7 +302,7 @@ def _store(
     plan: PlanRecord,
     target: _Target,
     threat: ThreatModel,
-    found: list[tuple[_Claim, ChallengeEntry]],
+    found: list[tuple[Claim, ChallengeEntry]],
     test: Split,
 ) -> Path:
     """Write the examples that hold against a model, and return the file."""

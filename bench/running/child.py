@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from bench.core import discovery
 from bench.core.errors import BenchError, OutOfMemoryError, Stopped
@@ -27,7 +27,10 @@ from bench.core.printed import PrintedLines
 from bench.core.processes import die_with_parent, how_it_ended, kill_group
 from bench.core.text import described
 from bench.core.user_code import Origin
-from bench.running.tasks import Emit, Event, Stop, Task, from_bytes, to_bytes
+from bench.running.tasks import CallTask, Emit, Event, Returned, Stop, Task, from_bytes, to_bytes
+
+if TYPE_CHECKING:
+    from bench.running.compute import Computer
 
 SILENT_SECONDS: Final = 600.0  # without a sign of life a child counts as hanging
 START_SECONDS: Final = 300.0  # for a child to start, before any code of third parties runs in it
@@ -72,7 +75,7 @@ class Child:
         self._output = PrintedLines(reader.fileno(), log)
         self._output.start()
 
-    def compute(self, task: Task, emit: Emit, stop: Stop) -> None:
+    def compute(self, task: Task | CallTask, emit: Emit, stop: Stop) -> None:
         """Compute a task in the child.
 
         Args:
@@ -285,15 +288,28 @@ def _serve(line: Connection, output: Connection, origins: Sequence[Origin], thre
             if not loaded:
                 discovery.load(origins)
                 loaded = True
-            computer.compute(_restored(content), requests.emit, requests)
+            _carry_out(from_bytes(content), computer, requests)
             requests.send("done")
         except BaseException as error:  # sys.exit() in third parties' code included
             requests.send(_Failure(error))
 
 
-def _restored(content: bytes) -> Task:
-    task: Task = from_bytes(content)
-    return task
+def _carry_out(task: Task | CallTask, computer: Computer, requests: _Requests) -> None:
+    """Compute a task, or call its function; passes through any network are signs of life of a call."""
+    if not isinstance(task, CallTask):
+        computer.compute(task, requests.emit, requests)
+        return
+    from torch.nn.modules.module import register_module_forward_hook
+
+    def look(*_: object) -> None:
+        if requests.at_once():
+            raise Stopped(f"stopped within {task.label}.")
+
+    handle = register_module_forward_hook(look)
+    try:
+        requests.emit(Returned(task.function(*task.arguments)))
+    finally:
+        handle.remove()
 
 
 def _settle(output: Connection) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 from bench.core.process_state import process_state_kept
-from bench.core.user_code import Origin, origin_of
+from bench.core.user_code import origin_of, origins_of
 from bench.running.child import Child, warm_up
 from bench.running.compute import Computer
 from bench.running.planned import Run
@@ -19,12 +19,6 @@ def expect(runs: Iterable[Run]) -> None:
     """Start the server of child processes while other work is done, if one of the runs will need it."""
     if any(origin_of(run.job.defense.function) for run in runs):
         warm_up()
-
-
-def origins_of(task: Task) -> tuple[Origin, ...]:
-    """Return where the code that a task may call was loaded from, without ours and what running code defines."""
-    found = dict.fromkeys(origin for function in functions_of(task) if (origin := origin_of(function)))
-    return tuple(sorted(found, key=lambda origin: (origin.kind, origin.name)))
 
 
 class Computers:
@@ -72,7 +66,7 @@ class Computers:
             Stopped: it was asked to.
             BenchError: it cannot be computed.
         """
-        origins = origins_of(task)
+        origins = origins_of(functions_of(task))
         ours = all(function.__module__.startswith("bench.") for function in functions_of(task))
         if not origins and not (ours and apart):
             with contextlib.nullcontext() if ours else process_state_kept():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,14 +17,25 @@ from torch import nn
 
 from bench.config.defense_spec import parse_defense_spec
 from bench.core import discovery, registry
-from bench.core.errors import UsageError, did_you_mean
+from bench.core.errors import (
+    BenchError,
+    IntegrityError,
+    MachineError,
+    SecurityError,
+    Stopped,
+    StoreError,
+    UsageError,
+    did_you_mean,
+)
 from bench.core.records import Evaluation, ThreatModel
 from bench.core.seeding import derive
+from bench.core.user_code import Origin, origins_of
 from bench.data.split import Split
 from bench.evaluations.robustness import peers_of
 from bench.measuring.runner import evaluate_chunks
 from bench.packs.opened import opened
 from bench.running import cells
+from bench.running.apart import Apart
 from bench.running.environment import choose_device
 from bench.running.handed_over import recall
 from bench.running.stopping import StopRequest
@@ -172,23 +185,80 @@ def audit(
     stop = StopRequest(options.time_limit)
     for path in options.included:
         discovery.include(path)
-    with opened(options.out) as results:
-        auditor = prepare_auditor(replace(options, out=results.folder))
+    with opened(options.out) as results, contextlib.ExitStack() as held:
+        inside = replace(options, out=results.folder)
+        auditor = prepare_auditor(inside)
+        origins = origins_of(_functions(auditor))
+        attack = held.enter_context(_AuditorApart(inside, origins, stop)) if origins else auditor
         stored = load_audits(results.records if (results.records / FILE_NAME).is_file() else results.folder)
         current, others = _current(auditor.claim, stored, options.seed)
         full_count = current.claim.rule.needs_a_full_count()
         before(current, full_count)
 
         def save(record: AuditRecord) -> None:
+            nonlocal current
+            current = record
             save_audits(results.records, AuditFile(audits=(*others, record)))
             on_block(record)
 
         save_audits(results.records, AuditFile(audits=(*others, current)))
-        with stop.signals():
-            current = continue_audit(
-                current, auditor, full_count=full_count, max_draws=options.max_images, should_stop=stop, on_block=save
+        with stop.signals(), contextlib.suppress(Stopped):  # within a block, which is attacked again
+            continue_audit(
+                current, attack, full_count=full_count, max_draws=options.max_images, should_stop=stop, on_block=save
             )
     return current, 1 + sum(other.claim_sha256 == current.claim_sha256 for other in others)
+
+
+def _functions(auditor: Auditor) -> list[Callable[..., object]]:
+    """Return the registered functions that an audit calls."""
+    evaluation = auditor.evaluation
+    defenses = [registry.defenses.get(run.base) for run in auditor.runs]
+    found: list[Callable[..., object] | None] = [evaluation.function, evaluation.attack and evaluation.attack.function]
+    for defense in defenses:
+        found += [defense.function, *((a.surrogate, a.loss) if (a := defense.adaptive) else ())]
+    return [function for function in found if function is not None]
+
+
+class _AuditorApart(Apart):
+    """The frozen attack in a child process, because it calls third parties' code.
+
+    An image over which the process ends or hangs counts as a hit, as one does whose attack fails: that it is robust was
+    not shown.
+    """
+
+    def __init__(self, options: AuditOptions, origins: tuple[Origin, ...], stop: StopRequest) -> None:
+        super().__init__("audit", origins)
+        self._options, self._stop = options, stop
+
+    def __call__(self, numbers: Sequence[int]) -> list[str]:
+        """Attack images of the frozen list; return the cause of each one's fall, "" if it holds."""
+        try:
+            causes: list[str] = self.call(attack_numbers, self._options, tuple(numbers), stop=self._stop)
+        except (MachineError, IntegrityError, SecurityError, StoreError):
+            raise
+        except BenchError as error:
+            if len(numbers) > 1:
+                return [cause for number in numbers for cause in self([number])]
+            return [f"failed: {error}"[:200]]
+        return causes
+
+
+@functools.lru_cache(maxsize=1)
+def _auditor(options: AuditOptions) -> Auditor:
+    return prepare_auditor(options)
+
+
+def attack_numbers(options: AuditOptions, numbers: Sequence[int]) -> list[str]:
+    """Attack images of a claim's list: what an audit calls in another process.
+
+    Args:
+        options: of the command.
+        numbers: places in the list.
+
+    Returns:
+        The cause of each image's fall, "" if it holds.
+    """
+    return _auditor(options)(numbers)
 
 
 def _current(claim: FrozenClaim, stored: AuditFile, seed: int | None) -> tuple[AuditRecord, list[AuditRecord]]:

@@ -109,6 +109,21 @@ class EvaluationTask:
         return self.keep_images is None or column in self.keep_images
 
 
+@dataclass(frozen=True)
+class CallTask:
+    """Call a function of ours that runs third parties' code.
+
+    Attributes:
+        label: what it does, for messages.
+        function: of a module, by whose name the other process finds it.
+        arguments: of the call.
+    """
+
+    label: str
+    function: Callable[..., object]
+    arguments: tuple[object, ...]
+
+
 Task: TypeAlias = TrainTask | TakeOverTask | EvaluationTask
 
 
@@ -135,7 +150,14 @@ class Measured:
     time: dict[str, float] = field(default_factory=dict)
 
 
-Event: TypeAlias = Note | EpochRecord | Chunk | Trained | Measured
+@dataclass(frozen=True)
+class Returned:
+    """What a called function has returned."""
+
+    value: object
+
+
+Event: TypeAlias = Note | EpochRecord | Chunk | Trained | Measured | Returned
 Emit: TypeAlias = Callable[[Event], None]
 
 

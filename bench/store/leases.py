@@ -131,6 +131,12 @@ class Leases:
         owner = json.loads(rows[0]["owner"])
         return f"{owner['host']}, process {owner['pid']}"
 
+    def sees_holder(self, cell: str) -> bool:
+        """Tell whether the process that computes a cell runs on this host and in this container."""
+        rows = self._database.query(_ROW, {"id": cell})
+        who = _parsed(rows[0]["owner"]) if rows else None
+        return who is not None and _is_here(who)
+
 
 def next_generation(found: object) -> int:
     """Return a generation above a stored one, and above all that were ever given out if that one is no number."""
@@ -194,10 +200,9 @@ def may_live(owner: object) -> bool:
     who = _parsed(owner)
     if who is None:
         return False
-    here: Mapping[str, object] = {"host": socket.gethostname(), **_space()}
-    if who["host"] != here["host"] or who.get("space", "") != here["space"]:
+    if not _is_here(who):
         return True
-    if who.get("boot", here["boot"]) != here["boot"]:
+    if who.get("boot", _space()["boot"]) != _space()["boot"]:
         return False
     try:
         process = psutil.Process(who["pid"])
@@ -208,6 +213,10 @@ def may_live(owner: object) -> bool:
         return False
     except psutil.AccessDenied:
         return True
+
+
+def _is_here(who: Mapping[str, Any]) -> bool:
+    return who["host"] == socket.gethostname() and who.get("space", "") == _space()["space"]
 
 
 def _parsed(owner: object) -> dict[str, Any] | None:

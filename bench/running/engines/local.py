@@ -10,6 +10,7 @@ from bench.running.attempt import attempt
 from bench.running.computers import Computers
 from bench.running.context import Outcome, RunContext
 from bench.running.schedule import CellIndex, Job, Schedule
+from bench.store.leases import STALE_SECONDS
 from bench.store.weights import require_weights
 
 POLL_SECONDS = 0.5  # between two looks at cells that other processes compute
@@ -114,8 +115,16 @@ class _LocalRun:
         return bool(missing)
 
     def _locked(self) -> LockedError:
-        holders = (self._context.store.leases.holder(cell.id) for job in self._held if (cell := self._index.cell(job)))
+        leases = self._context.store.leases
+        cells = [cell.id for job in self._held if (cell := self._index.cell(job))]
+        holders = {holder: cell for cell in cells if (holder := leases.holder(cell))}
+        what = "Wait for it, or run without --no-wait."
+        if holders and not any(leases.sees_holder(cell) for cell in holders.values()):
+            what = (
+                "Its process cannot be seen from here: without --no-wait its cells are taken over once it has given no "
+                f"sign of life for {STALE_SECONDS:g} s."
+            )
         return LockedError(
             f"{self._context.plan.out}: expected free cells, got cells that another run works on "
-            f"({next((h for h in holders if h), 'one of its evaluations')}). Wait for it, or run without --no-wait."
+            f"({next(iter(holders), 'one of its evaluations')}). {what}"
         )

@@ -68,6 +68,21 @@ class Verification:
         if index is not None or finding not in self.findings:
             self.findings.append(finding)
 
+    def add(self, other: Verification) -> None:
+        """Add what another process has found of further runs.
+
+        Args:
+            other: its verification.
+        """
+        self.findings += other.findings
+        self.notes += other.notes
+        self.unproved += other.unproved
+        for name in ("examples", "close", "left_out", "models", "cells", "proved"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for index, sha in other.images.items():
+            if self.images.setdefault(index, sha) != sha:
+                self.fail("stored images", "expected the clean image that is stored elsewhere, got another", index)
+
     def has(self, problem: str) -> bool:
         """Tell whether a problem is noted, wherever it was found."""
         return any(finding.problem == problem for finding in self.findings)

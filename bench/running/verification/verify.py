@@ -12,11 +12,13 @@ from torch import nn
 
 from bench.config.defense_spec import parse_defense_spec
 from bench.core import discovery, registry
-from bench.core.errors import IntegrityError, MachineError, StoreError, UsageError, did_you_mean
+from bench.core.errors import BenchError, IntegrityError, MachineError, StoreError, UsageError, did_you_mean
 from bench.core.records import expand_columns
+from bench.core.user_code import Origin, origins_of
 from bench.data.split import Split
 from bench.measuring.judge import TOLERANCE
 from bench.packs.opened import opened
+from bench.running.apart import Apart
 from bench.running.handed_over import recall
 from bench.running.rescoring import rescore
 from bench.running.stored import load_measured, load_test_images
@@ -71,7 +73,11 @@ def verify(options: VerifyOptions) -> Verification:
         changed = check_links(store, plan, found)
         for run in runs:
             trained = store.cell(run.train_cell)
-            if trained is not None and trained.status == "done" and trained.info.get("weights") not in changed:
+            if trained is None or trained.status != "done" or trained.info.get("weights") in changed:
+                continue
+            if origins := _origins(plan, run):
+                _check_apart(results.folder, run, origins, options.data_dir, found)
+            else:
                 _Checks(store, plan, test, found).run(run, trained)
         try:
             check_board(store, results.exports, found)
@@ -79,6 +85,50 @@ def verify(options: VerifyOptions) -> Verification:
             if not found.has(str(error)):
                 found.fail("board", str(error))
         return found
+
+
+def _origins(plan: PlanRecord, run: RunRecord) -> tuple[Origin, ...]:
+    """Return where the third parties' code comes from that checking a run calls."""
+    defense = registry.defenses.get(run.base)
+    planned = [plan.evaluations[key] for key in run.evaluations if key in plan.evaluations]
+    readers = [registry.evaluations.get(one.evaluation).function for one in planned if one.reads_others]
+    return origins_of([defense.function, *readers])
+
+
+def _check_apart(
+    folder: Path, run: RunRecord, origins: tuple[Origin, ...], data_dir: Path | None, found: Verification
+) -> None:
+    """Check a run whose network is third parties' code, in a child process, which may end without an answer."""
+    try:
+        with Apart(f"verify {run.label}", origins) as apart:
+            found.add(apart.call(check_run, folder, run.defense, run.seed, data_dir))
+    except (StoreError, MachineError):
+        raise
+    except BenchError as error:
+        found.fail(run.label, str(error))
+
+
+def check_run(folder: Path, defense: str, seed: int, data_dir: Path | None) -> Verification:
+    """Compute again what a folder says of one run: what `verify` calls in another process.
+
+    Args:
+        folder: the result folder.
+        defense: of the run.
+        seed: of its training.
+        data_dir: where the data set is looked for first.
+
+    Returns:
+        What was found of this run alone.
+    """
+    found = Verification()
+    with Store.open(folder) as store:
+        plan = store.plans.board().plan
+        recall(plan.rows, store, [defense])
+        run = next(run for run in plan.rows if (run.defense, run.seed) == (defense, seed))
+        trained = store.cell(run.train_cell)
+        assert trained is not None  # the caller has looked
+        _Checks(store, plan, _test_images(plan, data_dir, Verification()), found).run(run, trained)
+    return found
 
 
 def _runs(plan: PlanRecord, names: tuple[str, ...]) -> list[RunRecord]:

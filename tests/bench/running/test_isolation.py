@@ -438,18 +438,28 @@ def test_what_a_process_died_over_is_computed_in_a_child_with_the_same_bits(run,
 
 
 @pytest.fixture
-def endless(monkeypatch) -> None:
-    """Register, for one test, an evaluation in this process that calls the network until it is stopped."""
+def endless(monkeypatch) -> list[signal.Signals]:
+    """Register, for one test, an evaluation in this process that calls the network until it is stopped.
+
+    Returns:
+        Signals that it sends to this process, the first one first.
+    """
+    discovery.discover()  # or what it registers would go with the test
     monkeypatch.setattr(registry.evaluations, "_entries", dict(registry.evaluations._entries))
+    sent: list[signal.Signals] = []
 
     @evaluation(source="here", columns={"mean_pixel": Column("Mean.")})
     def calls_for_ever(model, x, y, *, seed=0):
         """Go on, whatever the network raises."""
         while True:
+            if sent:
+                os.kill(os.getpid(), sent.pop(0))
             try:
                 model(x)
             except Exception:
                 continue
+
+    return sent
 
 
 def test_the_time_limit_acts_within_a_chunk(run, endless) -> None:
@@ -458,6 +468,19 @@ def test_the_time_limit_acts_within_a_chunk(run, endless) -> None:
     assert done.code == 75, done.err
     with Store.open(run.out) as store:
         assert {c.status for c in store.cells("evaluation")} <= {"done", "pending"}
+
+
+@pytest.mark.parametrize(
+    ("signals", "code"), [((signal.SIGTERM,), 143), ((signal.SIGINT, signal.SIGTERM), 143), ((signal.SIGINT,) * 2, 130)]
+)
+def test_sigterm_and_a_second_ctrl_c_act_within_a_chunk(run, endless, signals, code) -> None:
+    endless.extend(signals)
+    evaluations = "[evaluations.accuracy]\nlimit = 4\n[evaluations.calls_for_ever]\nlimit = 4\n"
+    done = run("standard", evaluations=evaluations, options=("--epochs", 1))
+    assert done.code == code, done.err
+    assert "2 of 3 cells stored" in done.err
+    with Store.open(run.out) as store:
+        assert sorted(c.status for c in store.cells("evaluation")) == ["done", "pending"]
 
 
 def test_a_call_that_returns_or_raises_is_not_deadly() -> None:

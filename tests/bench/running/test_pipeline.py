@@ -268,6 +268,23 @@ def test_no_wait_ends_with_7(suite, tmp_path, cli):
         held = cli("run", "--suite", suite, "--out", out, "--defense", "standard", "--train-limit", 150, "--no-wait")
     assert held.code == 7
     assert f"process {os.getpid()}" in held.err
+    assert "Wait for it" in held.err
+
+
+def test_no_wait_says_that_a_holder_elsewhere_cannot_be_seen(suite, tmp_path, cli):
+    from bench.running.prepare import Options, prepare
+    from tests.bench.store.folders import change
+
+    out = tmp_path / "held"
+    plan = prepare(Options(suite=str(suite), out=out, narrow={"defenses": ("standard",), "train_limit": 150}))
+    with Store.open(out, create=True) as store:
+        assert store.leases.claim(plan.runs[0].cell.id, "train", {})
+    change(out, "UPDATE cells SET owner=json_object('host', 'gone', 'pid', 1, 'start', 0)", seal="cells")
+    held = cli("run", "--suite", suite, "--out", out, "--defense", "standard", "--train-limit", 150, "--no-wait")
+    assert held.code == 7
+    assert "gone, process 1" in held.err
+    assert "cannot be seen from here: without --no-wait its cells are taken over once it has given no sign" in held.err
+    assert "for 120 s" in held.err
 
 
 def test_an_edited_defense_is_computed_anew_and_an_unedited_one_is_not(suite, tmp_path, cli):
