@@ -13,6 +13,7 @@ from bench.reports import formatting
 from bench.reports.board.audits import audit_badges
 from bench.reports.board.challenges import apply_challenges
 from bench.reports.board.columns import BoardColumn, in_order, ranking_column
+from bench.reports.board.contested import contested
 from bench.reports.board.join import joined_examples
 from bench.reports.board.model import Board
 from bench.reports.board.plan import board_stem
@@ -54,6 +55,7 @@ def build(store: Store, shown: BoardPlan | None = None) -> Board:
     reports = assess_runs(plan, runs)
     rows = with_cost([board_row(name, group, columns, ranking, threat, reports) for name, group in groups.items()])
     rows, pairs, gap = rank_rows(rows, groups, ranking)
+    apart = contested(groups, [row.defense for row in rows if row.rank is not None], ranking, plan.data.shape)
     badges = audit_badges(load_audits(store.out).audits, groups, ranking)
     rows = [replace(row, audit=badges.get(row.defense)) for row in rows]
     facts = {key: facts_of(runs, key) for key in plan.evaluations}
@@ -72,7 +74,8 @@ def build(store: Store, shown: BoardPlan | None = None) -> Board:
         train_examples=joined_examples(plan, runs, "train"),
         pairs=tuple(pairs),
         challenges=challenges,
-        adversarial=stored_images(store, groups, ranking, threat),
+        adversarial=stored_images(store, groups, ranking, threat, apart),
+        contested=apart,
         facts={name: column for found in facts.values() for name, column in found.items()},
         origins={name: key for key, found in facts.items() for name in found},
         shown=shown,

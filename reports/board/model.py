@@ -15,6 +15,8 @@ from bench.reports import formatting
 from bench.reports.board.audits import AuditBadge
 from bench.reports.board.challenges import AppliedChallenge
 from bench.reports.board.columns import BoardColumn, with_role
+from bench.reports.board.contested import Contested
+from bench.reports.board.pictures import StoredImages
 from bench.reports.board.repeats import Repeat
 from bench.reports.board.row_trust import RowTrust
 from bench.reports.board.training_cost import RelativeTime
@@ -299,25 +301,6 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class StoredImages:
-    """Some adversarial examples of one run, the nearest first.
-
-    Attributes:
-        index: (m,), of the images.
-        clean: (m, C, H, W) in [0, 1].
-        adversarial: likewise, after the attack.
-        distance: (m,), size of the perturbation in the norm of the threat.
-        prediction: (m,), the class that the network then gives; None where it was not stored.
-    """
-
-    index: np.ndarray
-    clean: np.ndarray
-    adversarial: np.ndarray
-    distance: np.ndarray
-    prediction: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
 class Board:
     """Everything the page shows.
 
@@ -333,6 +316,7 @@ class Board:
         train_examples: likewise for evaluations on training images (columns begin with train_); never joined.
         pairs: all pairs of ranked rows, in the order of their ranks.
         adversarial: (defense, seed) to some of the adversarial examples of the ranking evaluation.
+        contested: the images that tell the ranked defenses apart; None where there are none.
         challenges: accepted ones against models of the board, the oldest first.
         claims: the paper's numbers and claims beside ours; None where the paper says nothing about these data.
         facts: per-example column to what it is.
@@ -350,6 +334,7 @@ class Board:
     train_examples: pd.DataFrame = field(default_factory=pd.DataFrame)
     pairs: tuple[Pair, ...] = ()
     adversarial: dict[tuple[str, int], StoredImages] = field(default_factory=dict)
+    contested: Contested | None = None
     challenges: tuple[AppliedChallenge, ...] = ()
     claims: Claims | None = None
     facts: Mapping[str, Column] = field(default_factory=dict)

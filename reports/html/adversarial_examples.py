@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
-from bench.reports.board.model import Board, Row, StoredImages
+from bench.reports.board.model import Board, Row
+from bench.reports.board.pictures import StoredImages
 from bench.reports.formatting import Value
-from bench.reports.html.png import data_uri
+from bench.reports.html.sprite import Sprite, Tile
 
 BUDGET = 160  # adversarial examples of one kind on the whole page
 MOST = 6  # of one kind in one section
@@ -19,55 +19,60 @@ CHANNELS = (1, 3)  # that can be shown
 
 @dataclass(frozen=True)
 class Strip:
-    """One adversarial example: three PNGs and what happened.
+    """One adversarial example: three pictures and what happened.
 
     Attributes:
         index: of the image.
-        clean: data URI of the image.
+        clean: place of the image.
         change: of the perturbation, grey where there is none.
         adversarial: of the result.
         label: its class.
         prediction: the class that the network then gives, "" if it was not stored.
-        distance: size of the perturbation.
+        distance: size of the attack's perturbation.
+        breaks: size of the smallest change that is known to break it.
         broken_by: the stage of the attack, "" if it was not stored.
         gain: how much the perturbation is amplified.
     """
 
     index: int
-    clean: str
-    change: str
-    adversarial: str
+    clean: Tile
+    change: Tile
+    adversarial: Tile
     label: str
     prediction: str
     distance: Value
+    breaks: Value
     broken_by: str
     gain: str
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Adversarial examples of one run: those that needed the smallest changes, and those that needed the largest.
+    """Adversarial examples of one run: those that the smallest changes break, and those that need the largest.
 
     Attributes:
         seed: of the run.
         norm: in which the changes are measured.
+        bisected: whether smaller changes were searched for on the way to the attack's point.
         first: the smallest, ascending.
         last: the largest, descending.
     """
 
     seed: int
     norm: str
+    bisected: bool
     first: tuple[Strip, ...]
     last: tuple[Strip, ...]
 
 
-def gallery(board: Board, row: Row, table: pd.DataFrame) -> Gallery | None:
+def gallery(board: Board, row: Row, table: pd.DataFrame, sprite: Sprite) -> Gallery | None:
     """Return the adversarial examples of a defense's first run that has any; fewer per defense on a long board.
 
     Args:
         board: what was measured.
         row: the defense.
         table: its per-example table.
+        sprite: the pictures are added to it.
     """
     most = max(2, min(MOST, BUDGET // (2 * max(1, len(board.rows)))))
     for seed in row.seeds:
@@ -78,32 +83,38 @@ def gallery(board: Board, row: Row, table: pd.DataFrame) -> Gallery | None:
         half = min(most, -(-m // 2))
         first, last = range(half), reversed(range(max(half, m - half), m))
         images = table[table["seed"] == seed].set_index("index")
-        strips = [tuple(_strip(board, images, stored, i) for i in group) for group in (first, last)]
-        return Gallery(seed, board.threat.norm if board.threat else "", *strips)
+        run = (row.defense, seed)
+        strips = [tuple(_strip(board, images, stored, i, run, sprite) for i in group) for group in (first, last)]
+        return Gallery(seed, board.threat.norm if board.threat else "", stored.bisected, *strips)
     return None
 
 
-def _strip(board: Board, images: pd.DataFrame, stored: StoredImages, i: int) -> Strip:
-    index = int(stored.index[i])
-    clean, adversarial = (np.asarray(a[i], dtype="float64") for a in (stored.clean, stored.adversarial))
-    delta = adversarial - clean
-    size = float(np.abs(delta).max())
-    gain = 0.5 / size if size > 0 else 1.0
-    classes = board.plan.data.classes
+def _strip(
+    board: Board, images: pd.DataFrame, stored: StoredImages, i: int, run: tuple[str, int], sprite: Sprite
+) -> Strip:
+    index, classes = int(stored.index[i]), board.plan.data.classes
+    change, gain = sprite.change(("change", *run, index), stored.clean[i], stored.adversarial[i])
     by = board.beside(board.ranking_column, "broken_by")
     known = index in images.index
     return Strip(
         index=index,
-        clean=data_uri(clean),
-        change=data_uri(0.5 + gain * delta),
-        adversarial=data_uri(adversarial),
-        label=_class(classes, images.at[index, "label"]) if known else "?",
-        prediction="" if stored.prediction is None else _class(classes, stored.prediction[i]),
+        clean=sprite.image(("clean", index), stored.clean[i]),
+        change=change,
+        adversarial=sprite.image(("adversarial", *run, index), stored.adversarial[i]),
+        label=class_name(classes, images.at[index, "label"]) if known else "?",
+        prediction="" if stored.prediction is None else class_name(classes, stored.prediction[i]),
         distance=Value(float(stored.distance[i]), "number"),
+        breaks=Value(float(stored.breaks[i]), "number"),
         broken_by=str(images.at[index, by]) if by in images and known else "",
-        gain=f"{gain:.3g}",
+        gain=gain,
     )
 
 
-def _class(classes: Sequence[str], k: int) -> str:
+def class_name(classes: Sequence[str], k: int) -> str:
+    """Return the name of a class, its number where there is none.
+
+    Args:
+        classes: names by number.
+        k: the class.
+    """
     return classes[int(k)] if 0 <= int(k) < len(classes) else str(int(k))

@@ -17,6 +17,7 @@ from bench.reports.exports import manifest
 from bench.reports.formatting import Lines, Value
 from bench.reports.html import bound_tables, run_tables
 from bench.reports.html.adversarial_examples import Gallery, gallery
+from bench.reports.html.sprite import Sprite
 from bench.store.plan_record import PlanRecord
 
 
@@ -69,13 +70,14 @@ class DefenseSection:
     gallery: Gallery | None
 
 
-def defense_section(board: Board, row: Row, table: pd.DataFrame) -> DefenseSection:
+def defense_section(board: Board, row: Row, table: pd.DataFrame, sprite: Sprite) -> DefenseSection:
     """Return everything that the section of a defense shows.
 
     Args:
         board: what was measured.
         row: the defense.
         table: its per-example table.
+        sprite: the pictures are added to it.
     """
     return DefenseSection(
         command=row_command(board.plan, row),
@@ -97,7 +99,7 @@ def defense_section(board: Board, row: Row, table: pd.DataFrame) -> DefenseSecti
         verdicts=run_tables.verdicts(row),
         cost=tuple(run_tables.cost(row)),
         cells=tuple(run_tables.cells(row)),
-        gallery=gallery(board, row, table),
+        gallery=gallery(board, row, table, sprite),
     )
 
 

@@ -17,7 +17,7 @@ from bench.reports.html import docstrings, filters, ranking_table
 from bench.reports.html.page_model import page_model
 
 STYLES: Final = ("page.css", "figures.css")
-SCRIPTS: Final = ("page.js",)
+SCRIPTS: Final = ("page.js", "images.js")
 
 
 def render(board: Board) -> str:
@@ -56,7 +56,14 @@ def _environment() -> jinja2.Environment:
     )
     functions = (
         *(formatting.number, formatting.duration, formatting.count, formatting.moment, formatting.spelled),
-        *(formatting.points, formatting.p_value, formatting.show, formatting.numeric, formatting.norm_symbol),
+        *(
+            formatting.points,
+            formatting.p_value,
+            formatting.plural,
+            formatting.show,
+            formatting.numeric,
+            formatting.norm_symbol,
+        ),
         *(filters.href, filters.breakable, filters.spoken, filters.audit_words, docstrings.blocks, docstrings.code),
         *(ranking_table.tip, ranking_table.unit),
     )

@@ -20,7 +20,9 @@ from bench.reports.figures.palette import styles
 from bench.reports.html.answers import Answer, summary
 from bench.reports.html.defense_section import DefenseSection, defense_section
 from bench.reports.html.headline import headline, repeat, unfinished
+from bench.reports.html.pair_images import PairImages, pair_images
 from bench.reports.html.ranking_table import TableColumn, TableRow, table_columns, table_rows
+from bench.reports.html.sprite import Sprite
 from bench.reports.html.trust_section import TrustSection, trust_section
 from bench.store.plan_record import PlanRecord
 
@@ -72,6 +74,8 @@ class PageModel:
         downloads: what the buttons save.
         claims: the paper's, with verdicts; None where the paper says nothing about these data.
         trust: the section on trust.
+        pair_images: what one defense keeps and another loses; None: nothing tells two apart.
+        sprite: all thumbnails.
         own: name to what the board's own columns are.
         differs: where the run differs from its suite, in words.
     """
@@ -98,13 +102,15 @@ class PageModel:
     downloads: list[Download]
     claims: Claims | None
     trust: TrustSection
+    pair_images: PairImages | None
+    sprite: Sprite
     own: Mapping[str, Column]
     differs: str
 
 
 def page_model(board: Board) -> PageModel:
     """Return the model of a board's page."""
-    columns, tables = table_columns(board), plot_data.tables(board)
+    columns, tables, sprite = table_columns(board), plot_data.tables(board), Sprite()
     rows = table_rows(columns, styles(plot_data.names(board)), board.rows)
     shown = plot_data.drawn(board)
     terms = {row.defense: loss_terms.loss_terms(board, row) for row in board.rows}
@@ -125,7 +131,7 @@ def page_model(board: Board) -> PageModel:
         attack=plot_data.title(board),
         glossary=[list(group) for _, group in groupby(columns, key=_words)],
         figures=index.draw(board, tables),
-        sections={row.defense: defense_section(board, row, tables[row.defense]) for row in board.rows},
+        sections={row.defense: defense_section(board, row, tables[row.defense], sprite) for row in board.rows},
         terms=terms,
         example_columns=[
             ExampleColumn(pattern, key, declared)
@@ -135,6 +141,8 @@ def page_model(board: Board) -> PageModel:
         downloads=_downloads(board),
         claims=board.claims,
         trust=trust_section(board, read_detection(), read_museum()),
+        pair_images=pair_images(board, tables, sprite),
+        sprite=sprite,
         own={column.name: column.facts for column in OWN},
         differs=", ".join(f"{k} = {v}" for k, v in board.plan.overrides.items() if not isinstance(v, list)),
     )

@@ -1,23 +1,11 @@
-"""Images as PNG data URIs, written here so that the bytes depend on zlib alone."""
+"""Images as PNG, written here so that the bytes depend on zlib alone."""
 
 from __future__ import annotations
 
-import base64
 import struct
 import zlib
 
 import numpy as np
-
-SIDE = 64  # larger images are shrunk to this many pixels
-
-
-def data_uri(image: np.ndarray) -> str:
-    """Return an image (C, H, W) with values in [0, 1], 1 or 3 channels, as a PNG data URI; large ones are shrunk.
-
-    Args:
-        image: (C, H, W).
-    """
-    return "data:image/png;base64," + base64.b64encode(png(_shrunk(image))).decode()
 
 
 def png(image: np.ndarray) -> bytes:
@@ -36,9 +24,14 @@ def png(image: np.ndarray) -> bytes:
     )
 
 
-def _shrunk(image: np.ndarray) -> np.ndarray:
-    """Average blocks of pixels until no side is longer than SIDE."""
-    step = -(-max(image.shape[1:]) // SIDE)
+def shrunk(image: np.ndarray, side: int) -> np.ndarray:
+    """Return an image with blocks of pixels averaged until no side is longer than `side`.
+
+    Args:
+        image: (C, H, W).
+        side: in pixels.
+    """
+    step = -(-max(image.shape[1:]) // side)
     if step == 1:
         return image
     height, width = (n // step * step for n in image.shape[1:])

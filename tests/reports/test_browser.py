@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -204,9 +205,48 @@ def test_link_into_a_closed_section_opens_it(shown: Callable[..., Any]) -> None:
     click(driver, '#ranking a[href="#defense-lcnn"]')
     section = driver.find_element("css selector", "#defense-lcnn")
     assert section.get_property("open")
-    images = section.find_elements("css selector", ".strip img")
+    images = section.find_elements("css selector", ".strip .tile")
     assert len(images) >= 6
-    assert driver.execute_script("return arguments[0].decode().then(() => arguments[0].naturalWidth)", images[0]) == 8
+    looks = driver.execute_script(
+        "const s = getComputedStyle(arguments[0]); return [s.width, s.backgroundImage]", images[0]
+    )
+    assert looks[0] == "64px"
+    assert looks[1].startswith('url("data:image/png;base64,')
+
+
+def cards(driver: Any, side: str) -> list[int]:
+    """Return the images that the cards of one side show."""
+    texts = driver.execute_script(
+        f"return [...document.querySelectorAll('#pair-{side} .quiet')].map(n => n.textContent)"
+    )
+    return [int(re.findall(r"image (\d+)", text)[0]) for text in texts]
+
+
+def test_every_pair_leads_to_its_images(shown: Callable[..., Any], board: Board) -> None:
+    """A link of the table of pairs, by keyboard; the address keeps the pair; stages narrow the cards."""
+    driver = shown("#pairs")
+    pair = next(p for p in board.pairs if p.only_a and p.only_b)
+    link = driver.find_element("css selector", f'#pairs a[data-keeps="{pair.a}"][data-loses="{pair.b}"]')
+    link.send_keys("\n")
+    assert driver.find_element("css selector", "#images").get_property("open")
+    assert (
+        driver.find_element("css selector", "#pair-keeps-title").text
+        == f"{pair.a} keeps, {pair.b} loses: {pair.only_a}"
+    )
+    assert len(cards(driver, "keeps")) == min(60, pair.only_a)
+    assert len(cards(driver, "loses")) == min(60, pair.only_b)
+    address = driver.current_url
+    assert address.endswith(f"#images:{pair.a}:{pair.b}")
+    before = cards(driver, "keeps")
+    shown(address.partition("leaderboard.html")[2])
+    assert cards(driver, "keeps") == before
+    driver.find_element("css selector", "#pair-swap").click()
+    assert cards(driver, "loses") == before
+    stage = driver.find_element("css selector", "#pair-stage")
+    stage.send_keys("apgd-ce")
+    words = driver.execute_script("return [...document.querySelectorAll('#pair-loses .card')].map(n => n.textContent)")
+    assert words
+    assert all("by apgd-ce" in text for text in words)
 
 
 def paper(driver: Any) -> str:

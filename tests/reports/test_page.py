@@ -30,6 +30,7 @@ from bench.reports.formatting import Value, show
 from bench.reports.html import adversarial_examples, docstrings, filters, page, png, ranking_table
 from bench.reports.html.bound_tables import Share
 from bench.reports.html.defense_section import defense_section, row_command
+from bench.reports.html.sprite import Sprite
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 
@@ -106,10 +107,12 @@ def test_every_column_has_a_glossary_entry_and_every_figure_a_text(board: Board,
     ids = {a["id"] for _, a, _ in tree.elements if "id" in a}
     shown = [c for c in board.columns if c.name not in ranking_table.APART]
     assert {f"glossary-{c.name}" for c in shown} <= ids
-    drawings = [a for _, a, _ in tree.elements if a.get("role") == "img"]
+    drawings = [a for _, a, _ in tree.elements if a.get("role") == "img" and a.get("class") != "tile"]
     assert len(drawings) >= 5
     assert all(len(a["aria-label"]) > 20 for a in drawings)
-    assert all(a.get("alt") for a, _ in tree.find("img"))
+    tiles = [a for _, a, _ in tree.elements if a.get("class") == "tile"]
+    assert tiles
+    assert all(len(a["aria-label"]) > 6 for a in tiles)
 
 
 def test_nothing_is_loaded_from_anywhere(tree: Tree) -> None:
@@ -276,7 +279,7 @@ def test_downloads_hold_every_form(board: Board, html: str) -> None:
 
 def test_section_holds_the_manifest_of_its_row_and_says_what_to_believe(board: Board) -> None:
     row = board.rows[0]
-    part = defense_section(board, row, plot_data.tables(board)[row.defense])
+    part = defense_section(board, row, plot_data.tables(board)[row.defense], Sprite())
     assert json.loads(part.manifest) == [m for m in manifest.manifest(board)["rows"] if m["defense"] == row.defense]
     assert part.belief[0].startswith("Trust B. ")
     low, high = sorted(row.cells[board.ranking].by_seed.values())
@@ -292,7 +295,7 @@ def test_command_of_a_row_replaces_defenses_and_seeds(board: Board) -> None:
 
 def test_stages_count_every_image_of_every_seed(board: Board) -> None:
     row = board.rows[0]
-    stages = defense_section(board, row, plot_data.tables(board)[row.defense]).stages
+    stages = defense_section(board, row, plot_data.tables(board)[row.defense], Sprite()).stages
     assert sum(k.value for _, k, *_ in stages[1]) == 2 * row.n
     held = next(share.value for stage, _, share, *_ in stages[1] if stage == Value("not broken"))
     assert held == pytest.approx(100 * (row.cells[board.ranking].value or 0), abs=0.05)
@@ -306,7 +309,7 @@ def test_tightness_is_measured_over_bound(board: Board) -> None:
     ratio = (table["stability_0.1_worst"] / table["stability_0.1_bound"]).median()
     shown = {
         show(line[0]): show(line[1])
-        for line in defense_section(board, row, plot_data.tables(board)[row.defense]).against
+        for line in defense_section(board, row, plot_data.tables(board)[row.defense], Sprite()).against
     }
     assert shown["stability_0.1_worst"] == formatting.number(float(ratio))
 
@@ -333,7 +336,7 @@ def test_bounds_are_shown_by_statement_radius_and_direction(board: Board) -> Non
     table = table[["index", "seed", "label"]].copy()
     table["x"], table["y"], table["z"] = np.linspace(0, 0.5, len(table)), np.nan, 0.9
     table["ratio"] = np.where(np.arange(len(table)) % 4 == 0, 2.0, 0.5)
-    part = defense_section(board, board.rows[0], table)
+    part = defense_section(board, board.rows[0], table, Sprite())
     assert part.tightness[0] == ("Statement", "0.1, random", "0.5, worst")
     assert [[show(entry) for entry in line] for line in part.tightness[1]] == [
         [f"Words of {a}", "0.250 / 0.500", ""],
@@ -357,7 +360,7 @@ def test_shares_violations_and_remarks(board: Board) -> None:
     table["kinks"] = "max_pool2d"
     table["bounds_undecided"] = 0.0
     table["certified_radius"], table["lipschitz_constant"], table["local_slope"] = 0.001, 1000.0, 4.0
-    part = defense_section(board, board.rows[0], table)
+    part = defense_section(board, board.rows[0], table, Sprite())
     assert part.shares == (
         Share("activation 1", Value(25.0, "number"), 25.0),
         Share("loss", Value(75.0, "number"), 75.0),
@@ -411,15 +414,14 @@ def test_png_decodes_to_the_pixels() -> None:
 def test_large_pictures_are_shrunk_by_averaging() -> None:
     image = np.zeros((1, 130, 130))
     image[:, :3, :3] = 0.9
-    data = base64.b64decode(png.data_uri(image).partition(",")[2])
-    decoded = np.asarray(Image.open(io.BytesIO(data)))
+    decoded = np.asarray(Image.open(io.BytesIO(png.png(png.shrunk(image, 64)))))
     assert decoded.shape == (43, 43)
     assert decoded[0, 0] == round(255 * 0.9)
 
 
 def test_gallery_shows_the_stored_images_and_what_broke_them(board: Board) -> None:
     row = board.rows[0]
-    shown = adversarial_examples.gallery(board, row, plot_data.tables(board)[row.defense])
+    shown = adversarial_examples.gallery(board, row, plot_data.tables(board)[row.defense], Sprite())
     assert shown is not None
     stored = board.adversarial[row.defense, shown.seed]
     assert [p.index for p in shown.first] == stored.index[: len(shown.first)].tolist()

@@ -14,6 +14,7 @@ from bench.reports.html import answers as page_answers
 from bench.reports.html import headline as top
 from bench.reports.html import page
 from bench.reports.html.defense_section import defense_section
+from bench.reports.html.sprite import Sprite
 
 
 def answers(board: Board) -> dict[str, page_answers.Answer]:
@@ -78,7 +79,7 @@ def test_transferred_examples_are_told(board: Board) -> None:
         rows = (replace(best, cells=cells), *board.rows[1:])
         told.append(" ".join(answers(replace(board, rows=rows))["Can I believe it?"].sentences))
         table = plot_data.tables(board)[best.defense]
-        told.append(" ".join(defense_section(replace(board, rows=rows), rows[0], table).belief))
+        told.append(" ".join(defense_section(replace(board, rows=rows), rows[0], table, Sprite()).belief))
     assert "broke nothing that its own attack had not" in told[0]
     assert "broke nothing more" in told[1]
     assert "cost it 5.0 points more: its attack is too weak" in told[2]
