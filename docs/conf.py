@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from bench.core.version import VERSION
+VERSION = importlib.import_module("bench.core.version").VERSION  # behind the paths above
 
 project = "bench"
 author = "The bench authors"
-copyright = f"2026, {author}"  # noqa: A001 - Sphinx's own name
+copyright = f"2026, {author}"
 release = version = VERSION
 
 extensions = [

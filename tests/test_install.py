@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -87,3 +88,33 @@ def test_a_plain_install_beside_a_project_with_its_own_models(checkout, tmp_path
     script = tmp_path / "env" / "bin" / "bench"
     done = subprocess.run([str(script), "--version"], cwd=project, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("bench ")
+
+
+def build(folder: Path, kind: str, target: Path) -> tuple[Path, str]:
+    """Build an archive from a source folder; return it with what the build said."""
+    code = f"from setuptools import build_meta; print(build_meta.build_{kind}({str(target)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    return target / done.stdout.splitlines()[-1], done.stdout + done.stderr
+
+
+def test_the_archives_hold_the_data_files_and_no_tests(checkout, tmp_path):
+    sdist, said = build(checkout, "sdist", tmp_path)
+    assert "Warning" not in said
+    assert "is absent from" not in said
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    source = tmp_path / sdist.name.removesuffix(".tar.gz")
+    assert {"CHANGELOG.md", "LICENSE", "README.md"} <= {p.name for p in source.iterdir()}
+    assert not [p for p in source.rglob("*") if p.name == "tests" or p.name.startswith("test_")]
+    wheel, said = build(source, "wheel", tmp_path)
+    assert "is absent from" not in said
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    parts = {"bench": "bench", "models": "bench/models", "attacks": "bench/attacks", "reports": "bench/reports"}
+    wanted = {
+        f"{name}/{p.relative_to(ROOT / folder)}"
+        for folder, name in parts.items()
+        for p in (ROOT / folder).rglob("*")
+        if p.is_file() and "__pycache__" not in p.parts
+    }
+    assert wanted <= packed
+    assert not [name for name in packed if name.rsplit("/", 1)[-1].startswith("test_")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 import threading
@@ -21,6 +22,7 @@ from bench.core.user_code import broken_plugins
 from bench.core.version import VERSION
 from bench.running import machine
 
+COMPLETING: Final = "_BENCH_COMPLETE"
 INTERRUPTED: Final = 130
 STOPPED: Final = "stopped by Ctrl-C; whatever was finished is stored."
 MACHINE_ERRORS: Final = frozenset(
@@ -32,7 +34,6 @@ MACHINE_ERRORS: Final = frozenset(
 
 app = typer.Typer(
     name="bench",
-    add_completion=False,
     no_args_is_help=True,
     help="Train, attack, measure and rank adversarial-robustness defenses under one equal recipe.",
 )
@@ -45,6 +46,8 @@ app.add_typer(store.commands, name="store")
 def main() -> NoReturn:
     """Run the command line and exit with the code of README's table."""
     streams.secure()
+    if COMPLETING in os.environ:  # the shell asks what may follow; typer answers and exits
+        app(prog_name="bench")
     machine.keep_memory()
     with _Interrupts() as interrupts:
         code = _run(interrupts, debug="--debug" in sys.argv)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")
 Folder = Annotated[Path, typer.Option("--out", help="Result folder.")]
 
 DEFAULT_FOLDER = Path("results/digits")
+
+
+def complete_suite(incomplete: str) -> list[str]:
+    """Return the shipped suites whose names begin so, for the shell's completion."""
+    files = (resources.files("bench") / "suites").iterdir()
+    return sorted(name for f in files if (name := f.name.removesuffix(".toml")) != f.name and name.startswith(incomplete))
 
 
 def parse_seeds(text: str | None) -> tuple[int, ...] | None:

@@ -22,7 +22,9 @@ commands = typer.Typer()
 
 @commands.command()
 def run(  # noqa: PLR0917 - the command's options
-    suite: Annotated[str, typer.Option("--suite", help="Name of a suite, or a TOML file.")] = "digits",
+    suite: Annotated[
+        str, typer.Option("--suite", help="Name of a suite, or a TOML file.", autocompletion=options.complete_suite)
+    ] = "digits",
     defense: options.Defenses = None,
     evaluation: options.Evaluations = None,
     seeds: options.Seeds = None,

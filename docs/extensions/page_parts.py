@@ -30,7 +30,8 @@ def text(value: object) -> str:
     """Return a value as Markdown text in one line: code stays code; no table, tag or emphasis begins in the rest."""
     parts = re.split(r"(`[^`]+`)", " ".join(str(value).split()))
     return "".join(
-        part.replace("|", r"\|") if i % 2 else re.sub(r"([\\<>|*_\[\]`])", r"\\\1", part) for i, part in enumerate(parts)
+        part.replace("|", r"\|") if i % 2 else re.sub(r"([\\<>|*_\[\]`])", r"\\\1", part)
+        for i, part in enumerate(parts)
     )
 
 

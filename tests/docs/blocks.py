@@ -3,8 +3,9 @@
 A mark is a comment on the line before a block, `<!-- test: … -->`:
 
 - none: the block is run as it stands;
-- `small`: it takes minutes, so the default tests add options to `bench run` (`SMALL`), the slow ones run it as it stands;
+- `small`: it takes minutes, so the default tests add options to `bench run` (`SMALL`); the slow ones run it as it is;
 - `checked REASON`: it needs a GPU, a network or hours, so its commands are parsed, option by option, and not run;
+- `needs MODULE`: run where that module is installed, else checked;
 - `exit N`: its last command ends with that code.
 
 `<!-- test: given results/digits -->` at the head of a page gives it a small result folder of the suite `digits`.
@@ -17,20 +18,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = ("sh", "python", "toml")
 TEXT = ("", "text", "bibtex", "console", "{eval-rst}", "{toctree}", "{include}")
-SMALL = ("--seeds", "0", "--epochs", "1", "--train-limit", "100", "--limit", "12")
+SMALL = ("--seeds", "0", "--epochs", "1", "--train-limit", "100", "--limit", "4")
 SMALL_DEFENSES = ("--defense", "standard", "--defense", "lcnn")
 GIVEN = "<!-- test: given results/digits -->"
 
 _BLOCK = re.compile(
-    r"(?:^<!-- test: (?P<mark>[^\n]+?) -->\n+)?^(?P<fence>```+)(?P<language>[^\n]*)\n(?P<text>.*?)^(?P=fence)$", re.M | re.S
+    r"(?:^<!-- test: (?P<mark>[^\n]+?) -->\n+)?^(?P<fence>```+)(?P<language>[^\n]*)\n(?P<text>.*?)^(?P=fence)$",
+    re.M | re.S,
 )
 _FILE = re.compile(r"# ([\w./-]+\.(?:py|toml))\b")
-_MARK = re.compile(r"small|checked \w[\w ,]*|exit \d+")
+_MARK = re.compile(r"small|checked \w[\w ,]*|needs \w+|exit \d+")
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,12 @@ class Block:
     def exit_code(self) -> int:
         """The code with which its last command ends."""
         return int(self.mark.removeprefix("exit ")) if self.mark.startswith("exit ") else 0
+
+    @property
+    def only_checked(self) -> bool:
+        """Whether its commands are parsed and not run."""
+        missing = self.mark.startswith("needs ") and find_spec(self.mark.removeprefix("needs ")) is None
+        return missing or self.mark.startswith("checked")
 
     @property
     def where(self) -> str:
@@ -97,7 +106,7 @@ def _read(page: Path) -> Iterator[Block]:
             found["text"],
         )
         if block.mark and not _MARK.fullmatch(block.mark):
-            raise ValueError(f"{block.where}: expected small, checked REASON or exit N, got {block.mark!r}.")
+            raise ValueError(f"{block.where}: expected small, checked REASON, needs MODULE or exit N, got {block.mark!r}.")
         if block.language in LANGUAGES:
             yield block
         elif block.language.split(" ")[0] not in TEXT:

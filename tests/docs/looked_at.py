@@ -92,7 +92,10 @@ def _benchmark(name: str, arguments: Sequence[str]) -> None:
         parse(parser)
         raise Parsed
 
-    with mock.patch.object(argparse.ArgumentParser, "parse_args", stop), mock.patch.object(sys, "argv", [name, *arguments]):
+    with (
+        mock.patch.object(argparse.ArgumentParser, "parse_args", stop),
+        mock.patch.object(sys, "argv", [name, *arguments]),
+    ):
         try:
             runpy.run_module(name, run_name="__main__")
         except Parsed:

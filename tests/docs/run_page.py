@@ -12,13 +12,10 @@ import sys
 import tomllib
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
-
 from blocks import ROOT, SMALL, SMALL_DEFENSES, Block, blocks, statements
 from looked_at import look_at
 
 from bench.cli.app import main as bench
-from bench.config.suite_file import load_suite
 
 NEVER_RUN = ("pip", "tox", "uvx", "git", "pre-commit", "sbatch")  # they install, fetch, or run all tests
 SHELL = set("$|<>;`(")
@@ -32,12 +29,12 @@ def run_page(page: Path, whole: bool) -> None:
         if block.file:
             Path(block.file).parent.mkdir(parents=True, exist_ok=True)
             Path(block.file).write_text(block.text, encoding="utf-8")
-            compile(block.text, block.where, "exec") if block.language == "python" else load_suite(block.file)
+            compile(block.text, block.where, "exec") if block.language == "python" else tomllib.loads(block.text)
         elif block.language == "toml":
             tomllib.loads(block.text)
         elif block.language == "sh":
             _shell(block, whole)
-        elif block.mark.startswith("checked"):
+        elif block.only_checked:
             compile(block.text, block.where, "exec")
         else:
             exec(compile(block.text, block.where, "exec"), names)
@@ -48,7 +45,7 @@ def _shell(block: Block, whole: bool) -> None:
     lines = [part for line in statements(block) for part in ([line] if SHELL & set(line) else line.split(" && "))]
     for i, line in enumerate(lines):
         words = shlex.split(line, comments=True)
-        if block.mark.startswith("checked") or words[0] in NEVER_RUN:
+        if block.only_checked or words[0] in NEVER_RUN:
             look_at(words)
             continue
         code = _run(line, words, small=block.mark == "small" and not whole)
@@ -61,7 +58,9 @@ def _run(line: str, words: list[str], small: bool) -> int:
     arguments = words[1:] if words[0] == "bench" else words[3:] if words[:3] == ["python", "-m", "bench"] else None
     if arguments is None or SHELL & set(line):
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return subprocess.run(["bash", "-ec", line], env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}).returncode
+        return subprocess.run(
+            ["bash", "-ec", line], env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+        ).returncode
     if small and arguments[0] == "run":
         arguments = [*arguments, *SMALL, *(() if "--defense" in arguments else SMALL_DEFENSES)]
     sys.argv = ["bench", *arguments]
