@@ -30,7 +30,9 @@ DEFAULT_FOLDER = Path("results/digits")
 def complete_suite(incomplete: str) -> list[str]:
     """Return the shipped suites whose names begin so, for the shell's completion."""
     files = (resources.files("bench") / "suites").iterdir()
-    return sorted(name for f in files if (name := f.name.removesuffix(".toml")) != f.name and name.startswith(incomplete))
+    return sorted(
+        name for f in files if (name := f.name.removesuffix(".toml")) != f.name and name.startswith(incomplete)
+    )
 
 
 def parse_seeds(text: str | None) -> tuple[int, ...] | None:

@@ -106,7 +106,9 @@ def _read(page: Path) -> Iterator[Block]:
             found["text"],
         )
         if block.mark and not _MARK.fullmatch(block.mark):
-            raise ValueError(f"{block.where}: expected small, checked REASON, needs MODULE or exit N, got {block.mark!r}.")
+            raise ValueError(
+                f"{block.where}: expected small, checked REASON, needs MODULE or exit N, got {block.mark!r}."
+            )
         if block.language in LANGUAGES:
             yield block
         elif block.language.split(" ")[0] not in TEXT:
