@@ -15,6 +15,7 @@ from bench.attacks.fab import fab
 from bench.attacks.square import square
 from bench.core.decorators import attack
 from bench.core.ranges import Ge
+from bench.core.ticks import tick
 from bench.core.torch_state import frozen_eval
 
 
@@ -83,6 +84,7 @@ def autoattack(
             rows = best.active()
             if not len(rows):
                 break
+            tick(name, len(rows), len(x))
             before = best.margin[rows]
             x_adv = stage(fast, x[rows], y[rows], eps=eps, norm=norm, seed=seed)
             margin = best.update(rows, x_adv, search.predict(model, x_adv))

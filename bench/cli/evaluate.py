@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.run import finish, print_plan
+from bench.cli.run import execute, starting
 from bench.core.errors import UsageError
 from bench.core.registry import NAME
 
@@ -47,11 +47,13 @@ def evaluate(  # noqa: PLR0917 - the command's options
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     include: options.Included = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is cached; do nothing.")] = False,
+    only: options.Only = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but the board.")] = False,
+    as_json: options.Events = False,
 ) -> None:
     """Put a trained model on the board: the suite's evaluations, no training. FILE.py runs as code."""
-    from bench.running import child, environment, handed_over, pipeline, prepare, workers
-    from bench.running.dry_run import dry_run as plan_only
+    starting(suite, quiet or as_json)
+    from bench.running import child, environment, handed_over, prepare
 
     given = handed_over.parse_model(model, weights)
     row = name or handed_over.default_name(given)
@@ -74,14 +76,11 @@ def evaluate(  # noqa: PLR0917 - the command's options
         no_wait=no_wait,
         debug=debug,
         quiet=quiet,
+        events=as_json,
+        only=only,
         included=(*(str(p) for p in include or ()), str(given.file)),
         command=environment.command_line(),
         arguments=tuple(sys.argv[1:]),
         model=handed_over.Submission(given, row, source, title, link),
     )
-    if workers.is_worker():
-        pipeline.work(settings)
-    elif dry_run:
-        print_plan(*plan_only(settings))
-    else:
-        finish(pipeline.run(settings))
+    execute(settings, dry_run)

@@ -21,6 +21,7 @@ Included = Annotated[
     list[Path] | None, typer.Option("--include", help="Python file with your own entries (runs as code).")
 ]
 Only = Annotated[bool, typer.Option("--only", help="Show the last command's rows alone, not those of earlier ones.")]
+Events = Annotated[bool, typer.Option("--json", help="Say what happens as one JSON object per line on stdout.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Folder = Annotated[Path, typer.Option("--out", help="Result folder.")]
 
@@ -80,4 +81,5 @@ def parse_duration(option: str, text: str | None) -> float | None:
     try:
         return stopping.parse_duration(text)
     except ValueError:
-        raise UsageError(f"{option}: expected a duration such as 90s, 9m or 1.5h, got {text!r}.") from None
+        unit = f" Say its unit: {text}s, {text}m or {text}h." if text.replace(".", "", 1).isdecimal() else ""
+        raise UsageError(f"{option}: expected a duration such as 90s, 9m or 1.5h, got {text!r}.{unit}") from None

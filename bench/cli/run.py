@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from bench.cli import options
-from bench.cli.terminal import complain, print_board
+from bench.cli.terminal import complain, print_board, print_json
 from bench.core.errors import UsageError
+from bench.core.processes import WORKER_MARK
 from bench.core.text import one_line
 
 if TYPE_CHECKING:
     from bench.running.dry_run import CellState
     from bench.running.pipeline import Result
     from bench.running.plan import Plan
+    from bench.running.prepare import Options
 
 commands = typer.Typer()
 
@@ -40,7 +44,7 @@ def run(  # noqa: PLR0917 - the command's options
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Train with the same bits each time, on a GPU too.")
     ] = False,
-    time_limit: Annotated[str | None, typer.Option(help="Stop in time, e.g. 9m; run again to go on.")] = None,
+    time_limit: Annotated[str | None, typer.Option(help="Stop in time: 90s, 9m, 1.5h; run again to go on.")] = None,
     hang_limit: Annotated[
         str | None, typer.Option(help="End included code and plug-ins after so long without a sign of life: 10m.")
     ] = None,
@@ -54,10 +58,11 @@ def run(  # noqa: PLR0917 - the command's options
     only: options.Only = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is cached; do nothing.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but the board.")] = False,
+    as_json: options.Events = False,
 ) -> None:
     """Plan, train, evaluate and report a suite. The same command again finishes what is missing."""
-    from bench.running import child, environment, pipeline, prepare, workers
-    from bench.running.dry_run import dry_run as plan_only
+    starting(suite, quiet or as_json)
+    from bench.running import child, environment, prepare
     from bench.training.execution import ExecutionConfig, parse_step_mode
 
     if address is not None and engine == "local":
@@ -86,29 +91,60 @@ def run(  # noqa: PLR0917 - the command's options
         no_wait=no_wait,
         debug=debug,
         quiet=quiet,
+        events=as_json,
         only=only,
         included=tuple(str(p) for p in include or ()),
         command=environment.command_line(),
         arguments=tuple(sys.argv[1:]),
     )
+    execute(settings, dry_run)
+
+
+def starting(suite: str, quiet: bool) -> None:
+    """Say that the command has begun, before the libraries are loaded: that takes seconds on a busy machine.
+
+    Args:
+        suite: as it was named.
+        quiet: say nothing.
+    """
+    if not quiet and not os.environ.get(WORKER_MARK):
+        complain(f"suite {suite}: loading torch and the data")
+
+
+def execute(settings: Options, dry_run: bool) -> None:
+    """Do what a command that plans cells is for: print the plan, or run it; a worker computes cells alone.
+
+    Args:
+        settings: of the command.
+        dry_run: print the plan, and do nothing; nothing is downloaded.
+
+    Raises:
+        typer.Exit: with the run's code.
+    """
+    from bench.running import pipeline, workers
+    from bench.running.dry_run import dry_run as plan_only
+
     if workers.is_worker():
         pipeline.work(settings)
     elif dry_run:
-        print_plan(*plan_only(settings))
+        plan, states = plan_only(replace(settings, download=False))
+        print_json(plan_data(states)) if settings.events else print_plan(plan, states)
     else:
-        finish(pipeline.run(settings))
+        finish(pipeline.run(settings), settings.events)
 
 
-def finish(result: Result) -> NoReturn:
+def finish(result: Result, events: bool) -> NoReturn:
     """Print the board and what failed, and exit with the run's code.
 
     Args:
         result: of the run.
+        events: whether stdout holds events, so that the board is not printed there.
 
     Raises:
         typer.Exit: always.
     """
-    print_board(result.board, result.out)
+    if result.board is not None and not events:
+        print_board(result.board, result.out)
     for name, cause in result.failures.items():
         complain(f"{name}: {cause}")
     if result.code > 1:
@@ -125,11 +161,20 @@ def print_plan(plan: Plan, states: list[CellState]) -> None:
     epochs = [r.job.recipe.epochs * len(r.job.train) for r in plan.runs]
     todo = {s.name for s in states if not s.cached}
     passes = sum(e for e, r in zip(epochs, plan.runs, strict=True) if f"train {r.label}" in todo)
-    known = [s.seconds for s in states if not s.cached]
-    measured = sum(k for k in known if k is not None)
-    rest = sum(k is None for k in known)
+    known = [s.seconds for s in states if not s.cached and s.seconds is not None]
+    rest = len(todo) - len(known)
     print(
-        f"estimated cost: {passes:,} training images; {measured:.0f} s for cells that have run before"
+        f"estimated cost: {passes:,} training images; {sum(known):.0f} s on one process for cells that have run before"
         + (f", {rest} cells have no time yet" if rest else "")
     )
     print(f"cells: {len(states)}, cached: {sum(s.cached for s in states)}")
+
+
+def plan_data(states: list[CellState]) -> dict[str, object]:
+    """Return a dry run as plain data.
+
+    Args:
+        states: of the cells.
+    """
+    cells = [{"cell": s.name, "cached": s.cached, "why": s.why, "seconds_before": s.seconds} for s in states]
+    return {"cells": cells, "counts": {"cells": len(states), "cached": sum(s.cached for s in states)}}

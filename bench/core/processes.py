@@ -14,6 +14,7 @@ from typing import Final, NoReturn
 
 TRIAL_SECONDS: Final = 300.0  # within which an import, or a network's construction, must come back
 
+WORKER_MARK: Final = "BENCH_WORKER_OF"  # in the environment of a worker: the process that it works for
 _PR_SET_PDEATHSIG = 1
 _HINTS: Final = {
     signal.SIGKILL: "killed by the system, most likely because memory ran out",

@@ -20,6 +20,7 @@ from bench.attacks.core.draws import RandomisedModel
 from bench.core.computing_time import ComputingTime, Stopwatch
 from bench.core.errors import UsageError
 from bench.core.records import Adaptive, Column, Evaluation, expand_columns
+from bench.core.ticks import tick
 from bench.core.torch_state import full_precision, known_state
 from bench.data.pixels import to_unit
 from bench.data.split import Split
@@ -114,6 +115,7 @@ def evaluate_chunks(
     places = np.arange(n) if index is None else index
 
     def compute(part: slice) -> Columns:
+        tick("", part.start % evaluation.chunk, min(n, evaluation.chunk))
         x = to_unit(torch.tensor(split.images[part])).to(device)
         y = torch.tensor(split.labels[part]).to(device)
         read = {"inputs": (inputs or CellInputs()).batch(places[part].tolist(), x)} if evaluation.needs else {}

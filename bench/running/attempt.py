@@ -55,7 +55,7 @@ def attempt(job: Job, cell: Cell, context: RunContext, index: CellIndex, compute
         MachineError, IntegrityError, SecurityError, StoreError: nothing more can be done here.
     """
     if cause := context.store.leases.failed_since(cell.id, context.started):
-        context.reporter.failed(job.name, cause)
+        context.reporter.failed(job.title, cause)
         return Attempt("failed", cause)
     lease = context.store.leases.claim(cell.id, cell.kind, {**cell.spec, "name": job.name})
     if lease is None:
@@ -73,7 +73,7 @@ def attempt(job: Job, cell: Cell, context: RunContext, index: CellIndex, compute
         cause = one_line(error) if isinstance(error, BenchError) else described(error)
         with contextlib.suppress(LeaseLost):  # then another worker computes it
             context.store.fail(lease, cause)
-        context.reporter.failed(job.name, cause)
+        context.reporter.failed(job.title, cause)
         if context.options.debug:
             traceback.print_exc()
         return Attempt("failed", cause)

@@ -146,7 +146,8 @@ def compute(arguments: argparse.Namespace, work: Path, deadline: float) -> NoRet
     except BenchError as error:
         say(error)
         sys.exit(error.exit_code)
-    Console(width=160).print(board_table(result.board))
+    if result.board is not None:
+        Console(width=160).print(board_table(result.board))
     for name, cause in result.failures.items():
         say(f"{name}: {cause}")
     sys.exit(result.code)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from bench.core import ticks
 from bench.core.computing_time import Stopwatch
 from bench.core.errors import Stopped
 from bench.core.torch_state import known_state
@@ -18,11 +19,13 @@ from bench.measuring.memory import out_of_memory_detected
 from bench.measuring.model_contract import check_model, checked_eval
 from bench.measuring.passes import after_forward
 from bench.measuring.runner import evaluate_chunks
+from bench.running.pace import Pace
 from bench.running.probe import check_probe, check_restorable, check_untrained, probe
 from bench.running.take_over import take_over
 from bench.running.tasks import (
     Emit,
     EvaluationTask,
+    Event,
     Measured,
     Note,
     Stop,
@@ -72,7 +75,8 @@ class Computer:
         """
         model, device = self._network(task), task.device
         left = -(-len(task.split) // task.evaluation.chunk) - len(task.done)
-        with _stopped_within(model, stop):
+        pace = Pace(emit)
+        with _stopped_within(model, stop, pace), ticks.heard(pace.tick):
             for chunk in evaluate_chunks(
                 task.evaluation,
                 model,
@@ -92,6 +96,7 @@ class Computer:
                     size = min(PREDICTION_BATCH, chunk.fitted or PREDICTION_BATCH)
                     images = {**images, "prediction": predictions(model, images["adversarial"], device, size)}
                 emit(replace(chunk, images=images))
+                pace.begin()
                 left -= 1
                 if stop() and left:
                     raise Stopped("stopped between two chunks; run the same command to go on.")
@@ -121,12 +126,13 @@ class Computer:
 
 
 @contextlib.contextmanager
-def _stopped_within(model: nn.Module, stop: Stop) -> Iterator[None]:
-    """Leave the block after a pass through the model where work has to stop at once."""
+def _stopped_within(model: nn.Module, stop: Stop, pace: Pace) -> Iterator[None]:
+    """Leave the block after a pass through the model where work has to stop at once; else count the pass."""
 
-    def look(*_: object) -> None:
+    def look(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
         if stop.at_once():
             raise Stopped("stopped within a chunk, which is computed again; run the same command to go on.")
+        pace.passed(output)
 
     handle = after_forward(model, look)
     try:
@@ -138,6 +144,16 @@ def _stopped_within(model: nn.Module, stop: Stop) -> Iterator[None]:
 def _train(task: TrainTask, emit: Emit, stop: Stop) -> None:
     """Train a network; the last event holds its weights and what is stored of them."""
     job, device = task.job, task.device
+    pace = Pace(emit, -(-len(job.train) // job.recipe.batch_size))
+
+    def take(event: Event) -> None:
+        pace.begin()
+        emit(event)
+
+    def after_step() -> bool:
+        pace.step()
+        return stop()
+
     with out_of_memory_detected(f"training {task.label}"):
         check_untrained(job, device)
         flops = _flops(job)
@@ -145,9 +161,9 @@ def _train(task: TrainTask, emit: Emit, stop: Stop) -> None:
             job,
             device,
             checkpoint=task.checkpoint,
-            on_epoch=emit,
+            on_epoch=take,
             after_first_epoch=lambda model: check_restorable(model, job, device),
-            should_stop=stop,
+            should_stop=after_step,
             execution=task.execution,
             log=lambda text: emit(Note(f"  {task.label}: {text}")),
         )

@@ -8,7 +8,7 @@ from typing import Literal
 from bench.core.errors import Stopped
 from bench.running.plan import Plan
 from bench.running.prepare import Options
-from bench.running.progress import Reporter
+from bench.running.progress.reporter import Reporter
 from bench.running.stopping import StopRequest
 from bench.store.store import Store
 

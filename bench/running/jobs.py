@@ -14,8 +14,10 @@ from bench.measuring.runner import FITTED, Chunk
 from bench.running.computers import Computers
 from bench.running.context import RunContext
 from bench.running.planned import PlannedEvaluation, Run
+from bench.running.progress.costs import forwards
 from bench.running.schedule import CellIndex, Job
 from bench.running.tasks import (
+    Advance,
     EvaluationTask,
     Event,
     Measured,
@@ -74,12 +76,14 @@ def _train(run: Run, lease: Lease, context: RunContext, computers: Computers) ->
     if run.defect:
         raise BenchError(run.defect)
     epochs = run.job.recipe.epochs
-    context.reporter.cell(f"train {run.label}", epochs)
+    context.reporter.cell(f"train {run.label}", epochs, done=len(context.store.log(lease.cell)))
     trained: list[Trained] = []
 
     def take(event: Event) -> None:
         if isinstance(event, Note):
             context.reporter.log(event.text)
+        elif isinstance(event, Advance):
+            context.reporter.progress(event.stage, event.done, event.of)
         elif isinstance(event, Trained):
             trained.append(event)
         elif isinstance(event, EpochRecord):
@@ -165,13 +169,17 @@ def _evaluate(
     computers: Computers,
 ) -> None:
     """Evaluate a model chunk by chunk; chunks that are stored already stay."""
-    context.reporter.cell(job.name, -(-len(planned.split) // planned.evaluation.chunk))
+    chunks = -(-len(planned.split) // planned.evaluation.chunk)
+    expected = forwards(job)
+    context.reporter.cell(job.title, chunks, len(task.done), None if expected is None else expected / chunks)
     measured: list[Measured] = []
 
     def take(event: Event) -> None:
         if isinstance(event, Chunk):
             context.store.put_chunk(lease, event.number, event.table, event.images, event.info, event.columns)
             context.reporter.advance()
+        elif isinstance(event, Advance):
+            context.reporter.progress(event.stage, event.done, event.of, event.forwards)
         elif isinstance(event, Measured):
             measured.append(event)
 

@@ -18,7 +18,10 @@ from bench.running.describe import plan_record
 from bench.running.dry_run import cell_states
 from bench.running.plan import Plan
 from bench.running.prepare import Options, prepare
-from bench.running.progress import Reporter
+from bench.running.progress import follow
+from bench.running.progress.display import Events, display_for
+from bench.running.progress.events import Ended
+from bench.running.progress.reporter import Reporter
 from bench.running.schedule import CellIndex, Schedule
 from bench.running.stopping import StopRequest
 from bench.store.store import Store
@@ -26,12 +29,21 @@ from bench.store.store import Store
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended: exit code, failures by cell, the board, where its files are, and how many cells are stored."""
+    """How a run ended.
+
+    Attributes:
+        code: the exit code.
+        failures: cell to the cause of its failure.
+        out: the result folder.
+        board: as it was written; None where Ctrl-C was pressed again before it was.
+        stored: cells of the plan that are stored.
+        cells: how many the plan has.
+    """
 
     code: int
     failures: dict[str, str]
     out: Path
-    board: Board
+    board: Board | None
     stored: int
     cells: int
 
@@ -51,7 +63,8 @@ def run(options: Options) -> Result:
     engine = engines.load(options.engine)
     stop, begun = StopRequest(options.time_limit), time.time()  # the clock runs while data are read
     plan = prepare(options)
-    reporter = Reporter(options.quiet)
+    reporter = Reporter(display_for(options.quiet, options.events))
+    stop.within = lambda: reporter.stop_note
     reporter.log(f"suite {plan.suite.name} on {plan.dataset.name} ({plan.dataset.layout}), {plan.device}")
     if plan.dataset.note:
         reporter.log(plan.dataset.note)
@@ -64,29 +77,41 @@ def run(options: Options) -> Result:
         store.plans.bind_all((number, place, key, cell) for (place, key), cell in bound.items())
         context = RunContext(plan, store, reporter, stop, options, "owner", number, begun)
         states = cell_states(plan, store)
-        reporter.start(len(states), sum(s.cached for s in states))
         left = sum(not s.cached for s in states)
         computers.expect(plan.runs if left else ())
         helpers = _helpers(plan, left) if options.arguments and not options.no_wait else 0
         code, failures = 0, dict[str, str]()
         try:
-            with workers.started(helpers, options.arguments, begun):
+            with (
+                follow.followed(context, states, 1 + helpers) as hear,
+                workers.started(helpers, options.arguments, begun, hear),
+            ):
                 failures = engine.run(context).failures
         except (Stopped, KeyboardInterrupt):
             code = stop.code or 130
-        finally:
-            reporter.stop()
         stored = sum(s.cached for s in cell_states(plan, store)) if code else len(states) - len(failures)
-    board = write_reports(plan.out, plan=number)
-    return Result(code or (1 if failures else 0), failures, plan.out, board, stored, len(states))
+    board = None if stop.at_last else write_reports(plan.out, plan=number)
+    result = Result(code or (1 if failures else 0), failures, plan.out, board, stored, len(states))
+    reporter.end(_ended(result, time.time() - begun))
+    return result
+
+
+def _ended(result: Result, seconds: float) -> Ended:
+    """Return the last event of a run."""
+    page = "" if result.board is None else str(result.out / "leaderboard.html")
+    return Ended(result.code, result.stored, result.cells, len(result.failures), round(seconds, 3), page)
 
 
 def work(options: Options) -> None:
-    """Compute cells of a plan that another process has stored and will report: what a worker does."""
+    """Compute cells of a plan that another process has stored and will report: what a worker does.
+
+    It says what it computes as events on stdout, which that process reads.
+    """
     stop, plan = StopRequest(options.time_limit), prepare(options)
+    reporter = Reporter(Events())
     with Store.open(plan.out, create=True) as store, stop.signals(), contextlib.suppress(Stopped):
         plan = with_companions(plan, store)
-        context = RunContext(plan, store, Reporter(quiet=True), stop, options, "worker", started=workers.since())
+        context = RunContext(plan, store, reporter, stop, options, "worker", started=workers.since())
         engines.load(options.engine).run(context)
 
 

@@ -35,6 +35,8 @@ class Options:
         device: auto, cpu, cuda or cuda:i.
         batch_size: of evaluations; None: automatic.
         time_limit: seconds; None: none.
+        events: say what happens as one JSON object per line on stdout.
+        download: whether data that are not here may be fetched.
         only: the board shows this command's rows alone, without those of earlier commands.
         engine: where cells run, a module of bench/running/engines.
         included: third-party files that were imported.
@@ -57,6 +59,8 @@ class Options:
     no_wait: bool = False
     debug: bool = False
     quiet: bool = False
+    events: bool = False
+    download: bool = True
     only: bool = False
     included: tuple[str, ...] = ()
     command: str = ""
@@ -100,6 +104,7 @@ def prepare(options: Options) -> Plan:
         train_limit=options.narrow.get("train_limit"),
         limit=options.narrow.get("limit"),
         own=suite.own,
+        download=options.download,
         need_train=options.model is None or any(e.split == "train" for e in suite.evaluations),
     )
     if device.type == "cpu":

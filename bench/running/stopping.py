@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 
@@ -16,10 +16,14 @@ class StopRequest:
 
     Attributes:
         code: None, or 75 (time limit), 130 (Ctrl-C), 143 (SIGTERM).
+        within: returns how long it may take until work stops, in words; "" where that is not known.
+        at_last: whether Ctrl-C was pressed again: nothing more is done but leave.
     """
 
     def __init__(self, seconds: float | None = None) -> None:
         self.code: int | None = None
+        self.within: Callable[[], str] = str
+        self.at_last = False
         self._deadline = None if seconds is None else time.monotonic() + seconds
 
     def __call__(self) -> bool:
@@ -52,22 +56,28 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.code is not None and number == signal.SIGINT:
+            self.at_last = True
             raise KeyboardInterrupt
         self.code = 128 + number
         if number == signal.SIGINT:
+            time_ = self.within()
+            text = (
+                f"\nCtrl-C: stopping after this chunk, up to {time_}" if time_ else "\nCtrl-C: stopping after this step"
+            )
             with contextlib.suppress(OSError):  # the handler may run inside a print: write past the buffers
-                os.write(2, b"\nCtrl-C: stopping after this step or chunk; Ctrl-C again stops now.\n")
+                os.write(2, f"{text}; Ctrl-C again stops now.\n".encode())
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds in "90", "90s", "9m" or "1.5h".
+    """Return the seconds in "90s", "9m" or "1.5h".
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: it is none of these; a number alone has no unit.
     """
     units = {"s": 1.0, "m": 60.0, "h": 3600.0}
-    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1.0)
-    seconds = float(number) * unit
+    if text[-1:] not in units:
+        raise ValueError(text)
+    seconds = float(text[:-1]) * units[text[-1]]
     if not 0 < seconds < 1e9:
         raise ValueError(text)
     return seconds

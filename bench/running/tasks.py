@@ -157,7 +157,24 @@ class Returned:
     value: object
 
 
-Event: TypeAlias = Note | EpochRecord | Chunk | Trained | Measured | Returned
+@dataclass(frozen=True)
+class Advance:
+    """How far an epoch or a chunk is.
+
+    Attributes:
+        stage: of the computation; "" where it has none.
+        done: images, batches or steps of the stage.
+        of: of how many.
+        forwards: images that have passed forward in the chunk; 0 for a training.
+    """
+
+    stage: str
+    done: int
+    of: int
+    forwards: int = 0
+
+
+Event: TypeAlias = Advance | Note | EpochRecord | Chunk | Trained | Measured | Returned
 Emit: TypeAlias = Callable[[Event], None]
 
 

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.running.stopping import StopRequest
+from bench.running.progress.estimate import Size
+from bench.running.progress.events import Began
+from bench.running.progress.reporter import Reporter
+from bench.running.stopping import StopRequest, parse_duration
 
 ROOT = Path(__file__).resolve().parents[3]
 LOADING = """
@@ -50,7 +53,11 @@ def test_ctrl_c_while_torch_loads(tmp_path: Path) -> None:
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "stopped by Ctrl-C; whatever was finished is stored.\n")
+    assert process.returncode == 130
+    assert err.splitlines() == [
+        "suite digits: loading torch and the data",
+        "stopped by Ctrl-C; whatever was finished is stored.",
+    ]
 
 
 def test_an_interrupt_that_an_import_turns_into_another_error_is_still_one(cli, monkeypatch) -> None:
@@ -71,6 +78,24 @@ def test_an_interrupt_that_an_import_turns_into_another_error_is_still_one(cli, 
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_ctrl_c_says_how_long_the_chunk_may_take(capfd) -> None:
+    reporter = Reporter()
+    sizes = {title: Size("autoattack_l2", 10.0, 64) for title in "abc"}
+    reporter.begin(Began("s", "d", "cpu", "out", cells=3, cached=0, processes=1), sizes)
+    for title in "ab":
+        reporter.cell(title, of=1)
+        reporter.done(title, 600.0)
+    reporter.cell("c", of=5, done=1)
+    reporter.progress("apgd-t", 31, 64)
+    stop = StopRequest()
+    stop.within = lambda: reporter.stop_note
+    with stop.signals():
+        os.kill(os.getpid(), signal.SIGINT)
+    assert capfd.readouterr().err == "\nCtrl-C: stopping after this chunk, up to 2 min; Ctrl-C again stops now.\n"
+    reporter.done("c", 1.0)
+    assert reporter.stop_note == "", "nothing is computed now"
+
+
 def test_ctrl_c_is_acknowledged_at_once_and_obeyed_at_once_the_second_time(capfd) -> None:
     stop = StopRequest()
     with stop.signals():
@@ -81,3 +106,16 @@ def test_ctrl_c_is_acknowledged_at_once_and_obeyed_at_once_the_second_time(capfd
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert stop.code == 130
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90.0), ("9m", 540.0), ("1.5h", 5400.0)])
+def test_a_duration_has_a_unit(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["9", "1.5", "", "s", "-3m", "soon", "9 m x", "inf", "1e30h"])
+def test_what_is_no_duration_is_refused(text: str, cli) -> None:
+    done = cli("run", "--suite", "digits", "--time-limit", text, "--dry-run")
+    assert done.code == 2
+    assert f"--time-limit: expected a duration such as 90s, 9m or 1.5h, got {text!r}." in done.err
+    assert ("Say its unit: 9s, 9m or 9h." in done.err) == (text == "9")

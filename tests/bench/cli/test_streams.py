@@ -14,7 +14,8 @@ from rich.console import Console
 
 from bench.core import streams
 from bench.data import catalog
-from bench.running.progress import Reporter
+from bench.running.progress.display import Lines
+from bench.running.progress.reporter import Reporter
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -92,13 +93,14 @@ class Full(io.StringIO):
 
 
 def test_progress_that_cannot_be_said_ends_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    reporter = Reporter()
-    reporter.console = Console(file=Full(), soft_wrap=True)
+    display = Lines()
+    reporter = Reporter(display)
+    display.console = Console(file=Full(), soft_wrap=True)
     monkeypatch.setattr(sys, "stderr", Full())
     reporter.log("a line")
     reporter.done("a cell", 1.0)
     streams.say("a line")
-    assert reporter.console.quiet
+    assert display.console.quiet
 
 
 def test_a_user_without_a_home_has_a_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:

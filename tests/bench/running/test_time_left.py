@@ -1,0 +1,147 @@
+"""The time that is left: within a factor of two of the truth from the third cell on, on any machine; else nothing."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.config.suite_file import load_suite, suites
+from bench.running.progress import costs
+from bench.running.progress.estimate import Size, UnderWay, in_words, time_left
+
+RECORDED = json.loads(Path(__file__).with_name("digits_durations.json").read_text())
+SLACK = 5.0  # seconds of the recorded machine: at the very end, a factor means nothing
+
+
+def recorded() -> Iterator[tuple[str, Size, float]]:
+    """Yield title, size by the counted passes alone, and duration of each cell, in the order of the run."""
+    late = []
+    for row in RECORDED["rows"]:
+        label = f"{row['defense']} seed {row['seed']}"
+        for key, seconds in row["seconds"].items():
+            table, name = (
+                ("training", row["defense"]) if key == "train" else ("evaluation", RECORDED["evaluations"][key])
+            )
+            images = RECORDED["images"][key]
+            per_image = costs.passes(table, name, RECORDED["arguments"].get(key, {}))
+            size = Size(f"train {name}" if key == "train" else name, per_image and per_image * images, images)
+            cell = (f"{label}: {key}", size, seconds)
+            if key.startswith("transfer"):
+                late.append(cell)
+            else:
+                yield cell
+    yield from late
+
+
+def simulated(
+    processes: int, speed: float, noise: Callable[[], float], pace: bool
+) -> Iterator[tuple[float, float, float | None]]:
+    """Run the recorded cells on so many processes; yield ended cells, time, end and estimate."""
+    cells = list(recorded())
+    sizes = {title: size for title, size, _ in cells}
+    waiting = [(title, seconds * speed * noise()) for title, _, seconds in cells]
+    free = [0.0] * processes
+    spans: dict[str, tuple[float, float]] = {}
+    for title, seconds in waiting:
+        start = heapq.heappop(free)
+        spans[title] = (start, start + seconds)
+        heapq.heappush(free, start + seconds)
+    end = max(free)
+    moments = sorted(finish for _, finish in spans.values())
+    for at, following in zip(moments, [*moments[1:], end], strict=True):
+        for now in (at, (at + following) / 2):
+            ended = {t: b - a for t, (a, b) in spans.items() if b <= now}
+            under_way = {
+                t: UnderWay(now - a, (now - a) / (b - a) if pace else 0.0)
+                for t, (a, b) in spans.items()
+                if a <= now < b
+            }
+            yield len(ended), now, end, time_left(sizes, ended, under_way, processes)
+
+
+@pytest.mark.parametrize("pace", [True, False], ids=["cells say how far they are", "they do not"])
+@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.parametrize("speed", [0.2, 1.0, 40.0])
+def test_a_first_run_is_estimated_within_a_factor_of_two_from_the_third_cell_on(processes, speed, pace):
+    draw = random.Random(0)
+    ratios = []
+    for ended, now, end, left in simulated(processes, speed, lambda: draw.uniform(0.75, 1.33), pace):
+        if ended < 3 or now >= end:
+            continue
+        truth = end - now
+        assert left is not None, f"after {ended} cells"
+        low, high = truth / 2 - SLACK * speed, truth * 2 + SLACK * speed
+        assert low <= left <= high, f"after {ended} cells: {left:.0f} s, of {truth:.0f} s"
+        ratios.append(left / truth)
+    assert len(ratios) > 200
+
+
+def test_nothing_is_said_rather_than_something_false():
+    sizes = {"a": Size("known", 10.0, 1), "b": Size("known", 10.0, 1), "c": Size("unknown", None, 1)}
+    assert time_left(sizes, {}, {}, 1) is None, "nothing has ended"
+    assert time_left(sizes, {"a": 1.0, "b": 1.0}, {}, 1) is None, "no cell of the last kind was ever timed"
+    assert time_left(sizes, {"a": 1.0, "b": 1.0}, {"c": UnderWay(3.0, 0.5)}, 1) == pytest.approx(3.0), "its own pace"
+    assert time_left(sizes, {"a": 1.0, "b": 1.0, "c": 9.0}, {}, 1) == 0.0
+    twice = sizes | {"d": Size("unknown", None, 2)}
+    assert time_left(twice, {"a": 1.0, "b": 1.0, "c": 9.0}, {}, 1) == pytest.approx(18.0), "twice the images"
+
+
+def test_a_resumed_cell_has_less_to_do():
+    sizes = {name: Size("train", 100.0, 1) for name in "abc"}
+    left = time_left(sizes, {"a": 50.0, "b": 50.0}, {"c": UnderWay(0.0, 0.0, left=0.2)}, 1)
+    assert left == pytest.approx(10.0)
+
+
+def test_the_longest_cell_bounds_the_rest():
+    sizes = {name: Size(name, units, 1) for name, units in zip("abcd", (10.0, 10.0, 1.0, 100.0), strict=True)}
+    assert time_left(sizes, {"a": 10.0, "b": 10.0}, {}, 8) == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "1 s"),
+        (2.0, "2 s"),
+        (38.0, "40 s"),
+        (88.0, "90 s"),
+        (100.0, "2 min"),
+        (5000.0, "83 min"),
+        (9000.0, "2.5 h"),
+    ],
+)
+def test_durations_are_said_as_a_reader_would(seconds, words):
+    assert in_words(seconds) == words
+
+
+def test_every_cell_of_the_suites_that_ship_has_counted_passes():
+    unknown = set()
+    for name in (str(listed["name"]) for listed in suites()):
+        suite = load_suite(name)
+        for entry in suite.evaluations:
+            if costs.passes("evaluation", entry.evaluation, entry.arguments) is None:
+                unknown.add(entry.evaluation)
+        unknown |= {spec.name for spec in suite.defenses if costs.passes("training", spec.name, {}) is None}
+    assert unknown <= UNCOUNTED
+
+
+UNCOUNTED = {"boundary"}  # it draws a picture of the plane, once per training
+
+
+def test_what_a_cell_cost_last_time_comes_before_counted_passes(monkeypatch):
+    network = ("convnet", (1, 8, 8), "cpu")
+    known = costs.Known(costs.Work("mine", network, None, '{"steps": 2}', 100), 5.0)
+    work = costs.Work("mine", network, None, '{"steps": 2}', 50)
+    assert costs.units(work, [known]) == pytest.approx(2.5)
+    assert costs.units(costs.Work("mine", network, None, '{"steps": 4}', 50), [known]) is None, "other work"
+    assert costs.units(costs.Work("mine", ("vgg11", *network[1:]), None, '{"steps": 2}', 50), [known]) is None
+    pgd = costs.Known(costs.Work("pgd_l2", network, 10.0, "a", 100), 5.0)
+    other: Any = costs.Work("pgd_l2", network, 20.0, "b", 100)
+    assert costs.units(other, [pgd]) == pytest.approx(10.0), "twice the passes"
+    assert costs.units(costs.Work("curvature", network, 4.0, "", 100), [pgd]) == pytest.approx(2.0), "seconds per pass"
+    assert costs.units(costs.Work("curvature", network, 4.0, "", 100), []) == pytest.approx(400.0), "passes"
