@@ -1,4 +1,4 @@
-"""The five questions a reader has, answered in plain words from the board and nothing else."""
+"""The questions a reader has, each answered in one line from the board and nothing else; what explains them beside it."""
 
 from __future__ import annotations
 
@@ -10,122 +10,115 @@ from bench.reports import formatting
 from bench.reports.board.challenges import counts_transfer
 from bench.reports.board.columns import with_role
 from bench.reports.board.model import Board, Row
-from bench.reports.figures import plot_data
-from bench.reports.html.headline import unfinished, why_nothing
-from bench.reports.html.phrases import all_level, gap, p_text, pair_of, ranked, share
+from bench.reports.html.phrases import all_level, gap, p_text, pair_of, ranked, tied_with_first
+
+NEXT = "Better than the next?"
+BELIEVE = "Can it be believed?"
+COST = "What did it cost?"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A question, its short answer, and the sentences behind it."""
+    """A question with its answer.
+
+    Attributes:
+        question: what a reader asks.
+        short: the answer in a few words.
+        line: the rest of the same line.
+        more: sentences behind it, which say nothing twice.
+    """
 
     question: str
     short: str
-    sentences: tuple[str, ...]
+    line: str
+    more: tuple[str, ...] = ()
 
 
 def summary(board: Board) -> list[Answer]:
-    """Return the answers: which is best, is it really better, can I believe it, what did it cost."""
+    """Return the answers: is the first really better, can it be believed, what did it cost."""
     rows = ranked(board)
     if not rows:
         present = [r for r in board.rows if r.cells and not r.incomplete] or [r for r in board.rows if r.cells]
-        nothing = Answer("Which is best?", "Nothing is ranked", tuple(why_nothing(board)))
-        return [nothing, *([_believe(board, present), _cost(present)] if present else [])]
-    return [_best(board, rows), _better(board, rows), _believe(board, rows), _cost(rows)]
-
-
-def _best(board: Board, rows: list[Row]) -> Answer:
-    top, cell = rows[0], rows[0].cells[board.ranking]
-    tied = [r.defense for r in rows[1:] if r.rank_low == 1]
-    level = all_level(board, rows)
-    subject = "Each" if level else "It"
-    sentence = f"{subject} still classifies {share(cell)} of the test images right under {plot_data.title(board)}"
-    if cell.low is not None and cell.high is not None:
-        low, high = formatting.percent(cell.low, cell.n), formatting.percent(cell.high, cell.n)
-        sentence += f" (95 % interval {low}–{high}\u00a0%, {formatting.plural(cell.n, 'image')})"
-    sentences = [sentence + "."]
-    column = board.first("clean")
-    if column is not None and top.value(column) is not None:
-        who = top.defense if level else "it"
-        other = f" of {formatting.plural(top.cells[column.name].n, 'image')}" if board.mixed_images else ""
-        sentences.append(f"Without an attack {who} is right on {share(top.cells[column.name])}{other}.")
-    if level:
-        return Answer("Which is best?", "None: all are level", tuple(sentences))
-    if tied:
-        sentences.append(f"{formatting.listing(tied)} could hold first place as well.")
-    return Answer("Which is best?", top.defense if not tied else f"{top.defense}, in a tie", tuple(sentences))
+        return [_believe(board, present), _cost(present)] if present else []
+    return [_better(board, rows), _believe(board, rows), _cost(rows)]
 
 
 def _better(board: Board, rows: list[Row]) -> Answer:
-    question = "Is it really better than the next?"
     if len(rows) == 1:
-        return Answer(question, "There is no next", ("Only one defense is ranked.",))
+        return Answer(NEXT, "There is no next:", "only one defense is ranked.")
+    if all_level(board, rows):
+        return Answer(NEXT, "No:", f"all {formatting.spelled(len(rows))} reach the same.")
     top, following, pair = rows[0], rows[1], pair_of(board, rows[0], rows[1])
     level = top.cells[board.ranking].value == following.cells[board.ranking].value
-    behind = "reaches the same" if level else f"is {gap(board, top, following)} behind"
-    sentences = [f"The next, {following.defense}, {behind}."]
-    if all_level(board, rows):
-        return Answer(question, "No: all are level", (f"{formatting.spelled(len(rows)).capitalize()} reach the same.",))
+    behind = f"{following.title} " + ("reaches the same" if level else f"is {gap(board, top, following)} behind")
     tied = following.rank_low == 1
-    if pair is not None:
-        sentences.append(
-            f"On the same {formatting.plural(pair.n, 'image')} it wins {pair.only_a} and loses {pair.only_b}: "
-            f"{p_text(pair)} "
-            f"after correction for {formatting.plural(len(board.pairs), 'pair')}, "
-            f"{'too weak to tell them apart' if tied else 'so they differ'}."
-        )
-    if pair is not None and min(len(top.seeds), len(following.seeds)) > 1:
-        sentences.append("An image is won where more of the seeds are right.")
-    beaten = [r.defense for r in rows[1:] if (p := pair_of(board, top, r)) and p.p_holm < ALPHA]
-    if tied and beaten:
-        rest = len(beaten) == len(rows) - 2 > 2
-        others = f"each of the other {formatting.spelled(len(beaten))}" if rest else formatting.listing(beaten)
-        sentences.append(f"It is shown to be better than {others}.")
-    elif tied:
-        sentences.append("It is not shown to be better than any other either.")
-    return Answer(question, "No, not shown" if tied else "Yes", tuple(sentences))
+    if pair is None:
+        return Answer(NEXT, "Not known:", f"{behind}.")
+    counts = f"of the same {formatting.plural(pair.n, 'image')} the first wins {pair.only_a:,} and loses {pair.only_b:,}"
+    more = []
+    if min(len(top.seeds), len(following.seeds)) > 1:
+        more.append("An image is won where more of the seeds are right.")
+    line = f"{behind}; {counts}, {p_text(pair)} after correction for {formatting.plural(len(board.pairs), 'pair')}."
+    return Answer(NEXT, "Not shown:" if tied else "Yes:", line, (*more, *_beaten(board, rows)))
+
+
+def _beaten(board: Board, rows: list[Row]) -> list[str]:
+    """Say whom the first is shown to be better than, where the second is not among them."""
+    if not tied_with_first(rows):
+        return []
+    top = rows[0]
+    beaten = [r.title for r in rows[1:] if (p := pair_of(board, top, r)) and p.p_holm < ALPHA]
+    if not beaten:
+        return ["The first is not shown to be better than any other."]
+    rest = len(beaten) == len(rows) - 2 > 2
+    others = f"each of the other {formatting.spelled(len(beaten))}" if rest else formatting.listing(beaten)
+    return [f"The first is shown to be better than {others}."]
 
 
 def _believe(board: Board, rows: list[Row]) -> Answer:
     top, data = rows[0], board.plan.data
-    short, sentences = _graded(board, top)
-    sentences += _transferred(board, top)
+    short, line, more = _graded(board, top)
+    line += [*_audit(board), *_transferred(board, top)]
     violations = [r.bound_violations for r in board.rows if r.bound_violations is not None]
-    if violations:
-        k = sum(violations)
-        sentences.append(
-            "No proved bound was violated." if k == 0 else f"{formatting.plural(k, 'bound violation')} found."
-        )
-    sentences += _audit(board)
-    sentences += [f"Audited: {top.audit.statement}."] if top.audit else []
+    if sum(violations):
+        line.append(f"{formatting.plural(sum(violations), 'proved bound')} violated")
+    elif violations:
+        more.append("No proved bound was violated.")
     counts = {len(r.seeds) for r in rows}
-    sentences.append(_seeds(min(counts)) if len(counts) == 1 else "Not every defense has all of its seeds yet.")
-    sentences += unfinished(board)
+    line.append(_seeds(min(counts)) if len(counts) == 1 else "not every defense has all of its seeds yet")
+    more += [f"Audited: {top.audit.statement}."] if top.audit else []
     if not data.original:
-        sentences.append(f"The data is {data.name}, not the original set. {data.note}".strip())
-    apart = [r.defense for r in board.rows if r.rank is None and r.trust not in (Grade.C, Grade.INVALID)]
+        line.append(f"{data.name} is not the original set")
+        more += [data.note] if data.note else []
+    apart = [r.title for r in board.rows if r.rank is None and r.trust not in (Grade.C, Grade.INVALID)]
     if apart and len(apart) < len(board.rows):
-        sentences.append(f"Not ranked: {formatting.listing(apart)}.")
-    return Answer("Can I believe it?", short, tuple(sentences))
+        more.append(f"Not ranked: {formatting.listing(apart)}.")
+    return Answer(BELIEVE, short, f"{'; '.join(line)}.", tuple(more))
 
 
-def _graded(board: Board, top: Row) -> tuple[str, list[str]]:
-    """Return the best row's grade in short, and in sentences with its reasons and with the rows that have a worse one.
+_GRADED = {
+    Grade.A: ("Yes, trust A:", "every check passed, its own adaptive attack among them"),
+    Grade.B: ("Yes, trust B:", "no check that matters failed"),
+    Grade.C: ("Only as an upper bound, trust C:", "a check that matters failed or could not be made"),
+    Grade.INVALID: ("No, invalid:", "the measurement itself is broken"),
+    None: ("With care:", "trust was not assessed"),
+}
+
+
+def _graded(board: Board, top: Row) -> tuple[str, list[str], list[str]]:
+    """Return the best row's grade in short, in words, and what explains it with the rows that have a worse one.
 
     Args:
         board: all rows.
         top: the best.
     """
-    if all(r.trust is None for r in board.rows):
-        return "With care: trust was not assessed", [formatting.GRADES[None][1]]
-    short, sentence = formatting.GRADES[top.trust]
-    who = f" (its worst, {top.assessment.who})" if top.assessment.who else ""
-    sentences = [f"{top.defense}{who}: {sentence[:1].lower()}{sentence[1:]}"]
-    sentences += [f"{reason}." for reason in top.assessment.reasons]
+    short, words = _GRADED[top.trust]
+    who = f" ({top.assessment.who} of {top.title}, its worst)" if top.assessment.who else ""
+    more = [f"{reason}." for reason in top.assessment.reasons]
     for grade, what in ((Grade.C, "An upper bound only, below the ranking"), (Grade.INVALID, "Invalid")):
-        names = [r.defense for r in board.rows if r.trust is grade and r is not top]
-        sentences += [f"{what}: {formatting.listing(names)}."] if names else []
-    return f"{top.defense}: {short}", sentences
+        names = [r.title for r in board.rows if r.trust is grade and r is not top]
+        more += [f"{what}: {formatting.listing(names)}."] if names else []
+    return short, [words + who], more
 
 
 def _transferred(board: Board, top: Row) -> list[str]:
@@ -136,14 +129,13 @@ def _transferred(board: Board, top: Row) -> list[str]:
         return []
     cell = top.cells[board.ranking]
     challenged = board.lowered_by_challenges(top.defense) / (cell.n * len(cell.by_seed))
-    said = [f"Accepted challenges cost it {100 * challenged:.1f} points more."] if challenged else []
+    said = [f"accepted challenges cost it {100 * challenged:.1f} points more"] if challenged else []
     if not counts_transfer(column):
         return said
     lost = 100 * (own - known - challenged)
     if lost < 1e-9:
-        return ["Adversarial examples made for the other defenses broke nothing that its own attack had not.", *said]
-    text = f"Adversarial examples made for the other defenses cost it {lost:.1f} points more: its attack is too weak."
-    return [text, *said]
+        return ["adversarial images of the others break it no further", *said]
+    return [f"adversarial images of the others cost it {lost:.1f} points more: its attack is too weak", *said]
 
 
 def _audit(board: Board) -> list[str]:
@@ -153,49 +145,50 @@ def _audit(board: Board) -> list[str]:
     if not cells:
         return []
     k = nearest(sum(c.value or 0 for c in cells))
-    n = max(c.n for c in cells)
-    images, times = formatting.plural(n, "image"), formatting.plural(k, "time")
-    return [f"The official AutoAttack, run on {images} per model, disagreed {times}."]
+    images = formatting.plural(max(c.n for c in cells), "image")
+    return [f"the official AutoAttack, on {images} per model, disagreed {formatting.plural(k, 'time')}"]
 
 
 def _seeds(k: int) -> str:
     """Say what the number of training seeds allows to conclude."""
     if k >= 5:
-        return f"Each defense was trained {k} times, enough to speak of the method."
-    trained = {1: "once", 2: "twice"}.get(k, f"{k} times")
-    return f"Each defense was trained {trained}: this compares these trained models, not the methods (5 seeds would)."
+        return f"{k} trainings each, enough to speak of the method"
+    trained = {1: "one training", 2: "two trainings"}.get(k, f"{k} trainings")
+    return f"{trained} each compare these models, not the methods"
 
 
 def _cost(rows: list[Row]) -> Answer:
-    top = rows[0]
-    short = "See the table"
+    top, more = rows[0], []
+    short, line = "Not counted:", "its training was not part of this run."
     if top.train_flops is not None:
-        short = f"{top.train_flops:.1f}× standard training"
+        short, line = f"{top.train_flops:.1f}× standard training", "in counted operations"
     elif top.train_cost is not None:
-        short = f"{top.train_cost:.1f}× standard training"
+        short, line = f"{top.train_cost:.1f}× standard training", "in time"
     elif top.train_seconds is not None:
-        short = f"{formatting.duration(top.train_seconds)} of training"
-    sentences = []
-    if top.train_flops is not None:
-        sentences.append(
-            f"Counted in operations, training {top.defense} costs {top.train_flops:.2f}× standard training."
-        )
+        short, line = f"{formatting.duration(top.train_seconds)} of training", "per seed"
     if top.train_seconds is not None:
-        sentences.append(f"It took {formatting.duration(top.train_seconds)} per seed{_relative_time(top)}.")
+        line += _cheapest(rows) + "."
+        took = f"Training took {formatting.duration(top.train_seconds)} per seed{_relative_time(top)}."
+        more += [took] if top.train_flops is not None or top.train_cost is not None else []
     if top.eval_seconds is not None:
-        text = f"Measuring it took {formatting.duration(top.eval_seconds)}"
+        text = f"Measuring the first took {formatting.duration(top.eval_seconds)} per seed"
         if top.eval_forwards is not None:
             forwards, backwards = formatting.count(top.eval_forwards), formatting.count(top.eval_backwards)
-            text += f": {forwards} forward and {backwards} backward passes"
-        sentences.append(text + ".")
+            text += f": {forwards} forward and {backwards} backward passes of one image"
+        more.append(text + ".")
+    return Answer(COST, short, line, tuple(more))
+
+
+def _cheapest(rows: list[Row]) -> str:
+    """Say who ties with the first at the least cost, else who is the next and what that costs, as the rest of a line."""
+    top = rows[0]
     counted = all(r.train_flops is not None for r in rows)
-    costs = [(r.train_flops if counted else r.train_cost, r) for r in rows]
-    known = [(cost, r) for cost, r in costs if cost is not None]
-    if known:
-        least, cheapest = min(known, key=lambda found: found[0])
-        if cheapest is not top:
-            sentences.append(f"The cheapest, {cheapest.defense}, costs {least:.2f}× standard training.")
-    return Answer("What did it cost?", short, tuple(sentences))
+    known = [(c, r) for r in rows[1:] if (c := r.train_flops if counted else r.train_cost) is not None]
+    if not known or (counted and top.train_flops is None) or (not counted and top.train_cost is None):
+        return ""
+    ties = [(c, r) for c, r in known if r.rank_low == 1 and top.rank_low == 1]
+    cost, row = min(ties or known, key=lambda found: found[0])
+    return f"; {row.title}{', which ties with it,' if ties else ', the cheapest of the others,'} costs {cost:.1f}×"
 
 
 def _relative_time(row: Row) -> str:
@@ -203,5 +196,5 @@ def _relative_time(row: Row) -> str:
     if row.train_time is None:
         return ""
     if row.train_time.doubt:
-        return f"; no ratio to standard training is given, because {row.train_time.doubt}"
+        return f"; no ratio of times is given, because {row.train_time.doubt}"
     return f", {row.train_cost:.2f}× standard training"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,8 +16,8 @@ from bench.reports.exports import manifest
 from bench.reports.formatting import Lines, Value
 from bench.reports.html import bound_tables, run_tables
 from bench.reports.html.adversarial_examples import Gallery, gallery
+from bench.reports.html.again import row_command
 from bench.reports.html.sprite import Sprite
-from bench.store.plan_record import PlanRecord
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def defense_section(board: Board, row: Row, table: pd.DataFrame, sprite: Sprite)
         sprite: the pictures are added to it.
     """
     return DefenseSection(
-        command=row_command(board.plan, row),
+        command=row_command(board, row),
         belief=tuple(_belief(board, row)),
         manifest=manifest.row_manifest(row),
         stages=run_tables.stages(board, table),
@@ -101,31 +100,6 @@ def defense_section(board: Board, row: Row, table: pd.DataFrame, sprite: Sprite)
         cells=tuple(run_tables.cells(row)),
         gallery=gallery(board, row, table, sprite),
     )
-
-
-def row_command(plan: PlanRecord, row: Row) -> str:
-    """Return the command that makes this row alone: the board's, with its defense and seeds.
-
-    An external row was made by another command (`evaluate`), which this board does not know: "".
-
-    Args:
-        plan: it holds the board's command.
-        row: the defense.
-    """
-    if any(run.entry.provenance == PROVENANCE for run in row.runs.values()):
-        return ""
-    try:
-        parts = shlex.split(plan.command)
-    except ValueError:
-        return ""
-    kept, skip = [], False
-    for part in parts:
-        option = part.partition("=")[0] in ("--defense", "--seeds")
-        if not skip and not option:
-            kept.append(part)
-        skip = not skip and option and "=" not in part
-    seeds = ",".join(str(s) for s in row.seeds)
-    return shlex.join([*kept, "--defense", row.defense, "--seeds", seeds])
 
 
 def _belief(board: Board, row: Row) -> Iterator[str]:

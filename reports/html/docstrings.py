@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,8 +23,15 @@ class Block:
     items: tuple[tuple[str, str], ...] = ()
 
 
-def blocks(docstring: str) -> list[Block]:
-    """Return the docstring in blocks, in order."""
+def blocks(docstring: str, settings: Collection[str]) -> list[Block]:
+    """Return what a docstring tells readers of the board, in blocks, in order.
+
+    Arguments that are no settings, and what a factory returns, concern who calls it alone and are left out.
+
+    Args:
+        docstring: of a defense.
+        settings: names of its hyper-parameters.
+    """
     found: list[Block] = []
     for group in re.split(r"\n\s*\n", inspect.cleandoc(docstring)):
         lines = group.splitlines()
@@ -32,7 +40,11 @@ def blocks(docstring: str) -> list[Block]:
         heading = _HEADING.fullmatch(lines[0].strip())
         if heading and not lines[0].startswith(" "):
             body = ([f"    {heading[2]}"] if heading[2] else []) + lines[1:]
-            found.append(Block("list", heading[1], tuple(_items(body))))
+            items = tuple(_items(body))
+            if heading[1] in ("Args", "Arguments"):
+                items = tuple(item for item in items if any(name in settings for name in item[0].split(", ")))
+            if items and heading[1] not in ("Returns", "Raises"):
+                found.append(Block("list", heading[1], items))
         else:
             found += _paragraphs(lines)
     return found

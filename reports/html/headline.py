@@ -1,18 +1,18 @@
-"""The whole answer in one sentence, and the phrases that all answers are made of."""
+"""The verdict in one sentence, and what stands in its place where nothing is ranked."""
 
 from __future__ import annotations
 
 from bench.core.records import Grade
-from bench.core.stats.intervals import ALPHA
 from bench.reports import formatting
-from bench.reports.board.model import Board, Pair
-from bench.reports.board.training_cost import seconds
+from bench.reports.board.model import Board
 from bench.reports.figures import plot_data
-from bench.reports.html.phrases import all_level, gap, p_text, pair_of, ranked, share
+from bench.reports.html.phrases import all_level, gap, ranked, share, tied_with_first
+
+NAMED = 2  # of the rows that tie with the first; more are counted
 
 
 def headline(board: Board) -> str:
-    """Return the whole answer in one sentence: who ranks first by what, and whether its lead is resolved."""
+    """Return the verdict: who ranks first, by what, and with whom it ties."""
     rows = ranked(board)
     if not rows:
         return " ".join(["Nothing is ranked.", *why_nothing(board)])
@@ -20,21 +20,16 @@ def headline(board: Board) -> str:
     if all_level(board, rows):
         every = formatting.spelled(len(rows))
         return f"None of {every} leads by {plot_data.title(board)}: all stand at {share(cell, interval=True)}."
-    first = f"{top.defense} ranks first by {plot_data.title(board)}: {share(cell, interval=True)}"
+    first = f"{top.title} ranks first by {plot_data.title(board)}: {share(cell, interval=True)}"
     if len(rows) == 1:
         return f"{first}. Nothing else is ranked."
-    following, pair = rows[1], pair_of(board, rows[0], rows[1])
-    if cell.value == following.cells[board.ranking].value:
-        return f"{first}; {following.defense} reaches the same."
-    lead = f"its lead over {following.defense}, {gap(board, top, following)}"
-    if pair is None:
-        return f"{first}; {lead}."
-    verdict = "is resolved" if pair.p_holm < ALPHA else "is not resolved"
-    return f"{first}; {lead}, {verdict} ({_evidence(pair)})."
-
-
-def _evidence(pair: Pair) -> str:
-    return f"{p_text(pair)}, n\u00a0=\u00a0{pair.n:,}"
+    ties = tied_with_first(rows)
+    if not ties:
+        return f"{first}, {gap(board, top, rows[1])} ahead of {rows[1].title}."
+    others = formatting.listing([row.title for row in ties])
+    if len(ties) > NAMED:
+        others = "every other defense" if len(ties) == len(rows) - 1 else f"{formatting.spelled(len(ties))}"
+    return f"{first}, tied with {others}."
 
 
 def why_nothing(board: Board) -> list[str]:
@@ -44,7 +39,7 @@ def why_nothing(board: Board) -> list[str]:
     if column is not None and clean:
         _, best = max(clean, key=lambda found: found[0])
         cell = share(best.cells[column.name], interval=True)
-        sentences.append(f"Without an attack the best is {best.defense}: {cell}.")
+        sentences.append(f"Without an attack the best is {best.title}: {cell}.")
     failed = sum(len(r.failures) for r in board.rows)
     if failed:
         sentences.append(f"{formatting.plural(failed, 'cell')} failed; the causes stand below.")
@@ -59,26 +54,16 @@ def _why_not_one(board: Board) -> str:
     return "No attack has been run to its end."
 
 
-def unfinished(board: Board) -> list[str]:
-    """Say how much of the run failed or is still missing; nothing where all is done."""
-    failed, missing = (sum(len(getattr(r, kind)) for r in board.rows) for kind in ("failures", "missing"))
-    parts = [
-        f"{formatting.plural(failed, 'cell')} failed" if failed else "",
-        f"{missing:,} not finished" if missing else "",
-    ]
-    parts = [part for part in parts if part]
-    return [f"This run is incomplete: {formatting.listing(parts)}."] if parts else []
-
-
-def repeat(board: Board) -> str:
-    """Say how long the whole run took, on what, and which state of the code made it."""
-    runs = [run for row in board.rows for run in row.runs.values()]
-    spent = sum(seconds(run.training) or 0.0 for run in runs)
-    spent += sum(seconds(info) or 0.0 for run in runs for info in run.info.values())
-    where = board.plan.environment
-    device = where.device_name or where.device
-    commit = where.commit[:10]
-    state = f"bench {where.bench}" + (f" at commit {commit}" if commit else "")
-    changed = " with local changes" if where.dirty else ""
-    took = f"It took {formatting.duration(spent)} of computing" if spent else "It ran"
-    return f"{took} on {device or 'an unnamed device'}, with {state}{changed}; finished parts are not computed again."
+def unfinished(board: Board) -> str:
+    """Say how many cells of the run are done where not all are; "" where they are."""
+    done, failed, total = 0, 0, 0
+    for run in (run for row in board.rows for run in row.runs.values()):
+        states = list(run.status.values())
+        trains = bool(run.entry.train_cell)
+        done += states.count("done") + int(trains and bool(run.training.get("weights")))
+        total += len(board.plan.evaluations) + int(trains)
+    failed = sum(len(row.failures) for row in board.rows)
+    if done >= total:
+        return ""
+    failures = f", {failed:,} failed" if failed else ""
+    return f"{done:,} of {formatting.plural(total, 'cell')} done{failures}. Places may still change."

@@ -16,7 +16,7 @@ from bench.reports.board.model import Board
 from bench.reports.html import docstrings, filters, ranking_table
 from bench.reports.html.page_model import page_model
 
-STYLES: Final = ("page.css", "figures.css")
+STYLES: Final = ("page.css", "board.css", "figures.css")
 SCRIPTS: Final = ("page.js", "images.js")
 
 

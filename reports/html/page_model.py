@@ -17,11 +17,14 @@ from bench.reports.exports.registry import all_exports
 from bench.reports.figures import index, loss_terms, plot_data
 from bench.reports.figures.figure import Figure
 from bench.reports.figures.palette import styles
+from bench.reports.html.again import Again, again, load_line
 from bench.reports.html.answers import Answer, summary
 from bench.reports.html.defense_section import DefenseSection, defense_section
-from bench.reports.html.headline import headline, repeat, unfinished
+from bench.reports.html.headline import headline, unfinished
 from bench.reports.html.pair_images import PairImages, pair_images
+from bench.reports.html.presets import Preset, presets
 from bench.reports.html.ranking_table import TableColumn, TableRow, table_columns, table_rows
+from bench.reports.html.remarks import Remark, remarks
 from bench.reports.html.sprite import Sprite
 from bench.reports.html.trust_section import TrustSection, trust_section
 from bench.store.plan_record import PlanRecord
@@ -61,10 +64,13 @@ class PageModel:
         drawn: the rows that figures show.
         undrawn: which complete rows they leave out, or what they show where nothing is ranked; "" for neither.
         grades: of trust, best first.
-        headline: the whole answer in one sentence.
+        headline: the verdict in one sentence.
         answers: questions that readers have, with their answers.
-        repeat: how long the run took, on what.
-        unfinished: how much of the run failed or is missing; "" where all is done.
+        again: how to make the board again.
+        unfinished: how many cells of the run are done; "" where all are.
+        presets: sets of columns, the one that is shown first as the first.
+        remarks: where numbers of the table do not compare.
+        backbones: what the rows are built on.
         attack: the ranking column in words.
         glossary: columns of the table that share their words, in the table's order.
         figures: all that the board allows.
@@ -77,6 +83,7 @@ class PageModel:
         pair_images: what one defense keeps and another loses; None: nothing tells two apart.
         sprite: all thumbnails.
         own: name to what the board's own columns are.
+        loads: defense to the line of Python that loads its network; "" where there is none.
         differs: where the run differs from its suite, in words.
     """
 
@@ -91,8 +98,11 @@ class PageModel:
     grades: list[str]
     headline: str
     answers: list[Answer]
-    repeat: str
+    again: Again
     unfinished: str
+    presets: list[Preset]
+    remarks: list[Remark]
+    backbones: list[str]
     attack: str
     glossary: list[list[TableColumn]]
     figures: list[Figure]
@@ -105,13 +115,15 @@ class PageModel:
     pair_images: PairImages | None
     sprite: Sprite
     own: Mapping[str, Column]
+    loads: Mapping[str, str]
     differs: str
 
 
 def page_model(board: Board) -> PageModel:
     """Return the model of a board's page."""
     columns, tables, sprite = table_columns(board), plot_data.tables(board), Sprite()
-    rows = table_rows(columns, styles(plot_data.names(board)), board.rows)
+    apart = remarks(board, tables)
+    rows = table_rows(columns, styles(plot_data.names(board)), board.rows, apart)
     shown = plot_data.drawn(board)
     terms = {row.defense: loss_terms.loss_terms(board, row) for row in board.rows}
     return PageModel(
@@ -126,8 +138,11 @@ def page_model(board: Board) -> PageModel:
         grades=[grade.name for grade in Grade],
         headline=headline(board),
         answers=summary(board),
-        repeat=repeat(board),
-        unfinished=" ".join(unfinished(board)),
+        again=again(board),
+        unfinished=unfinished(board),
+        presets=presets(columns),
+        remarks=apart,
+        backbones=list(dict.fromkeys(row.architecture for row in board.rows if row.architecture)),
         attack=plot_data.title(board),
         glossary=[list(group) for _, group in groupby(columns, key=_words)],
         figures=index.draw(board, tables),
@@ -144,6 +159,7 @@ def page_model(board: Board) -> PageModel:
         pair_images=pair_images(board, tables, sprite),
         sprite=sprite,
         own={column.name: column.facts for column in OWN},
+        loads={row.defense: load_line(board.plan, row) for row in board.rows},
         differs=", ".join(f"{k} = {v}" for k, v in board.plan.overrides.items() if not isinstance(v, list)),
     )
 

@@ -65,3 +65,12 @@ def p_text(pair: Pair) -> str:
     """
     p = formatting.p_value(pair.p_holm)
     return f"p\u00a0{p}" if pair.p_holm < formatting.SMALLEST_P else f"p\u00a0=\u00a0{p}"
+
+
+def tied_with_first(rows: list[Row]) -> list[Row]:
+    """Return the ranked rows but the first that could hold the first place as well.
+
+    Args:
+        rows: the ranked ones, best first.
+    """
+    return [row for row in rows[1:] if row.rank_low == 1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.core.records import Column, Role
 from bench.reports import formatting
@@ -12,6 +12,7 @@ from bench.reports.board.columns import OWN, BoardColumn, Form, families
 from bench.reports.board.model import Board, Cell, Row
 from bench.reports.figures.palette import SHAPES, Style
 from bench.reports.formatting import Kind, Value
+from bench.reports.html.remarks import Remark
 from bench.store.plan_record import RunRecord
 
 APART = (
@@ -33,7 +34,8 @@ KINDS: dict[Form, Kind] = {
     "text": "text",
 }
 BOUNDED: Collection[Role] = ("robust", "best_known", "transfer")  # what attacks found: an upper bound with grade C
-STEP = 20  # ends of an interval bar's scale lie on multiples of 1/20
+STEP = 20  # ends of an interval bar's scale lie on multiples of 1/20 of a share
+FROM_ZERO = 0.4  # below this share of the upper end the lower one is 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,19 @@ class TableColumn:
         return KINDS[self.column.form]
 
     @property
+    def arrow(self) -> str:
+        """The good direction: "↑", "↓" or ""."""
+        return {"higher": "↑", "lower": "↓"}.get(self.facts.direction, "")
+
+    @property
+    def scale(self) -> tuple[str, str] | None:
+        """Both ends of the scale of its interval bars, as its numbers are written; None without bars."""
+        if self.domain is None:
+            return None
+        low, high = (f"{100 * end if self.kind == 'percent' else end:.4g}" for end in self.domain)
+        return low, high
+
+    @property
     def tip(self) -> str:
         """What the tooltip says."""
         return tip(self.facts, self.kind == "percent")
@@ -111,6 +126,7 @@ class TableCell:
         bar: the interval drawn.
         title: more about it, for the pointer.
         prefix: written before the value: "≤" where it is an upper bound only.
+        sign: of the remark that says why it does not compare with the others, "" without one.
     """
 
     column: TableColumn
@@ -121,6 +137,7 @@ class TableCell:
     bar: Bar | None = None
     title: str = ""
     prefix: str = ""
+    sign: str = ""
 
 
 @dataclass(frozen=True)
@@ -149,8 +166,13 @@ def table_columns(board: Board) -> list[TableColumn]:
 
 
 def _own(board: Board, column: BoardColumn) -> TableColumn:
-    filled = any(row.own(column) not in (None, "") for row in board.rows)
-    return TableColumn(column, column.detail, column.facts.shown and filled)
+    values = [row.own(column) for row in board.rows]
+    told = any(value not in (None, "") for value in values)
+    if column.facts.role == "violations":  # without one there is nothing to compare
+        told = any(values)
+    if column == _TIME and any(row.train_flops is not None for row in board.rows):  # the count says it better
+        told = False
+    return TableColumn(column, column.detail, column.facts.shown and told)
 
 
 def _measured(board: Board, column: BoardColumn) -> TableColumn:
@@ -161,7 +183,7 @@ def _measured(board: Board, column: BoardColumn) -> TableColumn:
         column,
         detail=", ".join(filter(None, [at, "%" if fraction else "", board.images_note(column)])),
         shown=_shown(board, column),
-        domain=_domain(cells),
+        domain=_domain(cells, fraction),
         ranking=column.name == board.ranking,
     )
 
@@ -215,16 +237,21 @@ def unit(facts: Column, fraction: bool = False) -> str:
     return facts.unit or ("% on this page, a fraction in the files" if fraction else "none, a pure number")
 
 
-def _domain(cells: Iterable[Cell]) -> tuple[float, float] | None:
+def _domain(cells: Iterable[Cell], fraction: bool) -> tuple[float, float] | None:
     """Return the range of the numbers with intervals, rounded outwards so that small gaps can be seen."""
     known = [c for c in cells if c.low is not None and c.high is not None]
     ends = [v for c in known for v in (c.low, c.high, c.value) if v is not None and not math.isnan(v)]
     if not ends:
         return None
     low, high = min(ends), max(ends)
-    if low >= 0 and high <= 1:  # a share
+    if fraction:
         low, high = math.floor(low * STEP) / STEP, math.ceil(high * STEP) / STEP
-    return low, max(high, low + 1 / STEP)
+        return low, max(high, low + 1 / STEP)
+    if 0 <= low < FROM_ZERO * high:
+        low = 0.0
+    step = 10.0 ** math.floor(math.log10((high - low) or abs(high) or 1.0)) / 2
+    low, high = (float(f"{step * turn(end / step):.6g}") for turn, end in ((math.floor, low), (math.ceil, high)))
+    return low, high if high > low else low + step
 
 
 def table_cell(row: Row, column: TableColumn) -> TableCell:
@@ -282,21 +309,25 @@ def _time_title(row: Row) -> str:
 _TRUST, _TIME = (next(column for column in OWN if column.name == name) for name in ("trust", "train_cost"))
 
 
-def table_rows(columns: list[TableColumn], looks: dict[str, Style], rows: Iterable[Row]) -> list[TableRow]:
+def table_rows(
+    columns: list[TableColumn], looks: dict[str, Style], rows: Iterable[Row], remarks: Iterable[Remark] = ()
+) -> list[TableRow]:
     """Return the rows in the order given, each with its cells.
 
     Args:
         columns: of the table.
         looks: defense to its colour and mark.
         rows: of the board.
+        remarks: where numbers do not compare.
     """
+    signs = {(name, defense): r.sign for r in remarks for name in r.columns for defense in r.defenses}
     return [
         TableRow(
             row=row,
             slot=looks[row.defense].slot,
             shape=SHAPES[looks[row.defense].marker],
             rank=formatting.rank_range((row.apart or row).rank_low, (row.apart or row).rank_high),
-            cells=tuple(table_cell(row, c) for c in columns),
+            cells=tuple(replace(table_cell(row, c), sign=signs.get((c.name, row.defense), "")) for c in columns),
         )
         for row in rows
     ]

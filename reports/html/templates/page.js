@@ -1,5 +1,5 @@
 // Sort, filter, choose columns, link to rows, switch the theme. The state lives in the URL's hash:
-// #<anchor>?q=…&trust=…&origin=…&first=1&sort=<column>:<asc|desc>&columns=<a,b,c>
+// #<anchor>?q=…&trust=…&origin=…&first=1&sort=<column>:<asc|desc>&view=<preset> or &columns=<a,b,c>
 "use strict";
 (() => {
   const $ = (selector, root = document) => root.querySelector(selector);
@@ -10,7 +10,11 @@
   const rows = bodies.flatMap(rowsOf);
   const heads = $$("thead th", table);
   const boxes = $$("#columns input");
-  const shownAtFirst = boxes.filter((b) => b.checked).map((b) => b.value);
+  const box = table.closest(".scroll");
+  const views = $$("#presets input");
+  const columnsOf = (view) => boxes.map((b) => b.value).filter((c) => view.dataset.columns.split(",").includes(c));
+  const shownAtFirst = columnsOf(views[0]);
+  const viewOf = (columns) => views.find((v) => columnsOf(v).join() === columns.join());
   const first = { q: "", trust: "", origin: "", first: false, sort: "rank:asc", columns: shownAtFirst };
   let state = { ...first };
   const say = (text) => { $("#status").textContent = text; };
@@ -26,13 +30,15 @@
     const given = new URLSearchParams(query);
     const names = heads.map((h) => h.dataset.column);
     const [column, way] = (given.get("sort") || first.sort).split(":");
+    const view = views.find((v) => v.value === given.get("view"));
     state = {
       q: given.get("q") || "",
       trust: given.get("trust") || "",
       origin: given.get("origin") || "",
       first: given.get("first") === "1",
       sort: names.includes(column) ? `${column}:${way === "desc" ? "desc" : "asc"}` : first.sort,
-      columns: given.has("columns") ? given.get("columns").split(",").filter((c) => names.includes(c)) : first.columns,
+      columns: given.has("columns") ? given.get("columns").split(",").filter((c) => names.includes(c))
+        : view ? columnsOf(view) : first.columns,
     };
     return anchor;
   }
@@ -42,7 +48,9 @@
     for (const key of ["q", "trust", "origin"]) if (state[key]) query.set(key, state[key]);
     if (state.first) query.set("first", "1");
     if (state.sort !== first.sort) query.set("sort", state.sort);
-    if (state.columns.join() !== first.columns.join()) query.set("columns", state.columns.join(","));
+    const view = viewOf(state.columns);
+    if (!view) query.set("columns", state.columns.join(","));
+    else if (view !== views[0]) query.set("view", view.value);
     const text = query.toString();
     const anchor = address().split("?")[0];
     history.replaceState(null, "", text ? `#${anchor}?${text}` : `#${anchor}`);
@@ -52,7 +60,7 @@
     const needle = state.q.trim().toLowerCase();
     let count = 0;
     for (const row of rows) {
-      const fits = row.dataset.name.toLowerCase().includes(needle)
+      const fits = `${row.dataset.name} ${row.dataset.words}`.toLowerCase().includes(needle)
         && (!state.trust || row.dataset.trust === state.trust)
         && (!state.origin || row.dataset.origin === state.origin)
         && (!state.first || row.dataset.first === "yes");
@@ -69,8 +77,19 @@
     $("#filter-trust").value = state.trust;
     $("#filter-origin").value = state.origin;
     $("#filter-first").checked = state.first;
-    for (const box of boxes) box.checked = state.columns.includes(box.value);
+    for (const one of boxes) one.checked = state.columns.includes(one.value);
+    for (const view of views) view.checked = view === viewOf(state.columns);
+    $("#reset").hidden = JSON.stringify(state) === JSON.stringify(first);
+    fit();
     return count;
+  }
+
+  // Where the table is not wider than the page its head sticks to the window, else to the table's own box.
+  function fit() {
+    box.classList.remove("fits");
+    const fits = table.scrollWidth <= box.clientWidth;
+    box.classList.toggle("fits", fits);
+    if (fits) box.removeAttribute("tabindex"); else box.tabIndex = 0;
   }
 
   function sort() {
@@ -127,9 +146,11 @@
   $("#filter-trust").addEventListener("change", (event) => change({ trust: event.target.value }));
   $("#filter-origin").addEventListener("change", (event) => change({ origin: event.target.value }));
   $("#filter-first").addEventListener("change", (event) => change({ first: event.target.checked }));
-  for (const box of boxes) {
-    box.addEventListener("change", () => change({ columns: boxes.filter((b) => b.checked).map((b) => b.value) }));
+  for (const one of boxes) {
+    one.addEventListener("change", () => change({ columns: boxes.filter((b) => b.checked).map((b) => b.value) }));
   }
+  for (const view of views) view.addEventListener("change", () => change({ columns: columnsOf(view) }));
+  addEventListener("resize", fit);
   for (const id of ["#reset", "#empty-reset"]) $(id).addEventListener("click", () => change({ ...first }));
   document.addEventListener("click", (event) => {
     const link = event.target.closest('a[href^="#"]');
@@ -206,10 +227,10 @@
     tip.textContent = source.dataset.tip;
     tip.hidden = false;
     source.setAttribute("aria-describedby", "tooltip");
-    const box = source.getBoundingClientRect();
-    tip.style.left = `${Math.max(8, Math.min(box.left, innerWidth - tip.offsetWidth - 8))}px`;
-    const above = box.top - tip.offsetHeight - 6;
-    tip.style.top = `${above > 8 ? above : box.bottom + 6}px`;
+    const place = source.getBoundingClientRect();
+    tip.style.left = `${Math.max(8, Math.min(place.left, innerWidth - tip.offsetWidth - 8))}px`;
+    const above = place.top - tip.offsetHeight - 6;
+    tip.style.top = `${above > 8 ? above : place.bottom + 6}px`;
   }
   function hideTip() {
     tip.hidden = true;
