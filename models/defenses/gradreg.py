@@ -50,7 +50,7 @@ def loss(model: nn.Module, x: Tensor, y: Tensor, *, lambda_gradient: float) -> d
     source="Srinivas et al. 2022, section 5 (GradReg), after Drucker, Le Cun 1992",
     recipe=Recipe(loss=loss),
     bibtex=BIBTEX,
-    title="Gradient regularisation",
+    title="Gradient regularisation (GradReg)",
     link="https://arxiv.org/abs/2206.07144",
     venue="NeurIPS",
     year=2022,

@@ -27,7 +27,7 @@ def loss(
     source='Srinivas et al. 2022, section 5 ("LCNN + GradReg")',
     recipe=Recipe(loss=loss),
     bibtex=BIBTEX,
-    title="LCNN + gradient regularisation",
+    title="LCNN + GradReg",
     link="https://arxiv.org/abs/2206.07144",
     venue="NeurIPS",
     year=2022,

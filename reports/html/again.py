@@ -91,7 +91,9 @@ def load_line(plan: PlanRecord, row: Row) -> str:
 def _typed(board: Board, row: Row) -> str:
     """Return the command that planned a row, as typed."""
     commands = {} if board.shown is None else board.shown.commands
-    return next((commands[row.defense, seed] for seed in row.runs if (row.defense, seed) in commands), board.plan.command)
+    return next(
+        (commands[row.defense, seed] for seed in row.runs if (row.defense, seed) in commands), board.plan.command
+    )
 
 
 def _command(
@@ -102,7 +104,9 @@ def _command(
     kept = [option for option in options if not rows or option[0] not in ROWS]
     kept += [("--defense", name) for name in rows]
     kept += [("--seeds", ",".join(map(str, chosen)))] if chosen else []
-    return shlex.join(["python", "-m", "bench", what, *(part for option in kept for part in option if part is not None)])
+    return shlex.join(
+        ["python", "-m", "bench", what, *(part for option in kept for part in option if part is not None)]
+    )
 
 
 def _options(board: Board, row: Row) -> list[Option]:

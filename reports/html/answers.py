@@ -1,4 +1,4 @@
-"""The questions a reader has, each answered in one line from the board and nothing else; what explains them beside it."""
+"""The questions a reader has, each answered in one line from the board and nothing else, and what explains it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def _better(board: Board, rows: list[Row]) -> Answer:
     tied = following.rank_low == 1
     if pair is None:
         return Answer(NEXT, "Not known:", f"{behind}.")
-    counts = f"of the same {formatting.plural(pair.n, 'image')} the first wins {pair.only_a:,} and loses {pair.only_b:,}"
+    counts = (
+        f"of the same {formatting.plural(pair.n, 'image')} the first wins {pair.only_a:,} and loses {pair.only_b:,}"
+    )
     more = []
     if min(len(top.seeds), len(following.seeds)) > 1:
         more.append("An image is won where more of the seeds are right.")
@@ -180,7 +182,7 @@ def _cost(rows: list[Row]) -> Answer:
 
 
 def _cheapest(rows: list[Row]) -> str:
-    """Say who ties with the first at the least cost, else who is the next and what that costs, as the rest of a line."""
+    """Say which tie with the first costs least, else which other row does, as the rest of a line."""
     top = rows[0]
     counted = all(r.train_flops is not None for r in rows)
     known = [(c, r) for r in rows[1:] if (c := r.train_flops if counted else r.train_cost) is not None]

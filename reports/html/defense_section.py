@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bench.core.handed_over import PROVENANCE
 from bench.core.stats.intervals import nearest
 from bench.reports import formatting
 from bench.reports.board.challenges import counts_transfer

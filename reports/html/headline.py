@@ -28,7 +28,8 @@ def headline(board: Board) -> str:
         return f"{first}, {gap(board, top, rows[1])} ahead of {rows[1].title}."
     others = formatting.listing([row.title for row in ties])
     if len(ties) > NAMED:
-        others = "every other defense" if len(ties) == len(rows) - 1 else f"{formatting.spelled(len(ties))}"
+        counted = formatting.spelled(len(ties)).replace("defense", "other defense")
+        others = "every other defense" if len(ties) == len(rows) - 1 else counted
     return f"{first}, tied with {others}."
 
 

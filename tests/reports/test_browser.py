@@ -267,6 +267,98 @@ def test_theme_follows_the_system_and_the_button_overrides_it(shown: Callable[..
     driver.execute_script("localStorage.clear()")
 
 
+def bottom(driver: Any, selector: str) -> float:
+    """Return how far below the top of the page an element ends."""
+    return float(driver.execute_script(f"return document.querySelector('{selector}').getBoundingClientRect().bottom"))
+
+
+def top(driver: Any, selector: str) -> float:
+    """Return how far below the top of the page an element begins."""
+    return float(driver.execute_script(f"return document.querySelector('{selector}').getBoundingClientRect().top"))
+
+
+def test_verdict_answers_and_five_rows_are_on_the_first_screen(shown: Callable[..., Any], board: Board) -> None:
+    driver = shown(width=1440)
+    answers = driver.find_elements("css selector", "#summary > .answers > div")
+    assert len(answers) == 4
+    heights = [element.rect["height"] for element in answers]
+    assert max(heights) < 2 * min(heights) + 4, "one line each, at most one of them two"
+    places = [bottom(driver, f"#row-{row.anchor}") for row in board.rows]
+    words = len(driver.find_element("css selector", "main").text.split())
+    height = driver.execute_script("return document.documentElement.scrollHeight")
+    print(
+        f"table at {top(driver, '#ranking'):.0f} px, its fifth row ends at {places[4]:.0f}; {words} words, {height} px"
+    )
+
+
+def test_on_a_phone_the_table_begins_within_a_screen_and_a_fifth(shown: Callable[..., Any]) -> None:
+    driver = shown(width=390)
+    print(f"table at {top(driver, '#ranking'):.0f} px at 390")
+    assert top(driver, "#ranking") <= 1.2 * 844
+
+
+def test_the_table_fits_at_1440_and_its_head_stays_in_sight(shown: Callable[..., Any], board: Board) -> None:
+    driver = shown(width=1440)
+    box = "document.querySelector('.scroll.ranking')"
+    assert driver.execute_script(f"return {box}.scrollWidth <= {box}.clientWidth")
+    last = board.rows[-1].anchor
+    driver.execute_script(f"document.getElementById('row-{last}').scrollIntoView({{block: 'start'}})")
+    assert top(driver, "#ranking thead th") == pytest.approx(0, abs=1)
+    assert driver.find_element("css selector", ".scroll.ranking").get_attribute("tabindex") is None
+    driver = shown("#?view=all", width=390)
+    driver.execute_script(f"const b = {box}; b.scrollIntoView(); b.scrollTop = 120; b.scrollLeft = 300")
+    assert top(driver, "#ranking thead th") == pytest.approx(top(driver, ".scroll.ranking"), abs=2)
+    left = driver.execute_script("return document.querySelector('#ranking tbody th').getBoundingClientRect().left")
+    assert left == pytest.approx(16, abs=2), "whose numbers they are stays in sight as well"
+
+
+def visible_columns(driver: Any) -> list[str]:
+    heads = driver.find_elements("css selector", "#ranking thead th")
+    return [head.get_attribute("data-column") for head in heads if head.is_displayed()]
+
+
+def test_presets_choose_columns_and_live_in_the_address(shown: Callable[..., Any]) -> None:
+    driver = shown()
+    main = visible_columns(driver)
+    click(driver, '#presets input[value="table1"]')
+    assert visible_columns(driver) == [
+        "rank", "defense", "clean_accuracy", "gradient_norm", "hessian_norm", "curvature"
+    ]  # fmt: skip
+    assert "view=table1" in driver.current_url
+    address = driver.current_url
+    driver.get("about:blank")
+    driver.get(address)
+    assert len(visible_columns(driver)) == 6
+    assert driver.find_element("css selector", '#presets input[value="table1"]').is_selected()
+    click(driver, "#columns summary")
+    click(driver, '#columns input[value="curvature"]')
+    assert "view=" not in driver.current_url
+    assert not [i for i in driver.find_elements("css selector", "#presets input") if i.is_selected()]
+    click(driver, "#reset")
+    assert visible_columns(driver) == main
+    for name, among in (("robust", "pgd_l2_0.1"), ("cost", "train_flops"), ("all", "eval_backwards")):
+        driver = shown(f"#?view={name}")
+        assert among in visible_columns(driver)
+        assert among not in main or name == "cost"
+
+
+def test_the_tables_tab_stops_are_few(shown: Callable[..., Any], board: Board) -> None:
+    """One per sortable heading and per link of a row, one for all presets; none for marks."""
+    driver = shown()
+    script = """
+        const can = 'a[href], button, input, select, summary, [tabindex="0"]';
+        const radios = new Set();
+        return [...document.querySelectorAll('#board ' + can.split(', ').join(', #board '))].filter(e => {
+          if (e.tabIndex < 0 || !e.checkVisibility()) return false;
+          if (e.type !== 'radio') return true;
+          return radios.size !== radios.add(e.name).size; }).length"""
+    stops = driver.execute_script(script)
+    heads = len(visible_columns(driver))
+    print(f"tab stops of the table: {stops}")
+    assert stops <= heads + len(board.rows) + 8
+    assert "?" not in [a.text for a in driver.find_elements("css selector", "#ranking thead a")]
+
+
 @pytest.mark.parametrize("width", [1440, 768, 390, 320])
 def test_the_page_never_scrolls_sideways(shown: Callable[..., Any], width: int) -> None:
     driver = shown("#defense-lcnn_gradreg", width=width)
@@ -323,7 +415,7 @@ def test_without_javascript_everything_is_there(shown: Callable[..., Any], drive
         shown()
         text = driver.find_element("css selector", "body").text
         assert all(row.defense in text for row in board.rows)
-        assert "Which is best?" in text
+        assert "Better than the next?" in text
     finally:
         driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
@@ -404,6 +496,8 @@ def test_a_printed_page_fits_the_sheet_and_is_light(shown: Callable[..., Any], d
     try:
         assert driver.execute_script("return document.documentElement.scrollWidth") <= 720
         assert paper(driver) == "rgb(255, 255, 255)"
-        assert not driver.find_element("css selector", "#controls").is_displayed()
+        assert not driver.find_element("css selector", "#presets").is_displayed()
+        height = 720 * 10 / 7.5  # of a letter sheet with margins, as wide as this window
+        assert bottom(driver, "#ranking") <= height, "the table ends on the first sheet"
     finally:
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

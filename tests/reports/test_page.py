@@ -29,7 +29,7 @@ from bench.reports.figures import plot_data
 from bench.reports.formatting import Value, show
 from bench.reports.html import adversarial_examples, docstrings, filters, page, png, ranking_table
 from bench.reports.html.bound_tables import Share
-from bench.reports.html.defense_section import defense_section, row_command
+from bench.reports.html.defense_section import defense_section
 from bench.reports.html.sprite import Sprite
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
@@ -286,13 +286,6 @@ def test_section_holds_the_manifest_of_its_row_and_says_what_to_believe(board: B
     assert part.belief[-1] == f"Its 2 trained models range from {100 * low:.1f} to {100 * high:.1f}\u00a0%."
 
 
-def test_command_of_a_row_replaces_defenses_and_seeds(board: Board) -> None:
-    command = "bench run --suite s --defense a --defense=b --seeds 0,1,2 --out 'my results'"
-    plan = board.plan.model_copy(update={"command": command})
-    row = next(r for r in board.rows if r.defense == "lcnn")
-    assert row_command(plan, row) == "bench run --suite s --out 'my results' --defense lcnn --seeds 0,1"
-
-
 def test_stages_count_every_image_of_every_seed(board: Board) -> None:
     row = board.rows[0]
     stages = defense_section(board, row, plot_data.tables(board)[row.defense], Sprite()).stages
@@ -374,7 +367,8 @@ def test_shares_violations_and_remarks(board: Board) -> None:
 
 
 def test_docstrings_lose_their_line_breaks_but_keep_formulas_and_arguments() -> None:
-    found = docstrings.blocks("""Train it.
+    found = docstrings.blocks(
+        """Train it.
 
         One sentence over
         two lines:
@@ -382,10 +376,17 @@ def test_docstrings_lose_their_line_breaks_but_keep_formulas_and_arguments() -> 
         and more.
 
         Args:
+            num_classes: see elsewhere.
+            in_shape, backbone: likewise.
             alpha, beta: weights of
                 `both` terms.
             gamma: third.
-        """)
+
+        Returns:
+            The network.
+        """,
+        ("beta", "gamma"),
+    )
     assert found == [
         docstrings.Block("text", "Train it."),
         docstrings.Block("text", "One sentence over two lines:"),
@@ -393,11 +394,14 @@ def test_docstrings_lose_their_line_breaks_but_keep_formulas_and_arguments() -> 
         docstrings.Block("text", "and more."),
         docstrings.Block("list", "Args", (("alpha, beta", "weights of `both` terms."), ("gamma", "third."))),
     ]
-    listed = docstrings.blocks("""Two variants:
+    listed = docstrings.blocks(
+        """Two variants:
         * first, over
           two lines
         * second.
-        Then this.""")
+        Then this.""",
+        (),
+    )
     assert [b.text for b in listed] == ["Two variants:", "• first, over two lines", "• second.", "Then this."]
     assert {b.kind for b in listed} == {"text"}
     assert docstrings.code("a `<b>` & c") == "a <code>&lt;b&gt;</code> &amp; c"
