@@ -122,8 +122,8 @@ class PageModel:
 def page_model(board: Board) -> PageModel:
     """Return the model of a board's page."""
     columns, tables, sprite = table_columns(board), plot_data.tables(board), Sprite()
-    apart = remarks(board, tables)
-    rows = table_rows(columns, styles(plot_data.names(board)), board.rows, apart)
+    doubts = remarks(board, tables)
+    rows = table_rows(columns, styles(plot_data.names(board)), board.rows, doubts)
     shown = plot_data.drawn(board)
     terms = {row.defense: loss_terms.loss_terms(board, row) for row in board.rows}
     return PageModel(
@@ -141,7 +141,7 @@ def page_model(board: Board) -> PageModel:
         again=again(board),
         unfinished=unfinished(board),
         presets=presets(columns),
-        remarks=apart,
+        remarks=doubts,
         backbones=list(dict.fromkeys(row.architecture for row in board.rows if row.architecture)),
         attack=plot_data.title(board),
         glossary=[list(group) for _, group in groupby(columns, key=_words)],
