@@ -21,7 +21,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 # Packages from the top to the foundation. A module may import from its own level and from those below.
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("benchmarks",),
-    ("bench.cli", "bench.api", "bench.museum", "bench.__main__", "bench"),
+    ("bench.cli", "bench.api", "bench.contracts", "bench.museum", "bench.__main__", "bench"),
     ("bench.running", "bench.packs"),
     ("bench.evaluations", "bench.training", "bench.reports", "bench.config"),
     ("bench.measuring", "bench.store", "bench.numerics", "bench.trust", "bench.models"),

@@ -13,7 +13,21 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-from bench.cli import audit, board, challenge, doctor, evaluate, listing, results, run, status, store, verify
+from bench.cli import (
+    audit,
+    board,
+    challenge,
+    check,
+    doctor,
+    evaluate,
+    listing,
+    new,
+    results,
+    run,
+    status,
+    store,
+    verify,
+)
 from bench.cli.terminal import complain
 from bench.core import streams
 from bench.core.errors import BenchError, MachineError
@@ -37,7 +51,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Train, attack, measure and rank adversarial-robustness defenses under one equal recipe.",
 )
-for group in (run, listing, board, doctor, evaluate, verify, audit, challenge, status):
+for group in (run, evaluate, new, check, listing, board, doctor, verify, audit, challenge, status):
     app.add_typer(group.commands)
 app.add_typer(results.commands, name="results")
 app.add_typer(store.commands, name="store")

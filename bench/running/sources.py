@@ -35,6 +35,7 @@ NOT_COUNTED: Final = (
     "bench.__main__",
     "bench.api.",
     "bench.cli.",
+    "bench.contracts.",
     "bench.museum.",
     "bench.reports.",
     "bench.core.version",

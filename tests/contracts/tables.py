@@ -8,12 +8,11 @@ import pandas as pd
 import torch
 from torch import nn
 
+from bench.contracts.evaluation import CHEAP
 from bench.core import registry
 from bench.data.split import Split
 from bench.measuring.runner import evaluate_chunks
 
-# Cheap settings of costly arguments; an evaluation that has such an argument is run with it.
-CHEAP = {"steps": 10, "n_queries": 30, "draws": 2, "eps": [0.3], "radius": [0.01], "radii": [0.01], "iterations": 6}
 CPU = torch.device("cpu")
 
 
