@@ -43,6 +43,7 @@ class Stream(IntEnum):
     BINARISATION_RANDOM = 11 << 20
     DECISION_START = 12 << 20  # plus the number of the start
     DECISION_DIRECTION = 13 << 20  # plus the number of the direction
+    CONFIRMED_BUDGETS = 14 << 20  # which survivors of a larger ball are attacked in the smaller ones
 
 
 def _signed(value: int) -> int:

@@ -37,6 +37,8 @@ Role = Literal[
     "breaking",  # size of the smallest change known to break it
     "broken_by",  # the stage that broke it
     "refused",  # a claim of the attack that did not hold
+    "inferred",  # taken to withstand a ball since it withstood a larger one
+    "missed",  # withstood the attack in a ball and fell to it in a smaller one
     "adversarial",  # the images that an attack proposes
     "transfer",  # right on images found against other rows
     "margin",

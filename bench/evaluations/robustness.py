@@ -8,7 +8,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Annotated, Final
 
 from torch import Tensor, nn
 
@@ -16,8 +16,9 @@ from bench.attacks.core.adaptive import worst_case_with
 from bench.attacks.core.draws import RandomisedModel
 from bench.core import registry
 from bench.core.errors import UsageError, did_you_mean
+from bench.core.ranges import Interval
 from bench.core.records import Adaptive, Attack, Column, Evaluation
-from bench.measuring.attack_call import Search
+from bench.measuring.attack_call import CONFIRM, Search
 from bench.measuring.attack_columns import describe_columns, robust_columns
 from bench.measuring.budgets import DEFAULT_EPS
 
@@ -65,11 +66,12 @@ def _columns(attack: Attack, norm: str, peers: Sequence[str]) -> dict[str, Colum
 
 
 def _parameters(attack: Attack, norm: str, peers: Sequence[str]) -> dict[str, inspect.Parameter]:
-    """Return what a user may set: budgets, precision of the search, reference implementation, the attack's own."""
+    """Return what a user may set: budgets, how they are searched, reference implementation, the attack's own."""
     kind = inspect.Parameter.KEYWORD_ONLY
     added = [
         inspect.Parameter("eps", kind, default=DEFAULT_EPS[norm], annotation=Sequence[float]),
         inspect.Parameter("search", kind, default="fp32", annotation=Search),
+        inspect.Parameter("confirm", kind, default=CONFIRM, annotation=Annotated[float, Interval(ge=0, le=1)]),
     ]
     if peers:
         added.append(inspect.Parameter("peer", kind, default="", annotation=str))
@@ -89,6 +91,7 @@ def _function(entry: Attack, norm: str) -> Callable[..., dict[str, Tensor | list
         adaptive: Adaptive | None = None,
         eps: Sequence[float] = DEFAULT_EPS[norm],
         search: Search = "fp32",
+        confirm: Annotated[float, Interval(ge=0, le=1)] = CONFIRM,
         peer: str = "",
         **arguments: object,
     ) -> dict[str, Tensor | list[str]]:
@@ -112,6 +115,7 @@ def _function(entry: Attack, norm: str) -> Callable[..., dict[str, Tensor | list
             arguments=arguments,
             extra=extra,
             search=search,
+            confirm=confirm,
         )
 
     run.__name__ = run.__qualname__ = name

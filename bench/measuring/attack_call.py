@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from bench.core.torch_state import tf32
 from bench.measuring.judge import JudgedBatch, judge
 
 Search = Literal["fp32", "tf32"]
+CONFIRM: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class AttackCall:
     arguments: Mapping[str, object] = field(default_factory=dict)
     extra: Mapping[str, Column] = field(default_factory=dict)
     search: Search = "fp32"
+    confirm: float = CONFIRM
 
     def __post_init__(self) -> None:
         """Refuse an unknown precision of the search.

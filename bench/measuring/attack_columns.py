@@ -8,7 +8,7 @@ from typing import Final
 from torch import Tensor, nn
 
 from bench.core.records import Column
-from bench.measuring.attack_call import AttackCall, Search
+from bench.measuring.attack_call import CONFIRM, AttackCall, Search
 from bench.measuring.budgets import check_budgets
 from bench.measuring.robust_state import attack_budgets
 
@@ -28,10 +28,13 @@ def robust_columns(
     arguments: Mapping[str, object],
     extra: Mapping[str, Column] | None = None,
     search: Search = "fp32",
+    confirm: float = CONFIRM,
 ) -> dict[str, Tensor | list[str]]:
-    """Attack every correctly classified example at every budget, smallest first, and return the columns.
+    """Attack every correctly classified example, from the largest budget down, and return the columns.
 
-    An example broken at one budget is broken at the larger ones by the same point, and is not attacked again.
+    An example broken at one budget is broken at the larger ones by the same point. One that the attack cannot break in
+    a ball counts as robust in the smaller ones and is not attacked there, but for a share of all examples, drawn at
+    random, which is attacked at every budget and shows how far that holds.
 
     Args:
         model: network in eval mode, images to logits (B, K).
@@ -45,10 +48,11 @@ def robust_columns(
         arguments: further keyword arguments of the attack.
         extra: further per-example numbers that the attack puts into its trace, by name.
         search: precision of the attack's own passes, see `AttackCall`.
+        confirm: share of the examples in [0, 1] that are attacked at every budget; 1 attacks all of them.
 
     Returns:
-        For each budget `<prefix>_<eps>_` + `robust` (B,) bool, `distance` (B,), `refused` (B,) bool,
-        `adversarial` (B, C, H, W; x itself where not broken), and `broken_by`, a list of B strings: "" robust,
+        For each budget `<prefix>_<eps>_` + `robust` (B,) bool, `distance` (B,), `refused`, `inferred` and `missed` (B,)
+        bool, `adversarial` (B, C, H, W; x itself where not broken), and `broken_by`, a list of B strings: "" robust,
         "clean" misclassified without attack, else the stage that the attack names in trace["broken_by"], or prefix.
         An extra flag or count is zero, an extra value NaN, for examples that were not attacked at that budget.
 
@@ -56,7 +60,7 @@ def robust_columns(
         UsageError: a budget is out of range, or `search` is something else.
         BenchError: something was not finite: the model cannot be judged.
     """
-    call = AttackCall(attack, prefix, norm, seed, arguments, extra or {}, search)
+    call = AttackCall(attack, prefix, norm, seed, arguments, extra or {}, search, confirm)
     budgets = check_budgets(prefix, eps, norm, x.shape[1:])
     columns: dict[str, Tensor | list[str]] = {}
     for result in attack_budgets(call, model, x, y, budgets):
@@ -64,6 +68,7 @@ def robust_columns(
         columns[f"{name}_robust"], columns[f"{name}_distance"] = state.robust, state.distance
         columns[f"{name}_adversarial"], columns[f"{name}_broken_by"] = state.adversarial, state.broken_by
         columns[f"{name}_refused"] = result.refused
+        columns[f"{name}_inferred"], columns[f"{name}_missed"] = result.inferred, result.missed
         columns |= {f"{name}_{extra_name}": values for extra_name, values in result.extra.items()}
     return columns
 
@@ -85,7 +90,8 @@ def describe_columns(
     inside, name = f"{NORM_FORMULAS[norm]} ≤ eps, x' in [0, 1]", f"{prefix}_{{eps}}"
     return {
         f"{name}_robust": Column(
-            f"Correctly classified, and {attack} finds no adversarial example within eps ({norm}).",
+            f"Correctly classified, and {attack} finds no adversarial example within eps ({norm}). What withstands it "
+            "in a larger ball counts as robust in the smaller ones; a random share is attacked there all the same.",
             kind="flag",
             board=name,
             aggregate="fraction",
@@ -123,6 +129,26 @@ def describe_columns(
             formula=f"misclassified, but not ({inside})",
             source="docs: how we measure",
             role="refused",
+            params=params,
+            shown=False,
+        ),
+        f"{name}_inferred": Column(
+            f"Counted robust because {attack} failed in a larger ball; not attacked in this one.",
+            kind="flag",
+            aggregate="sum",
+            direction="none",
+            source=source,
+            role="inferred",
+            params=params,
+            shown=False,
+        ),
+        f"{name}_missed": Column(
+            f"{attack} failed in this ball and broke the example in a smaller one, which counts here too.",
+            kind="flag",
+            aggregate="sum",
+            direction="lower",
+            source=source,
+            role="missed",
             params=params,
             shown=False,
         ),

@@ -159,7 +159,7 @@ def _start(job: TrainJob, device: torch.device, layout: torch.memory_format) -> 
     model = model.to(memory_format=layout)
     groups = parameter_groups(model, job.recipe.weight_decay)
     lr, momentum = job.recipe.lr, job.recipe.momentum
-    return TrainState(model, torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=device.type == "cuda")), unused
+    return TrainState(model, torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=True)), unused
 
 
 def _resume(file: CheckpointFile, state: TrainState, device: torch.device) -> str:

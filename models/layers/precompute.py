@@ -61,6 +61,18 @@ class PrecomputedWeight(nn.Module):
         """
         raise NotImplementedError
 
+    @classmethod
+    def precompute_together(cls, layers: Sequence[PrecomputedWeight], sources: Sequence[Tensor]) -> list[Tensor]:
+        """Return what `precompute` of each layer would, bit for bit.
+
+        A subclass whose tensors are so small that only the number of operations counts may compute them stacked.
+
+        Args:
+            layers: of this class.
+            sources: the tensor of each, all of them differentiated or none.
+        """
+        return [layer.precompute(source) for layer, source in zip(layers, sources, strict=True)]
+
     def take_precomputed(self) -> Tensor:
         """Return what `precomputed` computed for this pass; outside that block, compute it now."""
         earlier, self._precomputed = self._precomputed, None
@@ -106,8 +118,10 @@ def _precompute_all(layers: Sequence[PrecomputedWeight]) -> list[torch.cuda.Stre
     # A view made here keeps the sum of each parameter's gradients on this stream, where the optimiser reads it.
     sources = [(tensor := getattr(layer, layer.precomputed_from)).view_as(tensor) for layer in layers]
     if not layers or not _is_capturing(sources[0]):
-        for layer, source in zip(layers, sources, strict=True):
-            layer._precomputed = _Precomputed(layer.precompute(source), None)
+        for (kind, _), places in _kinds(layers, sources).items():
+            tensors = kind.precompute_together([layers[i] for i in places], [sources[i] for i in places])
+            for i, tensor in zip(places, tensors, strict=True):
+                layers[i]._precomputed = _Precomputed(tensor, None)
         return []
     device = sources[0].device
     current, streams = torch.cuda.current_stream(device), [torch.cuda.Stream(device) for _ in layers[:SIDE_STREAMS]]
@@ -118,6 +132,16 @@ def _precompute_all(layers: Sequence[PrecomputedWeight]) -> list[torch.cuda.Stre
         with torch.cuda.stream(stream):
             layer._precomputed = _Precomputed(layer.precompute(source), stream.record_event())
     return streams
+
+
+def _kinds(
+    layers: Sequence[PrecomputedWeight], sources: Sequence[Tensor]
+) -> dict[tuple[type[PrecomputedWeight], bool], list[int]]:
+    """Return the places of the layers by class and by whether their tensor is differentiated."""
+    places: dict[tuple[type[PrecomputedWeight], bool], list[int]] = {}
+    for i, (layer, source) in enumerate(zip(layers, sources, strict=True)):
+        places.setdefault((type(layer), source.requires_grad), []).append(i)
+    return places
 
 
 def _is_capturing(tensor: Tensor) -> bool:

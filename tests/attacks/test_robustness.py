@@ -12,6 +12,7 @@ from bench.core.errors import BenchError, UsageError
 from bench.core.records import Column
 from bench.core.torch_state import full_precision
 from bench.evaluations import robustness
+from bench.measuring.attack_call import CONFIRM
 from bench.measuring.attack_columns import robust_columns
 from bench.measuring.budgets import DEFAULT_EPS
 from bench.measuring.judge import judge, predict
@@ -154,11 +155,11 @@ def scripted(answers):
     return attack, asked
 
 
-def columns_of(attack, x, y, eps, model=MODEL):
-    return robust_columns(model, x, y, attack=attack, prefix="a_l2", eps=eps, norm="l2", seed=0, arguments={})
+def columns_of(attack, x, y, eps, model=MODEL, **rest):
+    return robust_columns(model, x, y, attack=attack, prefix="a_l2", eps=eps, norm="l2", seed=0, arguments={}, **rest)
 
 
-def test_budgets_go_upward_and_a_broken_example_stays_broken():
+def test_budgets_go_downward_and_a_survivor_of_the_larger_ball_is_not_attacked_again():
     x = image([0.55, 0.0], [0.7, 0.0], [0.9, 0.0], [0.2, 0.0])
     y = torch.zeros(4, dtype=torch.long)
 
@@ -166,8 +167,8 @@ def test_budgets_go_upward_and_a_broken_example_stays_broken():
         return x - torch.tensor([eps, 0.0]), None
 
     attack, asked = scripted(answers)
-    c = columns_of(attack, x, y, [0.25, 0.1, 0.1])
-    assert asked == [(0.1, 3), (0.25, 2)], "smallest first, each once; neither the wrong nor the broken one again"
+    c = columns_of(attack, x, y, [0.25, 0.1, 0.1], confirm=0)
+    assert asked == [(0.25, 3), (0.1, 2)], "largest first, each once; neither the wrong nor the robust one again"
     assert c["a_l2_0.1_robust"].tolist() == [False, True, True, False]
     assert c["a_l2_0.25_robust"].tolist() == [False, False, True, False]
     assert c["a_l2_0.25_distance"].tolist() == pytest.approx([0.1, 0.25, math.nan, 0.0], nan_ok=True)
@@ -176,6 +177,40 @@ def test_budgets_go_upward_and_a_broken_example_stays_broken():
     assert not flags(MODEL, adversarial, y)[[0, 1, 3]].any()
     assert torch.equal(adversarial[2:], x[2:])
     assert (size(adversarial - x, "l2") <= 0.25 * (1 + 1e-5)).all()
+    assert c["a_l2_0.1_inferred"].tolist() == [False, False, True, False]
+    assert not c["a_l2_0.25_inferred"].any()
+    assert not c["a_l2_0.1_missed"].any() | c["a_l2_0.25_missed"].any()
+
+
+def test_what_the_larger_ball_missed_is_found_in_the_sample_and_counts_there_too():
+    """An attack that overshoots in the large ball: only examples drawn for confirmation show it."""
+    x = image(*[[0.55, i / 100] for i in range(100)])
+    y = torch.zeros(100, dtype=torch.long)
+
+    def overshoots(x, eps):
+        return x - torch.tensor([eps if eps < 0.2 else -eps, 0.0]), None
+
+    every, asked = scripted(overshoots)
+    c = columns_of(every, x, y, [0.1, 0.3], confirm=1)
+    assert asked == [(0.3, 100), (0.1, 100)]
+    assert not c["a_l2_0.3_robust"].any(), "the small ball's point lies in the large one"
+    assert c["a_l2_0.3_missed"].all()
+    assert c["a_l2_0.3_distance"].tolist() == pytest.approx([0.1] * 100)
+
+    some, asked = scripted(overshoots)
+    c = columns_of(some, x, y, [0.1, 0.3], confirm=0.3)
+    drawn = c["a_l2_0.3_missed"]
+    assert asked == [(0.3, 100), (0.1, int(drawn.sum()))]
+    assert 15 <= drawn.sum() <= 45
+    assert torch.equal(c["a_l2_0.1_inferred"], ~drawn)
+    assert torch.equal(c["a_l2_0.1_robust"], ~drawn)
+    halves = [columns_of(scripted(overshoots)[0], x[i], y[i], [0.1, 0.3], confirm=0.3)["a_l2_0.3_missed"]
+              for i in (slice(0, 37), slice(37, 100))]  # fmt: skip
+    assert torch.equal(torch.cat(halves), drawn), "the draw belongs to the example, not to the batch"
+
+    none, asked = scripted(overshoots)
+    columns_of(none, x, y, [0.1, 0.3], confirm=0)
+    assert asked == [(0.3, 100)]
 
 
 def test_stages_are_kept_and_a_claim_that_does_not_hold_is_counted():
@@ -242,7 +277,7 @@ def test_registering_again_changes_nothing():
         robustness.register(attack)
     assert [e.name for e in registry.evaluations] == before
     parameters = registry.evaluations.get("pgd_l2").parameters
-    assert list(parameters)[:3] == ["eps", "search", "peer"]
+    assert list(parameters)[:4] == ["eps", "search", "confirm", "peer"]
     assert not {"seed", "norm", "trace", "adaptive"} & set(parameters)
 
 
@@ -288,7 +323,7 @@ def test_two_attacks_in_one_file_have_their_own_facts(include):
     assert set(second.function(MODEL, x, y, eps=[0.05])) == {p.replace("{eps}", "0.05") for p in second.columns}
     assert first.columns["first_l2_{eps}_robust"].ranks == 3
     assert first.columns["first_l2_{eps}_gain"].params == {"norm": "l2", "attack": "first"}
-    assert second.hyperparameters == {"eps": DEFAULT_EPS["l2"], "search": "fp32", "power": 2}
+    assert second.hyperparameters == {"eps": DEFAULT_EPS["l2"], "search": "fp32", "confirm": CONFIRM, "power": 2}
     assert "first_linf" in registry.evaluations
     assert "second_linf" not in registry.evaluations
 

@@ -12,7 +12,7 @@ from scipy.special import expit
 from torch import nn
 
 from bench.models.layers import CenteredSoftplus, Softplus, centered_softplus
-from bench.models.layers.centered_softplus import softplus_derivatives
+from bench.models.layers.centered_softplus import softplus, softplus_derivatives
 
 BETAS = [1e-3, 1e-2, 0.3, 1.0, 5.0, 100.0, 1e3]
 DTYPES = [torch.float32, torch.float64]
@@ -202,6 +202,33 @@ def test_copies_are_independent():
 def test_bad_beta_is_refused(layer, beta):
     with pytest.raises(ValueError, match=r"expected beta0? > 0, got"):
         layer(beta)
+
+
+@pytest.mark.parametrize("beta", [100.0, 1e3, 1e5])
+def test_steep_softplus_in_float32_is_the_library_function_in_float64(beta):
+    """Values within 1e-6/β, first derivatives within 1e-7, second ones within 1e-7·β, at every scale and at 0."""
+    generator = torch.Generator().manual_seed(0)
+    scales = [torch.randn(2000, generator=generator) * scale / beta for scale in (1e-3, 1, 20, 1000)]
+    x = torch.cat([*scales, torch.tensor([0.0, -0.0, 1e-30, -200 / beta, 200 / beta, -1e3, 1e3])]).requires_grad_()
+    seed = torch.randn(len(x), generator=generator)
+
+    def derivatives(y):
+        (first,) = torch.autograd.grad((y * seed).sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad((first * seed).sum(), x)
+        return y, first, second
+
+    plain = torch.autograd.grad((softplus(x, beta) * seed).sum(), x)[0]
+    got, want = derivatives(softplus(x, beta)), derivatives(nn.functional.softplus(x.double(), beta=beta))
+    for a, b, scale in zip(got, want, (10 / beta, 1, beta), strict=True):
+        torch.testing.assert_close(a, b.float(), rtol=1e-6, atol=1e-7 * scale * seed.abs().max().item() ** 2)
+    torch.testing.assert_close(plain, got[1], rtol=1e-6, atol=1e-30)
+
+
+def test_steep_softplus_elsewhere_is_the_library_function():
+    x = torch.randn(50)
+    assert torch.equal(softplus(x.double(), 1e3), nn.functional.softplus(x.double(), beta=1e3))
+    assert torch.equal(softplus(x, 99.0), nn.functional.softplus(x, beta=99.0))
+    assert torch.equal(torch.func.vmap(lambda v: softplus(v, 1e3))(x), nn.functional.softplus(x, beta=1e3))
 
 
 def test_plain_softplus_is_the_library_function():

@@ -120,16 +120,26 @@ def test_iterations_converge_to_the_dense_norm():
     conv = make()
     true = top_singular(conv.raw_weight.detach(), conv.geometry)[0].item()
     for _ in range(3000):
-        conv._iterate(conv.raw_weight)
+        conv.precompute(conv.raw_weight.detach())
     assert conv.sigma.item() == pytest.approx(true, rel=1e-9)
 
 
-def test_gradient_of_sigma_is_the_weight_gradient_at_v_and_u():
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
+def test_gradient_of_the_normalised_weight_is_that_of_its_definition(again):
+    """W/⟨u, conv(v; W)⟩ with u and v held constant, differentiated by autograd once, and again."""
     conv = make()
-    v = conv.geometry.adjoint(conv.u, conv.raw_weight).detach()
-    gradient = torch.autograd.grad(conv._iterate(conv.raw_weight), conv.raw_weight)[0]
-    want = torch.nn.grad.conv2d_weight(v / v.norm(), conv.raw_weight.shape, conv.u, padding=1)
-    torch.testing.assert_close(gradient, want, rtol=1e-12, atol=1e-14)
+    weight = conv.raw_weight
+    v = conv.geometry.adjoint(conv.u, weight).detach()
+    v /= v.norm()
+    got = conv.precompute(weight)
+    want = weight / (conv.u * conv.geometry.forward(v, weight)).sum()
+    for normalised in (got, want):
+        torch.testing.assert_close(normalised, got.detach(), rtol=1e-12, atol=0)
+    direction, other = torch.randn(2, *weight.shape, dtype=torch.float64)
+    gradients = [torch.autograd.grad((w * direction).sum(), weight, create_graph=again)[0] for w in (got, want)]
+    if again:
+        gradients = [torch.autograd.grad((g * other).sum(), weight)[0] for g in gradients]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-13)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
