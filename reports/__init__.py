@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ def write(
     to: str | Path | None = None,
     defenses: Sequence[str] = (),
     only: bool = False,
+    columns: Sequence[str] = (),
+    figures: bool = False,
 ) -> Board:
     """Rebuild every report of a result folder from its store, and return the board.
 
@@ -27,29 +30,35 @@ def write(
         to: folder that the reports are written into; None: the result folder.
         defenses: rows that are shown; empty: all.
         only: show the plan's own rows alone, not those of earlier commands.
+        columns: that LaTeX and Markdown show, by their names in leaderboard.csv; empty: the main ones.
+        figures: write every drawing into the folder `figures` as well, as PDF, SVG and PNG.
 
     Returns:
         The board.
 
     Raises:
         MachineError: no store there, or the folder cannot be written.
-        UsageError: no such row.
+        UsageError: no such row, or no such column.
         IntegrityError: a stored chunk does not match its SHA-256.
     """
     from bench.core import files
     from bench.reports.board import build
     from bench.reports.board.choice import chosen
-    from bench.reports.exports import writer
+    from bench.reports.exports import short_table, writer
+    from bench.reports.figures import figure_files
     from bench.reports.html import page
     from bench.store.store import Store
 
     target = Path(out if to is None else to)
     with Store.open(out) as store:
         shown = chosen(store.plans, plan, defenses, only)
-        board = build.build(store, shown)
+        board = replace(build.build(store, shown), chosen=tuple(columns))
+    short_table.short_columns(board)  # a column that there is not is said before anything is written
     with ThreadPoolExecutor(1) as side:  # compressing the examples does not hold Python's lock
         written = side.submit(writer.write_exports, board, target)
         html = page.render(board)
         written.result()
     files.write_text(target / "leaderboard.html", html)
+    if figures:
+        figure_files.write_figures(board, target / "figures")
     return board

@@ -20,11 +20,19 @@ def report(
     to: Annotated[Path | None, typer.Option("--to", help="Folder to write into (default: the result folder).")] = None,
     defense: Annotated[list[str] | None, typer.Option("--defense", help="Show only this row (repeatable).")] = None,
     only: options.Only = False,
+    columns: Annotated[
+        str | None, typer.Option("--columns", help="Columns of LaTeX and Markdown, named as in leaderboard.csv: a,b,c.")
+    ] = None,
+    figures: Annotated[
+        bool, typer.Option("--figures", help="Write figures/ too: every drawing as PDF, SVG and PNG (seconds).")
+    ] = False,
 ) -> None:
     """Rebuild the leaderboard from the store; needs no torch."""
     from bench.reports import write as write_reports
 
-    print_board(write_reports(out, to=to, defenses=tuple(defense or ()), only=only), to or out)
+    named = tuple(name.strip() for name in (columns or "").split(",") if name.strip())
+    board = write_reports(out, to=to, defenses=tuple(defense or ()), only=only, columns=named, figures=figures)
+    print_board(board, to or out)
 
 
 @commands.command()

@@ -36,7 +36,15 @@ PAGE = "leaderboard.html"
 SIGNATURE = "pack.sig"
 ARCHIVES = ("board.zip", "store.zip", "weights.zip")
 EXAMPLES = ("examples.parquet", "examples_train.parquet")
-EXPORTS = ("leaderboard.csv", "leaderboard.json", "leaderboard.md", "leaderboard.tex", "manifest.json", *EXAMPLES)
+EXPORTS = (
+    "leaderboard.csv",
+    "leaderboard.json",
+    "leaderboard.md",
+    "leaderboard.tex",
+    "training.csv",
+    "manifest.json",
+    *EXAMPLES,
+)
 RULE = (
     "python -m bench results unpack DIR --out results/NAME checks every SHA-256 and puts the folder together again. "
     "By hand: `cat NAME.zip.* > NAME.zip`, then unzip; weights belong into weights/ beside bench.db."

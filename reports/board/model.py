@@ -321,6 +321,7 @@ class Board:
         claims: the paper's numbers and claims beside ours; None where the paper says nothing about these data.
         facts: per-example column to what it is.
         origins: per-example column to the key of its evaluation.
+        chosen: names of the columns that LaTeX and Markdown show; empty: the main ones.
         shown: which command planned which row, and what of earlier commands is not shown; None: one command's plan.
     """
 
@@ -339,6 +340,7 @@ class Board:
     claims: Claims | None = None
     facts: Mapping[str, Column] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
+    chosen: tuple[str, ...] = ()
     shown: BoardPlan | None = None
 
     @property

@@ -16,13 +16,18 @@ def csv_text(board: Board) -> str:
     """Return leaderboard.csv: full precision, empty where missing, no cell that a spreadsheet takes for a formula."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(_csv_cell(name) for column in board.columns for name in names_of(column))
+    writer.writerow(csv_cell(name) for column in board.columns for name in names_of(column))
     for row in board.rows:
-        writer.writerow(_csv_cell(value) for value in row_record(row, board.columns).values())
+        writer.writerow(csv_cell(value) for value in row_record(row, board.columns).values())
     return stream.getvalue()
 
 
-def _csv_cell(value: int | float | str | None) -> str:
+def csv_cell(value: int | float | str | None) -> str:
+    """Return a value as one cell: no formula for a spreadsheet, in full precision, empty where missing.
+
+    Args:
+        value: of the cell.
+    """
     if isinstance(value, str):
         plain = one_line(value)
         return f"'{plain}" if plain.startswith(("=", "+", "-", "@")) else plain

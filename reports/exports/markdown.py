@@ -6,38 +6,38 @@ import re
 
 from bench.core.text import one_line
 from bench.reports.board.model import Board
-from bench.reports.exports.leaderboard import names_of, row_record, text_columns
 from bench.reports.exports.registry import export
+from bench.reports.exports.short_table import ShortCell, place, short_cell, short_columns
 
 
 @export("leaderboard.md", media="text/markdown", label="Markdown", order=30)
 def markdown_text(board: Board) -> str:
-    """Return leaderboard.md: the CSV's columns as a table; fractions with 4 decimals, numbers with 6 digits."""
-    names = [name for column in board.columns for name in names_of(column)]
-    texts = text_columns(board)
-    fractions = {n for c in board.columns if c.evaluation and c.facts.aggregate == "fraction" for n in names_of(c)}
-    lines = [f"| {' | '.join(map(_heading, names))} |", f"|{'|'.join('---' if n in texts else '---:' for n in names)}|"]
+    """Return leaderboard.md: the main columns as a short table; what is best of the ranked rows is bold."""
+    columns = short_columns(board)
+    heads = ["rank", "defense", *(", ".join((c.heading, *c.detail)) for c in columns)]
+    marks = ["---:", "---", *("---" if c.column.form == "text" else "---:" for c in columns)]
+    lines = [f"| {' | '.join(map(_plain, heads))} |", f"|{'|'.join(marks)}|"]
+    tied = False
     for row in board.rows:
-        record = row_record(row, board.columns)
-        lines.append(f"| {' | '.join(_markdown_cell(record[n], n in fractions) for n in names)} |")
+        cells = [short_cell(board, row, c.column) for c in columns]
+        tied |= any(cell.tied for cell in cells)
+        lines.append(f"| {' | '.join([place(row), _plain(row.defense), *map(_cell, cells)])} |")
     title = f"# {_plain(board.plan.suite.name)} on {_plain(board.plan.data.name)}"
-    notes = [line for note in board.notes for line in ("", _plain(note))]
+    said = ["† not told apart from the best (95 %, Holm over all pairs)."] if tied else []
+    said += ["Columns on different images; compare within a column only."] if board.mixed_images else []
+    said += [_plain(f"{row.defense}: {row.doubt}") for row in board.rows if row.doubt]
+    notes = [line for note in said for line in ("", note)]
     return "\n".join([title, "", *lines, *notes]) + "\n"
 
 
-def _heading(name: str) -> str:
-    """Return a column's name; underscores between letters and digits are no emphasis and stay as they are."""
-    return re.sub(r"(?<=\w)\\_(?=\w)", "_", _plain(name))
-
-
 def _plain(text: str) -> str:
-    """Return a text that Markdown shows as it is."""
-    return re.sub(r"([\\`*_{}\[\]<>#|!])", r"\\\1", one_line(text))
+    """Return a text that Markdown shows as it is; underscores between letters and digits are no emphasis and stay."""
+    escaped = re.sub(r"([\\`*_{}\[\]<>#|!])", r"\\\1", one_line(text))
+    return re.sub(r"(?<=\w)\\_(?=\w)", "_", escaped)
 
 
-def _markdown_cell(value: int | float | str | None, fraction: bool) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return _plain(value)
-    return str(value) if isinstance(value, int) else f"{value:.4f}" if fraction else f"{value:.6g}"
+def _cell(cell: ShortCell) -> str:
+    text = _plain(cell.text)
+    text = f"**{text}**" if cell.best else text
+    more = f" ± {cell.spread}" if cell.spread else f" {_plain(cell.interval)}" if cell.interval else ""
+    return f"{text}{'†' if cell.tied else ''}{more}"

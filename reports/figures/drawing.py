@@ -11,8 +11,10 @@ from markupsafe import Markup
 from matplotlib.artist import Artist
 from matplotlib.colors import to_hex, to_rgba
 from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
 
 from bench.reports.figures import svg
+from bench.reports.figures.palette import Style
 
 Format: TypeAlias = Literal["pdf", "png", "svg"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
@@ -48,15 +50,30 @@ class Drawing:
     svg: Markup
     canvas: Canvas = field(repr=False, compare=False)
 
+    def label(self, title: str, legend: Mapping[str, Style]) -> None:
+        """Give the drawing what the page says beside it, for files of its own, in printed colours.
+
+        Args:
+            title: above it, "" for none.
+            legend: name to look, right of it; empty for none.
+        """
+        axes = self.canvas.axes[0]
+        if title:
+            axes.set_title(title, fontsize=12, loc="left", color=PRINTED[svg.INK])
+        if legend:
+            marks = [Line2D([], [], color=look.colour, marker=look.marker, ls="none") for look in legend.values()]
+            axes.legend(marks, list(legend), loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+        _colour(self.canvas)
+
     def file(self, form: Format) -> bytes:
-        """Return the drawing as a file of its own, on white, the same bytes every time.
+        """Return the drawing as a file, on white, the same bytes every time; call `label` before.
 
         Args:
             form: of the file.
         """
-        _colour(self.canvas)
         stream = io.BytesIO()
-        self.canvas.savefig(stream, format=form, dpi=DPI, facecolor="#ffffff", metadata=_METADATA[form])
+        looks: Any = {"dpi": DPI, "facecolor": "#ffffff", "bbox_inches": "tight", "pad_inches": 0.05}
+        self.canvas.savefig(stream, format=form, metadata=_METADATA[form], **looks)
         return stream.getvalue()
 
 
