@@ -159,7 +159,7 @@ def test_the_cost_is_that_of_the_first_and_of_its_cheapest_tie(board: Board) -> 
 def test_nothing_is_said_twice(board: Board) -> None:
     """No sentence of the first screen, of the text behind it and of the table's caption occurs again."""
     html = page.render(board)
-    part = html[html.index('id="summary"') : html.index("</caption>")]
+    part = html[html.index('id="summary"') : html.index("</p>", html.index('id="ranking-note"'))]
     words = re.sub(r"<thead.*?</thead>|<script.*?</script>|<form.*?</form>", "", part, flags=re.S)
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", words))
     sentences = [s.strip() for s in re.split(r"(?<=[.;?])\s", text) if len(s.split()) > 4]
