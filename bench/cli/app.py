@@ -131,7 +131,8 @@ def _unexpected(error: BaseException, interrupts: _Interrupts, debug: bool) -> i
 def _fail(message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    complain(message)
+    for line in message.split("\n"):  # of several errors at once
+        complain(line)
     return code
 
 

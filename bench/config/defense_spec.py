@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from bench.config.problems import Problems
 from bench.config.recipe_table import recipe_fields, recipe_from
 from bench.config.setting import settable
 from bench.config.validation import read, shorten
@@ -39,39 +40,53 @@ class DefenseSpec:
         return f"{self.name}:{settings}" if settings else self.name
 
 
-def parse_defense_spec(text: str) -> DefenseSpec:
+def parse_defense_spec(text: str, where: str = "") -> DefenseSpec:
     """Read `NAME`, or `NAME:key=value,key=value`, where a key is a hyper-parameter, a recipe's field or `backbone`.
 
     Values have the type of the hyper-parameter; a list's items are separated by `/`, as in `milestones=0.5/0.75`. A
     name that is both hyper-parameter and recipe's field means the hyper-parameter.
 
+    Args:
+        text: the spec.
+        where: what an error message begins with, e.g. "--defense"; "": nothing before the spec.
+
     Returns:
         The spec, its values checked and in their types.
 
     Raises:
-        UsageError: unknown defense or key (the nearest is suggested), or a value of the wrong type or range.
+        UsageError: unknown defense or key (the nearest is suggested), or values of the wrong type or range: all of
+            them at once.
     """
-    name, given = split_defense_spec(text)
-    parameters, fields = settable(registry.defenses.get(name)), recipe_fields()
+    before, problems = f"{where}: " if where else "", Problems()
+    name, given = split_defense_spec(text, before)
+    parameters, fields = settable(registry.defenses.get(name, where)), recipe_fields()
     hyperparameters: dict[str, object] = {}
     recipe: dict[str, object] = {}
     backbone: str | None = None
     for key, value in given.items():
-        where = f"{name}:{key}"
-        if key == "backbone":
-            backbone = known_backbone(where, value)
-        elif key in parameters:
-            hyperparameters[key] = read(where, value, parameters[key])
-        elif key in fields:
-            recipe[key] = read(where, value, fields[key])
-        else:
-            hint = did_you_mean(key, [*parameters, *fields, "backbone"])
-            raise UsageError(f"{name}: expected one of its settings, got {key!r}. {hint}")
-    return DefenseSpec(name, hyperparameters, recipe_from(name, recipe), backbone)
+        place = f"{before}{name}:{key}"
+        with problems.found_in():
+            if key == "backbone":
+                backbone = known_backbone(place, value)
+            elif key in parameters:
+                hyperparameters[key] = read(place, value, parameters[key])
+            elif key in fields:
+                recipe[key] = read(place, value, fields[key])
+            else:
+                hint = did_you_mean(key, [*parameters, *fields, "backbone"])
+                raise UsageError(f"{before}{name}: expected one of its settings, got {key!r}. {hint}")
+    with problems.found_in():
+        changed = recipe_from(f"{before}{name}", recipe)
+    problems.raise_if_any()
+    return DefenseSpec(name, hyperparameters, changed, backbone)
 
 
-def split_defense_spec(text: str) -> tuple[str, dict[str, str]]:
+def split_defense_spec(text: str, before: str = "") -> tuple[str, dict[str, str]]:
     """Return the name and the values of a defense spec as they are written, without looking anything up.
+
+    Args:
+        text: the spec.
+        before: what an error message begins with.
 
     Raises:
         UsageError: not of the form `NAME:key=value,key=value`, or a key is there twice.
@@ -80,9 +95,11 @@ def split_defense_spec(text: str) -> tuple[str, dict[str, str]]:
     given: dict[str, str] = {}
     for part in rest.split(",") if colon else []:
         key, equals, value = (piece.strip() for piece in part.partition("="))
-        where = f"{name}:{key}" if key else f"defense {text!r}"
+        where = before + (f"{name}:{key}" if key else f"defense {text!r}")
         if not equals or not key or not value:
-            raise UsageError(f"{where}: expected NAME:key=value,key=value, got {part!r}. Write it like this.")
+            raise UsageError(
+                f"{where}: expected NAME:key=value,key=value, got {part!r}. Write one key=value after each comma."
+            )
         if key in given:
             raise UsageError(f"{where}: expected each key once, got it twice. Remove one.")
         given[key] = value

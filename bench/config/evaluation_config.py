@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from bench.config.problems import Problems
 from bench.config.setting import settable
-from bench.config.validation import check, check_defaults, explain, show
+from bench.config.validation import check, check_defaults, explained, show
 from bench.core import registry
 from bench.core.arguments import LARGEST_INT
 from bench.core.errors import UsageError, did_you_mean
@@ -39,7 +40,7 @@ class EvaluationConfig:
     sample: int | None = None
 
 
-class _EntryTable(BaseModel):
+class EntryTable(BaseModel):
     """The keys of `[evaluations.<key>]` that are not the evaluation's own arguments."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
@@ -51,7 +52,7 @@ class _EntryTable(BaseModel):
 
 
 def parse_evaluation(
-    where: str, key: str, table: Mapping[str, object], shape: tuple[int, int, int]
+    where: str, key: str, table: Mapping[str, object], shape: tuple[int, int, int] | None
 ) -> EvaluationConfig:
     """Check one `[evaluations.<key>]` against its evaluation's signature and fill in the defaults.
 
@@ -59,43 +60,69 @@ def parse_evaluation(
         where: what an error message begins with.
         key: the suite's name for it; the evaluation's name, unless the table has another.
         table: its keys and values.
-        shape: (C, H, W) of an image, which bounds the radii.
+        shape: (C, H, W) of an image, which bounds the radii; None: not known, so they are not looked at.
 
     Returns:
         The evaluation with every argument, radii sorted.
 
     Raises:
         UsageError: an unknown evaluation or argument, a value or default of another type or range, or a key that is
-            no name.
+            no name; all that is wrong at once.
     """
     if not registry.NAME.fullmatch(key):
         raise UsageError(f"{where}: expected a name matching {registry.NAME.pattern}, got {show(key)}. Rename it.")
-    try:
-        head = _EntryTable.model_validate(table)
-    except ValidationError as error:
-        raise UsageError(f"{where}.{explain(error, _EntryTable)}") from error
-    name = head.evaluation or key
-    try:
-        entry = registry.evaluations.get(name)
-    except UsageError as error:
-        raise UsageError(f"{where}: {error}") from error
-    known = settable(entry)
-    check_defaults(f"{where}: {name}", entry.hyperparameters, known)
-    arguments = dict(entry.hyperparameters)
-    for argument, value in (head.model_extra or {}).items():
-        if argument not in known:
-            hint = did_you_mean(argument, [*known, *_EntryTable.model_fields])
-            raise UsageError(f"{where}: expected an argument of {name}, got {argument!r}. {hint}")
-        arguments[argument] = check(f"{where}.{argument}", value, known[argument])
-    for argument, value in arguments.items():
-        if value is ...:
-            raise UsageError(f"{where}: expected {argument}, which {name} needs, got nothing. Add it.")
-        if argument in ("eps", "radius"):
-            norm = norm_of(entry, argument)
-            arguments[argument] = check_radii(f"{where}.{argument}", value, norm, shape)
-        elif isinstance(value, tuple):
-            arguments[argument] = list(value)
+    problems = Problems()
+    own = {k: v for k, v in table.items() if k not in EntryTable.model_fields}
+    name = str(table.get("evaluation") or key)
+    with problems.found_in():
+        entry = registry.evaluations.get(name, where)
+        with problems.found_in():
+            arguments = _arguments(where, entry, own, shape)
+    with problems.found_in():
+        head = _head(where, table)
+    problems.raise_if_any()
     return EvaluationConfig(key, name, arguments, head.limit, head.split, head.seed)
+
+
+def _head(where: str, table: Mapping[str, object]) -> EntryTable:
+    """Return the keys that every evaluation has.
+
+    Raises:
+        UsageError: some are of the wrong type or out of range.
+    """
+    try:
+        return EntryTable.model_validate(table)
+    except ValidationError as error:
+        raise UsageError(*(f"{where}.{line}" for line in explained(error, EntryTable))) from error
+
+
+def _arguments(
+    where: str, entry: Evaluation, given: Mapping[str, object], shape: tuple[int, int, int] | None
+) -> dict[str, Any]:
+    """Return an evaluation's arguments, defaults filled in.
+
+    Raises:
+        UsageError: some are unknown, missing, or of another type or range; all of them are named.
+    """
+    known, problems = settable(entry), Problems()
+    check_defaults(f"{where}: {entry.name}", entry.hyperparameters, known)
+    arguments = dict(entry.hyperparameters)
+    for argument, value in given.items():
+        with problems.found_in():
+            if argument not in known:
+                hint = did_you_mean(argument, [*known, *EntryTable.model_fields])
+                raise UsageError(f"{where}: expected an argument of {entry.name}, got {argument!r}. {hint}")
+            arguments[argument] = check(f"{where}.{argument}", value, known[argument])
+    for argument, value in arguments.items():
+        with problems.found_in():
+            if value is ...:
+                raise UsageError(f"{where}: expected {argument}, which {entry.name} needs, got nothing. Add it.")
+            if argument in ("eps", "radius") and shape is not None:
+                arguments[argument] = check_radii(f"{where}.{argument}", value, norm_of(entry, argument), shape)
+            elif isinstance(value, tuple):
+                arguments[argument] = list(value)
+    problems.raise_if_any()
+    return arguments
 
 
 def default_evaluation(name: str, seed: int = 0) -> EvaluationConfig:

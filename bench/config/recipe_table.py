@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Interval, MinLen
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from bench.config.setting import Setting, setting_of
-from bench.config.validation import explain
+from bench.config.validation import explained
 from bench.core.arguments import LARGEST_INT
 from bench.core.errors import UsageError
 from bench.core.recipe import Augmentation, Precision, Recipe, Schedule
@@ -56,12 +56,12 @@ def recipe_from(where: str, fields: Mapping[str, object]) -> Recipe:
         fields: values by name; lists where the recipe has tuples.
 
     Raises:
-        UsageError: an unknown field, or a value outside its range.
+        UsageError: an unknown field, or a value outside its range; all of them.
     """
     try:
         return RecipeTable.model_validate(fields).record()
     except ValidationError as error:
-        raise UsageError(f"{where}: {explain(error, RecipeTable)}") from error
+        raise UsageError(*(f"{where}: {line}" for line in explained(error, RecipeTable))) from error
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from typing import Literal
 
 from bench.config.defense_spec import DefenseSpec, known_backbone, parse_defense_spec
 from bench.config.evaluation_config import EvaluationConfig, parse_evaluation
+from bench.config.problems import Problems
 from bench.config.recipe_table import recipe_from
 from bench.config.validation import show
 from bench.core import registry
@@ -138,7 +139,7 @@ def check_seeds(where: str, seeds: Sequence[int]) -> tuple[int, ...]:
     """
     if min(seeds) < 0 or max(seeds) > LARGEST_INT or len(set(seeds)) != len(seeds):
         raise UsageError(
-            f"{where}: expected different whole numbers from 0 to 2^63, got {show(list(seeds))}. Write 0,1."
+            f"{where}: expected different whole numbers from 0 to 2^63, got {show(list(seeds))}. Name each seed once."
         )
     return tuple(seeds)
 
@@ -154,13 +155,14 @@ def check_defenses(where: str, texts: Sequence[str]) -> tuple[DefenseSpec, ...]:
         The specs in the order of the texts.
 
     Raises:
-        UsageError: one cannot be parsed, or two are the same.
+        UsageError: some cannot be parsed, or are there twice; all of them are named.
     """
-    try:
-        specs = [parse_defense_spec(text) for text in texts]
-    except UsageError as error:
-        raise UsageError(f"{where}: {error}") from error
+    problems, specs = Problems(), []
+    for text in texts:
+        with problems.found_in():
+            specs.append(parse_defense_spec(text, where))
     names = [str(spec) for spec in specs]
-    if twice := next((n for n in names if names.count(n) > 1), None):
-        raise UsageError(f"{where}: expected each defense once, got {twice!r} twice. Remove one.")
+    for twice in dict.fromkeys(n for n in names if names.count(n) > 1):
+        problems.add(f"{where}: expected each defense once, got {twice!r} twice. Remove one.")
+    problems.raise_if_any()
     return tuple(specs)

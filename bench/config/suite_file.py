@@ -6,22 +6,24 @@ README shows one complete annotated file; the shipped ones under `bench/suites/`
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from bench.config.defense_spec import known_backbone
 from bench.config.evaluation_config import check_radii, parse_evaluation
+from bench.config.problems import Problems
 from bench.config.recipe_table import RecipeTable
 from bench.config.suite import Suite, check_defenses, check_seeds
 from bench.config.suite_data import DataTable, data_of_suite
-from bench.config.validation import explain
+from bench.config.validation import explained
 from bench.core import registry
 from bench.core.arguments import LARGEST_INT, fraction
-from bench.core.errors import UsageError, did_you_mean
+from bench.core.errors import UsageError, did_you_mean, nearest
 from bench.core.recipe import PAPER
 from bench.core.records import ThreatModel, expand_columns
 from bench.core.text import one_line
@@ -40,8 +42,27 @@ class _Threat(BaseModel):
     eps: _Radius
 
 
-class _File(BaseModel):
-    """A suite file's keys, types and ranges; names are looked up in the registries afterwards."""
+class SuiteFile(BaseModel):
+    """A suite file's keys, types and ranges; names are looked up in the registries afterwards.
+
+    Attributes:
+        name: also the default result folder, results/<name>.
+        description: one paragraph for readers of the board.
+        source: where the settings come from; "" if they are yours.
+        dataset: a known data set, or a folder or .npz file of your own.
+        data: how a folder of your own is read.
+        backbone: of every defense that names no other; -w32 behind it sets the width.
+        seeds: one training per defense and seed.
+        threat: norm and radius of the attack that ranks the board.
+        primary_eps: the same in the l2 norm, as one number.
+        audit: images on which the official AutoAttack repeats ours.
+        repeat: images on which each of its stages runs alone, several times.
+        holdout: training images kept apart, for choosing hyper-parameters.
+        store_adversarial: whose adversarial examples are kept.
+        defenses: one row of the board each: NAME, or NAME:key=value,key=value.
+        recipe: what differs from the paper's recipe.
+        evaluations: what is measured, in the order of the board's columns.
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -63,6 +84,17 @@ class _File(BaseModel):
     evaluations: dict[str, dict[str, object]] = Field(min_length=1)
 
 
+_HARMLESS: Final[dict[str, object]] = {
+    "name": "unnamed",
+    "description": "-",
+    "dataset": "digits",
+    "backbone": "convnet",
+    "seeds": [0],
+    "defenses": ["standard"],
+    "evaluations": {"accuracy": {}},
+}
+
+
 def load_suite(name_or_path: str | Path, data_dir: str | Path | None = None) -> Suite:
     """Return a shipped suite by name, or one from a TOML file.
 
@@ -72,32 +104,67 @@ def load_suite(name_or_path: str | Path, data_dir: str | Path | None = None) -> 
 
     Raises:
         UsageError: no such suite or file, not TOML, an unknown or missing key, a value of the wrong type or range,
-            an unknown defense, evaluation or argument. One line: file, key, expected, got, nearest name.
+            an unknown defense, evaluation or argument; all that is wrong at once, one line each: file, key, expected,
+            got, nearest name.
     """
     path = _locate(name_or_path)
-    where = path.name
-    file = _parse(path)
-    info, own = data_of_suite(where, file.dataset, file.data, path.parent, data_dir)
-    shape, threat = info.shape, _threat(where, file)
-    check_radii(f"{where}: {'threat.eps' if file.threat else 'primary_eps'}", [threat.eps], threat.norm, shape)
+    return parse_suite(_toml(path), path.name, path.parent, data_dir)
+
+
+def parse_suite(content: Mapping[str, object], where: str, folder: Path, data_dir: str | Path | None = None) -> Suite:
+    """Return the suite of a file's content.
+
+    Args:
+        content: keys and values.
+        where: the file's name, which error messages begin with.
+        folder: of the file, which paths are relative to.
+        data_dir: where a data set of one's own may lie beside it; None: nowhere else.
+
+    Raises:
+        UsageError: an unknown or missing key, a value of the wrong type or range, an unknown defense, evaluation or
+            argument; all that is wrong at once, one line each.
+    """
+    problems = Problems()
+    file, wrong = _readable(content, where, problems)
+    info, own, threat = None, None, None
+    if not wrong & {"dataset", "data"}:
+        with problems.found_in():
+            info, own = data_of_suite(where, file.dataset, file.data, folder, data_dir)
+    shape = info.shape if info else None
+    if not wrong & {"threat", "primary_eps"}:
+        with problems.found_in():
+            threat = _threat(where, file)
+            if shape is not None:
+                key = "threat.eps" if file.threat else "primary_eps"
+                check_radii(f"{where}: {key}", [threat.eps], threat.norm, shape)
+    with problems.found_in():
+        backbone = known_backbone(f"{where}: backbone", file.backbone)
+    with problems.found_in():
+        seeds = check_seeds(f"{where}: seeds", file.seeds)
+    with problems.found_in():
+        defenses = check_defenses(f"{where}: defenses", file.defenses)
+    evaluations = []
+    for key, table in file.evaluations.items():
+        with problems.found_in():
+            evaluations.append(parse_evaluation(f"{where}: evaluations.{key}", key, table, shape))
+    problems.raise_if_any()
+    assert threat is not None  # else something was found above
+    assert shape is not None
     suite = Suite(
         name=file.name,
         description=one_line(file.description),
         source=one_line(file.source),
         dataset=safe_folder(file.dataset) if own else file.dataset,
-        backbone=known_backbone(f"{where}: backbone", file.backbone),
-        seeds=check_seeds(f"{where}: seeds", file.seeds),
+        backbone=backbone,
+        seeds=seeds,
         threat=threat,
         audit=file.audit,
         repeat=file.repeat,
         holdout=file.holdout,
         store_adversarial=file.store_adversarial,
-        defenses=check_defenses(f"{where}: defenses", file.defenses),
+        defenses=defenses,
         recipe=PAPER.with_overrides(file.recipe.record()),
-        evaluations=tuple(
-            parse_evaluation(f"{where}: evaluations.{key}", key, table, shape)
-            for key, table in file.evaluations.items()
-        ),
+        evaluations=tuple(evaluations),
         shape=shape,
         own=own,
     )
@@ -105,12 +172,31 @@ def load_suite(name_or_path: str | Path, data_dir: str | Path | None = None) -> 
     return suite
 
 
+def _readable(content: Mapping[str, object], where: str, problems: Problems) -> tuple[SuiteFile, frozenset[str]]:
+    """Return a file as far as its keys, types and ranges are right, and the keys that are not.
+
+    In the place of a wrong key stands a value that no later check complains of.
+    """
+    try:
+        return SuiteFile.model_validate(content), frozenset()
+    except ValidationError as error:
+        found = error.errors()
+        unknown = [str(one["loc"][0]) for one in found if one["type"] == "extra_forbidden" and len(one["loc"]) == 1]
+        meant = {key for name in unknown for key in nearest(name, SuiteFile.model_fields) if key not in content}
+        for one, line in zip(found, explained(error, SuiteFile), strict=True):
+            if one["type"] != "missing" or one["loc"][0] not in meant:
+                problems.add(f"{where}: {line}")
+    wrong = frozenset(str(one["loc"][0]) for one in found if one["loc"]) | meant
+    right = {key: value for key, value in content.items() if key not in wrong}
+    return SuiteFile.model_validate(_HARMLESS | right), wrong
+
+
 def suites() -> list[dict[str, object]]:
     """Return the shipped suites as plain data; the registries stay untouched, so torch is not imported."""
     return [_listed(_parse(path), path) for _, path in sorted(_shipped().items())]
 
 
-def _listed(file: _File, path: Path) -> dict[str, object]:
+def _listed(file: SuiteFile, path: Path) -> dict[str, object]:
     """Return a suite file as an entry of `list suites`."""
     threat = _threat(path.name, file)
     return {
@@ -147,14 +233,12 @@ def _locate(name_or_path: str | Path) -> Path:
     raise UsageError(f"--suite: expected a suite's name or a TOML file, got {text!r}. {did_you_mean(text, _shipped())}")
 
 
-def _parse(path: Path) -> _File:
+def _parse(path: Path) -> SuiteFile:
     """Read a file and check its keys, types and ranges."""
-    where = path.name
     try:
-        return _File.model_validate(_toml(path))
+        return SuiteFile.model_validate(_toml(path))
     except ValidationError as error:
-        in_recipe = error.errors()[0]["loc"][:1] == ("recipe",)
-        raise UsageError(f"{where}: {explain(error, RecipeTable if in_recipe else _File)}") from error
+        raise UsageError(*(f"{path.name}: {line}" for line in explained(error, SuiteFile))) from error
 
 
 def _toml(path: Path) -> dict[str, object]:
@@ -169,7 +253,7 @@ def _toml(path: Path) -> dict[str, object]:
         raise UsageError(f"{path.name}: expected TOML, got {error}. Fix that line.") from error
 
 
-def _threat(where: str, file: _File) -> ThreatModel:
+def _threat(where: str, file: SuiteFile) -> ThreatModel:
     """Return the threat that ranks the board: the table `[threat]`, or `primary_eps` in the l2 norm."""
     if (file.threat is None) == (file.primary_eps is None):
         got = "neither" if file.threat is None else "both"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+import typing
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -104,22 +105,54 @@ def _convert(where: str, text: str, setting: Setting) -> object:
         raise UsageError(f"{where}: expected {setting}, got {show(text)}. Change the value.") from error
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return the first complaint of pydantic as `<key>: expected …, got …. <what to do>`.
+def explained(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Return the complaints of pydantic, each as `<key>: expected …, got …. <what to do>`.
 
     Args:
         error: the complaints.
-        model: whose keys are suggested for an unknown one.
+        model: whose keys are suggested for an unknown one; those of its tables for one in a table.
     """
-    first = error.errors()[0]
-    *path, last = [str(p) for p in first["loc"]] or ["file"]
+    return [_explained(one["type"], one["loc"], one["msg"], one["input"], model) for one in error.errors()]
+
+
+def _explained(kind: str, place: tuple[int | str, ...], message: str, value: object, model: type[BaseModel]) -> str:
+    *path, last = [str(p) for p in place] or ["file"]
     where = ".".join([*path, last])
-    if first["type"] == "extra_forbidden":
-        return f"{where}: expected a known key, got {last!r}. {did_you_mean(last, model.model_fields)}"
-    if first["type"] == "missing":
+    if kind == "extra_forbidden":
+        return f"{where}: expected a known key, got {last!r}. {did_you_mean(last, table_of(model, path).model_fields)}"
+    if kind == "missing":
         return f"{where}: expected a value, got nothing. Add the key {last!r}."
-    wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{where}: expected {wanted}, got {show(first['input'])}. Change the value."
+    wanted = _WANTED.get(kind) or message.removeprefix("Input should be ").removeprefix("Value error, ")
+    wanted = wanted.replace("greater than or equal to ", "a number >= ").replace("greater than ", "a number > ")
+    wanted = wanted.replace("less than or equal to ", "a number <= ").replace("less than ", "a number < ")
+    return f"{where}: expected {wanted}, got {show(value)}. Change the value."
+
+
+_WANTED: Final = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "a text in quotes",
+    "bool_type": "true or false",
+    "list_type": "a list in brackets",
+    "dict_type": "a table",
+}
+
+
+def table_of(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
+    """Return the model of a table inside a file.
+
+    Args:
+        model: of the file.
+        path: keys that lead to the table; where they leave the models, the last one is returned.
+    """
+    for name in path:
+        field = model.model_fields.get(name)
+        parts = [] if field is None else [field.annotation, *typing.get_args(field.annotation)]
+        inner = next((part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)), None)
+        if inner is None:
+            return model
+        model = inner
+    return model
 
 
 def show(value: object) -> str:

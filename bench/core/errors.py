@@ -26,9 +26,20 @@ class BenchError(Exception):
 
 
 class UsageError(BenchError, ValueError):
-    """Wrong usage or bad configuration."""
+    """Wrong usage or bad configuration.
+
+    Attributes:
+        messages: the lines.
+
+    Args:
+        messages: what is wrong, one line each; nearly always one.
+    """
 
     exit_code = 2
+
+    def __init__(self, *messages: object) -> None:
+        self.messages = tuple(map(one_line, messages or ("",)))
+        Exception.__init__(self, "\n".join(self.messages))
 
 
 class OutOfMemoryError(BenchError):
@@ -81,5 +92,10 @@ class Stopped(BaseException):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the closest known name, or the list of names when none is close."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    close = nearest(name, known)
     return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """Return the known name that is closest to a misspelled one, in a list; an empty one where none is close."""
+    return difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)

@@ -53,8 +53,12 @@ class Registry(Generic[T]):
         for entry in list(self._entries.values()):
             listener(entry)
 
-    def get(self, name: str) -> T:
+    def get(self, name: str, where: str = "") -> T:
         """Return the entry of that name.
+
+        Args:
+            name: of the entry.
+            where: what an error message begins with; "": the kind.
 
         Raises:
             UsageError: no such entry; the message names the nearest one.
@@ -62,7 +66,7 @@ class Registry(Generic[T]):
         discover()
         if name not in self._entries:
             hint = " ".join([did_you_mean(name, self._entries), *broken_plugins()])
-            raise UsageError(f"{self.kind}: expected a registered {self.kind}, got {name!r}. {hint}")
+            raise UsageError(f"{where or self.kind}: expected a registered {self.kind}, got {name!r}. {hint}")
         return self._entries[name]
 
     def __contains__(self, name: str) -> bool:
