@@ -20,8 +20,10 @@ from bench.cli import (
     check,
     doctor,
     evaluate,
+    index,
     listing,
     new,
+    open_page,
     results,
     run,
     status,
@@ -51,7 +53,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Train, attack, measure and rank adversarial-robustness defenses under one equal recipe.",
 )
-for group in (run, evaluate, new, check, listing, board, doctor, verify, audit, challenge, status):
+for group in (run, evaluate, new, check, listing, board, open_page, index, doctor, verify, audit, challenge, status):
     app.add_typer(group.commands)
 app.add_typer(results.commands, name="results")
 app.add_typer(store.commands, name="store")

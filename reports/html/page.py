@@ -27,10 +27,10 @@ def render(board: Board) -> str:
     Content-Security-Policy), figures as SVG, images and downloads as data. It works without JavaScript, from disk,
     off-line; names and descriptions are escaped wherever they stand.
     """
-    script, model = "".join(map(_text, SCRIPTS)), page_model(board)
+    script, model = "".join(map(template_text, SCRIPTS)), page_model(board)
     context = {field.name: getattr(model, field.name) for field in fields(model)}
-    frame = {"css": Markup("".join(map(_text, STYLES))), "script": Markup(script), "csp": policy(script)}
-    return _environment().get_template("page.html").render(context | frame)
+    frame = {"css": Markup("".join(map(template_text, STYLES))), "script": Markup(script), "csp": policy(script)}
+    return environment().get_template("page.html").render(context | frame)
 
 
 def policy(script: str) -> str:
@@ -46,9 +46,10 @@ def policy(script: str) -> str:
     )
 
 
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_text),
+def environment() -> jinja2.Environment:
+    """Return what renders our templates: everything is escaped, a name that is not known is an error."""
+    made = jinja2.Environment(
+        loader=jinja2.FunctionLoader(template_text),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -67,10 +68,15 @@ def _environment() -> jinja2.Environment:
         *(filters.href, filters.breakable, filters.spoken, filters.audit_words, docstrings.blocks, docstrings.code),
         *(ranking_table.tip, ranking_table.unit),
     )
-    environment.filters |= {f.__name__: f for f in functions}
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "ensure_ascii": False}
-    return environment
+    made.filters |= {f.__name__: f for f in functions}
+    made.policies["json.dumps_kwargs"] = {"sort_keys": True, "ensure_ascii": False}
+    return made
 
 
-def _text(name: str) -> str:
+def template_text(name: str) -> str:
+    """Return the text of a file of the templates' folder.
+
+    Args:
+        name: of the file.
+    """
     return resources.files("bench.reports.html").joinpath("templates", name).read_text("utf-8")
