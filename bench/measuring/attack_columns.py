@@ -120,6 +120,20 @@ def describe_columns(
             role="broken_by",
             params=params,
         ),
+        f"{name}_adversarial": Column(
+            "The adversarial example; the image itself where robust.",
+            source=source,
+            role="adversarial",
+            params=params,
+        ),
+        **_describe_search(attack, norm, source, name, params),
+    }
+
+
+def _describe_search(attack: str, norm: str, source: str, name: str, params: Mapping[str, str]) -> dict[str, Column]:
+    """Return the columns that say how an example was searched, by pattern of the name; arguments as above."""
+    inside = f"{NORM_FORMULAS[norm]} ≤ eps, x' in [0, 1]"
+    return {
         f"{name}_refused": Column(
             "The attack returned a misclassified point that does not hold (outside the ball, or right again when "
             "asked anew in float32); counted as not broken.",
@@ -151,11 +165,5 @@ def describe_columns(
             role="missed",
             params=params,
             shown=False,
-        ),
-        f"{name}_adversarial": Column(
-            "The adversarial example; the image itself where robust.",
-            source=source,
-            role="adversarial",
-            params=params,
         ),
     }

@@ -28,7 +28,7 @@ class _Normalise(torch.autograd.Function):
     """One power iteration of several layers, and W ↦ W/σ with σ = ⟨u, conv(v; W)⟩, u and v held constant.
 
     With S = ∂σ/∂W, the weight gradient of the convolution at (v, u), and Ŵ = W/σ, the gradient is
-    (g − ⟨g, Ŵ⟩·S)/σ. On small images a step costs what its number of operations costs: these are a third of autograd's.
+    (g − ⟨g, Ŵ⟩·S)/σ: fewer operations than autograd's, whose number is what a step on small images costs.
     """
 
     @staticmethod
