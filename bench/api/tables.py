@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import pandas as pd
@@ -14,21 +15,22 @@ import torch
 from torch import Tensor, nn
 
 from bench.api.images import Data, read_data
+from bench.api.measured import Kept, measured
+from bench.api.progress import Shown, Steps, steps
 from bench.api.trust import measures_trust, own_inputs, threat_of, trust_of
 from bench.attacks.core.draws import RandomisedModel
 from bench.config.evaluation_config import EvaluationConfig, check_radii, default_evaluation, norm_of
 from bench.config.suite_file import load_suite
 from bench.core import registry
 from bench.core.arguments import Number, whole
-from bench.core.computing_time import ComputingTime
 from bench.core.errors import UsageError
-from bench.core.records import Column, Track
+from bench.core.records import Column, Evaluation, Track
 from bench.core.torch_state import known_state, threads_for
 from bench.data import catalog
 from bench.data.pixels import to_unit
 from bench.data.split import Split
 from bench.measuring.model_contract import DOOR_IMAGES, BadModel, check_model
-from bench.measuring.runner import FITTED, evaluate_chunks
+from bench.measuring.runner import Chunk, evaluate_chunks
 from bench.running.environment import choose_device
 
 _EVALUATIONS_OF_TENSORS = ("accuracy", "pgd_l2", "autoattack_l2", "stability", "curvature")
@@ -73,6 +75,8 @@ def evaluate(
     data_dir: str | Path | None = ...,
     randomised: bool = ...,
     return_adversarial: Literal[False] = ...,
+    out: str | Path | None = ...,
+    progress: Shown = ...,
 ) -> pd.DataFrame: ...
 @overload
 def evaluate(
@@ -89,6 +93,8 @@ def evaluate(
     data_dir: str | Path | None = ...,
     randomised: bool = ...,
     return_adversarial: Literal[True],
+    out: str | Path | None = ...,
+    progress: Shown = ...,
 ) -> tuple[pd.DataFrame, dict[str, Tensor]]: ...
 def evaluate(
     model: nn.Module,
@@ -104,6 +110,8 @@ def evaluate(
     data_dir: str | Path | None = None,
     randomised: bool = False,
     return_adversarial: bool = False,
+    out: str | Path | None = None,
+    progress: Shown = None,
 ) -> pd.DataFrame | tuple[pd.DataFrame, dict[str, Tensor]]:
     """Return a per-example table of a trained model: one row per image, one column per quantity.
 
@@ -125,7 +133,11 @@ def evaluate(
         data_dir: where the suite's data set is looked for first.
         randomised: declare that the model answers differently at each call, in eval mode too: it is judged by votes
             over draws and attacked in expectation over them; an undeclared one is refused.
-        return_adversarial: whether the attacks' images are returned too.
+        return_adversarial: whether the attacks' images are returned too; not with `out`.
+        out: a folder that keeps finished chunks of images, so that the same call goes on after an interruption; None:
+            nothing is kept.
+        progress: whether to show how far the call is, on stderr; None: on a terminal or in a notebook; a function is
+            called with a line for each evaluation.
 
     Returns:
         Columns `index`, `label`, then those of each evaluation. `attrs["cost"]` has forwards, backwards, seconds (CPU
@@ -139,7 +151,10 @@ def evaluate(
     Raises:
         UsageError: neither or both of `suite` and `data`, an unknown name, an argument out of range, data of another
             form, or a model that breaks the contract or gives no gradients to an attack that follows them.
+        LockedError: another process computes the same into `out`.
     """
+    if return_adversarial and out is not None:
+        raise UsageError("evaluate: expected either out= or return_adversarial=True, got both. Leave one of them out.")
     if (suite is None) == (data is None):
         raise UsageError("evaluate: expected either suite= or data=, got both or neither. Give one of them.")
     limit = None if limit is None else whole("evaluate: limit", limit, 1)
@@ -160,7 +175,9 @@ def evaluate(
         k = check_model(model, to_unit(torch.tensor(subject.split.images[:DOOR_IMAGES])).to(target), subject.classes)
         if (largest := int(subject.split.labels.max())) >= k:
             raise UsageError(f"evaluate: expected labels below {k} (the logits' width), got {largest}.")
-        table, images = _table(model, subject.split, chosen, target, batch_size, return_adversarial)
+        kept = None if out is None else stack.enter_context(Kept(Path(out), model, subject.shape, target))
+        around = stack.enter_context(steps(progress)), kept
+        table, images = _table(model, subject.split, chosen, target, batch_size, return_adversarial, around)
     return (table, images) if return_adversarial else table
 
 
@@ -171,42 +188,40 @@ def _table(
     device: torch.device,
     batch_size: int | None,
     pictures: bool,
+    surroundings: tuple[Steps, Kept | None],
 ) -> tuple[pd.DataFrame, dict[str, Tensor]]:
     """Run the evaluations one after the other; return their columns joined by image, and the images if asked for."""
+    said, kept = surroundings
     table = pd.DataFrame({"index": np.arange(len(split)), "label": split.labels})
     cost: dict[str, dict[str, float]] = {}
     images: dict[str, Tensor] = {}
     facts: dict[str, Column] = {}
     registered = {e.evaluation: registry.evaluations.get(e.evaluation) for e in entries}
     for entry in sorted(entries, key=lambda e: bool(registered[e.evaluation].needs)):  # last what reads the others
-        evaluation = registered[entry.evaluation]
-        chunks = list(
-            evaluate_chunks(
-                evaluation,
-                model,
-                split.first(entry.limit),
-                device,
-                arguments=dict(entry.arguments),
-                seed=entry.seed,
-                inputs=own_inputs(evaluation, entry, table, facts),
-                batch_size=batch_size,
-                pictures=pictures,
-            )
-        )
-        part = pd.concat([c.table for c in chunks], ignore_index=True).drop(columns="label")
+        evaluation, own = registered[entry.evaluation], split.first(entry.limit)
+        settings: dict[str, Any] = {
+            "arguments": dict(entry.arguments),
+            "seed": entry.seed,
+            "inputs": own_inputs(evaluation, entry, table, facts),
+            "batch_size": batch_size,
+            "pictures": pictures,
+        }
+        compute = functools.partial(_chunks, said, evaluation, model, own, device, settings)
+        said.begin(entry.key, -(-len(own) // evaluation.chunk))
+        if kept is None:
+            found = measured(list(compute(())))
+        else:
+            found = kept.measure(evaluation, entry.arguments, own, entry.seed, compute)
+        said.end(entry.key, len(own))
+        part = found.table.drop(columns="label")
         if entry.key != entry.evaluation:  # a second entry of one evaluation, named as on the board
             part = part.rename(columns={c: f"{entry.key}_{c}" for c in part.columns if c in table and c != "index"})
         new = [c for c in part.columns if c == "index" or c not in table.columns]
-        facts |= {c: chunks[0].columns[c] for c in new if c in chunks[0].columns}
+        facts |= {c: found.facts[c] for c in new if c in found.facts}
         table = table.merge(part[new], on="index", how="left", validate="one_to_one")
-        passes = {n: sum(c.info[n] for c in chunks) for n in ("forwards", "backwards")}
-        time = sum((c.time for c in chunks), ComputingTime())
-        cost[entry.key] = {**passes, "seconds": time.cost, "wall_seconds": time.wall}
-        if sizes := [c.fitted for c in chunks if c.fitted is not None]:
-            cost[entry.key][FITTED] = min(sizes)
-        for name in chunks[0].pictures:
-            found = np.concatenate([c.pictures[name] for c in chunks])
-            images[name.removesuffix(_SUFFIX)] = torch.tensor(found, dtype=torch.float32)
+        cost[entry.key] = found.cost
+        for name, column in found.pictures.items():
+            images[name.removesuffix(_SUFFIX)] = torch.tensor(column, dtype=torch.float32)
     table.attrs["cost"] = cost
     if "bound_violations" in table:
         table.attrs["bounds"] = {"violations": int(table["bound_violations"].fillna(0).sum())}
@@ -214,6 +229,21 @@ def _table(
         if measures_trust(registered[entry.evaluation]):
             table.attrs["trust"] = trust_of(table, facts, threat_of(registered[entry.evaluation], entry))
     return table, images
+
+
+def _chunks(
+    said: Steps,
+    evaluation: Evaluation,
+    model: nn.Module,
+    split: Split,
+    device: torch.device,
+    settings: Mapping[str, Any],
+    done: Sequence[int],
+) -> Iterator[Chunk]:
+    """Yield the chunks of an evaluation that are not done yet, and say when each one is."""
+    for chunk in evaluate_chunks(evaluation, model, split, device, done=done, **settings):
+        yield chunk
+        said.chunk()
 
 
 def _suite_subject(name: str, limit: int | None, data_dir: str | Path | None) -> _Subject:
