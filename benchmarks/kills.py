@@ -1,10 +1,12 @@
 """Kill a run many times at random instants, with mixed signals, and compare it with an uninterrupted one.
 
     python -m benchmarks.kills                                   # digits, 50 kills: about half an hour on two cores
+    python -m benchmarks.kills --small                           # the same eight defenses and evaluations, but smaller
     python -m benchmarks.kills --kills 10 -- --suite digits --epochs 2 --limit 20 --evaluation pgd_l2
 
 What follows `--` are options of `run`. After each kill everything that was stored before must be stored still. A run
-that has ended before enough kills is begun again in another folder; each one that ends is compared.
+that has ended before enough kills is begun again in another folder; each one that ends is compared. How long a start
+lives at most follows from two runs that nobody kills, the first and one with everything stored: kills come all along.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from bench.core.errors import BenchError
 from bench.store.store import Store
 
 ROOT: Final = Path(__file__).resolve().parent.parent
+SMALL: Final = ("--suite", "digits", "--seeds", "0", "--epochs", "3", "--train-limit", "300", "--limit", "24")
 SIGNALS: Final = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 MOVES: Final = ("seconds", "cost")  # columns that hold times
 PATIENCE: Final = 600.0  # seconds for a process to end after SIGTERM or Ctrl-C
@@ -42,12 +45,14 @@ class Outcome:
 
     Attributes:
         kills: signals sent to a living process, by name.
+        idle: of these kills, those before which the process had stored nothing new: in its start or resume.
         ended: runs that were killed, went on, and ended.
         lost: what was stored before a kill and not after it.
         differing: columns in which a run that was killed differs from the uninterrupted one.
     """
 
     kills: dict[str, int] = field(default_factory=dict)
+    idle: int = 0
     ended: int = 0
     lost: list[str] = field(default_factory=list)
     differing: list[str] = field(default_factory=list)
@@ -59,7 +64,13 @@ class Outcome:
 
 
 def kill_often(
-    options: Sequence[str], folder: Path, *, kills: int, seed: int = 0, longest: float = 15.0, quick: float = 2.0
+    options: Sequence[str],
+    folder: Path,
+    *,
+    kills: int,
+    seed: int = 0,
+    longest: float | None = None,
+    quick: float = 2.0,
 ) -> Outcome:
     """Kill runs of a command until there were enough kills, let the last one end, and compare.
 
@@ -68,7 +79,7 @@ def kill_often(
         folder: where the results are made: `whole`, and `killed-0`, `killed-1`, ….
         kills: how many.
         seed: of the instants and signals.
-        longest: seconds from a start to its kill at most.
+        longest: seconds from a start to its kill at most; None: twice what a start takes and a run's part per kill.
         quick: every third kill comes within so many seconds of the start: within the resume of the one before.
 
     Returns:
@@ -78,14 +89,17 @@ def kill_often(
         RuntimeError: a run that nobody killed failed, or one did not end after a signal.
     """
     whole, outcome, draw = folder / "whole", Outcome(), random.Random(seed)
-    finish(options, whole)
+    took, start = finish(options, whole), finish(options, whole)
+    longest = longest or 2 * (start + max(0.0, took - start) / kills)
     for number in itertools.count():
         if sum(outcome.kills.values()) == kills:
             break
         out = folder / f"killed-{outcome.ended}"
         before, seconds = stored(out), draw.uniform(0, quick if number % 3 == 2 else longest)
         done = _killed(options, out, draw.choice(SIGNALS), seconds, outcome)
-        outcome.lost += sorted(f"after start {number + 1}: {kind} {name}" for kind, name in before - stored(out))
+        after = stored(out)
+        outcome.idle += not done and after <= before
+        outcome.lost += sorted(f"after start {number + 1}: {kind} {name}" for kind, name in before - after)
         if done:
             outcome.differing += differences(whole, out)
             outcome.ended += 1
@@ -121,14 +135,19 @@ def _start(options: Sequence[str], out: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
 
 
-def finish(options: Sequence[str], out: Path) -> None:
+def finish(options: Sequence[str], out: Path) -> float:
     """Let a run go on to its end.
+
+    Returns:
+        The seconds that it took.
 
     Raises:
         RuntimeError: it ended with another exit code than 0.
     """
+    started = time.monotonic()
     if (code := _start(options, out).wait()) != 0:
         raise RuntimeError(f"a run that nobody killed ended with {code}")
+    return time.monotonic() - started
 
 
 def stored(out: Path) -> Stored:
@@ -172,15 +191,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--longest", type=float, default=15.0, help="seconds from a start to its kill at most")
-    parser.add_argument("options", nargs="*", default=["--suite", "digits"], help="of `run`, behind `--`")
+    parser.add_argument("--longest", type=float, help="seconds from a start to its kill at most (default: measured)")
+    parser.add_argument("--small", action="store_true", help=f"run {' '.join(SMALL)}")
+    parser.add_argument("options", nargs="*", help="of `run`, behind `--` (default: --suite digits)")
     chosen = parser.parse_args(arguments)
+    if chosen.small and chosen.options:
+        parser.error("--small: expected no options of `run` beside it")
+    options = SMALL if chosen.small else chosen.options or ("--suite", "digits")
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        outcome = kill_often(chosen.options, Path(folder), kills=chosen.kills, seed=chosen.seed, longest=chosen.longest)
+        outcome = kill_often(options, Path(folder), kills=chosen.kills, seed=chosen.seed, longest=chosen.longest)
     sent = ", ".join(f"{count} {name}" for name, count in sorted(outcome.kills.items()))
     seconds = time.monotonic() - started
-    print(f"{sum(outcome.kills.values())} kills ({sent}) in {seconds:.0f} s, {outcome.ended} runs ended")
+    print(f"python -m bench run {' '.join(options)}")
+    print(
+        f"{sum(outcome.kills.values())} kills ({sent}) in {seconds:.0f} s, {outcome.idle} of them before anything new "
+        f"was stored; {outcome.ended} runs ended"
+    )
     for line in (*outcome.lost, *outcome.differing):
         print(line)
     print("nothing was lost, the boards are the same" if outcome.holds else "it does not hold")

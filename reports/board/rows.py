@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 
 from bench.core.files import safe_name
 from bench.core.handed_over import PROVENANCE
@@ -21,6 +20,7 @@ from bench.reports.board.run_tables import RunTables, numbers
 from bench.reports.board.training_cost import RelativeTime, operations, relative_time, seconds
 from bench.trust.records import TrustReport
 
+_SPARSE = 10  # places in a data set per value, up to which an array over all places is cheaper than sorting
 BASELINE = "standard"  # the defense whose training time is the unit of cost
 
 
@@ -105,7 +105,22 @@ def _distinct(indices: list[np.ndarray]) -> int:
     """Return how many images several runs have between them."""
     if all(np.array_equal(index, indices[0]) for index in indices[1:]):
         return len(indices[0])
-    return len(np.unique(np.concatenate(indices)))
+    return int(np.count_nonzero(np.bincount(_close_together(np.concatenate(indices)))))
+
+
+def _over_seeds(by_image: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Return each image's mean over the seeds that have a value of it, in the order of the images."""
+    places = _close_together(np.concatenate([index for index, _ in by_image]))
+    counts, sums = np.bincount(places), np.bincount(places, np.concatenate([values for _, values in by_image]))
+    there = counts > 0
+    return sums[there] / counts[there]
+
+
+def _close_together(places: np.ndarray) -> np.ndarray:
+    """Return places in a data set as they are, or numbered anew in their order where they are far apart."""
+    if places.min() >= 0 and places.max() <= _SPARSE * len(places):
+        return places
+    return np.unique(places, return_inverse=True)[1]
 
 
 def _interval(
@@ -115,8 +130,7 @@ def _interval(
     if column.facts.interval == "wilson":
         return fraction_interval(value, n)
     if column.facts.aggregate == "mean":
-        series = [pd.Series(values, index=index) for index, values in by_image]
-        return mean_interval(pd.concat(series, axis=1).mean(axis=1).to_numpy())
+        return mean_interval(_over_seeds(by_image))
     return None, None
 
 

@@ -122,11 +122,12 @@ def load(store: Store, plan: PlanRecord, entry: RunRecord) -> RunTables:
 def _table(plan: PlanRecord, key: str, arrow: pa.Table) -> Table:
     """Turn a stored table into arrays ordered by image."""
     facts = {name: described(plan, key, column) for name, column in column_facts(arrow).items()}
-    arrow = arrow.combine_chunks()
-    if (np.diff(arrow["index"].to_numpy()) < 0).any():
+    index = arrow["index"].to_numpy()
+    if (np.diff(index) < 0).any():
         arrow = arrow.sort_by("index")
+        index = arrow["index"].to_numpy()
     columns = {name: _array(arrow[name]) for name in arrow.column_names if name not in ("index", "label")}
-    return Table(arrow["index"].to_numpy(), arrow["label"].to_numpy(), columns, facts)
+    return Table(index, arrow["label"].to_numpy(), columns, facts)
 
 
 def _array(values: pa.ChunkedArray) -> Values:
