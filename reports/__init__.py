@@ -62,3 +62,26 @@ def write(
     if figures:
         figure_files.write_figures(board, target / "figures")
     return board
+
+
+def write_again(out: str | Path) -> Board:
+    """Rebuild the reports of a result folder after something beside its cells has changed: an audit, a challenge.
+
+    Args:
+        out: the result folder.
+
+    Returns:
+        The board, narrowed as the report was that is there.
+
+    Raises:
+        MachineError: no store there, or the folder cannot be written.
+        IntegrityError: a stored chunk does not match its SHA-256.
+    """
+    from bench.core.errors import UsageError
+    from bench.reports.board.choice import narrowing_of
+
+    defenses, only = narrowing_of(Path(out))
+    try:
+        return write(out, defenses=defenses, only=only)
+    except UsageError:  # a row that it was narrowed to is gone
+        return write(out)

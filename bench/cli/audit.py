@@ -40,11 +40,14 @@ def audit(  # noqa: PLR0917 - the command's options
 ) -> None:
     """Attack images counted robust again, drawn by a public seed, until few enough fall at the stated risk."""
     from bench.packs.opened import records_folder
-    from bench.reports import write as write_reports
+    from bench.reports import write_again
     from bench.running.risk_audit import AuditOptions
     from bench.running.risk_audit import audit as carry_out
+    from bench.store.audit_record import FILE_NAME
     from bench.trust.risk_audit import statement
 
+    records = records_folder(out)
+    before = _content(records / FILE_NAME)
     found, audits = carry_out(
         AuditOptions(
             out=out,
@@ -63,15 +66,18 @@ def audit(  # noqa: PLR0917 - the command's options
         on_block=lambda record: complain(f"  {record.draws} attacked, {len(record.hits)} fell"),
     )
     _print_hits(found)
-    records = records_folder(out)
-    if records == out:
-        write_reports(out)
-    else:
-        print_line(f"stored as {records / 'audit.json'}: beside an unpacked bench.db the page shows it")
+    if records != out:
+        print_line(f"stored as {records / FILE_NAME}: beside an unpacked bench.db the page shows it")
+    elif _content(records / FILE_NAME) != before:
+        write_again(out)  # its rows have another badge
     if audits > 1:
-        print_line(f"audit {audits} of this claim in {records / 'audit.json'}: the risks of all of them add up")
+        print_line(f"audit {audits} of this claim in {records / FILE_NAME}: the risks of all of them add up")
     print_line(statement(found))
     raise typer.Exit(_EXIT_CODES[found.outcome])
+
+
+def _content(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
 
 
 def _print_claim(record: AuditRecord, full_count: bool) -> None:

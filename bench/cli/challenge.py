@@ -38,7 +38,7 @@ def challenge(  # noqa: PLR0917 - the command's options
 ) -> None:
     """Verify somebody's adversarial images, store those that hold, and lower `best_known` of the row."""
     from bench.core.arguments import real
-    from bench.reports import write as write_reports
+    from bench.reports import write_again
     from bench.running.challenge import ChallengeOptions
     from bench.running.challenge import challenge as judge
 
@@ -62,7 +62,7 @@ def challenge(  # noqa: PLR0917 - the command's options
     if found.unchanged:
         print_line(f"{found.unchanged} images equal a clean one: they claim nothing")
     if found.accepted:
-        write_reports(out)
+        write_again(out)
         print_line(f"{found.lowered} of them were counted robust before; stored in {out / 'challenges'}")
     print_line(f"accepted: {found.accepted}, refused: {len(found.refused)}")
     raise typer.Exit(0 if found.accepted else 3)

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
 
 from bench.config.defense_spec import normal_form
 from bench.core.errors import UsageError, did_you_mean
 from bench.store.board_plan import BoardPlan, alone
 from bench.store.plans import Plans
+
+MOST_BYTES: Final = 200_000_000  # of an exported file that is read
+
+
+def narrowing_of(folder: Path) -> tuple[tuple[str, ...], bool]:
+    """Return to which rows the report in a folder is narrowed, and whether to its command's own.
+
+    Args:
+        folder: where the exports lie.
+
+    Returns:
+        No rows, and False, where the report shows all, or there is none that can be read.
+    """
+    path = folder / "leaderboard.json"
+    try:
+        narrowed = json.loads(path.read_text("utf-8"))["narrowed"] if path.stat().st_size <= MOST_BYTES else None
+        return tuple(map(str, narrowed["defenses"])), bool(narrowed["only"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return (), False
 
 
 def chosen(plans: Plans, number: int | None, defenses: Sequence[str], only: bool) -> BoardPlan:

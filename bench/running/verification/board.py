@@ -12,13 +12,12 @@ from typing import Final
 
 from bench.core.errors import UsageError
 from bench.reports.board.build import build
-from bench.reports.board.choice import chosen
+from bench.reports.board.choice import MOST_BYTES, chosen, narrowing_of
 from bench.reports.exports.csv import csv_text
 from bench.reports.exports.leaderboard import row_record
 from bench.running.verification.findings import Verification
 from bench.store.store import Store
 
-MOST_BYTES: Final = 200_000_000  # of an exported file
 TOLERANCE: Final = 1e-9  # relative; sums may be taken in another order elsewhere
 
 
@@ -31,7 +30,7 @@ def check_board(store: Store, folder: Path, found: Verification) -> None:
         found: what does not hold is noted here.
     """
     try:
-        shown = chosen(store.plans, None, *_narrowed(folder / "leaderboard.json", found))
+        shown = chosen(store.plans, None, *_narrowed(folder, found))
     except UsageError as error:
         found.fail("leaderboard.json", f"narrowed to a row that is not there: {error}")
         return
@@ -42,15 +41,12 @@ def check_board(store: Store, folder: Path, found: Verification) -> None:
     _check_file(folder / "leaderboard.csv", _csv_rows, texts, found)
 
 
-def _narrowed(path: Path, found: Verification) -> tuple[tuple[str, ...], bool]:
-    """Return to which rows the report says that it was narrowed, and whether to the last command's; a note says so."""
-    try:
-        narrowed = json.loads(path.read_text("utf-8"))["narrowed"] if path.stat().st_size <= MOST_BYTES else None
-        defenses, only = tuple(map(str, narrowed["defenses"])), bool(narrowed["only"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return (), False
-    what = ", ".join(defenses) or "the last command's rows"
-    found.notes.append(f"{path.name}: the report was narrowed to {what}; places are among these")
+def _narrowed(folder: Path, found: Verification) -> tuple[tuple[str, ...], bool]:
+    """Return to which rows the report is narrowed, and whether to the last command's; a note says so."""
+    defenses, only = narrowing_of(folder)
+    if defenses or only:
+        what = ", ".join(defenses) or "the last command's rows"
+        found.notes.append(f"leaderboard.json: the report was narrowed to {what}; places are among these")
     return defenses, only
 
 

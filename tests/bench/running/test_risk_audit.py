@@ -193,6 +193,18 @@ def test_an_audit_is_a_badge_on_its_rows_and_travels(cli, out, tmp_path):
     assert (tmp_path / "back" / "audit.json").read_bytes() == (out / "audit.json").read_bytes()
 
 
+def test_the_reports_stay_as_they_were_but_for_the_badge(cli, out):
+    assert cli("report", "--out", out, "--defense", "standard").code == 0
+    command = ("audit", "--out", out, "--defense", "standard", "--margin", "0.2", "--seed", "8")
+    assert cli(*command).code == 0
+    (row,) = json.loads((out / "leaderboard.json").read_text())["rows"]
+    assert (row["defense"], row["audit"]["outcome"]) == ("standard", "confirmed")
+    before = {path: path.stat().st_mtime_ns for path in out.glob("leaderboard.*")}
+    again = cli(*command)
+    assert again.code == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "nothing has changed"
+
+
 def test_a_refuted_audit_outweighs_confirmed_ones_and_a_stale_one_is_not_shown(cli, out):
     assert cli("audit", "--out", out, "--margin", "0.2", "--seed", "8").code == 0
     flip_to_robust(out, 15)
