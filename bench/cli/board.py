@@ -9,7 +9,7 @@ import typer
 
 from bench.cli import options
 from bench.cli.options import DEFAULT_FOLDER, Folder
-from bench.cli.terminal import console, print_board, print_line
+from bench.cli.terminal import console, print_board, print_line, steps
 
 commands = typer.Typer()
 
@@ -31,7 +31,8 @@ def report(
     from bench.reports import write as write_reports
 
     named = tuple(name.strip() for name in (columns or "").split(",") if name.strip())
-    board = write_reports(out, to=to, defenses=tuple(defense or ()), only=only, columns=named, figures=figures)
+    with steps("report"):
+        board = write_reports(out, to=to, defenses=tuple(defense or ()), only=only, columns=named, figures=figures)
     print_board(board, to or out)
 
 

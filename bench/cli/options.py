@@ -11,19 +11,25 @@ import typer
 from bench.core.errors import UsageError
 
 Defenses = Annotated[
-    list[str] | None, typer.Option("--defense", help="Only this defense (repeatable); NAME:key=value,… overrides.")
+    list[str] | None,
+    typer.Option("--defense", metavar="NAME", help="Only this defense (repeatable); NAME:key=value,… overrides."),
 ]
-Evaluations = Annotated[list[str] | None, typer.Option("--evaluation", help="Only this evaluation (repeatable).")]
-Seeds = Annotated[str | None, typer.Option("--seeds", help="Training seeds, e.g. 0,1.")]
-Data = Annotated[Path | None, typer.Option("--data", help="Folder in which data sets are looked for first.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Result folder (default: results/<suite>).")]
+Evaluations = Annotated[
+    list[str] | None, typer.Option("--evaluation", metavar="NAME", help="Only this evaluation (repeatable).")
+]
+Seeds = Annotated[str | None, typer.Option("--seeds", metavar="0,1", help="Training seeds, e.g. 0,1.")]
+Data = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", help="Folder in which data sets are looked for first.")
+]
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Result folder (default: results/<suite>).")]
 Included = Annotated[
-    list[Path] | None, typer.Option("--include", help="Python file with your own entries (runs as code).")
+    list[Path] | None,
+    typer.Option("--include", metavar="FILE", help="Python file with your own entries (runs as code)."),
 ]
 Only = Annotated[bool, typer.Option("--only", help="Show the last command's rows alone, not those of earlier ones.")]
 Events = Annotated[bool, typer.Option("--json", help="Say what happens as one JSON object per line on stdout.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
-Folder = Annotated[Path, typer.Option("--out", help="Result folder.")]
+Folder = Annotated[Path, typer.Option("--out", metavar="DIR", help="Result folder.")]
 
 DEFAULT_FOLDER = Path("results/digits")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.terminal import print_line
+from bench.cli.terminal import print_line, steps
 
 commands = typer.Typer(
     no_args_is_help=True, help="Pack a result folder into a few small files; unpack, sign and verify them."
@@ -30,15 +30,16 @@ def pack(
 
     signature = pack.place_of(out, to) / pack.SIGNATURE
     signed = signature.is_file()
-    done = pack.pack(
-        out,
-        to,
-        weights="all" if weights else "none",
-        pictures=pictures,
-        examples=not without_examples,
-        latest=latest,
-        keep_more=True,
-    )
+    with steps("pack"):
+        done = pack.pack(
+            out,
+            to,
+            weights="all" if weights else "none",
+            pictures=pictures,
+            examples=not without_examples,
+            latest=latest,
+            keep_more=True,
+        )
     for name, size in done.sizes.items():
         print_line(f"{size:>12,}  {name}")
     if signed:
@@ -54,7 +55,8 @@ def unpack(
     """Check a pack's files and make a result folder of it; `run` and `report` go on there."""
     from bench.packs import unpack
 
-    done = unpack.unpack(folder, out)
+    with steps("unpack"):
+        done = unpack.unpack(folder, out)
     without = f" ({done.missing} models without)" if done.missing else ""
     print_line(f"{done.status.done} of {done.status.total} cells, weights of {done.weights} models{without}")
     print_line(out / "leaderboard.html")

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
+from rich.markup import escape
 
 from bench.core import streams
-from bench.core.text import several_lines
+from bench.core.text import one_line, several_lines
+from bench.core.ticks import Tick, heard
 
 if TYPE_CHECKING:
     from bench.reports.board.model import Board
+
+SILENT_SECONDS: Final = 2.0  # of a command in a pipe, before it says how far it is
 
 
 def console() -> Console:
@@ -29,6 +36,36 @@ def print_board(board: Board, out: Path) -> None:
     with streams.finished_work(str(page)):
         console().print(board_table(board))
         print_line(page)
+
+
+@contextlib.contextmanager
+def steps(command: str) -> Iterator[None]:
+    """Say on stderr how far the computation in the block is: in one line that changes on a terminal.
+
+    Elsewhere there is a line per stage, from the third second on, so that what is quick says nothing.
+
+    Args:
+        command: what the lines begin with.
+    """
+    screen = Console(stderr=True, soft_wrap=True, highlight=False)
+    began, said = time.monotonic(), ""
+
+    def line(tick: Tick) -> str:
+        return escape(one_line(f"{command}: {tick.stage} {tick.done:,}/{tick.of:,}"))
+
+    if screen.is_terminal:
+        with screen.status(escape(command), refresh_per_second=4) as status, heard(lambda t: status.update(line(t))):
+            yield
+        return
+
+    def show(tick: Tick) -> None:
+        nonlocal said
+        if tick.stage != said and time.monotonic() - began > SILENT_SECONDS:
+            said = tick.stage
+            complain(line(tick))
+
+    with heard(show):
+        yield
 
 
 def print_line(text: object) -> None:

@@ -33,8 +33,13 @@ _Radius = Annotated[float, BeforeValidator(fraction), Field(gt=0, allow_inf_nan=
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
-class _Threat(BaseModel):
-    """The table `[threat]`: what ranks the board."""
+class Threat(BaseModel):
+    """The table `[threat]`: what ranks the board.
+
+    Attributes:
+        norm: of the attack's ball.
+        eps: its radius, on [0, 1] pixels; a number or "8/255".
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -73,7 +78,7 @@ class SuiteFile(BaseModel):
     data: DataTable | None = None
     backbone: str = Field(pattern=_NAME)
     seeds: list[int] = Field(min_length=1)
-    threat: _Threat | None = None
+    threat: Threat | None = None
     primary_eps: _Radius | None = None
     audit: int = Field(0, ge=0, le=LARGEST_INT)
     repeat: int = Field(0, ge=0, le=LARGEST_INT)

@@ -16,6 +16,7 @@ import numpy as np
 
 from bench.core.errors import IntegrityError
 from bench.core.hashing import sha256_of
+from bench.core.ticks import tick
 from bench.store import seals, serialise
 from bench.store.database import NAME, Database
 from bench.store.plans import Plans
@@ -50,7 +51,9 @@ def compact(out: Path, target: Path, *, pictures: bool = False, latest: bool = F
         numbers = Plans(source).board().numbers
         for place, number in enumerate(reversed(numbers), start=1):
             _copy_plan(source, copy, number, place)
-        for cell in _copy_cells(source, copy, numbers if latest else None):
+        cells = _copy_cells(source, copy, numbers if latest else None)
+        for place, cell in enumerate(cells, start=1):
+            tick("copying cells", place, len(cells))
             for epoch in source.rows("epochs", "cell=:cell ORDER BY epoch", {"cell": cell}):
                 seals.put(copy, "epochs", {name: epoch[name] for name in SEALED["epochs"]})
             _copy_chunks(source, copy, cell, pictures)

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.core import files, hashing
 from bench.core.errors import IntegrityError, MachineError, SecurityError, UsageError
+from bench.core.ticks import tick
 from bench.packs.foreign import check_foreign, mark_left_out
 from bench.packs.pack import ARCHIVES, EXPORTS, FORMAT, LISTING, is_part
 from bench.reports import write as write_reports
@@ -106,7 +107,8 @@ def unpack(folder: str | Path, out: str | Path, *, board: bool = True, exports: 
     files.make_folder(out)
     with tempfile.TemporaryDirectory(dir=out, prefix=".unpacking-") as scratch:
         found = Path(scratch)
-        for name, archive in listing.archives.items():
+        for place, (name, archive) in enumerate(listing.archives.items(), start=1):
+            tick("unpacking archives", place, len(listing.archives))
             _extract(folder, found if name != "board.zip" else exports, name, archive)
         check_foreign(found)
         load_audits(found)
@@ -138,7 +140,8 @@ def _checked_listing(folder: Path) -> _Listing:
     """Return the list of a pack, after every name and every file's SHA-256 was checked."""
     listing = _read_listing(folder)
     _check_names(listing)
-    for name, piece in listing.files.items():
+    for place, (name, piece) in enumerate(listing.files.items(), start=1):
+        tick("checking files", place, len(listing.files))
         _check_file(folder, name, piece)
     return listing
 

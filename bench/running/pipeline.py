@@ -90,6 +90,8 @@ def run(options: Options) -> Result:
         except (Stopped, KeyboardInterrupt):
             code = stop.code or 130
         stored = sum(s.cached for s in cell_states(plan, store)) if code else len(states) - len(failures)
+    if not stop.at_last:
+        reporter.log("writing the board")
     board = None if stop.at_last else write_reports(plan.out, plan=number)
     result = Result(code or (1 if failures else 0), failures, plan.out, board, stored, len(states))
     reporter.end(_ended(result, time.time() - begun))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from bench.core.ticks import tick
 from bench.reports import formatting
 from bench.reports.board.audits import audit_badges
 from bench.reports.board.challenges import apply_challenges
@@ -43,7 +44,7 @@ def build(store: Store, shown: BoardPlan | None = None) -> Board:
     """
     shown = shown or store.plans.board()
     plan = shown.plan
-    loaded = [load(store, plan, entry) for entry in plan.rows]
+    loaded = [_read(store, plan, place) for place in range(len(plan.rows))]
     runs, challenges = apply_challenges(plan, loaded, load_challenges(store.out))
     prefixes = distinct_prefixes(plan, runs)
     runs = [run.renamed(prefixes) for run in runs]
@@ -81,6 +82,11 @@ def build(store: Store, shown: BoardPlan | None = None) -> Board:
         shown=shown,
     )
     return replace(board, claims=verdicts.check(board))
+
+
+def _read(store: Store, plan: PlanRecord, place: int) -> RunTables:
+    tick("reading models", place + 1, len(plan.rows))
+    return load(store, plan, plan.rows[place])
 
 
 def measured_columns(plan: PlanRecord, runs: list[RunTables], prefixes: Prefixes) -> list[BoardColumn]:

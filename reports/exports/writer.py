@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.core import files
+from bench.core.ticks import tick
 from bench.reports.board.model import Board
 from bench.reports.exports.registry import all_exports
 
@@ -19,7 +20,9 @@ def write_exports(board: Board, out: Path) -> None:
     Raises:
         MachineError: the folder cannot be written, or the disk is full.
     """
-    for entry in all_exports():
+    entries = all_exports()
+    for place, entry in enumerate(entries, start=1):
+        tick("writing files", place, len(entries))
         content = entry.make(board) if entry.written else None
         if isinstance(content, bytes):
             files.write_bytes(out / entry.name, content)

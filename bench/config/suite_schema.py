@@ -1,0 +1,149 @@
+"""JSON Schema of a suite file, for editors: made of the declarations that check the file when it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
+from pydantic.json_schema import JsonDict, JsonValue
+
+from bench.config.evaluation_config import EntryTable
+from bench.config.recipe_table import recipe_fields
+from bench.config.setting import Setting, settable
+from bench.config.suite_file import SuiteFile
+from bench.core import registry
+from bench.core.arguments import FRACTION
+from bench.core.records import Defense, Registered
+
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+_TYPES: Final[dict[type, str]] = {float: "number", int: "integer", bool: "boolean", str: "string"}
+_FRACTION: Final[JsonDict] = {"type": "string", "pattern": f"^{FRACTION.pattern}$"}  # "8/255"
+_BOUNDS: Final = (
+    (Ge, "ge", "minimum"),
+    (Gt, "gt", "exclusiveMinimum"),
+    (Le, "le", "maximum"),
+    (Lt, "lt", "exclusiveMaximum"),
+)
+
+
+def suite_schema() -> JsonDict:
+    """Return the JSON Schema of a suite file, with every registered defense and evaluation and what each takes."""
+    schema: JsonDict = SuiteFile.model_json_schema()
+    properties = _object(schema["properties"])
+    for name, text in _described(SuiteFile.__doc__ or "").items():
+        properties[name] = {**_object(properties[name]), "description": text}
+    for name in ("seeds", "evaluations", "defenses"):
+        properties[name] = {"description": _object(properties[name]).get("description", "")}
+    _object(properties["seeds"]).update(
+        type="array", minItems=1, uniqueItems=True, items={"type": "integer", "minimum": 0}
+    )
+    _object(properties["defenses"]).update(type="array", minItems=1, uniqueItems=True, items=_defense())
+    _object(properties["evaluations"]).update(_evaluations())
+    for part in (properties, _object(_object(_object(schema["$defs"])["Threat"])["properties"])):
+        key = "primary_eps" if part is properties else "eps"
+        text = _object(part[key]).get("description")
+        part[key] = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, _FRACTION]}
+        _object(part[key]).update({} if text is None else {"description": text})
+    return {"$schema": DIALECT, "$id": "bench-suite.schema.json", **schema, "title": "A suite of bench"}
+
+
+def _object(value: JsonValue) -> JsonDict:
+    """Return a part of a schema that is an object."""
+    assert isinstance(value, dict)
+    return value
+
+
+def _described(docstring: str) -> dict[str, str]:
+    """Return attribute to its description, from the section `Attributes:` of a docstring."""
+    lines = docstring.partition("Attributes:\n")[2].splitlines()
+    pairs = (line.strip().partition(": ") for line in lines if line.strip())
+    return {name: text for name, _, text in pairs}
+
+
+def _defense() -> JsonDict:
+    """Return the schema of a defense spec: a name, or a name with settings."""
+    names = [entry.name for entry in registry.defenses]
+    specs = [f"^{entry.name}:({_keys(entry)})=[^,=]+(,({_keys(entry)})=[^,=]+)*$" for entry in registry.defenses]
+    return {
+        "type": "string",
+        "anyOf": [{"enum": names}, *({"pattern": pattern} for pattern in specs)],
+        "examples": [*names, "lcnn:lambda_beta=0.01"],
+    }
+
+
+def _keys(entry: Defense) -> str:
+    return "|".join([*settable(entry), *recipe_fields(), "backbone"])
+
+
+def _evaluations() -> JsonDict:
+    """Return the schema of `[evaluations]`: a table of an evaluation's name, or of any name with `evaluation = …`."""
+    entries = list(registry.evaluations)
+    chosen: list[JsonValue] = [
+        {
+            "if": {"properties": {"evaluation": {"const": entry.name}}, "required": ["evaluation"]},
+            "then": _evaluation(entry),
+        }
+        for entry in entries
+    ]
+    names: list[JsonValue] = [entry.name for entry in entries]
+    return {
+        "type": "object",
+        "minProperties": 1,
+        "properties": {
+            entry.name: {"if": {"required": ["evaluation"]}, "then": {"allOf": chosen}, "else": _evaluation(entry)}
+            for entry in entries
+        },
+        "additionalProperties": {
+            "type": "object",
+            "properties": {"evaluation": {"enum": names}},
+            "required": ["evaluation"],
+            "allOf": chosen,
+        },
+    }
+
+
+def _evaluation(entry: Registered) -> JsonDict:
+    """Return the schema of one evaluation's table."""
+    head = _object(EntryTable.model_json_schema()["properties"])
+    own = {name: _setting(setting) for name, setting in settable(entry).items()}
+    defaults = entry.hyperparameters
+    required: list[JsonValue] = [name for name, value in defaults.items() if value is ...]
+    return {
+        "type": "object",
+        "description": entry.description.partition("\n")[0],
+        "properties": {**head, **own},
+        "additionalProperties": False,
+        "required": required,
+    }
+
+
+def _setting(setting: Setting) -> JsonDict:
+    """Return the schema of an argument's value; a list of one may be written as that one."""
+    one = dict(_one(setting))
+    if not setting.many:
+        return one
+    return {"anyOf": [{"type": "array", "minItems": 1, "items": one}, one]}
+
+
+def _one(setting: Setting) -> Iterator[tuple[str, JsonValue]]:
+    """Yield the keywords of the schema of a single value."""
+    if setting.choices:
+        yield "enum", list(setting.choices)  # type: ignore[arg-type]
+        return
+    bounds = dict(_bounds(setting.item))
+    if setting.kind is float:
+        number: JsonValue = {"type": "number", **bounds}
+        yield "anyOf", [number, _FRACTION]
+        return
+    yield "type", _TYPES[setting.kind]
+    yield from bounds.items()
+
+
+def _bounds(item: object) -> Iterator[tuple[str, JsonValue]]:
+    """Yield the ends of a range as keywords of a schema."""
+    for mark in getattr(item, "__metadata__", ()):
+        for bound in mark if isinstance(mark, GroupedMetadata) else (mark,):
+            for kind, name, keyword in _BOUNDS:
+                if isinstance(bound, kind):
+                    yield keyword, getattr(bound, name)
