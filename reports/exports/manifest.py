@@ -24,6 +24,7 @@ def manifest(board: Board) -> dict[str, object]:
         "notes": board.notes,
         "rows": [_manifest_run(run) for run in runs],
         "seconds": {
+            "kind": "CPU time of each cell, or the GPU's own, added up; processes overlap, so the run took less",
             "training": sum(seconds(run.training) or 0.0 for run in runs),
             "evaluation": sum(seconds(i) or 0.0 for run in runs for i in run.info.values()),
         },

@@ -165,10 +165,11 @@ def _run(plan: PlanRecord, command: str) -> Iterator[str]:
 
 
 def _took(board: Board) -> str:
-    """Say how long the whole run took, on what."""
+    """Say what computing all cells took, on what: processes overlap, so it is no duration of a run."""
     runs = [run for row in board.rows for run in row.runs.values()]
     spent = sum(seconds(run.training) or 0.0 for run in runs)
     spent += sum(seconds(info) or 0.0 for run in runs for info in run.info.values())
     where = board.plan.environment
     device = where.device_name or where.device or "an unnamed device"
-    return f"{formatting.duration(spent)} of computing on {device}" if spent else f"on {device}"
+    kind = "CPU time" if where.device == "cpu" else "the device's own time"
+    return f"{formatting.duration(spent)} of {kind}, all cells together, on {device}" if spent else f"on {device}"

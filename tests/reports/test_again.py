@@ -105,4 +105,4 @@ def test_the_line_that_loads_a_network_reads_the_suites_folder(board: Board) -> 
 
 def test_it_says_how_long_it_took(board: Board) -> None:
     seconds = sum(f.training["cpu_seconds"] + 9.5 * len(f.info) for r in board.rows for f in r.runs.values())
-    assert again.again(board).took == f"{seconds / 60:.1f} min of computing on x86-64, 2 cores"
+    assert again.again(board).took == f"{seconds / 60:.1f} min of CPU time, all cells together, on x86-64, 2 cores"

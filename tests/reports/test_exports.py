@@ -268,6 +268,7 @@ def test_manifest_names_command_data_and_every_cell(folder: Path, fabricate: Mod
     assert row["train_cell"] == fabricate.name_of("train", "lcnn", 1)
     assert row["evaluations"]["pgd_l2"]["cell"] == fabricate.name_of("pgd_l2", "lcnn", 1)
     assert row["evaluations"]["pgd_l2"]["status"] == "done"
+    assert manifest["seconds"]["kind"].startswith("CPU time")
     assert manifest["seconds"]["evaluation"] == pytest.approx(4 * 6 * (2.5 + 3.5))
 
 

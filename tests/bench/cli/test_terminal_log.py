@@ -8,6 +8,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ import pytest
 
 from bench.running import machine
 from bench.running.progress.events import EVENTS, from_line
+from tests.bench.store import folders
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pseudo-terminals, /proc")
 ROOT = Path(__file__).resolve().parents[3]
@@ -153,3 +155,34 @@ def test_every_event_and_field_is_documented() -> None:
         (row,) = [line for line in text.splitlines() if line.startswith(f"| `{event.event}` |")]
         for field in fields(event):
             assert f"`{field.name}`" in row, f"{event.event}: {field.name}"
+
+
+def test_commands_on_a_folder_say_how_far_they_are(cli: Callable[..., Any], monkeypatch: Any, tmp_path: Path) -> None:
+    from bench.cli import terminal
+
+    folders.make(tmp_path / "out", "a", "b")
+    assert cli("report", "--out", tmp_path / "out").err == "", "what is quick says nothing"
+    monkeypatch.setattr(terminal, "SILENT_SECONDS", 0.0)
+    report = cli("report", "--out", tmp_path / "out").err.splitlines()
+    assert report[0] == "report: reading models 1/2"
+    assert any(line.startswith("report: writing files 1/") for line in report)
+    pack = cli("results", "pack", "--out", tmp_path / "out", "--to", tmp_path / "pack")
+    assert pack.err.splitlines()[0] == "pack: copying cells 1/6"
+    unpack = cli("results", "unpack", tmp_path / "pack", "--out", tmp_path / "back")
+    assert unpack.err.splitlines()[0].startswith("unpack: checking files 1/")
+
+
+def test_a_dry_run_downloads_nothing(cli: Callable[..., Any], monkeypatch: Any, tmp_path: Path) -> None:
+    from bench.data import download
+
+    def opened(*_: object, **__: object) -> None:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "empty"))
+    monkeypatch.setattr(download.urllib.request, "urlopen", opened)
+    monkeypatch.setattr(socket, "create_connection", opened)
+    done = cli("run", "--suite", "cifar10", "--dry-run", "--out", tmp_path / "out")
+    assert done.code == 4
+    assert "the download from" in done.err
+    assert "was not allowed" in done.err
+    assert not (tmp_path / "out").exists()
