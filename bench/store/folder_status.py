@@ -120,7 +120,7 @@ def _status(database: Database, leases: Leases, model: str, key: str, cell: str 
     record = cell_record(rows[0], database.described("cells", rows[0]))
     holder = leases.holder(record.id) or ""
     if key == TRAINING and lacks_weights(database.out, record):
-        return CellStatus(model, key, "left", cause="its weights are missing: the next run trains anew")
+        return CellStatus(model, key, "left", cause="its weights are missing; the next run makes them anew")
     return CellStatus(
         model=model,
         cell=key,

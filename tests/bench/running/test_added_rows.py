@@ -10,7 +10,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from bench import Column, evaluation
+from bench.core import discovery, registry
 from bench.reports import write
+from bench.running import pipeline
+from bench.running.describe import plan_record
+from bench.running.prepare import Options, prepare
 from bench.running.verification.board import check_board
 from bench.running.verification.findings import Verification
 from bench.store.garbage import find_garbage
@@ -130,3 +135,35 @@ def test_a_narrowed_report_is_verified_as_what_it_says_it_is(weakly_attacked, tm
             (out / "leaderboard.json").write_text(json.dumps(json.loads(whole) | {"narrowed": forged}))
             check_board(store, out, found := Verification())
             assert found.findings, forged
+
+
+def test_two_commands_at_once_each_show_their_own_page(
+    write_suite: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another command plans the folder while the first one computes: the first one's page is of the first one."""
+    discovery.discover()
+    monkeypatch.setattr(registry.evaluations, "_entries", dict(registry.evaluations._entries))
+    out, others = tmp_path / "out", list[int]()
+
+    @evaluation(source="here", columns={"mean_pixel": Column("Mean of an image.")})
+    def meanwhile(model, x, y, *, seed=0):
+        """Have another command plan its rows."""
+        if not others:
+            with Store.open(out) as store:
+                others.append(store.plans.put(plan_record(prepare(second))))
+        return {"mean_pixel": x.flatten(1).mean(1)}
+
+    text = "[evaluations.meanwhile]\nlimit = 4\n"
+    suite = write_suite(tmp_path / "tiny.toml", ["standard", "vanilla"], text, epochs=1)
+    first, second = (
+        Options(str(suite), {"train_limit": 60, "defenses": (name,)}, out=out, quiet=True, command=f"bench run {name}")
+        for name in ("standard", "vanilla")
+    )
+    done = pipeline.run(first)
+    assert others, "the other command came between"
+    assert [row.defense for row in done.board.rows] == ["standard"]
+    assert list(board_of(out).index) == ["standard"]
+    assert json.loads((out / "manifest.json").read_text())["command"] == "bench run standard"
+    pipeline.run(second)
+    assert set(board_of(out).index) == {"standard", "vanilla"}
+    assert json.loads((out / "manifest.json").read_text())["command"] == "bench run vanilla"
