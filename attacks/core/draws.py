@@ -12,6 +12,8 @@ from bench.core.seeding import derive, preserved_generators, seed_everything
 
 VOTES: Final = 100  # draws behind a decision: a share of votes is off by 5 points (one standard error) at most
 DRAWS: Final = 20  # draws per gradient, as in AutoAttack's "rand"
+OTHER_DRAWS: Final = 1  # added to the seed of the decisions
+CLEAR: Final = 0.2  # of votes; two standard errors of a difference at a tie
 DECIDED: Final = 1.0  # log odds (73:27) beyond which an attack stops: two standard errors of 20 draws away from a tie
 
 
@@ -84,6 +86,17 @@ class RandomisedModel(nn.Module):
         logits = torch.stack(rows) if rows else self.network(x)[:, None]
         winners = torch.zeros_like(logits).scatter_(2, logits.argmax(2, keepdim=True), 1.0)
         return winners.sum(1), logits.softmax(2).mean(1)
+
+    def clearly_wrong(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return where a vote with other draws gives another class a fifth of the votes more than the label, bool (B,).
+
+        Args:
+            x: images (B, C, H, W).
+            y: labels (B,).
+        """
+        counts, _ = self.vote(x, self.votes, self.seed + OTHER_DRAWS)
+        others = counts.scatter(1, y[:, None], -1.0).amax(1)
+        return others - counts.gather(1, y[:, None])[:, 0] >= CLEAR * self.votes
 
     def held(self, draws: int) -> HeldDraws:
         """Return the network with its draws held: the same ones at every call, which an attacker then knows.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -31,6 +31,7 @@ from bench.data.pixels import to_unit
 from bench.data.split import Split
 from bench.measuring.model_contract import DOOR_IMAGES, BadModel, check_model
 from bench.measuring.runner import Chunk, evaluate_chunks
+from bench.measuring.witness import Witness
 from bench.running.environment import choose_device
 
 _EVALUATIONS_OF_TENSORS = ("accuracy", "pgd_l2", "autoattack_l2", "stability", "curvature")
@@ -172,11 +173,12 @@ def evaluate(
             model = RandomisedModel(model)
         target = _target(model, device)
         stack.enter_context(_moved(model, target))
+        witness = stack.enter_context(Witness.start(model) or nullcontext()) if _needs_witness(chosen, target) else None
         k = check_model(model, to_unit(torch.tensor(subject.split.images[:DOOR_IMAGES])).to(target), subject.classes)
         if (largest := int(subject.split.labels.max())) >= k:
             raise UsageError(f"evaluate: expected labels below {k} (the logits' width), got {largest}.")
         kept = None if out is None else stack.enter_context(Kept(Path(out), model, subject.shape, target))
-        around = stack.enter_context(steps(progress)), kept
+        around = stack.enter_context(steps(progress)), kept, witness
         table, images = _table(model, subject.split, chosen, target, batch_size, return_adversarial, around)
     return (table, images) if return_adversarial else table
 
@@ -188,21 +190,22 @@ def _table(
     device: torch.device,
     batch_size: int | None,
     pictures: bool,
-    surroundings: tuple[Steps, Kept | None],
+    surroundings: tuple[Steps, Kept | None, Witness | None],
 ) -> tuple[pd.DataFrame, dict[str, Tensor]]:
     """Run the evaluations one after the other; return their columns joined by image, and the images if asked for."""
-    said, kept = surroundings
+    said, kept, witness = surroundings
     table = pd.DataFrame({"index": np.arange(len(split)), "label": split.labels})
     cost: dict[str, dict[str, float]] = {}
     images: dict[str, Tensor] = {}
     facts: dict[str, Column] = {}
+    spent: dict[str, float] = {}
     registered = {e.evaluation: registry.evaluations.get(e.evaluation) for e in entries}
     for entry in sorted(entries, key=lambda e: bool(registered[e.evaluation].needs)):  # last what reads the others
         evaluation, own = registered[entry.evaluation], split.first(entry.limit)
         settings: dict[str, Any] = {
             "arguments": dict(entry.arguments),
             "seed": entry.seed,
-            "inputs": own_inputs(evaluation, entry, table, facts),
+            "inputs": own_inputs(evaluation, entry, table, facts, spent, witness),
             "batch_size": batch_size,
             "pictures": pictures,
         }
@@ -220,6 +223,7 @@ def _table(
         facts |= {c: found.facts[c] for c in new if c in found.facts}
         table = table.merge(part[new], on="index", how="left", validate="one_to_one")
         cost[entry.key] = found.cost
+        spent |= dict.fromkeys(new, (found.cost["forwards"] + found.cost["backwards"]) / len(own))
         for name, column in found.pictures.items():
             images[name.removesuffix(_SUFFIX)] = torch.tensor(column, dtype=torch.float32)
     table.attrs["cost"] = cost
@@ -227,7 +231,8 @@ def _table(
         table.attrs["bounds"] = {"violations": int(table["bound_violations"].fillna(0).sum())}
     for entry in entries:
         if measures_trust(registered[entry.evaluation]):
-            table.attrs["trust"] = trust_of(table, facts, threat_of(registered[entry.evaluation], entry))
+            track: Track = "randomised" if isinstance(model, RandomisedModel) else "deterministic"
+            table.attrs["trust"] = trust_of(table, facts, threat_of(registered[entry.evaluation], entry), track)
     return table, images
 
 
@@ -268,6 +273,11 @@ def _chosen(subject: _Subject, names: Sequence[str] | str | None, seed: int) -> 
     own = {e.key: e for e in subject.evaluations} if subject.from_suite else {}
     wanted = dict.fromkeys([names] if isinstance(names, str) else names)
     return [own[name] if name in own else default_evaluation(name, seed) for name in wanted]
+
+
+def _needs_witness(entries: Sequence[EvaluationConfig], device: torch.device) -> bool:
+    """Tell whether answers of a copy of the model are read, and can be had: it is made before the first question."""
+    return device.type == "cpu" and any(measures_trust(registry.evaluations.get(e.evaluation)) for e in entries)
 
 
 def _of_track(track: Track, entries: Sequence[EvaluationConfig], *, named: bool) -> list[EvaluationConfig]:

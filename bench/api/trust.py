@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from bench.config.evaluation_config import EvaluationConfig
-from bench.core.records import Column, Evaluation, ThreatModel
+from bench.core.records import REFERENCE_RANK, Column, Evaluation, ThreatModel, Track
 from bench.measuring.inputs import CellInputs, column_values
+from bench.measuring.witness import Witness
 from bench.trust.assess import assess
 from bench.trust.evidence import Evidence, Measured
 from bench.trust.records import TrustData
@@ -32,7 +33,12 @@ def measures_trust(evaluation: Evaluation) -> bool:
 
 
 def own_inputs(
-    evaluation: Evaluation, entry: EvaluationConfig, table: pd.DataFrame, facts: Mapping[str, Column]
+    evaluation: Evaluation,
+    entry: EvaluationConfig,
+    table: pd.DataFrame,
+    facts: Mapping[str, Column],
+    passes: Mapping[str, float],
+    witness: Witness | None,
 ) -> CellInputs | None:
     """Return what an evaluation reads of those that were run before it on the same model; None if it reads nothing.
 
@@ -43,10 +49,12 @@ def own_inputs(
         entry: it with its arguments.
         table: per-example table so far, with `index`.
         facts: name of each of its columns to what the column is.
+        passes: name of a column to the passes per image, forward and backward, of the evaluation that gave it.
+        witness: answers for the model without any question before.
     """
     if not all(need.optional for need in evaluation.needs) or not evaluation.needs:
         return None
-    threat, found = threat_of(evaluation, entry), {}
+    threat, found, cost = threat_of(evaluation, entry), {}, None
     for need in evaluation.needs:
         columns = {n: c for n, c in facts.items() if c.role == need.role and threat.matches(c) and need.of == "own"}
         if columns:
@@ -54,20 +62,25 @@ def own_inputs(
             rows = table[table[name].notna()]
             if len(rows) >= min(len(table), entry.limit or len(table)):
                 found[need.role] = column_values(rows, name)
-    return CellInputs(own=found)
+                if need.role == "robust" and columns[name].ranks >= REFERENCE_RANK:
+                    cost = passes[name]
+    return CellInputs(own=found, passes=cost, witness=witness)
 
 
-def trust_of(table: pd.DataFrame, facts: Mapping[str, Column], threat: ThreatModel) -> TrustData:
+def trust_of(
+    table: pd.DataFrame, facts: Mapping[str, Column], threat: ThreatModel, track: Track = "deterministic"
+) -> TrustData:
     """Return grade and checks as plain data: what `attrs["trust"]` holds.
 
     Args:
         table: per-example table with `index`.
         facts: name to what the column is.
         threat: norm and radius that trust was measured at.
+        track: of the model.
     """
     index = table["index"].to_numpy()
     columns = tuple(Measured(index, _values(table[name]), facts[name]) for name in table.columns if name in facts)
-    return assess(Evidence(threat, columns, in_memory=True)).as_data()
+    return assess(Evidence(threat, columns, in_memory=True, track=track)).as_data()
 
 
 def _values(column: pd.Series) -> np.ndarray | pd.api.extensions.ExtensionArray:

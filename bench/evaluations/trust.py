@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final
 
 import torch
 from torch import Tensor, nn
 
+from bench.attacks.core.draws import RandomisedModel
 from bench.attacks.core.losses import margin_loss
 from bench.attacks.pgd import pgd
 from bench.core.decorators import evaluation
 from bench.core.errors import BenchError
 from bench.core.ranges import Gt
-from bench.core.records import Need
+from bench.core.records import Need, Track
 from bench.measuring.budgets import check_budgets
 from bench.measuring.inputs import BatchInputs
 from bench.measuring.judge import judge
-from bench.trust.binarisation import binarisation
+from bench.trust.allotment import Work, allot
+from bench.trust.binarisation import INNER_POINTS, PROBE_IMAGES, binarisation
 from bench.trust.columns import NUMBERS, trust_columns
 from bench.trust.probes.answers import answers, relative_difference
+from bench.trust.probes.draws import draws
 from bench.trust.probes.forward_pass import forward_pass
 from bench.trust.probes.input_gradients import input_gradients
 from bench.trust.probes.searches import Subject, searches, where
+from bench.trust.readout import feature_count
 
+TRACKS: Final[tuple[Track, ...]] = ("deterministic", "randomised")
 SOURCE: Final = "docs/trust.md; Carlini et al. 2019, 'On Evaluating Adversarial Robustness'"
 NEEDS: Final = (
     Need(role="robust", of="own", optional=True),  # only what survived is searched again
@@ -43,7 +48,10 @@ def _trust(
     eps: Sequence[float],
 ) -> dict[str, Tensor]:
     radius = check_budgets(name, eps, norm, x.shape[1:])[-1]
-    subject = Subject(model, x, y, radius, norm, seed)
+    per_question = model.draws if isinstance(model, RandomisedModel) else 1
+    work = None if inputs.passes is None else Work(inputs.passes, inputs.images, inputs.kept, per_question)
+    rank = None if work is None else inputs.rank
+    subject = Subject(model, x, y, radius, norm, seed, rank, allot(work), inputs.witness)
     numbers = measured(subject, inputs.own.get("robust"), inputs.own.get("adversarial"))
     return {f"{name}_{number}": values for number, values in numbers.items()}
 
@@ -56,11 +64,12 @@ def measured(subject: Subject, robust: Tensor | None, adversarial: Tensor | None
         robust: which images the row's attack could not break, bool (B,); None: no attack was run.
         adversarial: the row's adversarial examples, (B, C, H, W), x itself where none is stored; None: none are.
     """
+    unknown = torch.full((len(subject.x),), torch.nan, device=subject.x.device)
     try:
-        return _measured(subject, robust, adversarial)
+        found = dict.fromkeys(NUMBERS, unknown) | _measured(subject, robust, adversarial)
+        return {name: found[name].to(torch.float32) for name in NUMBERS}
     except (FloatingPointError, BenchError):
         if len(subject.x) == 1:
-            unknown = torch.full((1,), torch.nan, device=subject.x.device)
             return dict.fromkeys(NUMBERS, unknown) | {"v2_not_finite": torch.ones_like(unknown)}
     one_by_one = [
         measured(
@@ -74,7 +83,7 @@ def measured(subject: Subject, robust: Tensor | None, adversarial: Tensor | None
 
 
 def _measured(subject: Subject, robust: Tensor | None, adversarial: Tensor | None) -> dict[str, Tensor]:
-    """Return every number, (B,) float32.
+    """Return the numbers that were measured, (B,).
 
     Raises:
         BenchError: something was not finite.
@@ -83,18 +92,46 @@ def _measured(subject: Subject, robust: Tensor | None, adversarial: Tensor | Non
     numbers, z = forward_pass(model, x)
     if not z.isfinite().all():
         raise BenchError("trust: expected finite logits, got NaN or infinity. Fix the model's forward.")
-    numbers |= answers(model, x, z)
-    numbers |= input_gradients(model, x, y, eps=subject.eps, norm=subject.norm, seed=subject.seed)
-    numbers |= searches(subject, robust)
-    found, random_found, ok = binarisation(
-        model, x, y, eps=subject.eps, norm=subject.norm, seed=subject.seed, attack=pgd
-    )
-    numbers |= {"t1_found": where(ok, found), "t1_random": where(ok, random_found)}
+    some = subject.runs("answers")
+    few = subject.of(some)
+    if isinstance(model, RandomisedModel):
+        gradients = input_gradients(model.held(model.draws), few.x, few.y, eps=few.eps, norm=few.norm, seed=few.seed)
+        numbers |= _spread(some, gradients | draws(model, few.x, few.y))
+        numbers |= searches(subject, z.argmax(1) == y, robust)
+    else:
+        gradients = input_gradients(model, few.x, few.y, eps=few.eps, norm=few.norm, seed=few.seed)
+        repeated = subject.runs("repeats")
+        numbers |= _spread(some, gradients) | _spread(repeated, answers(model, x[repeated], z[repeated]))
+        numbers |= searches(subject, z.argmax(1) == y, robust) | _planted(subject)
     with torch.no_grad():
-        numbers["v5_after_difference"] = relative_difference(z, model(x))
+        after = relative_difference(z[some], model(few.x)) if len(few.x) else z[some].sum(1)
+    numbers |= _spread(some, {"v5_after_difference": after})
     numbers["v5_margin"] = -margin_loss(z, y)
     numbers["v6_holds"] = _holds(subject, adversarial)
-    return {name: numbers[name].to(torch.float32) for name in NUMBERS}
+    return numbers
+
+
+def _spread(rows: Tensor, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the numbers (n,) of the images `rows`, bool (B,), as (B,), NaN for the others."""
+    found = {}
+    for name, values in numbers.items():
+        found[name] = torch.full((len(rows),), torch.nan, device=rows.device)
+        found[name][rows] = values.to(torch.float32)
+    return found
+
+
+def _planted(subject: Subject) -> dict[str, Tensor]:
+    """Return whether the attack finds planted examples, on the images that this is allotted to."""
+    some = subject.runs("planted")
+    few = subject.of(some)
+    if not len(few.x):
+        return {}
+    size = feature_count(few.model, few.x[:PROBE_IMAGES], INNER_POINTS)
+    found, random_found, ok = binarisation(
+        few.model, few.x, few.y, eps=few.eps, norm=few.norm, seed=few.seed, attack=pgd
+    )
+    numbers = {"t1_found": where(ok, found), "t1_random": where(ok, random_found)}
+    return _spread(some, numbers | {"t1_features": torch.full((len(few.x),), float(size), device=few.x.device)})
 
 
 def _holds(subject: Subject, adversarial: Tensor | None) -> Tensor:
@@ -106,7 +143,7 @@ def _holds(subject: Subject, adversarial: Tensor | None) -> Tensor:
     return torch.where(stored, judged.broken.float(), torch.nan)
 
 
-@evaluation(source=SOURCE, columns=trust_columns("trust", "l2", SOURCE), needs=NEEDS)
+@evaluation(source=SOURCE, columns=trust_columns("trust", "l2", SOURCE), needs=NEEDS, tracks=TRACKS, version=2)
 def trust(
     model: nn.Module,
     x: Tensor,
@@ -135,7 +172,7 @@ def trust(
     return _trust(model, x, y, inputs, name="trust", norm="l2", seed=seed, eps=eps)
 
 
-@evaluation(source=SOURCE, columns=trust_columns("trust_linf", "linf", SOURCE), needs=NEEDS)
+@evaluation(source=SOURCE, columns=trust_columns("trust_linf", "linf", SOURCE), needs=NEEDS, tracks=TRACKS, version=2)
 def trust_linf(
     model: nn.Module,
     x: Tensor,

@@ -118,7 +118,11 @@ def evaluate_chunks(
         tick("", part.start % evaluation.chunk, min(n, evaluation.chunk))
         x = to_unit(torch.tensor(split.images[part])).to(device)
         y = torch.tensor(split.labels[part]).to(device)
-        read = {"inputs": (inputs or CellInputs()).batch(places[part].tolist(), x)} if evaluation.needs else {}
+        read = (
+            {"inputs": (inputs or CellInputs()).batch(places[part].tolist(), x, places.tolist())}
+            if evaluation.needs
+            else {}
+        )
         return _evaluate(evaluation, model, x, y, settings | read)
 
     surrogate = evaluation.adaptive and adaptive is not None and adaptive.surrogate is not None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from bench.core import files
 from bench.core.errors import BenchError
-from bench.core.records import Role
+from bench.core.records import REFERENCE_RANK, Role
 from bench.measuring.inputs import CellInputs, Values, column_values, image_values
 from bench.measuring.model_contract import DOOR_IMAGES
 from bench.measuring.runner import FITTED, Chunk
@@ -28,7 +28,7 @@ from bench.running.tasks import (
     without_images,
 )
 from bench.store import serialise
-from bench.store.records import Lease
+from bench.store.records import CellRecord, Lease
 from bench.store.store import Store
 from bench.store.weights import save_weights, weights_path
 from bench.training.epoch import EpochRecord
@@ -204,16 +204,25 @@ def _inputs(job: Job, index: CellIndex, store: Store) -> CellInputs | None:
     if job.evaluation is None or not job.evaluation.inputs:
         return None
     own: dict[Role, Values] = {}
+    passes: float | None = None
     others: dict[Role, Mapping[str, Values]] = {}
     for needed in job.evaluation.inputs:
         role = needed.need.role
         if needed.need.of == "own":
             cell = index.cell(index.schedule.own_input(job, needed.evaluation))
             own[role] = _values(store, cell.id, role, needed.column) if cell else {}
+            passes = _passes(store.cell(cell.id), needed.ranks) if cell and role == "robust" else passes
         else:
             cells = index.other_cells(job, needed.evaluation)
             others[role] = {label: _values(store, cell_id, role, needed.column) for label, cell_id in cells.items()}
-    return CellInputs(own, others)
+    return CellInputs(own, others, passes)
+
+
+def _passes(record: CellRecord | None, ranks: int) -> float | None:
+    """Return how often the network was passed per image, forward and backward, by a reference attack; else None."""
+    if record is None or ranks < REFERENCE_RANK or not record.info.get("images"):
+        return None
+    return float(record.info["forwards"] + record.info["backwards"]) / float(record.info["images"])
 
 
 def _values(store: Store, cell: str, role: Role, column: str) -> Values:

@@ -126,7 +126,7 @@ def _find(need: Need, planned: Iterable[PlannedEvaluation], threat: ThreatModel)
             if column.role == "adversarial" and not evaluation.keeps(name):
                 continue
             if (rank := _rank(column, columns.values(), threat)) > best:
-                best, found = rank, Input(need, evaluation.entry.key, name)
+                best, found = rank, Input(need, evaluation.entry.key, name, rank)
     return found
 
 

@@ -70,11 +70,13 @@ class Input:
         need: what is read, of which runs.
         evaluation: key of the planned evaluation that measures it.
         column: its name there.
+        ranks: preference of the attack that it belongs to.
     """
 
     need: Need
     evaluation: str
     column: str
+    ranks: int = 0
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,11 @@ from typing import Final
 import numpy as np
 
 from bench.trust.evidence import Evidence
+from bench.trust.records import Finding
+from bench.trust.verdicts import MIN_IMAGES
 
 FACTORS: Final = (0.25, 0.5, 1.0, 2.0, 4.0)  # radii at which the trust evaluation attacks anew, over eps
+TOO_DEAR: Final = "it would cost more than the passes that trust is allotted"
 SHOWS: Final = (0.05, 0.95)  # a robust accuracy in between shows that the attack works and that there is more to break
 
 
@@ -35,3 +38,33 @@ def survivors(evidence: Evidence) -> tuple[np.ndarray, int] | None:
         return None
     index, values = column.known()
     return index[values == 1], len(index)
+
+
+def nothing_left(evidence: Evidence) -> Finding | None:
+    """Return a pass where the row's attack left no image: no value can be too high that is 0; None where it left some.
+
+    It decides what asks whether an attack was too weak, without running any.
+    """
+    left = survivors(evidence)
+    if left is None or len(left[0]) or left[1] < MIN_IMAGES:
+        return None
+    return Finding("pass", "the attack left no image: nothing can be broken in addition", 0.0, 0.0)
+
+
+def searched(evidence: Evidence, names: tuple[str, ...]) -> tuple[np.ndarray, int] | None:
+    """Return places of the surviving images that a search broke, and of how many attacked images that is the result.
+
+    Where a sample of the survivors was searched, it stands for as large a part of the images attacked.
+
+    Args:
+        evidence: what is known of the model.
+        names: numbers that are 1 where a search broke the image; None is returned where one was not measured.
+    """
+    left, columns = survivors(evidence), [evidence.number(name) for name in names]
+    if left is None or any(column is None for column in columns):
+        return None
+    index, n = left
+    known = [dict(zip(*(v.tolist() for v in c.known()), strict=True)) for c in columns if c is not None]
+    there = [i for i in index.tolist() if all(i in values for values in known)]
+    broken = [i for i in there if any(values[i] == 1 for values in known)]
+    return np.array(broken, dtype=int), n if len(there) == len(index) else n * len(there) // len(index)

@@ -9,7 +9,7 @@ from bench.trust.registry import checks
 
 
 def assess(evidence: Evidence) -> TrustReport:
-    """Run every check on what is known of one model, and grade it.
+    """Run every check for models of this track on what is known of one, and grade it.
 
     Args:
         evidence: what is known. For a model in memory, checks that need more than it (another row, stored files, a
@@ -18,7 +18,7 @@ def assess(evidence: Evidence) -> TrustReport:
     Returns:
         The grade, and one result per check.
     """
-    results = tuple(_result(c, evidence) for c in checks())
+    results = tuple(_result(c, evidence) for c in checks() if evidence.track in c.tracks)
     return TrustReport(grade(results, adaptive=evidence.adaptive), results, evidence.adaptive)
 
 

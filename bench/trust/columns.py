@@ -33,6 +33,9 @@ NUMBERS: Final[Mapping[str, Number]] = {
         "‖Δz‖/‖z‖",
     ),
     "v5_after_difference": Number("Difference of the logits before and after all probes.", "‖Δz‖/‖z‖"),
+    "v5_elsewhere_difference": Number(
+        "Difference of the logits where an attack ended, from those of a copy that has seen no image.", "‖Δz‖/‖z‖"
+    ),
     "v5_margin": Number("Clean margin, to be compared with that of another process.", "z_y(x) − max_{k≠y} z_k(x)"),
     "v6_holds": Number("The stored adversarial example is in ball and box and misclassified again."),
     "g1_zero_margin_gradient": Number("The margin's gradient is zero at the image or at a random point near it."),
@@ -62,9 +65,16 @@ NUMBERS: Final[Mapping[str, Number]] = {
     },
     "e2_robust": Number("PGD from the image itself does not break it with the whole box as its ball."),
     "b1_random": Number("One of 100 random points breaks the surviving image."),
+    "b5_on_grid": Number("A point on the grid of stored pixel values breaks the surviving image."),
     "b4_decision": Number("A decision-based search breaks the surviving image."),
     "t1_found": Number("PGD finds the example that was planted behind a new last layer; missing where none could be."),
     "t1_random": Number("One of 100 random points is such an example."),
+    "t1_features": Number("Features of the last fully connected layer; 0 without one that decides."),
+    "r1_verdict_changed": Number("A randomised model is right by one set of draws and wrong by another."),
+    "r1_batch_difference": Number("Largest difference of a mean probability, the image alone and among others."),
+    "r2_more_draws": Number("PGD with four times the draws per gradient breaks the surviving image."),
+    "r2_held_draws": Number("PGD on draws that are held breaks the surviving image."),
+    "r3_agreement": Number("Cosine between the margin's gradients over two sets of draws."),
     "d1_autograd_calls": Number("Runs of autograd inside one forward pass."),
 }
 

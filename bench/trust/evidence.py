@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.core.records import Column, Role, ThreatModel
+from bench.core.records import Column, Role, ThreatModel, Track
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,7 @@ class Evidence:
         others: number of other rows whose adversarial examples were tried on this one.
         adaptive: whether the defense's author declared an attack on it.
         in_memory: a model handed over, without other rows, stored files or a certificate.
+        track: of the model.
     """
 
     threat: ThreatModel
@@ -69,6 +70,7 @@ class Evidence:
     others: int = 0
     adaptive: bool = False
     in_memory: bool = False
+    track: Track = "deterministic"
 
     def number(self, name: str) -> Measured | None:
         """Return the trust evaluation's column of this name at the threat's norm, None where it was not measured.

@@ -50,6 +50,16 @@ class Readout:
             yield self.network
 
 
+def feature_count(model: nn.Module, x: Tensor, passes: int) -> int:
+    """Return how many features the last fully connected layer takes that decides; 0 without one. See `find_readout`."""
+    found = find_readout(model, x, passes)
+    if found is None:
+        return 0
+    weight = found.layer.weight
+    assert isinstance(weight, Tensor)  # of a fully connected layer
+    return int(weight.shape[1])
+
+
 def find_readout(model: nn.Module, x: Tensor, passes: int) -> Readout | None:
     """Return the network, folded if that pays, with its last fully connected layer; None where it has none.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NotRequired, TypedDict
 
-from bench.core.records import Grade
+from bench.core.records import Grade, Track
 from bench.trust.evidence import Evidence
 
 Verdict = Literal["pass", "fail", "not assessable"]
@@ -54,6 +54,7 @@ class Check:
         function: `function(evidence) -> Finding`.
         needs: "" if the evaluation of a single model in memory can answer it; else one of `NEEDS_MORE`: for a model in
             memory its absence does not count.
+        tracks: of the models that it is about.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Check:
     source: str
     function: Callable[[Evidence], Finding]
     needs: str = ""
+    tracks: tuple[Track, ...] = ("deterministic", "randomised")
 
 
 @dataclass(frozen=True, slots=True)

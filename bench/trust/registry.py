@@ -10,16 +10,23 @@ from collections.abc import Callable
 from typing import Final
 
 from bench.core.errors import UsageError
+from bench.core.records import Track
 from bench.trust.evidence import Evidence
 from bench.trust.records import NEEDS_MORE, Check, Finding, Severity
 
 PACKAGE: Final = "bench.trust.checks"
-ORDER: Final = "VCGAEBTD"  # of the families, as the protocol lists them
+ORDER: Final = "VCGAEBTDR"  # of the families, as the protocol lists them
 _CHECKS: dict[str, Check] = {}
 
 
 def check(
-    name: str, *, title: str, severity: Severity, source: str, needs: str = ""
+    name: str,
+    *,
+    title: str,
+    severity: Severity,
+    source: str,
+    needs: str = "",
+    tracks: tuple[Track, ...] = ("deterministic", "randomised"),
 ) -> Callable[[Callable[[Evidence], Finding]], Callable[[Evidence], Finding]]:
     """Register a check: `f(evidence) -> Finding`, a pure function.
 
@@ -29,6 +36,7 @@ def check(
         severity: "validity", "adequacy" or "soft".
         source: paper and place.
         needs: "" or one of `NEEDS_MORE`: what a model in memory lacks.
+        tracks: of the models that it is about.
 
     Returns:
         The decorator, which returns the function unchanged.
@@ -47,7 +55,7 @@ def check(
             raise UsageError(
                 f"check {name}: expected a new name, got one of {old.function.__module__}. Number it otherwise."
             )
-        _CHECKS[name] = Check(name, title, severity, source, function, needs)
+        _CHECKS[name] = Check(name, title, severity, source, function, needs, tracks)
         return function
 
     return register

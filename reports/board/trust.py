@@ -64,6 +64,7 @@ def _evidence(plan: PlanRecord, run: RunTables, threat: ThreatModel) -> Evidence
         facts=facts,
         others=max((_others(run, key) for key in tables), default=0),
         adaptive=any(_is_adaptive(run, key) for key in tables),
+        track="randomised" if run.trained and run.trained.info.get("randomised") else "deterministic",
     )
 
 

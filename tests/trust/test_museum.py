@@ -60,7 +60,9 @@ def test_a_quick_exhibit_is_seen_as_it_should_be(exhibit, networks):
     held(found)
     if not STORED.is_file():
         return
-    then = next(f for f in read_report().findings if f.exhibit == exhibit.name)
+    then = next((f for f in read_report().findings if f.exhibit == exhibit.name), None)
+    if then is None:
+        return  # `test_the_stored_run_is_complete` says so
     assert (then.outcome, then.grade, then.images) == (found.outcome, found.grade, found.images)
     for mine, theirs in ((found.clean, then.clean), (found.robust, then.robust)):
         assert (mine is None) == (theirs is None)
@@ -104,7 +106,8 @@ def test_everything_that_was_promised_is_there():
     assert names >= PROTOCOL | COURSE | HONEST
     assert {e.name for e in MUSEUM.exhibits if e.kind == "honest"} >= HONEST
     assert {e.name for e in MUSEUM.exhibits if e.kind == "weak"} == {
-        "blurred_inputs", "label_smoothing", "merged_features"
+        "blurred_inputs", "label_smoothing", "merged_features",
+        "declared_noise", "declared_transforms", "declared_neurons",
     }  # fmt: skip
     for exhibit in MUSEUM.exhibits:
         assert exhibit.idea.endswith("."), exhibit.name

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from bench.trust.accuracies import lacks_power, survivors
+from bench.trust.accuracies import TOO_DEAR, lacks_power, nothing_left, searched, survivors
 from bench.trust.evidence import Evidence
 from bench.trust.records import Finding
 from bench.trust.registry import check
@@ -26,7 +26,7 @@ def one_step(evidence: Evidence) -> Finding:
     return _extra(evidence, ("a1_one_step",), words, so="the attack lost its way")
 
 
-@check("A2", title="twice the steps break nothing more", severity="adequacy", source=CARLINI)
+@check("A2", title="twice the steps break nothing more", severity="adequacy", source=CARLINI, tracks=("deterministic",))
 def converged(evidence: Evidence) -> Finding:
     """Fail if twice the steps and a restart break more than 0.5 % more, or the loss still rises on 5 % of survivors."""
     words, so = "twice the steps and a restart break {share} more images ({k} of {n})", "the attack had not converged"
@@ -39,7 +39,7 @@ def converged(evidence: Evidence) -> Finding:
     return gravest(more, share_finding(index[values > LATE], len(index), STILL_RISING, words, min_images=1))
 
 
-@check("A3", title="no silent success", severity="adequacy", source=CARLINI)
+@check("A3", title="no silent success", severity="adequacy", source=CARLINI, tracks=("deterministic",))
 def no_silent_success(evidence: Evidence) -> Finding:
     """Fail if a run met a misclassified point that it did not report, or if more than 0.1 % of claims do not hold."""
     column = evidence.number("a3_silent")
@@ -49,7 +49,10 @@ def no_silent_success(evidence: Evidence) -> Finding:
     words = "on {k} of {n} survivors a run met a misclassified point that was not reported"
     silent = share_finding(index[values == 1], len(index), 0.0, words, min_images=1)
     if not len(index):
-        silent = Finding("pass", "no image survived the attack", 0.0, 0.0)
+        left = survivors(evidence)
+        silent = missing(TOO_DEAR)
+        if left is None or not len(left[0]):
+            silent = Finding("pass", "no image survived the attack", 0.0, 0.0)
     words = "{k} of {n} images have a misclassified point that did not hold when the model was asked again"
     ranked = {c.facts.params.get("attack") for c in evidence.of_role("robust") if c.facts.ranks}
     claims = [
@@ -62,10 +65,10 @@ def no_silent_success(evidence: Evidence) -> Finding:
 
 def _extra(evidence: Evidence, names: tuple[str, ...], words: str, *, so: str) -> Finding:
     """Return whether searches break more than 0.5 % of all images, of those that the attack left."""
-    left, columns = survivors(evidence), [evidence.number(name) for name in names]
-    if left is None or any(column is None for column in columns):
+    found = searched(evidence, names)
+    if found is None:
         return missing(NOT_RUN)
-    index, n = left
-    broken = {int(i) for c in columns if c is not None for i, hit in zip(*c.known(), strict=True) if hit == 1}
-    extra = np.array(sorted(broken & set(index.tolist())), dtype=int)
-    return share_finding(extra, n, EXTRA, words, so=so, lacks=lacks_power(evidence))
+    if done := nothing_left(evidence):
+        return done
+    broken, n = found
+    return share_finding(broken, n, EXTRA, words, so=so, lacks=lacks_power(evidence)) if n else missing(TOO_DEAR)

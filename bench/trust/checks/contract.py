@@ -30,14 +30,14 @@ def finite(evidence: Evidence) -> Finding:
     return flagged(evidence.number("v2_not_finite"), 0.0, words)
 
 
-@check("V3", title="the same answer every time", severity="validity", source=PROTOCOL)
+@check("V3", title="the same answer every time", severity="validity", source=PROTOCOL, tracks=("deterministic",))
 def deterministic(evidence: Evidence) -> Finding:
     """Fail if five calls differ by more than 1e-4 of the logits, or in a prediction (stored as at least 1)."""
     words = "five calls of the model differ by {value} of its logits at most"
     return largest(evidence.number("v3_repeat_difference"), REPEATS, words)
 
 
-@check("V4", title="no dependence on the batch", severity="validity", source=PROTOCOL)
+@check("V4", title="no dependence on the batch", severity="validity", source=PROTOCOL, tracks=("deterministic",))
 def batch_independent(evidence: Evidence) -> Finding:
     """Fail if an image alone, or in another order, has other logits by more than 1e-3."""
     words = "alone or in another order an image's logits differ by {value} at most"
@@ -55,6 +55,10 @@ def remembers_nothing(evidence: Evidence) -> Finding:
     """
     words = "logits before and after the probes differ by {value} at most"
     after = largest(evidence.number("v5_after_difference"), BATCHES, words)
+    copy = evidence.number("v5_elsewhere_difference")
+    if copy is not None and len(copy.known()[0]):
+        words = "where attacks ended, a copy of the model that has seen no image answers otherwise by {value} at most"
+        after = gravest(largest(copy, BATCHES, words), after)
     own, other = evidence.number("v5_margin"), next(evidence.of_role("margin"), None)
     if own is None:
         return missing(NOT_RUN)

@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from bench.trust.accuracies import TOO_DEAR, nothing_left
 from bench.trust.evidence import Evidence
 from bench.trust.records import Finding, Verdict
 from bench.trust.registry import check
@@ -67,9 +68,11 @@ def losses_agree(evidence: Evidence) -> Finding:
     ce, margin = evidence.number("g4_ce_robust"), evidence.number("g4_margin_robust")
     if ce is None or margin is None:
         return missing(NOT_RUN)
+    if done := nothing_left(evidence):
+        return done
     (index, a), (_, b) = ce.known(), margin.known()
     if len(a) != len(b) or not len(a):
-        return missing("no image was attacked with both losses")
+        return missing(TOO_DEAR)
     difference = int(a.sum() - b.sum())
     weaker = "cross-entropy" if difference > 0 else "the margin"
     lost = (a > b) if difference > 0 else (b > a)
@@ -80,7 +83,13 @@ def losses_agree(evidence: Evidence) -> Finding:
     return Finding(verdict, text, abs(difference) / len(a), LOSSES, images)
 
 
-@check("G5", title="outputs are logits of a usual size", severity="soft", source="Carlini and Wagner 2017, section IV")
+@check(
+    "G5",
+    title="outputs are logits of a usual size",
+    severity="soft",
+    source="Carlini and Wagner 2017, section IV",
+    tracks=("deterministic",),
+)
 def logits(evidence: Evidence) -> Finding:
     """Fail if the outputs are probabilities, or so small that their softmax is flat."""
     probabilities, flat = evidence.number("g5_probabilities"), evidence.number("g5_flat")
@@ -99,7 +108,13 @@ def logits(evidence: Evidence) -> Finding:
     return Finding("pass", "the outputs are logits", float(max(is_one.mean(), is_flat.mean())), OUTPUTS)
 
 
-@check("G6", title="the attack ended where no direction helps", severity="adequacy", source="Wang et al. 2019, eq. (5)")
+@check(
+    "G6",
+    title="the attack ended where no direction helps",
+    severity="adequacy",
+    source="Wang et al. 2019, eq. (5)",
+    tracks=("deterministic",),
+)
 def stationary(evidence: Evidence) -> Finding:
     """Fail if at more than 5 % of survivors the margin could rise further, to first order, by half of the most."""
     column = evidence.number("g6_stationarity")
@@ -107,7 +122,7 @@ def stationary(evidence: Evidence) -> Finding:
         return missing(NOT_RUN)
     index, values = column.known()
     if not len(index):
-        return Finding("pass", "no image survived the attack", 0.0, NOT_STATIONARY_SHARE)
+        return nothing_left(evidence) or missing(TOO_DEAR)
     words, so = (
         "on {k} of {n} survivors the attack ended where a direction still raised the margin",
         "it had not converged",

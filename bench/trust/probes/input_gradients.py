@@ -38,7 +38,7 @@ def input_gradients(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm:
     keys = randomness.example_keys(x, seed)
     near = balls.into(x, x + balls.random_perturbation(x, keys, Stream.TRUST_POINT, eps, norm), eps, norm)
     first, second = _at(model, x, y, eps, norm), _at(model, near, y, eps, norm)
-    _, _, ce = search.gradient(model, x, lambda z: F.cross_entropy(z.float(), y, reduction="none"))
+    ce = first["ce"]
     bad = first["bad"] | second["bad"] | ~ce.flatten(1).isfinite().all(1)
     return {
         "v2_not_finite": bad.float(),
@@ -50,8 +50,8 @@ def input_gradients(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm:
 
 
 def _at(model: nn.Module, x: Tensor, y: Tensor, eps: float, norm: str) -> dict[str, Tensor]:
-    """Return `zero`, `bad` (flags) and `error` at points x, (B,) each."""
-    logits, _, g = search.gradient(model, x, lambda z: margin_loss(z, y))
+    """Return `zero`, `bad` (flags) and `error` at points x, (B,) each, and `ce`, cross-entropy's gradient there."""
+    logits, g, ce = _gradients(model, x, y)
     rival = rivals(logits, y).argmax(1)
     u, flat = balls.ascent(g, norm), g.flatten(1)
     slope = flat.double().norm(dim=1) if norm == "l2" else flat.double().abs().sum(1)
@@ -61,7 +61,21 @@ def _at(model: nn.Module, x: Tensor, y: Tensor, eps: float, norm: str) -> dict[s
     difference = (_gap(ahead, y, rival) - _gap(behind, y, rival)) / (2 * h)
     size = torch.maximum(difference.abs(), slope)
     error = torch.where((slope > 0) & ~bad, (difference - slope).abs() / size, torch.nan)
-    return {"zero": (flat == 0).all(1), "bad": bad, "error": error.to(x.dtype)}
+    return {"zero": (flat == 0).all(1), "bad": bad, "error": error.to(x.dtype), "ce": ce}
+
+
+def _gradients(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return logits (B, K), and the gradients (B, …) of margin and cross-entropy, from one pass; zeros where absent."""
+    leaf = x.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = model(leaf)
+        found = []
+        for loss in (margin_loss(logits, y), F.cross_entropy(logits.float(), y, reduction="none")):
+            grad = None
+            if loss.requires_grad:
+                (grad,) = torch.autograd.grad(loss.sum(), leaf, retain_graph=True, allow_unused=True)
+            found.append(torch.zeros_like(x) if grad is None else grad)
+    return logits.detach(), found[0], found[1]
 
 
 def _gap(logits: Tensor, y: Tensor, rival: Tensor) -> Tensor:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from bench.attacks.core import balls, search
+from bench.attacks.core.draws import RandomisedModel
 from bench.attacks.core.losses import margin_loss
 from bench.attacks.core.trace import Trace
 from bench.attacks.fgsm import fgsm
@@ -18,6 +19,10 @@ from bench.attacks.hopskipjump import hopskipjump
 from bench.attacks.noise import noise
 from bench.attacks.pgd import LOSSES, pgd
 from bench.measuring.judge import JudgedBatch, judge
+from bench.measuring.witness import Witness
+from bench.trust.probes.answers import relative_difference
+from bench.trust.probes.draws import MORE
+from bench.trust.probes.grid import on_grid
 
 STEPS: Final = 40  # of PGD, as everywhere
 FACTORS: Final = (0.25, 0.5, 1.0, 2.0, 4.0)  # radii at which the margin is attacked anew, over eps
@@ -38,6 +43,9 @@ class Subject:
         eps: radius of the ball.
         norm: "l2" or "linf".
         seed: of the random draws, which belong to the image.
+        rank: place of each image in a random order of all, int64 (B,); None: everything is run on every image.
+        allotted: search to the number of images that it is run on, the first ones of that order; see `allot`.
+        witness: answers for the model without any question before; None: there is none.
     """
 
     model: nn.Module
@@ -46,10 +54,27 @@ class Subject:
     eps: float
     norm: str
     seed: int
+    rank: Tensor | None = None
+    allotted: Mapping[str, int] = field(default_factory=dict)
+    witness: Witness | None = None
 
-    def of(self, rows: slice) -> Subject:
+    def of(self, rows: slice | Tensor) -> Subject:
         """Return the subject of some of the images."""
-        return replace(self, x=self.x[rows], y=self.y[rows])
+        rank = None if self.rank is None else self.rank[rows]
+        return replace(self, x=self.x[rows], y=self.y[rows], rank=rank)
+
+    def runs(self, search: str) -> Tensor:
+        """Return the images that a search is run on, bool (B,)."""
+        if self.rank is None:
+            return torch.ones(len(self.x), dtype=torch.bool, device=self.x.device)
+        return self.rank < self.allotted[search]
+
+    def elsewhere(self, points: Tensor) -> Tensor:
+        """Return how far the model's logits at points (n, C, H, W) are from its witness's, (n,); NaN without one."""
+        there = None if self.witness is None or not len(points) else self.witness.logits(points)
+        if there is None:
+            return torch.full((len(points),), torch.nan, device=points.device)
+        return relative_difference(search.predict(self.model, points), there)
 
     def broken(
         self, attack: Callable[..., Tensor], rows: Tensor, eps: float | None = None, **arguments: object
@@ -75,7 +100,27 @@ class Subject:
         x, y = self.x[rows], self.y[rows]
         arguments = {"seed": self.seed, **arguments}
         x_adv = attack(self.model, x, y, eps=radius, norm=self.norm, **arguments)
-        return judge(self.model, x, y, x_adv, eps=radius, norm=self.norm)
+        return judged(self.model, x, y, x_adv, eps=radius, norm=self.norm)
+
+
+def judged(model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor, *, eps: float, norm: str) -> JudgedBatch:
+    """Return the judge's verdict; what votes broke counts only where other draws confirm it clearly.
+
+    At a tie every further search is another ticket in a lottery, and would seem to find what the row's attack missed.
+
+    Args:
+        model: network in eval mode.
+        x: images (B, C, H, W) in [0, 1].
+        y: labels (B,).
+        x_adv: the points proposed.
+        eps: radius of the ball.
+        norm: "l2" or "linf".
+    """
+    found = judge(model, x, y, x_adv, eps=eps, norm=norm)
+    if isinstance(model, RandomisedModel) and found.broken.any():
+        rows = found.broken.nonzero()[:, 0]
+        found.broken[rows] &= model.clearly_wrong(found.x_adv[rows], y[rows])
+    return found
 
 
 def factor_name(factor: float) -> str:
@@ -83,11 +128,12 @@ def factor_name(factor: float) -> str:
     return f"e1_robust_{factor:g}"
 
 
-def searches(subject: Subject, known: Tensor | None) -> dict[str, Tensor]:
-    """Attack the images in other ways than the row did.
+def searches(subject: Subject, correct: Tensor, known: Tensor | None) -> dict[str, Tensor]:
+    """Attack the images in other ways than the row did, as far as the passes allotted go.
 
     Args:
         subject: images and ball.
+        correct: images that the model classifies correctly, bool (B,).
         known: which images the row's attack could not break, bool (B,); None: no attack was run, and PGD on both
             losses takes its place. Images that it broke are not searched again for what only survivors can show.
 
@@ -99,23 +145,42 @@ def searches(subject: Subject, known: Tensor | None) -> dict[str, Tensor]:
         FloatingPointError: logits or gradients are not finite.
         BenchError: the judge met such.
     """
-    correct = search.predict(subject.model, subject.x).argmax(1) == subject.y
-    attacked = correct if known is None else correct & ~known
+    losses = subject.runs("losses")
+    attacked = (correct if known is None else correct & ~known) & losses
     ce = subject.broken(pgd, attacked, losses=["ce"], steps=STEPS, seed=subject.seed + MORE_SEEDS)
     margin = subject.broken(pgd, attacked, losses=["margin"], steps=STEPS, seed=subject.seed + MORE_SEEDS)
     survivor = correct & ~ce & ~margin if known is None else correct & known
-    numbers = longer_search(subject, survivor)
-    ce_robust = correct & ~ce & ~(numbers["a2_broken_by_ce"] == 1)
-    margin_robust = correct & ~margin & ~(numbers["a2_broken_by_margin"] == 1)
+    again = survivor & subject.runs("longer")
+    if isinstance(subject.model, RandomisedModel):
+        numbers = more_draws(subject, subject.model, again)
+        ce_robust, margin_robust = correct & ~ce, correct & ~margin
+    else:
+        numbers = longer_search(subject, again)
+        ce_robust = correct & ~ce & ~(numbers["a2_broken_by_ce"] == 1)
+        margin_robust = correct & ~margin & ~(numbers["a2_broken_by_margin"] == 1)
+    grid = survivor & subject.runs("grid")
+    one_step, random, decision = subject.runs("one_step"), subject.runs("random"), subject.runs("decision")
     numbers |= {
         "survivor": survivor,
-        "g4_ce_robust": ce_robust,
-        "g4_margin_robust": margin_robust,
-        "a1_one_step": subject.broken(fgsm, correct),
-        "b1_random": where(survivor, subject.broken(noise, survivor, draws=DRAWS)),
-        "b4_decision": where(survivor, subject.broken(hopskipjump, survivor, n_queries=QUERIES)),
+        "g4_ce_robust": where(losses, ce_robust),
+        "g4_margin_robust": where(losses, margin_robust),
+        "a1_one_step": where(one_step, subject.broken(fgsm, correct & one_step)),
+        "b1_random": where(survivor & random, subject.broken(noise, survivor & random, draws=DRAWS)),
+        "b5_on_grid": where(grid, _on_grid(subject, grid)),
+        "b4_decision": where(survivor & decision, subject.broken(hopskipjump, survivor & decision, n_queries=QUERIES)),
     }
-    return {k: v.to(torch.float32) for k, v in (numbers | radii(subject, correct, survivor, margin_robust)).items()}
+    numbers |= radii(subject, correct, survivor, numbers["g4_margin_robust"])
+    return {k: v.to(torch.float32) for k, v in numbers.items()}
+
+
+def _on_grid(subject: Subject, rows: Tensor) -> Tensor:
+    """Return which of some images have a point on the grid of stored pixel values that breaks them, bool (B,)."""
+    found = torch.zeros_like(rows)
+    if rows.any():
+        x, y = subject.x[rows], subject.y[rows]
+        for points in on_grid(subject.model, x, y, eps=subject.eps, norm=subject.norm, seed=subject.seed):
+            found[rows] |= judged(subject.model, x, y, points, eps=subject.eps, norm=subject.norm).broken
+    return found
 
 
 def where(rows: Tensor, values: Tensor) -> Tensor:
@@ -132,20 +197,24 @@ def radii(subject: Subject, correct: Tensor, survivor: Tensor, at_eps: Tensor) -
         subject: images and ball.
         correct: images classified correctly, bool (B,).
         survivor: images that nothing broke at eps, bool (B,).
-        at_eps: verdicts at eps itself, bool (B,).
+        at_eps: verdicts at eps itself, (B,).
 
     Returns:
-        `e1_robust_…` for each factor and `e2_robust`, bool (B,).
+        `e1_robust_…` for each factor and `e2_robust`, (B,); NaN where not searched.
     """
     whole = 1.0 if subject.norm == "linf" else math.sqrt(math.prod(subject.x.shape[1:]))
     found: dict[str, Tensor] = {}
     for factor in FACTORS:
-        rows = correct & ~survivor if factor < 1 else correct
-        radius = min(factor * subject.eps, whole)
-        one = at_eps if factor == 1 else correct & ~subject.broken(pgd, rows, radius, losses=["margin"], steps=STEPS)
-        found[factor_name(factor)] = one
-    alone = subject.broken(pgd, correct, whole, losses=["margin"], steps=STEPS, random_start=False)
-    return found | {"e2_robust": correct & ~alone}
+        if factor == 1:
+            found[factor_name(factor)] = at_eps
+            continue
+        run = subject.runs("larger" if factor > 1 else "smaller")
+        rows = correct & run & ~survivor if factor < 1 else correct & run
+        broken = subject.broken(pgd, rows, min(factor * subject.eps, whole), losses=["margin"], steps=STEPS)
+        found[factor_name(factor)] = where(run, correct & ~broken)
+    run = subject.runs("box")
+    alone = subject.broken(pgd, correct & run, whole, losses=["margin"], steps=STEPS, random_start=False)
+    return found | {"e2_robust": where(run, correct & ~alone)}
 
 
 def longer_search(subject: Subject, survivor: Tensor) -> dict[str, Tensor]:
@@ -153,15 +222,17 @@ def longer_search(subject: Subject, survivor: Tensor) -> dict[str, Tensor]:
 
     Args:
         subject: images and ball.
-        survivor: images that nothing broke, bool (B,).
+        survivor: images that nothing broke and that are searched, bool (B,).
 
     Returns:
-        (B,) each, NaN where not a survivor: `a2_broken_by_ce` and `a2_broken_by_margin`; `a2_late_rise`, the part of
+        (B,) each, NaN where not searched: `a2_broken_by_ce` and `a2_broken_by_margin`; `a2_late_rise`, the part of
         the margin's rise along a run that came in its last steps, the median over runs; `g6_stationarity`, how much
         further the margin could rise in ball and box at the end of the last run for a function as linear as there,
-        max ⟨x' − x_end, g⟩ / (eps‖g‖); `a3_silent`, whether a run met a misclassified point that the judge did not get.
+        max ⟨x' − x_end, g⟩ / (eps‖g‖); `a3_silent`, whether a run met a misclassified point that the judge did not get;
+        `v5_elsewhere_difference`, how far the answer there is from that of a model with no question before.
     """
     names = ("a2_broken_by_ce", "a2_broken_by_margin", "a2_late_rise", "g6_stationarity", "a3_silent")
+    names += ("v5_elsewhere_difference",)
     found = {name: torch.full((len(survivor),), torch.nan, device=subject.x.device) for name in names}
     if not survivor.any():
         return found
@@ -176,6 +247,32 @@ def longer_search(subject: Subject, survivor: Tensor) -> dict[str, Tensor]:
     found["a2_late_rise"][survivor] = late_rise(_tensor(trace, "path"))
     found["g6_stationarity"][survivor] = stationarity(subject, survivor, _tensor(trace, "last"))
     found["a3_silent"][survivor] = silent.float()
+    found["v5_elsewhere_difference"][survivor] = subject.elsewhere(_tensor(trace, "last"))
+    return found
+
+
+def more_draws(subject: Subject, model: RandomisedModel, survivor: Tensor) -> dict[str, Tensor]:
+    """Attack the survivors of a randomised model with more draws per gradient, and with draws that are held.
+
+    Args:
+        subject: images and ball.
+        model: its model.
+        survivor: images that nothing broke and that are searched, bool (B,).
+
+    Returns:
+        (B,) each, NaN where not searched: `r2_more_draws` and `r2_held_draws`, whether PGD on the margin then finds a
+        point that the votes call wrong.
+    """
+    finer = RandomisedModel(model.network, model.votes, MORE * model.draws, model.seed).eval()
+    found = {}
+    for name, guide in (("r2_more_draws", finer), ("r2_held_draws", model.held(model.draws))):
+        broken = torch.zeros_like(survivor)
+        if survivor.any():
+            x, y = subject.x[survivor], subject.y[survivor]
+            eps, norm, seed = subject.eps, subject.norm, subject.seed + 1 + MORE_SEEDS
+            x_adv = pgd(guide, x, y, eps=eps, norm=norm, losses=["margin"], steps=STEPS, seed=seed)
+            broken[survivor] = judged(model, x, y, x_adv, eps=eps, norm=norm).broken
+        found[name] = where(survivor, broken)
     return found
 
 

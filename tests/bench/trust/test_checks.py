@@ -57,9 +57,15 @@ FAILS = {
     "B2": (None, with_(column("broken_by", STAGES, **AT, attack="autoattack")), 100),
     "B3": (None, with_(column("transfer", 1 - first(3), **AT)), 100),
     "B4": ({"b4_decision": survivors_only(first(2))}, None, 100),
+    "B5": ({"b5_on_grid": survivors_only(first(3))}, None, 100),
     "T1": ({"t1_found": 1 - first(9)}, None, 100),
     "D1": ({"d1_autograd_calls": np.ones(N)}, None, 100),
+    "R1": ({"r1_verdict_changed": first(9)}, None, 100),
+    "R2": ({"r2_held_draws": survivors_only(first(3))}, None, 100),
+    "R3": ({"r3_agreement": 1 - first(9)}, None, 100),
 }
+RANDOMISED = {c.name for c in checks() if c.tracks == ("randomised",)}
+TRACK = {name: "randomised" if name in RANDOMISED else "deterministic" for name in FAILS}
 
 
 def verdicts(found):
@@ -71,12 +77,15 @@ def test_an_honest_model_passes_everything_and_is_graded_a_with_an_adaptive_atta
     assert {r.verdict for r in report.results} == {"pass"}, [r for r in report.results if r.verdict != "pass"]
     assert report.grade is Grade.A
     assert assess(evidence(adaptive=False)).grade is Grade.B
+    randomised = assess(evidence(track="randomised"))
+    assert {r.verdict for r in randomised.results} == {"pass"}
+    assert {r.name for r in randomised.results} - {r.name for r in report.results} == RANDOMISED == {"R1", "R2", "R3"}
 
 
 @pytest.mark.parametrize("name", sorted(FAILS))
 def test_each_check_fails_on_what_it_is_about_and_names_the_images(name):
     numbers, others, image = FAILS[name]
-    report = assess(evidence(numbers, others))
+    report = assess(evidence(numbers, others, track=TRACK[name]))
     assert [r.name for r in report.failed] == [name]
     (failed,) = report.failed
     assert (failed.finding.images[0] if failed.finding.images else None) == image
@@ -123,7 +132,11 @@ def test_the_undefended_twin_must_fall():
         ("V6", evidence({"v6_holds": np.full(N, np.nan)})),
         ("B2", evidence(others=without("broken_by"))),
         ("B3", evidence(others=without("transfer"))),
-        ("T1", evidence({"t1_found": np.full(N, np.nan)})),
+        ("T1", evidence({"t1_found": np.full(N, np.nan), "t1_features": np.zeros(N)})),
+        ("T1", evidence({"t1_found": np.full(N, np.nan), "t1_features": np.full(N, 6.0)})),
+        ("T1", evidence({"t1_features": np.full(N, np.nan)})),
+        ("B4", evidence({"b4_decision": np.full(N, np.nan)})),
+        ("E2", evidence({"e2_robust": np.full(N, np.nan)})),
         ("V5", evidence(others=without("margin"))),
     ],
 )
@@ -131,6 +144,58 @@ def test_what_is_missing_is_not_assessable_and_costs_the_grade_a(name, lacking):
     report = assess(lacking)
     assert [r.name for r in report.missing] == [name]
     assert report.grade is Grade.B
+
+
+def test_features_that_plant_nothing_are_no_excuse_where_there_are_enough():
+    report = assess(evidence({"t1_found": np.full(N, np.nan)}))
+    assert [r.name for r in report.failed] == ["T1"]
+    assert "although the last layer has 32 features" in report.failed[0].finding.words
+    some = np.where(first(N // 2 - 4) == 1, np.nan, 1.0)
+    assert verdicts(evidence({"t1_found": some}))["T1"] == "pass"
+
+
+def test_where_the_attack_left_nothing_no_value_can_be_too_high():
+    unsearched = dict.fromkeys(
+        n for n in NUMBERS if n[:2] in ("a1", "a2", "a3", "b1", "b4", "b5", "e1", "e2", "g4", "g6", "t1")
+    )
+    unsearched = {name: np.full(N, np.nan) for name in unsearched}
+    none = evidence(unsearched | {"survivor": np.zeros(N)})
+    assert set(verdicts(none).values()) == {"pass"}
+    some = verdicts(evidence(unsearched))
+    assert {n for n, v in some.items() if v != "pass"} == {
+        "A1",
+        "A2",
+        "A3",
+        "B1",
+        "B4",
+        "B5",
+        "E1",
+        "E2",
+        "G4",
+        "G6",
+        "T1",
+        "T2",  # its twin is itself
+    }
+    assert set(some.values()) == {"pass", "not assessable"}
+
+
+def test_a_sample_of_the_survivors_stands_for_as_many_of_the_images():
+    sampled = np.where(first(LEFT // 2) == 1, 0.0, np.nan)
+    assert verdicts(evidence({"b4_decision": sampled}))["B4"] == "pass"
+    one = sampled.copy()
+    one[0] = 1.0  # of 32 images that the sample stands for: 3 %
+    (failed,) = assess(evidence({"b4_decision": one + sampled})).failed or (None,)
+    assert failed is None or failed.finding.value == pytest.approx(1 / 32)
+
+
+def test_a_certificate_that_holds_with_a_probability_may_fail_as_often_as_it_says():
+    votes = column("certified", np.full(N, 0.45), norm="l2", of="votes", alpha=0.001)
+    once, thrice = (column("distance", np.where(first(k) == 1, 0.4, np.nan), **AT, attack="autoattack") for k in (1, 3))
+    assert verdicts(evidence(others=[*with_(once)[:-1], votes]))["C1"] == "pass", "one in eight honest rows has one"
+    assert verdicts(evidence(others=[*with_(thrice)[:-1], votes]))["C1"] == "fail"
+    expected = column("certified", np.full(N, 0.45), norm="l2", of="expectation", alpha=0.001)
+    flags = column("certified", np.ones(N, bool), norm="l2", eps=0.5, alpha=0.001)
+    assert verdicts(evidence(others=[*with_(once)[:-1], expected, flags]))["C1"] == "pass"
 
 
 def test_nothing_measured_is_grade_c_and_no_check_passes_but_what_is_stored():

@@ -14,9 +14,11 @@ from bench.attacks.pgd import pgd
 from bench.core.torch_state import frozen_eval
 from bench.evaluations.trust import measured
 from bench.measuring.judge import judge
+from bench.trust.allotment import SEARCHES
 from bench.trust.columns import NUMBERS
 from bench.trust.probes.answers import answers
 from bench.trust.probes.forward_pass import ENGINE, autograd_calls, forward_pass
+from bench.trust.probes.grid import levels_of, on_grid, rounded
 from bench.trust.probes.input_gradients import input_gradients
 from bench.trust.probes.searches import FACTORS, Subject, late_rise, searches, stationarity
 from tests.attacks.known import Linear
@@ -183,9 +185,13 @@ def linear():
     return network, x, y, exact, float(exact.median()) * 1.0001
 
 
+def right(network, x, y):
+    return network(x).argmax(1) == y
+
+
 def test_searches_agree_with_the_exact_distances_of_a_linear_network(linear):
     network, x, y, exact, eps = linear
-    found = searches(Subject(network, x, y, eps, "l2", 0), None)
+    found = searches(Subject(network, x, y, eps, "l2", 0), right(network, x, y), None)
     robust = exact > eps
     assert found["survivor"].bool().tolist() == robust.tolist()
     assert found["g4_margin_robust"].tolist() == found["e1_robust_1"].tolist() == robust.float().tolist()
@@ -203,7 +209,7 @@ def test_searches_agree_with_the_exact_distances_of_a_linear_network(linear):
 def test_what_a_weak_attack_left_is_found(linear):
     network, x, y, exact, eps = linear
     nothing_broken = torch.ones(len(x), dtype=torch.bool)
-    found = searches(Subject(network, x, y, 1.4 * eps, "l2", 0), nothing_broken)
+    found = searches(Subject(network, x, y, 1.4 * eps, "l2", 0), right(network, x, y), nothing_broken)
     assert (found["a2_broken_by_margin"][exact < 1.3 * eps] == 1).all()
     assert (found["survivor"] == 1).all()
     assert found["b4_decision"][exact < eps].mean() > 0.5
@@ -211,9 +217,35 @@ def test_what_a_weak_attack_left_is_found(linear):
 
 def test_only_survivors_are_searched_for_what_survivors_show(linear):
     network, x, y, exact, eps = linear
-    found = searches(Subject(network, x, y, eps, "l2", 0), exact > eps)
+    found = searches(Subject(network, x, y, eps, "l2", 0), right(network, x, y), exact > eps)
     assert found["g6_stationarity"].isnan().tolist() == (exact <= eps).tolist()
     assert found["survivor"].bool().tolist() == (exact > eps).tolist()
+
+
+def test_a_search_is_run_on_the_images_that_it_is_allotted(linear):
+    network, x, y, exact, eps = linear
+    rank = torch.arange(len(x)).flip(0)
+    allotted = dict.fromkeys(SEARCHES, 0) | {"box": 5, "larger": 7, "longer": len(x)}
+    subject = Subject(network, x, y, eps, "l2", 0, rank, allotted)
+    found = searches(subject, right(network, x, y), exact > eps)
+    assert (~found["e2_robust"].isnan()).tolist() == (rank < 5).tolist()
+    assert (~found["e1_robust_2"].isnan()).tolist() == (rank < 7).tolist()
+    assert (~found["a2_late_rise"].isnan()).tolist() == (exact > eps).tolist()
+    for name in ("a1_one_step", "b1_random", "b4_decision", "b5_on_grid", "e1_robust_0.5", "g4_ce_robust"):
+        assert found[name].isnan().all(), name
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_points_on_the_grid_of_stored_values_lie_in_the_ball(linear, norm):
+    network, x, y, _, eps = linear
+    stored = rounded(x, 16)
+    assert levels_of(stored) == 16
+    assert levels_of(rounded(x, 255)) == 255
+    points = list(on_grid(network, stored, y, eps=eps, norm=norm, seed=0))
+    assert any(bool((point != stored).any()) for point in points)
+    for point in points:
+        assert torch.equal(rounded(point, 16), point)
+        assert (balls.size(point - stored, norm) <= eps).all()
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
