@@ -67,7 +67,7 @@ def finding(across: list[tuple[str, float | None]], defenses: int) -> str:
         return f"Too few defenses to say whether flatness goes with robustness: {defenses}"
     rho, label = max(known, key=lambda pair: abs(pair[0]))
     shown = f"ρ\u00a0=\u00a0{formatting.correlation(rho)} for {label.lower()} across {formatting.spelled(defenses)}"
-    if flatness.rank_p(rho, defenses) >= ALPHA:
+    if len(known) * flatness.rank_p(rho, defenses) >= ALPHA:  # the strongest of several (Bonferroni)
         return f"Flatter is not shown to be more robust: {shown}"
     return f"{'Flatter is more robust' if rho < 0 else 'Flatter is less robust'}: {shown}"
 
