@@ -10,7 +10,8 @@ from bench.core.stats.ranks import ranks, smallest_resolvable_gap
 from bench.core.stats.seeds import variance_components
 from bench.reports.board.columns import BoardColumn
 from bench.reports.board.completeness import why_incomplete
-from bench.reports.board.model import Apart, Pair, Row
+from bench.reports.board.model import Row
+from bench.reports.board.parts import Apart, Pair
 from bench.reports.board.run_tables import RunTables, numbers
 
 NOT_RUN = "the ranking column was not run"

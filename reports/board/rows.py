@@ -13,7 +13,8 @@ from bench.core.records import ThreatModel
 from bench.core.stats.intervals import fraction_interval, nearest
 from bench.core.stats.means import mean_interval
 from bench.reports.board.columns import BoardColumn, with_role
-from bench.reports.board.model import Cell, Row, RunFacts
+from bench.reports.board.model import Row
+from bench.reports.board.parts import Cell, RunFacts
 from bench.reports.board.repeats import repeats
 from bench.reports.board.row_trust import row_trust
 from bench.reports.board.run_tables import RunTables, numbers

@@ -10,7 +10,8 @@ from dataclasses import asdict
 from bench.core.stats.seeds import describe_seeds
 from bench.reports.board.challenges import AppliedChallenge
 from bench.reports.board.columns import BoardColumn
-from bench.reports.board.model import Board, Cell, Row
+from bench.reports.board.model import Board, Row
+from bench.reports.board.parts import Cell
 from bench.reports.board.repeats import Repeat
 from bench.reports.exports.leaderboard import row_record
 from bench.reports.exports.registry import export

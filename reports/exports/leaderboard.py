@@ -7,7 +7,8 @@ from typing import TypeAlias
 import pandas as pd
 
 from bench.reports.board.columns import BoardColumn
-from bench.reports.board.model import Board, Cell, Row
+from bench.reports.board.model import Board, Row
+from bench.reports.board.parts import Cell
 
 Entry: TypeAlias = int | float | str | None  # one cell of leaderboard.csv
 _DTYPES = {"count": "Int64", "text": "str"}  # of the board's own columns, by kind

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bench.reports.board.model import Board, Row, RunFacts
+from bench.reports.board.model import Board, Row
+from bench.reports.board.parts import RunFacts
 from bench.reports.board.training_cost import seconds
 from bench.reports.exports.json import dump
 from bench.reports.exports.registry import export

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from bench.reports import formatting
 from bench.reports.board.columns import BoardColumn, families
-from bench.reports.board.model import Board, Cell, Row
+from bench.reports.board.model import Board, Row
+from bench.reports.board.parts import Cell
 from bench.reports.figures import plot_data
 from bench.reports.figures.drawing import Drawing
 from bench.reports.figures.figure import Figure, Key, Panel, Tables, figure

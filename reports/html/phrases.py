@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bench.reports import formatting
-from bench.reports.board.model import Board, Cell, Pair, Row
+from bench.reports.board.model import Board, Row
+from bench.reports.board.parts import Cell, Pair
 
 
 def ranked(board: Board) -> list[Row]:

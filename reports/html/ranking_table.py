@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from bench.core.records import Column, Role
 from bench.reports import formatting
 from bench.reports.board.columns import OWN, BoardColumn, Form, families
-from bench.reports.board.model import Board, Cell, Row
+from bench.reports.board.model import Board, Row
+from bench.reports.board.parts import Cell
 from bench.reports.figures.palette import SHAPES, Style
 from bench.reports.formatting import Kind, Value
 from bench.reports.html.remarks import Remark

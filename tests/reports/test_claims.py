@@ -16,7 +16,8 @@ from bench.core.records import Column
 from bench.core.stats.paired import bootstrap_ratio
 from bench.reports.board import estimates
 from bench.reports.board.estimates import Estimate
-from bench.reports.board.model import Board, Row, RunFacts
+from bench.reports.board.model import Board, Row
+from bench.reports.board.parts import RunFacts
 from bench.reports.claims import verdicts
 from bench.reports.claims.conditions import images_needed
 from bench.reports.claims.records import Claim, Condition

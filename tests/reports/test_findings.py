@@ -13,7 +13,8 @@ from scipy.stats import spearmanr
 
 from bench.core.records import Column
 from bench.reports.board.columns import BoardColumn
-from bench.reports.board.model import Board, Cell, Row
+from bench.reports.board.model import Board, Row
+from bench.reports.board.parts import Cell
 from bench.reports.figures import accuracy_curve, cost_against_robustness, flatness, index, labels, plot_data
 from bench.reports.figures.figure import Figure
 from bench.reports.figures.flatness import Correlation, Target

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from bench.core.records import Column
-from bench.reports.board.model import Board, Cell
+from bench.reports.board.model import Board
+from bench.reports.board.parts import Cell
 from bench.reports.figures import plot_data
 from bench.reports.html import page
 from bench.reports.html.presets import presets

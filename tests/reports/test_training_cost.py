@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from bench.reports.board.model import Row, RunFacts
+from bench.reports.board.model import Row
+from bench.reports.board.parts import RunFacts
 from bench.reports.board.rows import with_cost
 from bench.reports.board.training_cost import relative_time
 from bench.store.plan_record import RunRecord
