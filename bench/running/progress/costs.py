@@ -18,6 +18,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
+from bench.core import registry
+from bench.core.records import Defense
 from bench.running.plan import Plan
 from bench.running.progress.estimate import Size
 from bench.running.schedule import Job, Schedule
@@ -62,17 +64,16 @@ def sizes(plan: Plan, out: Path) -> dict[str, Size]:
         plan: the plan.
         out: the result folder; its neighbours are looked into as well.
     """
-    history = list(_history(out))
-    found: dict[str, Size] = {}
+    past, found = list(history(out)), dict[str, Size]()
     for job in Schedule(plan).jobs:
         work = _planned(job, plan)
-        found[job.title] = Size(work.kind, units(work, history), work.images)
+        found[job.title] = Size(work.kind, units(work, past), work.images)
     return found
 
 
 def forwards(job: Job) -> float | None:
     """Return how many images are expected to pass forward in an evaluation; None where nothing is known of it."""
-    if job.evaluation is None:
+    if job.evaluation is None or job.run.job.defense.randomised:
         return None
     name, arguments = job.evaluation.evaluation.name, job.evaluation.spec["arguments"]
     per_image = passes("evaluation", name, arguments, backwards=0.0)
@@ -86,9 +87,18 @@ def _planned(job: Job, plan: Plan) -> Work:
         name = run.defense.name
         images = len(run.train) * run.recipe.epochs
         return Work(f"train {name}", network, passes("training", name, {}), "", images)
-    name, arguments = evaluation.evaluation.name, evaluation.spec["arguments"]
-    factor = passes("evaluation", name, arguments)
-    return Work(name, network, factor, _text(arguments), len(evaluation.split))
+    return _evaluated(
+        evaluation.evaluation.name, evaluation.spec["arguments"], network, run.defense, len(evaluation.split)
+    )
+
+
+def _evaluated(
+    name: str, arguments: Mapping[str, Any], network: tuple[object, ...], defense: Defense | None, images: int
+) -> Work:
+    """Return the work of an evaluation; a randomised model answers by votes, so that it costs by a kind of its own."""
+    randomised = defense is not None and defense.randomised
+    factor = None if randomised else passes("evaluation", name, arguments)
+    return Work(f"{name}, by votes" if randomised else name, network, factor, _text(arguments), images)
 
 
 def units(work: Work, history: Sequence[Known]) -> float | None:
@@ -122,8 +132,12 @@ def _seconds_per_pass(network: tuple[object, ...], history: Sequence[Known]) -> 
     return sum(k.seconds for k in timed) / counted if counted else 1.0
 
 
-def _history(out: Path) -> Iterator[Known]:
-    """Yield the finished cells of the store, then those of its neighbours, the newest first."""
+def history(out: Path) -> Iterator[Known]:
+    """Yield the finished cells of a store, then those of its neighbours, the newest first.
+
+    Args:
+        out: the result folder; there need not be a store in it.
+    """
     others = [p for p in out.resolve().parent.glob(f"*/{NAME}") if p.parent != out.resolve()]
     for path in [out / NAME, *sorted(others, key=_age)[:NEIGHBOURS]]:
         yield from _cells(path)
@@ -137,7 +151,8 @@ def _age(path: Path) -> float:
 
 def _cells(path: Path) -> Iterator[Known]:
     """Yield the finished cells of a store that is only looked at: one that cannot be read has none."""
-    address = f"{path.resolve().as_uri()}?mode=ro"
+    unused = not path.with_name(f"{NAME}-wal").exists()  # then SQLite would leave files beside it
+    address = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if unused else ''}"
     with contextlib.suppress(sqlite3.Error, OSError):
         with contextlib.closing(sqlite3.connect(address, uri=True, timeout=1.0)) as db:
             rows = db.execute(_SQL, (CELLS_READ,)).fetchall()
@@ -158,8 +173,8 @@ def _stored(kind: str, spec: Mapping[str, Any], info: Mapping[str, Any]) -> Work
     if kind == "train":
         images = int(info.get("images") or 0)
         return Work(f"train {spec['defense']}", network, passes("training", spec["defense"], {}), "", images)
-    name, arguments = spec["evaluation"], spec["arguments"]
-    return Work(name, network, passes("evaluation", name, arguments), _text(arguments), int(info.get("images") or 0))
+    defense = registry.defenses.get(model["defense"]) if model["defense"] in registry.defenses else None
+    return _evaluated(spec["evaluation"], spec["arguments"], network, defense, int(info.get("images") or 0))
 
 
 def _text(arguments: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from bench.running.progress.events import (
 from bench.running.progress.view import CellView, Overall
 
 UNSURE: Final = 0.95  # the most that counted passes say of a chunk that is not done
+PRINTED: Final = "  |"  # what lines of included code's output begin with
 
 
 class Reporter:
@@ -73,9 +74,9 @@ class Reporter:
             self._show(ended)
 
     def log(self, text: str) -> None:
-        """Say a line, once."""
+        """Say a line; what several processes would say alike is said once, what included code prints each time."""
         with self._lock:
-            if text not in self._said:
+            if text.startswith(PRINTED) or text not in self._said:
                 self._said.add(text)
                 self._show(Said(text))
 
@@ -156,7 +157,7 @@ class Reporter:
                 self.done(event.cell, event.seconds, event.note)
             elif isinstance(event, CellFailed):
                 self.failed(event.cell, event.cause)
-            elif isinstance(event, Said) and event.text.startswith("  |"):  # what included code prints
+            elif isinstance(event, Said) and event.text.startswith(PRINTED):
                 self.log(event.text)
             elif isinstance(event, CellBegan) and event.cell not in self._ended:
                 share = event.done / event.of if event.of else 0.0

@@ -70,7 +70,8 @@ class _Watch(threading.Thread):
             if one.name not in self._jobs:
                 continue
             title, of = self._jobs[one.name]
-            if one.status == "done" and before is not None and one.cell not in before:
+            new = one.heartbeat >= self._begun or (before is not None and one.cell not in before)
+            if one.status == "done" and new:
                 self._reporter.done(title, one.seconds or 0.0)
             elif one.status == "failed" and one.heartbeat >= self._begun:
                 self._reporter.failed(title, one.error)

@@ -14,6 +14,8 @@ import pytest
 from bench.config.suite_file import load_suite, suites
 from bench.running.progress import costs
 from bench.running.progress.estimate import Size, UnderWay, in_words, time_left
+from bench.store.store import Store
+from tests.bench.store import folders
 
 RECORDED = json.loads(Path(__file__).with_name("digits_durations.json").read_text())
 SLACK = 5.0  # seconds of the recorded machine: at the very end, a factor means nothing
@@ -145,3 +147,24 @@ def test_what_a_cell_cost_last_time_comes_before_counted_passes(monkeypatch):
     assert costs.units(other, [pgd]) == pytest.approx(10.0), "twice the passes"
     assert costs.units(costs.Work("curvature", network, 4.0, "", 100), [pgd]) == pytest.approx(2.0), "seconds per pass"
     assert costs.units(costs.Work("curvature", network, 4.0, "", 100), []) == pytest.approx(400.0), "passes"
+
+
+def test_a_folder_beside_is_looked_into_and_left_alone(tmp_path: Path) -> None:
+    model = {"backbone": "convnet", "shape": [1, 8, 8], "runtime": {"device": "cpu"}, "defense": "lcnn"}
+    arguments: dict[str, Any] = {"eps": [0.5]}
+    with Store.open(tmp_path / "earlier", create=True) as store:
+        lease = folders.claimed(store, "t", "train", model)
+        store.finish(lease, {"images": 100, "wall_seconds": 4.0})
+        spec = {"evaluation": "trust", "arguments": arguments, "model": model, "runtime": {"device": "cpu"}}
+        lease = folders.claimed(store, "e", "evaluation", spec)
+        store.finish(lease, {"images": 10, "wall_seconds": 2.0})
+    before = sorted(path.name for path in (tmp_path / "earlier").iterdir())
+    found = list(costs.history(tmp_path / "new"))
+    assert {(known.work.kind, known.work.images, known.seconds) for known in found} == {
+        ("train lcnn", 100, 4.0),
+        ("trust", 10, 2.0),
+    }
+    assert sorted(path.name for path in (tmp_path / "earlier").iterdir()) == before
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "bench.db").write_bytes(b"no store")
+    assert len(list(costs.history(tmp_path / "new"))) == 2
