@@ -3,7 +3,7 @@
 A mark is a comment on the line before a block, `<!-- test: … -->`:
 
 - none: the block is run as it stands;
-- `small`: it takes minutes, so the default tests add options to `bench run` (`SMALL`); the slow ones run it as it is;
+- `small`: it takes minutes; the default tests add options to `run` and `evaluate` (`SMALL`), the slow ones do not;
 - `checked REASON`: it needs a GPU, a network or hours, so its commands are parsed, option by option, and not run;
 - `needs MODULE`: run where that module is installed, else checked;
 - `exit N`: its last command ends with that code.
@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = ("sh", "python", "toml")
 TEXT = ("", "text", "bibtex", "console", "{eval-rst}", "{toctree}", "{include}")
 SMALL = ("--seeds", "0", "--epochs", "1", "--train-limit", "100", "--limit", "4")
+SMALL_EVALUATE = ("--limit", "4")
 SMALL_DEFENSES = ("--defense", "standard", "--defense", "lcnn")
 GIVEN = "<!-- test: given results/digits -->"
 

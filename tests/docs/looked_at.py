@@ -60,9 +60,15 @@ def _bench(arguments: Sequence[str]) -> None:
         command = known[name]
         rest.remove(name)
     given = command.make_context(name, rest).params
-    if name == "run":
-        suite = load_suite(given["suite"])
-        suite.with_overrides(defenses=tuple(given["defense"] or ()), evaluations=tuple(given["evaluation"] or ()))
+    if "suite" in given:
+        defenses, evaluations = (tuple(given.get(key) or ()) for key in ("defense", "evaluation"))
+        load_suite(_found(given["suite"])).with_overrides(defenses=defenses, evaluations=evaluations)
+
+
+def _found(suite: str) -> str:
+    """Return a suite's name, or its file: in the current folder, else an example of the documentation."""
+    examples = sorted((ROOT / "docs" / "examples").rglob(Path(suite).name)) if suite.endswith(".toml") else []
+    return str(examples[0]) if examples and not Path(suite).exists() else suite
 
 
 def _module(name: str, arguments: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from blocks import ROOT, SMALL, SMALL_DEFENSES, Block, blocks, statements
+from blocks import ROOT, SMALL, SMALL_DEFENSES, SMALL_EVALUATE, Block, blocks, statements
 from looked_at import look_at
 
 from bench.cli.app import main as bench
@@ -24,6 +24,7 @@ SHELL = set("$|<>;`(")
 def run_page(page: Path, whole: bool) -> None:
     """Run every block of a page; an exception names none, so the block is printed before it runs."""
     names: dict[str, object] = {"__name__": "__main__"}
+    sys.path.insert(0, "")  # as in an interactive Python: files of the folder can be imported
     for block in blocks(page):
         print(f"--- {block.where}", file=sys.stderr, flush=True)
         if block.file:
@@ -63,6 +64,8 @@ def _run(line: str, words: list[str], small: bool) -> int:
         ).returncode
     if small and arguments[0] == "run":
         arguments = [*arguments, *SMALL, *(() if "--defense" in arguments else SMALL_DEFENSES)]
+    elif small and arguments[0] == "evaluate":
+        arguments = [*arguments, *SMALL_EVALUATE]
     sys.argv = ["bench", *arguments]
     try:
         bench()
