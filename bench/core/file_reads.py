@@ -166,8 +166,12 @@ def _note_paths(reads: _Reads, values: Iterable[object]) -> None:
 
 
 def _path_text(value: object) -> str | None:
-    """Return a path as text, None for what is none, e.g. a file descriptor."""
+    """Return a path as text, None for what is none, e.g. a file descriptor.
+
+    A path that is seen while pathlib builds it (Python 3.12 and newer) has no text yet, and somebody's own class of
+    paths may raise anything.
+    """
     if isinstance(value, str | bytes | PurePath):
-        with suppress(ValueError):
+        with suppress(Exception):
             return os.fsdecode(value)
     return None
