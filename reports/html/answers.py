@@ -155,8 +155,8 @@ def _seeds(k: int) -> str:
     """Say what the number of training seeds allows to conclude."""
     if k >= 5:
         return f"{k} trainings each, enough to speak of the method"
-    trained = {1: "one training", 2: "two trainings"}.get(k, f"{k} trainings")
-    return f"{trained} each compare these models, not the methods"
+    trained = {1: "one training each compares", 2: "two trainings each compare"}.get(k, f"{k} trainings each compare")
+    return f"{trained} these models, not the methods"
 
 
 def _cost(rows: list[Row]) -> Answer:

@@ -56,13 +56,18 @@ def _why_not_one(board: Board) -> str:
 
 
 def unfinished(board: Board) -> str:
-    """Say how many cells of the run are done where not all are; "" where they are."""
-    done, failed, total = 0, 0, 0
-    for run in (run for row in board.rows for run in row.runs.values()):
-        states = list(run.status.values())
-        trains = bool(run.entry.train_cell)
-        done += states.count("done") + int(trains and bool(run.training.get("weights")))
-        total += len(board.plan.evaluations) + int(trains)
+    """Say how many cells of the run are done where not all are; "" where they are.
+
+    The last command has every evaluation before it for each of its rows; of a row of an earlier command those count
+    that were planned for it.
+    """
+    done, total = 0, 0
+    for row in board.rows:
+        for seed, run in row.runs.items():
+            own = board.shown is None or (row.defense, seed) in board.shown.own
+            trains = bool(run.entry.train_cell)
+            done += list(run.status.values()).count("done") + int(trains and bool(run.training.get("weights")))
+            total += len(board.plan.evaluations if own else run.entry.evaluations) + int(trains)
     failed = sum(len(row.failures) for row in board.rows)
     if done >= total:
         return ""
