@@ -58,8 +58,9 @@ def _why_not_one(board: Board) -> str:
 def unfinished(board: Board) -> str:
     """Say how many cells of the run are done where not all are; "" where they are.
 
-    The last command has every evaluation before it for each of its rows; of a row of an earlier command those count
-    that were planned for it.
+    Returns:
+        The count: each row of the last command has every evaluation before it, one of an earlier command those that
+        were planned for it.
     """
     done, total = 0, 0
     for row in board.rows:

@@ -202,7 +202,7 @@ def test_twenty_defenses_with_a_thousand_images_stay_under_five_megabytes(large_
 def test_rows_without_rank_stand_apart_with_the_reason(make_board: Callable[..., Board]) -> None:
     board = make_board(n=60, seeds=1, failed=("cure",), violated=("lcnn",))
     html = page.render(board)
-    table = html[html.index('<table id="ranking">') : html.index("</table>", html.index('<table id="ranking">'))]
+    table = html[html.index('<table id="ranking"') : html.index("</table>", html.index('<table id="ranking"'))]
     apart, incomplete = (
         html[html.index(f'id="{title}"') : html.index("</ul>", html.index(f'id="{title}"'))]
         for title in ("apart-title", "incomplete-title")

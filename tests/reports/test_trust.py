@@ -228,7 +228,7 @@ def test_the_page_answers_its_third_question_from_the_grade(graded: Board) -> No
 
 def test_the_page_puts_upper_bounds_below_the_ranking_in_the_same_table(graded: Board) -> None:
     html = page.render(graded)
-    table = html[html.index('<table id="ranking">') : html.index("</table>", html.index('<table id="ranking">'))]
+    table = html[html.index('<table id="ranking"') : html.index("</table>", html.index('<table id="ranking"'))]
     ranked, bounds = table.split('<tr class="divider">')
     assert 'id="row-cure"' in bounds
     assert 'id="row-cure"' not in ranked
