@@ -121,10 +121,10 @@ def _walk(
         x_adv = torch.where(balls.per_example(wrong, x_adv), torch.lerp(x0, x_adv, p.beta), x_adv)
 
         if i % check_every == check_every - 1:
-            keep = ~best.stopped[rows]
-            if not keep.all():
-                wide = keep.repeat_interleave(t)
-                rows, x0, x_adv, label, target = rows[keep], x0[wide], x_adv[wide], label[wide], target[wide]
+            kept = search.kept_rows(~best.stopped[rows])
+            if kept is not None:
+                wide = (kept[:, None] * t + torch.arange(t, device=kept.device)).flatten()
+                rows, x0, x_adv, label, target = rows[kept], x0[wide], x_adv[wide], label[wide], target[wide]
             if not len(rows):
                 break
 

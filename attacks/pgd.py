@@ -112,8 +112,9 @@ def pgd(
                 zero_gradient[rows] += (direction.flatten(1) == 0).all(1)
                 x_adv = balls.into(x0, x_adv + step_size * direction, eps, norm)
                 if step % check_every == check_every - 1:
-                    keep = ~best.stopped[rows]
-                    rows, x0, label, x_adv = rows[keep], x0[keep], label[keep], x_adv[keep]
+                    kept = search.kept_rows(~best.stopped[rows])
+                    if kept is not None:
+                        rows, x0, label, x_adv = rows[kept], x0[kept], label[kept], x_adv[kept]
             if len(rows):
                 last[rows] = x_adv
                 logits, _, grad = search.gradient(model, x_adv, partial(loss, y=label))

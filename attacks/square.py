@@ -18,6 +18,7 @@ from bench.core.torch_state import frozen_eval
 
 PAGE: Final = 100  # queries whose random numbers are drawn at once
 BLOCK: Final = 1 << 21  # numbers per block of windows: bounds the memory
+GPU_BLOCK: Final = 1 << 24  # on a GPU, where the launches for a block cost more than its numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +93,13 @@ def _search(model: nn.Module, x: Tensor, rows: Tensor, keys: Tensor, best: searc
     delta = balls.into(x0, x0 + start, eps, s.norm) - x0
     margin = best.update(rows, x0 + delta, search.predict(model, x0 + delta))
     nonfinite_guard = torch.zeros_like(margin)  # NaN or infinite once a margin was: a sum instead of a check a query
-    query = 0
+    query, block = 0, BLOCK if x.device.type == "cpu" else GPU_BLOCK
     while query < s.n_queries and len(rows):
         draw_page = query // PAGE
-        draws = randomness.uniform(keys, Stream.SQUARE_WINDOWS + draw_page, (PAGE, 5 + channels), x.dtype)
-        draws = draws[:, query - draw_page * PAGE :]
-        block_size = max(1, BLOCK // (len(rows) * height * width))
+        if query % PAGE == 0:
+            page = randomness.uniform(keys, Stream.SQUARE_WINDOWS + draw_page, (PAGE, 5 + channels), x.dtype)
+        draws = page[:, query - draw_page * PAGE :]
+        block_size = max(1, block // (len(rows) * height * width))
         halvings = (h + 1 for h in HALVINGS if h >= query)
         stop = min(s.n_queries, query + block_size, (draw_page + 1) * PAGE, *halvings)
         side = window_side(query, (height, width), s.p, s.norm)
@@ -117,11 +119,13 @@ def _search(model: nn.Module, x: Tensor, rows: Tensor, keys: Tensor, best: searc
             delta = torch.where(better.view(-1, 1, 1, 1), x_adv - x0, delta)
             if (query + i) % sync_every == sync_every - 1 and bool((margin > 0).any()):
                 keep = margin <= search.slack(logits)
-                if not keep.all():
-                    _update_best(model, best, rows[~keep], (x0 + delta)[~keep], nonfinite_guard[~keep])
-                    rows, x0, label, keys = rows[keep], x0[keep], label[keep], keys[keep]
-                    delta, margin, nonfinite_guard = delta[keep], margin[keep], nonfinite_guard[keep]
-                    windows = windows.keep(keep)
+                kept = search.kept_rows(keep)
+                if kept is not None:
+                    done = (~keep).nonzero()[:, 0]
+                    _update_best(model, best, rows[done], (x0 + delta)[done], nonfinite_guard[done])
+                    rows, x0, label, keys, page = rows[kept], x0[kept], label[kept], keys[kept], page[kept]
+                    delta, margin, nonfinite_guard = delta[kept], margin[kept], nonfinite_guard[kept]
+                    windows = windows.keep(kept)
                 if not len(rows):
                     return
         query = stop

@@ -87,10 +87,10 @@ class ApgdState:
             n_improved=flat,
         )
 
-    def keep(self, mask: Tensor) -> None:
-        """Drop the examples where the mask (n,) is False."""
+    def keep(self, places: Tensor) -> None:
+        """Drop all examples but those at some places (k,) among the n."""
         for f in fields(self):
-            setattr(self, f.name, getattr(self, f.name)[mask])
+            setattr(self, f.name, getattr(self, f.name)[places])
 
 
 def apgd_loop(
@@ -161,9 +161,8 @@ def apgd_loop(
             window, since = max(window - shorter, least), 0
 
         if i % check_every == check_every - 1:
-            keep = ~best.stopped[s.rows]
-            if not keep.all():
-                s.keep(keep)
+            if (kept := search.kept_rows(~best.stopped[s.rows])) is not None:
+                s.keep(kept)
             if not len(s.rows):
                 break
 

@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from bench.attacks.core.draws import RandomisedModel
+from bench.attacks.core.replay import Replay, only_known_layers, record_on_gpu
 from bench.core.torch_state import tf32
 
 RTOL: Final = 1e-5  # largest difference allowed, relative to the largest logit or gradient: rounding gives 1e-7 to 1e-6
@@ -32,7 +33,7 @@ class _Outline(fx.Tracer):
         return childless or layer or super().is_leaf_module(m, module_qualified_name)
 
 
-def fold_constants(model: nn.Module, x: Tensor, passes: int) -> nn.Module:
+def fold_constants(model: nn.Module, x: Tensor, passes: int, *, recorded: bool = True) -> nn.Module:
     """Return a network that gives the model's logits up to rounding with fewer operations; else the model itself.
 
     Batch norm behind a convolution goes into its weight, and a weight that is computed at every call (spectral
@@ -46,6 +47,7 @@ def fold_constants(model: nn.Module, x: Tensor, passes: int) -> nn.Module:
         model: in eval mode, without parameter gradients.
         x: the images that will be attacked, (B, C, H, W).
         passes: what the attack may ask for per image; below `MIN_PASSES` the model itself is cheaper.
+        recorded: on a GPU, have shapes that keep coming recorded (`replay`): no layer may get a hook afterwards.
     """
     if passes < MIN_PASSES or isinstance(model, fx.GraphModule | RandomisedModel):
         return model
@@ -60,6 +62,8 @@ def fold_constants(model: nn.Module, x: Tensor, passes: int) -> nn.Module:
             return model
     for name in HOOKS:
         setattr(fast, name, getattr(model, name))
+    if recorded and x.device.type == "cuda" and only_known_layers(fast):
+        fast.forward = Replay(fast.forward, record_on_gpu)  # type: ignore[assignment]
     return fast
 
 

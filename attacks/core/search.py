@@ -135,9 +135,19 @@ class Best:
         return self.x_adv
 
 
+def kept_rows(keep: Tensor) -> Tensor | None:
+    """Return the places (k,) at which a mask (n,) is True, None if it is so everywhere; waits for the device once.
+
+    Indexing with the mask itself would wait at every use.
+    """
+    rows = keep.nonzero()[:, 0]
+    return None if len(rows) == len(keep) else rows
+
+
 def check_interval(x: Tensor) -> int:
     """Return how many steps may pass between two droppings of stopped examples.
 
-    On a GPU each one waits for the device; on the CPU it is free. Results do not depend on it.
+    On a GPU each one waits for the device; on the CPU it is free. Verdicts do not depend on it; the worst point of an
+    example that is attacked on for some steps may lie further beyond the boundary.
     """
     return 1 if x.device.type == "cpu" else 10

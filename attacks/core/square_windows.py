@@ -80,9 +80,9 @@ class Windows:
         second = _box(offsets[2], offsets[3], side).to(draws.dtype)
         return cls(first, torch.maximum(first, second), sign * pattern)
 
-    def keep(self, mask: Tensor) -> Windows:
-        """Return the windows of the examples where the mask (n,) is True."""
-        return Windows(self.first[:, mask], self.either[:, mask], self.change[:, mask])
+    def keep(self, places: Tensor) -> Windows:
+        """Return the windows of the examples at some places (k,) among the n."""
+        return Windows(self.first[:, places], self.either[:, places], self.change[:, places])
 
 
 def _box(row: Tensor, column: Tensor, side: int) -> Tensor:

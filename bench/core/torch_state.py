@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -241,11 +241,25 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
 
     Tensors on the meta device have no bits: shape and type decide.
     """
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    if a.is_meta or b.is_meta:
-        return a.is_meta and b.is_meta
-    return torch.equal(_bits(a), _bits(b))
+    return not changed_tensors({"": a}, {"": b})
+
+
+def changed_tensors(before: Mapping[str, Tensor], after: Mapping[str, object]) -> list[str]:
+    """Return the names of the tensors that are not the same bits (`same_bits`) after something, in their order.
+
+    All comparisons are launched before any answer is fetched: a GPU is waited for once, not per tensor.
+
+    Args:
+        before: name → tensor.
+        after: what the names stand for now; a name that is gone does not count.
+    """
+    pairs = {k: (old, new) for k, old in before.items() if isinstance(new := after.get(k), Tensor)}
+    comparable = {
+        k: (a, b) for k, (a, b) in pairs.items() if (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device)
+    }
+    answers = [(_bits(a) == _bits(b)).all() for a, b in comparable.values() if not a.is_meta]
+    same = iter(torch.stack(answers).tolist() if answers else [])
+    return [k for k, (a, _) in pairs.items() if k not in comparable or not (a.is_meta or next(same))]
 
 
 def _bits(values: Tensor) -> Tensor:

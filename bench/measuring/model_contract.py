@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from bench.attacks.core.draws import RandomisedModel
 from bench.core.errors import OutOfMemoryError, UsageError
-from bench.core.torch_state import frozen_eval, full_precision, inference_tensors, same_bits
+from bench.core.torch_state import changed_tensors, frozen_eval, full_precision, inference_tensors
 from bench.measuring.memory import on_fewer_images, out_of_memory_detected
 
 DOOR_IMAGES: Final = 4  # images on which a model is checked
@@ -38,7 +38,7 @@ def checked_eval(model: nn.Module) -> Iterator[None]:
     try:
         with frozen_eval(model):
             yield
-        changed = [k for k, v in model.state_dict().items() if k in state and not same_bits(v, state[k])]
+        changed = changed_tensors(state, model.state_dict())
     finally:
         torch.set_rng_state(rng)
         if cuda:

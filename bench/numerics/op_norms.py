@@ -136,8 +136,14 @@ class _Kernel:
     """A convolution's weight as a cache's key: equal where its numbers are."""
 
     def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor.cpu()
-        self.digest = hashlib.sha256(self.tensor.contiguous().numpy().tobytes()).hexdigest()
+        self._tensor: Tensor | None = tensor
+        self.digest = hashlib.sha256(tensor.cpu().contiguous().numpy().tobytes()).hexdigest()
+
+    def take(self) -> Tensor:
+        """Return the numbers, once: the key that stays in the cache holds no memory of the device."""
+        tensor, self._tensor = self._tensor, None
+        assert tensor is not None
+        return tensor
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Kernel) and self.digest == other.digest
@@ -149,7 +155,7 @@ class _Kernel:
 @functools.lru_cache(maxsize=128)
 def _cached_conv_norm(weight: _Kernel, geometry: ConvGeometry) -> float:
     """Return the convolution's norm from above; those of a wide ResNet take the better part of a minute."""
-    return conv_norm_bound(weight.tensor, geometry)
+    return conv_norm_bound(weight.take(), geometry)
 
 
 def _matrix(node: Node) -> float:

@@ -20,6 +20,7 @@ from bench.measuring.model_contract import check_model, checked_eval
 from bench.measuring.passes import after_forward
 from bench.measuring.runner import evaluate_chunks
 from bench.running.pace import Pace
+from bench.running.precision_gate import check_precision
 from bench.running.probe import check_probe, check_restorable, check_untrained, probe
 from bench.running.take_over import take_over
 from bench.running.tasks import (
@@ -157,6 +158,7 @@ def _train(task: TrainTask, emit: Emit, stop: Stop) -> None:
     with out_of_memory_detected(f"training {task.label}"):
         check_untrained(job, device)
         flops = _flops(job)
+        gate = {"precision_gate": check_precision(job, device)} if task.gated else {}
         model = train(
             job,
             device,
@@ -177,6 +179,7 @@ def _train(task: TrainTask, emit: Emit, stop: Stop) -> None:
         "threads": torch.get_num_threads(),
         "images": len(job.train) * job.recipe.epochs,
         **flops,
+        **gate,
     }
     emit(Trained(pack_state(model), info))
 

@@ -93,7 +93,7 @@ def _train(run: Run, lease: Lease, context: RunContext, computers: Computers) ->
                 context.stop.unless_time_for((epochs - event.epoch) * event.time.wall)
 
     checkpoint = context.plan.out / "checkpoints" / f"{lease.cell}.pt"
-    task = TrainTask(run.label, run.job, context.plan.device, context.plan.execution, checkpoint)
+    task = TrainTask(run.label, run.job, context.plan.device, context.plan.execution, checkpoint, run.gated)
     computers.compute(task, take, context.stop, apart=lease.abandoned)
     log = context.store.log(lease.cell)
     info = {"weights": save_weights(trained[-1].weights, context.plan.out), **trained[-1].info, **_sums(log, _TIMES)}

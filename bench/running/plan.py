@@ -113,10 +113,15 @@ def make_plan(
         splits = split.hold_out(dataset.train, suite.holdout, seed=0)
     execution = execution or ExecutionConfig()
     builds = Builds(hang_limit)
+    jobs = [_job(suite, dataset, splits, spec, seed) for seed in suite.seeds for spec in suite.defenses]
+    for (
+        job
+    ) in jobs:  # before the GPU is asked anything: a process that uses one cannot try a third party's factory apart
+        builds.of(job)
+    specs = [spec for _ in suite.seeds for spec in suite.defenses]
     runs = tuple(
-        _run(suite, dataset, splits, device, spec, seed, execution=execution, builds=builds)
-        for seed in suite.seeds
-        for spec in suite.defenses
+        _run(suite, spec, job, device, execution=execution, builds=builds)
+        for spec, job in zip(specs, jobs, strict=True)
     )
     if not runs:
         raise UsageError(f"suite {suite.name}: expected at least one defense and one seed, got none. Add one.")
@@ -148,17 +153,8 @@ def _evaluations(suite: Suite, dataset: Dataset, device: torch.device, alone: bo
     return tuple(sorted(planned, key=lambda p: order[p.entry.key]))
 
 
-def _run(
-    suite: Suite,
-    dataset: Dataset,
-    splits: tuple[Split, Split | None],
-    device: torch.device,
-    spec: DefenseSpec,
-    seed: int,
-    *,
-    execution: ExecutionConfig,
-    builds: Builds,
-) -> Run:
+def _job(suite: Suite, dataset: Dataset, splits: tuple[Split, Split | None], spec: DefenseSpec, seed: int) -> TrainJob:
+    """Return the training of a defense and a seed, in full precision."""
     entry = registry.defenses.get(spec.name)
     hyperparameters = {**entry.hyperparameters, **spec.hyperparameters}
     if missing := [k for k, v in hyperparameters.items() if v is ...]:
@@ -168,16 +164,23 @@ def _run(
         )
     check_defaults(f"defense {entry.name}", entry.hyperparameters, settable(entry))
     recipe_from(f"defense {entry.name}: recipe", entry.recipe.settings())
-    recipe = suite.recipe_of(spec)
-    recipe = replace(recipe, precision=resolve_precision(recipe.precision, device))
+    recipe = replace(suite.recipe_of(spec), precision="fp32")
     train, holdout = splits
     backbone = suite.backbone_of(spec)
-    job = TrainJob(entry, hyperparameters, recipe, backbone, len(dataset.classes), dataset.shape, seed, train, holdout)
-    handed_over = entry.handed_over is not None
-    built = builds.of(job)
+    return TrainJob(entry, hyperparameters, recipe, backbone, len(dataset.classes), dataset.shape, seed, train, holdout)
+
+
+def _run(
+    suite: Suite, spec: DefenseSpec, job: TrainJob, device: torch.device, *, execution: ExecutionConfig, builds: Builds
+) -> Run:
+    """Return the run of a training in the precision that the device has."""
+    wanted = suite.recipe_of(spec).precision
+    precision = resolve_precision(wanted, device)
+    job = replace(job, recipe=replace(job.recipe, precision=precision))
+    handed_over, built = job.defense.handed_over is not None, builds.of(job)
     key = take_over_spec(job, device, built) if handed_over else cells.train_spec(job, device, execution, built)
-    cell = cells.Cell("train", key)
-    return Run(str(spec), job, cell, builds.defect_of(job))
+    gated = wanted == "auto" and precision != "fp32" and not handed_over
+    return Run(str(spec), job, cells.Cell("train", key), builds.defect_of(job), gated=gated)
 
 
 def _planned(suite: Suite, dataset: Dataset, device: torch.device, entry: EvaluationConfig) -> PlannedEvaluation:

@@ -24,12 +24,14 @@ class Run:
         job: all that its training needs.
         cell: the training's cell.
         defect: why its network cannot be built, found while planning; "" if nothing was.
+        gated: whether the device chose a faster precision than fp32, which is tried first (`precision_gate`).
     """
 
     defense: str
     job: TrainJob
     cell: Cell
     defect: str = ""
+    gated: bool = False
 
     @property
     def label(self) -> str:

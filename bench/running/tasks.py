@@ -38,6 +38,7 @@ class TrainTask:
         device: where.
         execution: how a step is carried out.
         checkpoint: file to resume from and to write to, named after the training's cell.
+        gated: whether its precision is tried against fp32 first, see `precision_gate`.
     """
 
     label: str
@@ -45,6 +46,7 @@ class TrainTask:
     device: torch.device
     execution: ExecutionConfig
     checkpoint: Path
+    gated: bool = False
 
 
 @dataclass(frozen=True)

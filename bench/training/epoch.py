@@ -26,6 +26,7 @@ from bench.training.optimization import learning_rate
 from bench.training.step import Step
 
 _HELD_OUT_BATCH: Final = 500
+SIGMA_ERROR_EVERY: Final = 10  # epochs from one log of the spectral norms' error to the next; the last has one too
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class EpochRecord:
         lr: learning rate of the last step.
         time: of the epoch's steps, all its parts together, without checkpoints and the held-out accuracy.
         statistics: numbers of the layers, see `layer_statistics`.
+        nonfinite: names of the weights and buffers that hold NaN or infinity; not part of the log.
     """
 
     epoch: int
@@ -51,6 +53,7 @@ class EpochRecord:
     lr: float
     time: ComputingTime
     statistics: Mapping[str, float] = field(default_factory=dict)
+    nonfinite: frozenset[str] = frozenset()
 
     def as_data(self) -> dict[str, object]:
         """Return the record as plain data, the statistics beside the other numbers, which keep their names."""
@@ -88,9 +91,6 @@ def train_epoch(
         should_stop: called after each step.
 
     Returns:
-        What the log says of the epoch.
-
-    Returns:
         The record of the finished epoch.
 
     Raises:
@@ -122,15 +122,21 @@ def _record(state: TrainState, batches: Batches, holdout: Split | None) -> Epoch
     """Return the record of the epoch that has just ended; measuring the held-out accuracy leaves eval mode on."""
     sums = {k: float(v) / len(batches.labels) for k, v in state.sums.items()}
     terms = {one_line(k.removeprefix("term:"), 100): v for k, v in sums.items() if k.startswith("term:")}
+    epoch, bad = state.step // batches.per_epoch, nonfinite(state.model)
+    statistics: dict[str, float] = {}
+    if not bad & parameter_names(state.model):
+        due = epoch % SIGMA_ERROR_EVERY == 0 or epoch == batches.recipe.epochs
+        statistics = layer_statistics(state.model, sigma_error=due)
     return EpochRecord(
-        epoch=state.step // batches.per_epoch,
+        epoch=epoch,
         loss=sum(terms.values()),
         terms=terms,
         train_accuracy=None if math.isnan(sums["correct"]) else sums["correct"],
         holdout_accuracy=_accuracy(state.model, holdout, batches.images.device),
         lr=learning_rate(batches.recipe, state.step - 1, batches.per_epoch),
         time=state.time,
-        statistics={} if nonfinite(state.model) & parameter_names(state.model) else layer_statistics(state.model),
+        statistics=statistics,
+        nonfinite=bad,
     )
 
 
@@ -149,10 +155,13 @@ def _accuracy(model: nn.Module, split: Split | None, device: torch.device) -> fl
     return sum(correct) / len(split.labels)
 
 
-def nonfinite(model: nn.Module) -> set[str]:
-    """Return the names of the weights and buffers that hold NaN or infinity."""
+def nonfinite(model: nn.Module) -> frozenset[str]:
+    """Return the names of the weights and buffers that hold NaN or infinity; waits for the device once."""
     numbers = {k: v for k, v in model.state_dict().items() if v.is_floating_point() or v.is_complex()}
-    return {k for k, v in numbers.items() if not bool(torch.isfinite(v).all())}
+    if not numbers:
+        return frozenset()
+    finite = torch.stack([torch.isfinite(v).all() for v in numbers.values()]).tolist()
+    return frozenset(k for k, fine in zip(numbers, finite, strict=True) if not fine)
 
 
 def parameter_names(model: nn.Module) -> set[str]:

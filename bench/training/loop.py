@@ -1,8 +1,9 @@
 """The only training loop: a defense's factory, loss and recipe in; a trained network and its log out.
 
 Nothing in a step waits for the device: the loss terms are summed there and read once an epoch. Every random draw
-comes from the cell's seed and the epoch, so that a resumed training is bit-equal to an uninterrupted one on the same
-device and, on a CPU, with the same number of threads: another number takes sums in another order.
+comes from the cell's seed and the epoch, so that a resumed training is bit-equal to an uninterrupted one: on a CPU with
+the same number of threads, since another number takes sums in another order; on a GPU if it is deterministic
+(`ExecutionConfig`), else up to the rounding of sums whose order changes from run to run.
 """
 
 from __future__ import annotations
@@ -139,10 +140,10 @@ def train(
             record = train_epoch(
                 state, step, batches, epoch, holdout=job.holdout, checkpointer=checkpointer, should_stop=should_stop
             )
-            bad = sorted(nonfinite(model) - unused)
+            bad = sorted(record.nonfinite - unused)
             if bad or not all(math.isfinite(v) for v in record.terms.values()):
                 raise Diverged(_divergence(job, record, bad, good, checkpoint))
-            good = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+            good = {k: v.detach().clone() for k, v in model.state_dict().items()}  # they stay on the device
             on_epoch(record)
             if epoch == first:
                 after_first_epoch(model)
@@ -182,7 +183,7 @@ def _checkpoint_file(path: Path | None, job: TrainJob, steps: int) -> Checkpoint
     return None if path is None else CheckpointFile(path, f"{path.stem} {job.defense.name} seed {job.seed}", steps)
 
 
-def _check_start(job: TrainJob, model: nn.Module) -> set[str]:
+def _check_start(job: TrainJob, model: nn.Module) -> frozenset[str]:
     """Refuse an untrained network with a NaN weight; return its buffers that are not finite, which no layer uses."""
     found = nonfinite(model)
     if weights := sorted(found & parameter_names(model)):
@@ -202,7 +203,7 @@ def _divergence(
         from safetensors.torch import save
 
         target = checkpoint.with_suffix(".last-good.safetensors")
-        files.write_bytes(target, save(dict(good)))
+        files.write_bytes(target, save({k: v.cpu() for k, v in good.items()}))
         kept = f"epoch {record.epoch - 1}, {target.parent.name}/{target.name}"
     terms = ", ".join(f"{k} {v:g}" for k, v in record.terms.items())
     terms += f" and NaN or infinity in {', '.join(bad[:3])}" if bad else ""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
 from bench.training.compiled import CompiledGradients
-from bench.training.cuda_graph import CudaGraphStep, capture
+from bench.training.cuda_graph import CudaGraphStep, GpuStage
 from bench.training.gradients import Autocast, EagerGradients, Gradients, Log, Loss
 from bench.training.step import EagerStep, Step
 
@@ -33,7 +31,7 @@ def make_step(
         loss: `loss(model, x, y) -> terms`.
         sums: totals of the epoch, see `EagerStep`.
         autocast: makes the context of the forward passes.
-        size: images of a full batch.
+        size: images of a full batch, for which a compiled step is made.
         log: called once, with one line, if a mode is not available.
     """
     gradients: Gradients = EagerGradients(model, loss, autocast)
@@ -41,7 +39,7 @@ def make_step(
         gradients = CompiledGradients(model, loss, autocast, size=size, log=log)
     step, device = EagerStep(model, optimizer, gradients, sums), next(model.parameters()).device
     if mode != "eager" and device.type == "cuda":
-        return CudaGraphStep(step, size=size, log=log, record=partial(capture, device))
+        return CudaGraphStep(step, log=log, stage=GpuStage(device))
     if mode == "graph":
         log(f"training step: expected a GPU to record it on, got {device.type}. Going on operation by operation.")
     return step

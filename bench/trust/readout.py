@@ -72,7 +72,7 @@ def find_readout(model: nn.Module, x: Tensor, passes: int) -> Readout | None:
         x: a few images (B, C, H, W) to ask with.
         passes: expected per image; see `fold_constants`.
     """
-    network = fold_constants(model, x, passes)
+    network = fold_constants(model, x, passes, recorded=False)
     calls: list[nn.Module] = []
     with contextlib.ExitStack() as stack, torch.no_grad():
         for layer in network.modules():

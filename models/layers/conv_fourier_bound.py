@@ -14,7 +14,7 @@ _BLOCK = 1 << 22  # complex numbers of a convolution's Fourier blocks held at on
 
 @torch.no_grad()
 def conv_norm_bound(weight: Tensor, geometry: ConvGeometry) -> float:
-    """Return a sound upper bound of the spectral norm of the zero-padded convolution, in float64.
+    """Return a sound upper bound of the spectral norm of the zero-padded convolution, in float64 where the weight is.
 
     Claim: ‖conv‖₂ ≤ bound, rounding included; a certificate needs this bound, because power iteration errs low. Holds
     when: padding is zeros. Measured by: one eigenvalue and Cholesky factorisations, in float64. Tolerance: none;
@@ -32,11 +32,12 @@ def conv_norm_bound(weight: Tensor, geometry: ConvGeometry) -> float:
         weight: (Cout, Cin/groups, kh, kw).
         geometry: the rest of the convolution; its input size counts.
     """
-    weight = weight.detach().cpu().double()
+    weight = weight.detach().double()
     largest, aliases = 0.0, geometry.stride[0] * geometry.stride[1]
     # Products, Cholesky factors and eigenvalues of n×m blocks are off by a few n·m roundings, relative to λmax.
     rounding = 4 * torch.finfo(torch.float64).eps * weight[:, :, 0, 0].numel() * aliases
-    for phases in _half_of_the_frequencies(geometry).split(max(1, _BLOCK // (weight[..., 0, 0].numel() * aliases))):
+    for part in _half_of_the_frequencies(geometry).split(max(1, _BLOCK // (weight[..., 0, 0].numel() * aliases))):
+        phases = part.to(weight.device)
         blocks = _symbols(weight, phases, geometry.groups)
         gram = blocks @ blocks.mH if blocks.shape[1] <= blocks.shape[2] else blocks.mH @ blocks
         largest = _largest_eigenvalue(gram, largest, rounding)
@@ -72,7 +73,7 @@ def _largest_eigenvalue(gram: Tensor, known: float, rounding: float) -> float:
     are diagonalised in turn. (Equal ones, as of a 1×1 kernel, are within the rounding.)
     """
     order = _estimates(gram).argsort(descending=True)
-    one = torch.eye(gram.shape[1], dtype=gram.dtype)
+    one = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
     best = known
     while len(order):
         if best:
@@ -87,7 +88,7 @@ def _largest_eigenvalue(gram: Tensor, known: float, rounding: float) -> float:
 
 def _estimates(gram: Tensor, rounds: int = 6) -> Tensor:
     """Return rough lower estimates of the largest eigenvalues, by power iteration from a fixed start, (F,)."""
-    v = torch.linspace(1.0, 2.0, gram.shape[1], dtype=torch.float64).to(gram.dtype).expand(len(gram), -1)[..., None]
+    v = torch.linspace(1.0, 2.0, gram.shape[1], dtype=torch.float64).to(gram).expand(len(gram), -1)[..., None]
     for _ in range(rounds):
         v = gram @ v
         v = v / v.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)

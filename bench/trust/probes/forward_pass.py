@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from bench.core.torch_state import same_bits
+from bench.core.torch_state import changed_tensors
 
 ENGINE: Final = "_engine_run_backward"  # what torch.autograd.grad and backward, and torch.func's transforms, end in
 
@@ -54,8 +54,7 @@ def forward_pass(model: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor
     modes = [module.training for module in model.modules()]
     with autograd_calls() as calls:
         logits = model(x.clone())
-    after = model.state_dict()
-    changed = any(not same_bits(after[k], v) for k, v in before.items() if k in after)
+    changed = bool(changed_tensors(before, model.state_dict()))
     changed |= [module.training for module in model.modules()] != modes
     like = torch.ones(len(x), device=x.device)
     return {"v1_state_changed": float(changed) * like, "d1_autograd_calls": calls.count * like}, logits

@@ -110,9 +110,12 @@ SAME = {
 
 @pytest.mark.parametrize("form", SAME)
 def test_another_form_of_the_same_network_gives_the_same_table(form, net, data):
-    expected = table(net, data)
-    modes = [m.training for m in net.modules()]
+    plain, modes = copy.deepcopy(net), [m.training for m in net.modules()]
     model = SAME[form](net)
+    place = next(
+        (p.device for p in model.parameters()), "cpu"
+    )  # DataParallel takes its network to a GPU, if there is one
+    expected = table(plain.to(place), data)
     before = [m.training for m in model.modules()]
     found = table(model, data)
     assert [m.training for m in model.modules()] == before

@@ -121,8 +121,11 @@ def exact_curvature(model: nn.Module, image: torch.Tensor, label: torch.Tensor) 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script")
 @pytest.mark.parametrize("name", [*ESCAPES, *FOLLOWED])
 def test_curvature_is_that_of_plain_autograd_however_the_model_is_wrapped(name, images):
-    x, y = images
     model = {**ESCAPES, **FOLLOWED}[name]()
+    place = next(
+        (p.device for p in model.parameters()), "cpu"
+    )  # DataParallel takes its network to a GPU, if there is one
+    x, y = (t.to(place) for t in images)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         table = curvature(model, x, y, steps=36, terms=False)

@@ -12,7 +12,9 @@ from bench.packs.unpack import unpack
 from bench.store.records import LEFT_OUT
 from bench.store.status import run_status
 from bench.store.store import Store
+from bench.training.execution import ExecutionConfig
 
+SAME_BITS = ExecutionConfig(deterministic=True)  # each time, on a GPU too
 EVALUATIONS = """
 [evaluations.accuracy]
 limit = 30
@@ -32,7 +34,8 @@ def run(suite, out, **narrow):
     from bench.running.pipeline import run as run_suite
     from bench.running.prepare import Options
 
-    return run_suite(Options(suite=str(suite), out=out, quiet=True, narrow={"train_limit": 200, **narrow}))
+    narrow = {"train_limit": 200, **narrow}
+    return run_suite(Options(suite=str(suite), out=out, quiet=True, narrow=narrow, execution=SAME_BITS))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,9 @@ def plan_whole(suite, out):
     from bench.running.pipeline import run as run_suite
     from bench.running.prepare import Options
 
-    options = Options(suite=str(suite), out=out, quiet=True, narrow={"train_limit": 200}, time_limit=1e-3)
+    options = Options(
+        suite=str(suite), out=out, quiet=True, narrow={"train_limit": 200}, time_limit=1e-3, execution=SAME_BITS
+    )
     assert run_suite(options).code == 75
 
 

@@ -36,19 +36,20 @@ def suite(tmp_path, write_suite):
 
 
 def arguments(suite, out, *more):
-    return parser().parse_args(["--suite", str(suite), "--out", str(out), "--train-limit", "400", *map(str, more)])
+    return parser().parse_args(["--suite", str(suite), "--out", str(out), "--train-limit", "400",
+                                "--device", "cpu", *map(str, more)])  # fmt: skip
 
 
 def whole_run(suite, out, **narrow):
     from bench.running.pipeline import run
     from bench.running.prepare import Options
 
-    return run(Options(suite=str(suite), out=out, quiet=True, narrow={"train_limit": 400, **narrow}))
+    return run(Options(suite=str(suite), out=out, quiet=True, device="cpu", narrow={"train_limit": 400, **narrow}))
 
 
 def piece(suite, out, source, minutes):
     command = [sys.executable, "-m", "bench.running.campaign", "--suite", suite, "--train-limit", 400, "--out", out,
-               "--from", source, "--minutes", minutes]  # fmt: skip
+               "--device", "cpu", "--from", source, "--minutes", minutes]  # fmt: skip
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT)
 
 
@@ -93,7 +94,7 @@ def half(tmp_path_factory, write_suite):
     from bench.running.pipeline import run
     from bench.running.prepare import Options
 
-    stopped = Options(suite=str(path), out=out, quiet=True, narrow={"train_limit": 400}, time_limit=1e-3)
+    stopped = Options(suite=str(path), out=out, quiet=True, device="cpu", narrow={"train_limit": 400}, time_limit=1e-3)
     assert run(stopped).code == 75
     return path, out
 

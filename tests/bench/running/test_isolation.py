@@ -306,6 +306,7 @@ def _marked(mark: str) -> list[int]:
     ids=["os._exit", "sys.exit", "segfault", "hang"],
 )
 def test_an_included_file_that_ends_the_process_is_wrong_usage(cli, tmp_path, line, cause) -> None:
+    _skip_where_a_gpu_is_in_use()
     path = tmp_path / "ends.py"
     path.write_text(line)
     done = cli("run", "--suite", "digits", "--include", path, "--out", tmp_path / "out", "--hang-limit", "3s")
@@ -313,6 +314,11 @@ def test_an_included_file_that_ends_the_process_is_wrong_usage(cli, tmp_path, li
     assert f"--include {path}: expected a file that imports, got {cause}" in done.err
     assert len(done.err.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def _skip_where_a_gpu_is_in_use() -> None:
+    if torch.cuda.is_initialized():
+        pytest.skip("an earlier test has used the GPU in this process: it cannot be copied")
 
 
 PLUGIN = """
@@ -350,6 +356,7 @@ def plugins(tmp_path, monkeypatch) -> None:
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: plug-{name}\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(f"[bench.defenses]\np = plug_{name}:load\n")
+    _skip_where_a_gpu_is_in_use()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(user_code, "_broken", {})
     discovery.discover()
@@ -395,7 +402,7 @@ def test_a_cell_that_failed_is_tried_by_the_next_command_and_not_by_a_worker_of_
 
 
 def test_a_child_gives_the_same_bits(run) -> None:
-    done = run("like_standard", "standard")
+    done = run("like_standard", "standard", options=("--deterministic",))
     assert done.code == 0, done.err
     rows = pd.read_parquet(run.out / "examples.parquet").set_index(["defense", "index"])
     names = ["clean_correct", "margin", "pgd_l2_0.5_robust"]
@@ -417,7 +424,8 @@ def test_an_included_file_that_is_edited_meanwhile_is_not_computed_under_its_old
 
 def test_what_a_process_died_over_is_computed_in_a_child_with_the_same_bits(run, monkeypatch) -> None:
     """A process claims the cell of our own defense and dies; in the next command's child it is the same training."""
-    assert run("standard", options=("--evaluation", "accuracy")).code == 0
+    options = ("--evaluation", "accuracy", "--deterministic")
+    assert run("standard", options=options).code == 0
     with Store.open(run.out) as store:
         (cell,) = store.cells("train")
         store.leases.reopen(cell.id)
@@ -428,7 +436,7 @@ def test_what_a_process_died_over_is_computed_in_a_child_with_the_same_bits(run,
     os.wait()
     used = []
     monkeypatch.setattr(child.Child, "close", lambda self, close=child.Child.close: (used.append(self), close(self)))
-    done = run("standard", options=("--evaluation", "accuracy"))
+    done = run("standard", options=options)
     assert done.code == 0, done.err
     assert len(used) == 1
     with Store.open(run.out) as store:
@@ -484,6 +492,7 @@ def test_sigterm_and_a_second_ctrl_c_act_within_a_chunk(run, endless, signals, c
 
 
 def test_a_call_that_returns_or_raises_is_not_deadly() -> None:
+    _skip_where_a_gpu_is_in_use()
     assert deadly(lambda: None) == ""
     assert deadly(lambda: 1 / 0) == ""
     assert deadly(lambda: os._exit(3)) == "the end of the process by exit code 3 (sys.exit or os._exit was called)"

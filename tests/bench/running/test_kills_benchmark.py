@@ -9,6 +9,7 @@ import pandas as pd
 
 from bench.running import pipeline
 from bench.running.prepare import Options
+from bench.training.execution import ExecutionConfig
 from benchmarks import kills
 
 
@@ -17,7 +18,8 @@ def test_a_loss_and_a_difference_are_seen(tmp_path: Path, write_suite: Callable[
     suite = write_suite(tmp_path / "tiny.toml", ["standard"], "[evaluations.accuracy]\nlimit = 8\n", epochs=1)
     outs = [tmp_path / name for name in ("whole", "killed")]
     for out in outs:
-        pipeline.run(Options(suite=str(suite), out=out, narrow={"train_limit": 60}, quiet=True))
+        same_bits = ExecutionConfig(deterministic=True)  # on a GPU too
+        pipeline.run(Options(suite=str(suite), out=out, narrow={"train_limit": 60}, quiet=True, execution=same_bits))
     assert kills.differences(*outs) == []
     assert {kind for kind, _ in kills.stored(outs[1])} == {"finished", "chunk", "epoch"}
     assert kills.stored(tmp_path / "nowhere") == frozenset()

@@ -138,7 +138,8 @@ def test_python_reads_the_results_and_the_models(finished):
     assert torch.equal(torch.get_rng_state(), state)
     table = bench.evaluate(model, suite="digits", evaluations=["accuracy"], limit=20)
     stored = results.examples.query("defense == 'lcnn_gradreg'").set_index("index")
-    np.testing.assert_array_equal(table["margin"].to_numpy(np.float32), stored["margin"].iloc[:20].to_numpy(np.float32))
+    rounding = 1e-5 if torch.cuda.is_available() else 0.0  # the run was on the GPU, the loaded model is on the CPU
+    np.testing.assert_allclose(table["margin"], stored["margin"].iloc[:20], rtol=0, atol=rounding)
 
 
 def test_transfer_is_what_the_stored_examples_do_to_the_other_model(finished):
@@ -381,7 +382,18 @@ def test_a_model_that_is_not_finite_is_failed_never_robust(suite, tmp_path, cli)
 
 def test_weights_that_were_changed_are_refused_and_missing_ones_trained_anew(suite, tmp_path, cli):
     out = tmp_path / "weights"
-    arguments = ("run", "--suite", suite, "--out", out, "--train-limit", 150, "--defense", "standard")
+    arguments = (
+        "run",
+        "--suite",
+        suite,
+        "--out",
+        out,
+        "--train-limit",
+        150,
+        "--defense",
+        "standard",
+        "--deterministic",
+    )
     assert cli(*arguments, "--evaluation", "accuracy").code == 0
     weights = next(p for p in (out / "weights").glob("*.safetensors"))
     good = weights.read_bytes()

@@ -15,7 +15,7 @@ from bench.core.errors import UsageError
 from bench.core.seeding import seed_everything
 from bench.models.layers import Softplus, double_backward_conv
 from bench.training.compiled import CompiledGradients
-from bench.training.cuda_graph import CudaGraphStep
+from bench.training.cuda_graph import CAPTURE_WARMUP_STEPS, CudaGraphStep
 from bench.training.execution import ExecutionConfig
 from bench.training.gradients import EagerGradients
 from bench.training.hooks import set_epoch
@@ -137,33 +137,48 @@ def test_a_step_stays_on_its_device_and_never_waits_for_it(name):
     assert all(p.grad is not None and p.grad.device.type == "meta" for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["adversarial_training", "lcnn_gradreg", "vanilla"])
-def test_a_replayed_step_gives_the_bits_of_the_eager_one(name):
-    """With odd batches between, which run eagerly; the stand-in for a recording runs the same Python again."""
-    data = batches(8, (8, 8, 5))
-    model, loss, optimizer = parts(name)
-    recorded = []
+class StandIn:
+    """Stands in for a GPU's stage: a recording runs the same Python again."""
 
-    def record(body):
-        recorded.append(body)
+    def __init__(self, waits: str = "", problem: str = "") -> None:
+        self.waits, self.problem = waits, problem
+        self.warmed = self.recorded = self.forgotten = 0
+
+    def warm_up(self, body, *, report_waits):
+        self.warmed += 1
+        body()
+        return self.waits if report_waits else ""
+
+    def record(self, body):
+        if self.problem:
+            raise RuntimeError(self.problem)
+        self.recorded += 1
         return body
 
-    step = CudaGraphStep(eager_step(model, loss, optimizer), size=8, log=pytest.fail, record=record)
+    def forget(self):
+        self.forgotten += 1
+
+
+@pytest.mark.parametrize("name", ["adversarial_training", "lcnn_gradreg", "vanilla"])
+def test_a_replayed_step_gives_the_bits_of_the_eager_one(name):
+    """Every size of a batch has its own recording, an epoch's last short one as well."""
+    data = batches(14, (8, 8, 5))
+    model, loss, optimizer = parts(name)
+    stage = StandIn()
+    step = CudaGraphStep(eager_step(model, loss, optimizer), log=pytest.fail, stage=stage)
     assert same_bits(run(step, data), run(eager(name), data))
-    assert len(recorded) == 1
+    assert stage.recorded == 2
+    assert stage.warmed == 2 * CAPTURE_WARMUP_STEPS
+    assert set(step.recordings) == {8, 5}
     step.invalidate()
+    assert stage.forgotten == 1
     run(step, batches(4))
-    assert len(recorded) == 2, "recorded anew after its warm-up"
+    assert stage.recorded == 3, "recorded anew after its warm-up"
 
 
 def test_a_new_epoch_zeroes_the_sums_where_the_recording_adds_to_them():
     model, loss, optimizer = parts("standard", "convnet-w4")
-    step = CudaGraphStep(
-        EagerStep(model, optimizer, EagerGradients(model, loss, plain), {}),
-        size=8,
-        log=pytest.fail,
-        record=lambda body: body,
-    )
+    step = CudaGraphStep(eager_step(model, loss, optimizer), log=pytest.fail, stage=StandIn())
     run(step, batches())
     places = {k: v.data_ptr() for k, v in inner(step).sums.items()}
     step.reset()
@@ -177,14 +192,25 @@ def test_a_new_epoch_zeroes_the_sums_where_the_recording_adds_to_them():
 def test_a_recording_that_fails_is_said_once_and_the_step_goes_on():
     model, loss, optimizer = parts("gradreg")
     said: list[str] = []
-
-    def record(body):
-        raise RuntimeError("operation not permitted\nwhen stream is capturing")
-
-    step = CudaGraphStep(eager_step(model, loss, optimizer), size=8, log=said.append, record=record)
-    assert same_bits(run(step, batches(6)), run(eager("gradreg"), batches(6)))
+    stage = StandIn(problem="operation not permitted\nwhen stream is capturing")
+    step = CudaGraphStep(eager_step(model, loss, optimizer), log=said.append, stage=stage)
+    data = batches(12, (8, 5))
+    assert same_bits(run(step, data), run(eager("gradreg"), data))
     assert len(said) == 1
     assert "RuntimeError: operation not permitted when stream is capturing. Going on operation by" in said[0]
+
+
+def test_a_step_that_waits_for_the_device_is_said_and_never_recorded():
+    model, loss, optimizer = parts("standard", "convnet-w4")
+    said: list[str] = []
+    stage = StandIn(waits="called a synchronizing CUDA operation")
+    step = CudaGraphStep(eager_step(model, loss, optimizer), log=said.append, stage=stage)
+    run(step, batches(6))
+    assert (stage.warmed, stage.recorded) == (CAPTURE_WARMUP_STEPS, 0)
+    assert said == [
+        "training step: expected a step that never waits for the device, got one that does (called a synchronizing "
+        "CUDA operation). Going on operation by operation, which is slower."
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -345,7 +371,7 @@ def test_bfloat16_training_is_as_accurate_within_noise(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_cuda_graph_gives_the_numbers_of_the_eager_step(name, precision):
     gpu, found = torch.device("cuda"), []
-    data = [(x.to(gpu), y.to(gpu)) for x, y in batches(6)]
+    data = [(x.to(gpu), y.to(gpu)) for x, y in batches(12, (8, 8, 5))]
     for mode in ("graph", "eager"):
         model, loss, _ = parts(name)
         model = model.to(gpu)
@@ -354,6 +380,28 @@ def test_a_cuda_graph_gives_the_numbers_of_the_eager_step(name, precision):
             step = make_step(mode, model, optimizer, loss, {}, autocast=lambda: autocast(precision, gpu), size=8,
                              log=pytest.fail)  # fmt: skip
             found.append(run(step, data))
-        assert mode == "eager" or step.recording is not None
+        assert mode == "eager" or all(step.recordings.values())
     for key, want in found[1].items():
         torch.testing.assert_close(found[0][key], want, rtol=1e-3, atol=1e-4, msg=key)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.parametrize("name", ["cure", "lcnn_gradreg"])
+def test_recordings_hold_the_memory_of_one_step(name):
+    """One side stream and one pool: two recordings reserve less than two and a half times an eager step's peak."""
+    gpu = torch.device("cuda")
+    reserved = {}
+    for mode in ("eager", "graph"):
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_reserved(gpu)
+        torch.cuda.reset_peak_memory_stats(gpu)
+        model, loss, _ = parts(name, "resnet18-w16")
+        model = model.to(gpu)
+        optimizer = torch.optim.SGD(parameter_groups(model, 5e-4), lr=0.1, momentum=0.9, fused=True)
+        step = make_step(mode, model, optimizer, loss, {}, autocast=plain, size=128, log=pytest.fail)
+        run(step, [(x.to(gpu), y.to(gpu)) for x, y in batches(12, (128, 128, 80))])
+        torch.cuda.synchronize(gpu)
+        peak = torch.cuda.max_memory_allocated(gpu) if mode == "eager" else torch.cuda.max_memory_reserved(gpu)
+        reserved[mode] = peak - before
+        del model, optimizer, step
+    assert reserved["graph"] < 2.5 * reserved["eager"], reserved
