@@ -114,9 +114,8 @@ def make_plan(
     execution = execution or ExecutionConfig()
     builds = Builds(hang_limit)
     jobs = [_job(suite, dataset, splits, spec, seed) for seed in suite.seeds for spec in suite.defenses]
-    for (
-        job
-    ) in jobs:  # before the GPU is asked anything: a process that uses one cannot try a third party's factory apart
+    # Before the GPU is asked anything: a process that uses one cannot try a third party's factory in a copy of itself.
+    for job in jobs:
         builds.of(job)
     specs = [spec for _ in suite.seeds for spec in suite.defenses]
     runs = tuple(

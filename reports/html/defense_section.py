@@ -11,6 +11,7 @@ from bench.core.stats.intervals import nearest
 from bench.reports import formatting
 from bench.reports.board.challenges import counts_transfer
 from bench.reports.board.model import Board, Row
+from bench.reports.board.precision import gate_sentences
 from bench.reports.exports import manifest
 from bench.reports.formatting import Lines, Value
 from bench.reports.html import bound_tables, run_tables
@@ -114,6 +115,7 @@ def _belief(board: Board, row: Row) -> Iterator[str]:
         k = row.bound_violations
         yield "No proved bound was violated." if k == 0 else f"{formatting.plural(k, 'proved bound')} violated."
     yield from _transferred(board, row)
+    yield from gate_sentences(row)
     if row.audit is not None:
         yield f"Audited: {row.audit.statement}."
     own = row.cells.get(board.ranking)

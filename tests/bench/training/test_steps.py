@@ -388,20 +388,18 @@ def test_a_cuda_graph_gives_the_numbers_of_the_eager_step(name, precision):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
 @pytest.mark.parametrize("name", ["cure", "lcnn_gradreg"])
 def test_recordings_hold_the_memory_of_one_step(name):
-    """One side stream and one pool: two recordings reserve less than two and a half times an eager step's peak."""
-    gpu = torch.device("cuda")
-    reserved = {}
-    for mode in ("eager", "graph"):
+    """One side stream and one pool: the recording of a short batch adds little, alone it would add 60 %."""
+    gpu, reserved = torch.device("cuda"), []
+    for sizes in ((128,), (128, 128, 80)):
         torch.cuda.empty_cache()
         before = torch.cuda.memory_reserved(gpu)
-        torch.cuda.reset_peak_memory_stats(gpu)
         model, loss, _ = parts(name, "resnet18-w16")
         model = model.to(gpu)
         optimizer = torch.optim.SGD(parameter_groups(model, 5e-4), lr=0.1, momentum=0.9, fused=True)
-        step = make_step(mode, model, optimizer, loss, {}, autocast=plain, size=128, log=pytest.fail)
-        run(step, [(x.to(gpu), y.to(gpu)) for x, y in batches(12, (128, 128, 80))])
+        step = make_step("graph", model, optimizer, loss, {}, autocast=plain, size=128, log=pytest.fail)
+        run(step, [(x.to(gpu), y.to(gpu)) for x, y in batches(12, sizes)])
         torch.cuda.synchronize(gpu)
-        peak = torch.cuda.max_memory_allocated(gpu) if mode == "eager" else torch.cuda.max_memory_reserved(gpu)
-        reserved[mode] = peak - before
+        torch.cuda.empty_cache()
+        reserved.append(torch.cuda.memory_reserved(gpu) - before)
         del model, optimizer, step
-    assert reserved["graph"] < 2.5 * reserved["eager"], reserved
+    assert reserved[1] < 1.4 * reserved[0], reserved
