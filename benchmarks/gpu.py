@@ -124,7 +124,7 @@ def passes(options: Options) -> None:
     for name in options.defenses:
         torch.manual_seed(0)
         model = registry.defenses.get(name).function(10, (3, 32, 32), options.backbone).to(options.device).eval()
-        x = torch.rand(500, 3, 32, 32, device=options.device)
+        x = torch.rand(min(options.images, max(size for _, size, _ in PASSES)), 3, 32, 32, device=options.device)
         with torch.no_grad():
             y = torch.cat([model(part).argmax(1) for part in x.split(100)])
         for attack, size, arguments in PASSES:
