@@ -129,10 +129,10 @@ def _killed(options: Sequence[str], out: Path, number: signal.Signals, seconds: 
     return True
 
 
-def _start(options: Sequence[str], out: Path) -> subprocess.Popen[bytes]:
+def _start(options: Sequence[str], out: Path, stderr: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "bench", "run", *options, "--out", str(out), "--quiet"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr, env=environment)
 
 
 def finish(options: Sequence[str], out: Path) -> float:
@@ -145,8 +145,10 @@ def finish(options: Sequence[str], out: Path) -> float:
         RuntimeError: it ended with another exit code than 0.
     """
     started = time.monotonic()
-    if (code := _start(options, out).wait()) != 0:
-        raise RuntimeError(f"a run that nobody killed ended with {code}")
+    process = _start(options, out, subprocess.PIPE)
+    _, said = process.communicate()
+    if process.returncode != 0:
+        raise RuntimeError(f"a run that nobody killed ended with {process.returncode}: {said.decode()[-1000:]}")
     return time.monotonic() - started
 
 
