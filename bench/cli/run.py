@@ -101,13 +101,13 @@ def run(  # noqa: PLR0917 - the command's options
 
 
 def starting(suite: str, quiet: bool) -> None:
-    """Say that the command has begun, before the libraries are loaded: that takes seconds on a busy machine.
+    """Say on a terminal that the command has begun, before libraries are loaded: that takes seconds on a busy machine.
 
     Args:
         suite: as it was named.
         quiet: say nothing.
     """
-    if not quiet and not os.environ.get(WORKER_MARK):
+    if not quiet and sys.stderr.isatty() and not os.environ.get(WORKER_MARK):
         complain(f"suite {suite}: loading torch and the data")
 
 

@@ -20,7 +20,7 @@ from bench.core.ticks import Tick, heard
 if TYPE_CHECKING:
     from bench.reports.board.model import Board
 
-SILENT_SECONDS: Final = 2.0  # of a command in a pipe, before it says how far it is
+SILENT_SECONDS: Final = 20.0  # of a command in a pipe, before it says how far it is
 
 
 def console() -> Console:
@@ -42,7 +42,7 @@ def print_board(board: Board, out: Path) -> None:
 def steps(command: str) -> Iterator[None]:
     """Say on stderr how far the computation in the block is: in one line that changes on a terminal.
 
-    Elsewhere there is a line per stage, from the third second on, so that what is quick says nothing.
+    Elsewhere there is a line per stage, once 20 seconds have passed: what is quick says nothing.
 
     Args:
         command: what the lines begin with.

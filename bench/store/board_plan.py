@@ -196,9 +196,12 @@ class _Joined:
                 self._evaluations.setdefault(key, plan.evaluations[key])
 
     def _done(self, run: RunRecord) -> dict[str, CellRecord]:
-        """Return the finished evaluations of a run by key."""
+        """Return the finished evaluations of a run by key, without those of weights that were trained anew since."""
+        trained = self._cells(run.train_cell)
+        weights = trained.info.get("weights") if trained is not None else None
         records = {key: self._cells(cell) for key, cell in run.evaluations.items()}
-        return {key: record for key, record in records.items() if record is not None and record.status == "done"}
+        done = {key: record for key, record in records.items() if record is not None and record.status == "done"}
+        return {key: record for key, record in done.items() if comparable.measured_on(record) in (None, weights)}
 
     def _measured(self, run: RunRecord) -> dict[str, CellRecord]:
         """Return the finished cells of a run, its training's among them where it was trained."""

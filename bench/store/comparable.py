@@ -102,6 +102,11 @@ def defense_difference(mine: RunRecord, theirs: RunRecord) -> str:
     return ""
 
 
+def measured_on(cell: CellRecord) -> object:
+    """Return the SHA-256 of the weights that an evaluation was computed on, None where its record names none."""
+    return _mapping(cell.spec.get("model")).get("weights")
+
+
 def changed_sources(mine: CellRecord, theirs: CellRecord) -> tuple[set[str], set[str]]:
     """Return the names of the source files that two cells have in common with other content: ours, third parties'.
 

@@ -53,11 +53,7 @@ def test_ctrl_c_while_torch_loads(tmp_path: Path) -> None:
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.splitlines() == [
-        "suite digits: loading torch and the data",
-        "stopped by Ctrl-C; whatever was finished is stored.",
-    ]
+    assert (process.returncode, err) == (130, "stopped by Ctrl-C; whatever was finished is stored.\n")
 
 
 def test_an_interrupt_that_an_import_turns_into_another_error_is_still_one(cli, monkeypatch) -> None:

@@ -47,7 +47,8 @@ class Terminal:
 
     def __init__(self, *arguments: object) -> None:
         self._ours, theirs = pty.openpty()
-        environment = {**os.environ, "COLUMNS": "100", "LINES": "40", "TERM": "xterm", "PYTHONPATH": str(ROOT)}
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        environment = {**os.environ, "COLUMNS": "100", "LINES": "40", "TERM": "xterm", "PYTHONPATH": path}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bench", *map(str, arguments)],
             stdin=theirs,

@@ -72,7 +72,7 @@ OUR_EDITS = [
     ("attacks/fab.py", "comment", set()),
     ("bench/cli/app.py", "code", set()),
     ("bench/store/store.py", "code", set()),
-    ("bench/running/progress.py", "code", set()),
+    ("bench/running/progress/reporter.py", "code", set()),
     ("reports/formatting.py", "code", set()),
     ("bench/__init__.py", "code", set()),
 ]

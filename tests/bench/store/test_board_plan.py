@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -201,3 +202,14 @@ def test_some_rows_alone(folder):
     folder.run(plan_of("a", "b"))
     folder.run(plan_of("c"))
     assert rows_of(folder.board().narrow(["a", "c"])) == ["c seed 0", "a seed 0"]
+
+
+def test_what_was_measured_on_weights_that_were_trained_anew_is_left_out(folder):
+    whole = plan_of("a")
+    folder.run(whole, model={"weights": "old"})
+    folder.run(whole.model_copy(update={"evaluations": {"accuracy": whole.evaluations["accuracy"]}}), status="running")
+    trained = folder.plans[0][1].rows[0].train_cell
+    folder.cells[trained] = replace(folder.cells[trained], info={"weights": "old"})
+    assert set(folder.board().plan.rows[0].evaluations) == {"accuracy", "attack"}
+    folder.cells[trained] = replace(folder.cells[trained], info={"weights": "new"})
+    assert set(folder.board().plan.rows[0].evaluations) == {"accuracy"}
