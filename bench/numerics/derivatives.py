@@ -7,12 +7,14 @@ block-diagonal Hessian, so one Hessian-vector product of the sum is one product 
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.numerics.hvp_ops import hvp_optimized
 from bench.numerics.model_precision import logits_of
@@ -107,7 +109,7 @@ def expand(model: nn.Module, x: Tensor, y: Tensor, *, second_order: bool = True)
         BenchError: a logit or a gradient is not finite, or the model computes in another dtype.
     """
     x = x.detach().clone().requires_grad_(True)
-    with hvp_optimized(model) if second_order else nullcontext():
+    with _twice_differentiable(model) if second_order else nullcontext():
         logits = logits_of(model, x)
     u = log_odds_of_error(logits, y)
     scale = u.detach().sigmoid().clamp_min(1e-30)
@@ -115,3 +117,13 @@ def expand(model: nn.Module, x: Tensor, y: Tensor, *, second_order: bool = True)
     grad = differentiate(loss, x, 1 / scale, graph=second_order)
     require_finite("gradient of the loss", grad)
     return Expansion(x, logits, loss.detach(), scale, grad)
+
+
+@contextmanager
+def _twice_differentiable(model: nn.Module) -> Iterator[None]:
+    """Let passes inside the block build graphs that can be differentiated twice, cheaply where that can be.
+
+    The fused kernels of attention have no second derivative; the formula that they compute has.
+    """
+    with sdpa_kernel(SDPBackend.MATH), hvp_optimized(model):
+        yield

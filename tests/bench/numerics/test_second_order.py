@@ -192,3 +192,30 @@ def test_a_product_is_two_convolutions_per_layer_and_no_activation(model, images
     for wasted in ("native_batch_norm_backward", "sigmoid", "softplus_backward", "expm1", "rsqrt"):
         expected = 1 if wasted in ("sigmoid", "softplus_backward") else 0  # the loss's own
         assert count.found[wasted] <= expected, wasted
+
+
+class Attention(nn.Module):
+    """One attention over pixels, by torch's fused function or by its formula."""
+
+    def __init__(self, fused: bool) -> None:
+        super().__init__()
+        self.qkv, self.last, self.fused = nn.Linear(1, 24), nn.Linear(8, 3), fused
+
+    def forward(self, x):
+        q, k, v = self.qkv(x.flatten(1)[..., None]).chunk(3, -1)
+        if self.fused:
+            found = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
+        else:
+            found = (q @ k.mT / 8**0.5).softmax(-1) @ v
+        return self.last(found.mean(1))
+
+
+def test_fused_attention_is_differentiated_twice():
+    torch.manual_seed(0)
+    fused, formula = Attention(True).eval(), Attention(False).eval()
+    formula.load_state_dict(fused.state_dict())
+    x, y = torch.rand(4, 1, 4, 4), torch.arange(4) % 3
+    v = torch.randn(4, 16)
+    a, b = expand(fused, x, y), expand(formula, x, y)
+    torch.testing.assert_close(a.gradient, b.gradient, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(a.hvp(v), b.hvp(v), rtol=1e-3, atol=1e-6)
