@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Final
@@ -12,6 +13,7 @@ import typer
 from bench.cli.terminal import print_line
 from bench.core import files, registry
 from bench.core.errors import UsageError, did_you_mean
+from bench.core.records import Registered
 
 commands = typer.Typer()
 
@@ -69,7 +71,11 @@ def _check_name(kind: str, name: str) -> None:
 
         taken = {str(suite["name"]) for suite in suite_file.suites()}
     else:
-        entries = {"defense": registry.defenses, "attack": registry.attacks, "evaluation": registry.evaluations}[kind]
-        taken = {entry.name for entry in entries}
+        kinds: dict[str, Iterable[Registered]] = {
+            "defense": registry.defenses,
+            "attack": registry.attacks,
+            "evaluation": registry.evaluations,
+        }
+        taken = {entry.name for entry in kinds[kind]}
     if name in taken:
         raise UsageError(f"new: expected a new name, got {name!r}, which bench has. Choose another.")

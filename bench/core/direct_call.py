@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bench.core.arguments import real, whole
 from bench.core.errors import UsageError
 from bench.core.ranges import check_ranges
-from bench.core.records import settable_parameters
+from bench.core.settable import settable_parameters
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,10 +5,9 @@ Standard library only: every other module may import this one.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
@@ -19,6 +18,7 @@ from bench.core.arguments import whole
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.handed_over import HandedOver
 from bench.core.recipe import Recipe
+from bench.core.settable import settable_parameters
 from bench.core.text import one_line, several_lines
 
 Automatic = Literal["never", "stored", "audit", "repeat"]
@@ -281,23 +281,6 @@ class Registered:
     def hyperparameters(self) -> dict[str, Any]:
         """The parameters' defaults (`...` for a required one)."""
         return {name: ... if p.default is p.empty else p.default for name, p in self.parameters.items()}
-
-
-def settable_parameters(function: Callable[..., Any], reserved: Collection[str] = ()) -> dict[str, inspect.Parameter]:
-    """Return the keyword-only arguments of a function by name, without the reserved ones.
-
-    An annotation that was written as a string is evaluated; one that cannot be (its type is imported for type
-    checkers only) stays a string.
-    """
-    found = {}
-    for p in inspect.signature(function).parameters.values():
-        if p.kind is p.KEYWORD_ONLY and p.name not in reserved:
-            annotation = p.annotation
-            if isinstance(annotation, str):
-                with contextlib.suppress(NameError, AttributeError, SyntaxError, TypeError):
-                    annotation = eval(annotation, getattr(inspect.unwrap(function), "__globals__", {}))
-            found[p.name] = p.replace(annotation=annotation)
-    return found
 
 
 @dataclass(frozen=True, slots=True)

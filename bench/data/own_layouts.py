@@ -80,7 +80,7 @@ def image_folder(folder: Path) -> Layout | str | None:
     Returns:
         What was found; why it does not serve; None where there are no folders with pictures.
     """
-    places = {part: found for part, names in _PARTS if (found := _first(folder / name for name in names))}
+    places = {part: place for part, names in _PARTS if (place := _first(folder / name for name in names))}
     if "test" in places and "train" not in places:
         return f"it has {places['test'].name}/ and no train/"
     places = places or {"train": folder}

@@ -60,7 +60,7 @@ def suite_record(suite: Suite) -> SuiteRecord:
         defenses=tuple(map(str, suite.defenses)),
         recipe=_settings(suite.recipe.settings()),
         evaluations={entry.key: _config_record(entry) for entry in suite.evaluations},
-        own_data=own and OwnDataRecord(test=float(own.test), size=own.size, channels=own.channels),
+        own_data=None if own is None else OwnDataRecord(test=float(own.test), size=own.size, channels=own.channels),
     )
 
 

@@ -54,6 +54,8 @@ def test_the_checkpoint_that_autoattack_ships_is_a_row(tmp_path, cli, real_image
     assert spec is not None
     assert spec.origin is not None
     weights = Path(spec.origin).parent / "examples" / "model_test.pt"
+    if not weights.is_file():
+        pytest.skip("this copy of pyautoattack has no examples/model_test.pt")
     (tmp_path / "resnet.py").write_text(RESNET)
     head = ("evaluate", "--suite", EXAMPLE / "cifar10-nets.toml", "--data", real_images, "--out", tmp_path / "out")
     model = ("--model", f"{tmp_path / 'resnet.py'}:resnet", "--weights", weights)
