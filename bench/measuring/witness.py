@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from bench.core.processes import die_with_parent, kill_group
 
 SECONDS = 60.0  # for an answer
+OPEN_FILES = 256
 _HEAD = struct.Struct("<q")  # length of a message
 
 
@@ -90,6 +91,9 @@ def _serve(model: nn.Module, questions: int, answers: int) -> NoReturn:
     try:
         die_with_parent()
         os.setsid()
+        for descriptor in set(range(3, OPEN_FILES)) - {questions, answers}:  # pipes and locks are not the copy's
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
         quiet = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(quiet, stream)

@@ -13,12 +13,14 @@ from bench.core import ticks
 from bench.core.computing_time import Stopwatch
 from bench.core.errors import Stopped
 from bench.core.torch_state import known_state
+from bench.core.user_code import origin_of
 from bench.data.pixels import to_unit
 from bench.measuring.adversarial_images import PREDICTION_BATCH, predictions
 from bench.measuring.memory import out_of_memory_detected
 from bench.measuring.model_contract import check_model, checked_eval
 from bench.measuring.passes import after_forward
 from bench.measuring.runner import evaluate_chunks
+from bench.measuring.witness import Witness
 from bench.running.pace import Pace
 from bench.running.precision_gate import check_precision
 from bench.running.probe import check_probe, check_restorable, check_untrained, probe
@@ -47,6 +49,7 @@ class Computer:
     def __init__(self) -> None:
         self._loaded: tuple[str, str] | None = None
         self._model: nn.Module | None = None
+        self._witness: Witness | None = None  # of a third party's network, made before its first question
 
     @known_state()
     def compute(self, task: Task, emit: Emit, stop: Stop) -> None:
@@ -86,7 +89,7 @@ class Computer:
                 arguments=task.arguments,
                 seed=task.seed,
                 adaptive=task.job.defense.adaptive,
-                inputs=task.inputs,
+                inputs=replace(task.inputs, witness=self._witness) if task.inputs else None,
                 batch_size=task.batch_size,
                 done=task.done,
                 keep_images=task.keeps,
@@ -119,7 +122,11 @@ class Computer:
         """
         if self._model is None or self._loaded != (task.label, task.sha256):
             self._model = None
+            if self._witness is not None:
+                self._witness.close()
             model = load_weights(task.job.build(), task.weights, task.sha256).to(task.device)
+            theirs = origin_of(task.job.defense.function) is not None
+            self._witness = Witness.start(model) if theirs and task.device.type == "cpu" else None
             check_model(model, to_unit(torch.tensor(task.door)).to(task.device), task.job.num_classes)
             check_probe(model, task.job.shape, task.device, task.probe, task.label)
             self._loaded, self._model = (task.label, task.sha256), model

@@ -7,7 +7,7 @@ not assessable, which is no pass.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -69,7 +69,7 @@ class Work:
     per_question: int = 1
 
 
-def allot(work: Work | None) -> dict[str, int]:
+def allot(work: Work | None, without: Collection[str] = ()) -> dict[str, int]:
     """Return on how many of the images, in a random order of theirs, each search is run; 0: not at all.
 
     Every search first gets as many images as a check needs to pass, then all of them, in the order of `SEARCHES`, as
@@ -78,13 +78,14 @@ def allot(work: Work | None) -> dict[str, int]:
 
     Args:
         work: of the row's attack; None: there is none to compare with, and everything is run.
+        without: searches that the model's track does not have.
     """
     if work is None:
         return dict.fromkeys(SEARCHES, EVERYTHING)
     found = dict.fromkeys(SEARCHES, 0)
     left = SHARE * work.passes * work.images
     for first in (True, False):
-        for name in SEARCHES if work.kept else ALWAYS:
+        for name in (n for n in (SEARCHES if work.kept else ALWAYS) if n not in without):
             least = SEARCHES[name].least if work.kept else min(SEARCHES[name].least, MIN_IMAGES)
             images = min(least, work.images) if first else work.images
             more = cost(name, images, work) - cost(name, found[name], work)

@@ -59,7 +59,13 @@ def decisions(evidence: Evidence) -> Finding:
     return _search(evidence, "b4_decision", EXTRA, "a search that sees decisions alone breaks {k} of {n} images more")
 
 
-@check("B5", title="stored pixel values break nothing more", severity="adequacy", source=ATHALYE)
+@check(
+    "B5",
+    title="stored pixel values break nothing more",
+    severity="adequacy",
+    source=ATHALYE,
+    tracks=("deterministic",),
+)
 def stored_values(evidence: Evidence) -> Finding:
     """Fail if points on the grid of stored pixel values break more than 0.5 % of images that the attack left."""
     return _search(

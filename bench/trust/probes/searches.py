@@ -158,7 +158,8 @@ def searches(subject: Subject, correct: Tensor, known: Tensor | None) -> dict[st
         numbers = longer_search(subject, again)
         ce_robust = correct & ~ce & ~(numbers["a2_broken_by_ce"] == 1)
         margin_robust = correct & ~margin & ~(numbers["a2_broken_by_margin"] == 1)
-    grid = survivor & subject.runs("grid")
+    randomised = isinstance(subject.model, RandomisedModel)
+    grid = torch.zeros_like(survivor) if randomised else survivor & subject.runs("grid")
     one_step, random, decision = subject.runs("one_step"), subject.runs("random"), subject.runs("decision")
     numbers |= {
         "survivor": survivor,

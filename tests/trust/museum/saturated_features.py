@@ -7,7 +7,7 @@ from bench.core.records import Adaptive
 from bench.museum.exhibit import fake
 from bench.museum.networks import CLASSES, Networks
 
-STEP = 6.0  # of the rounding, in logits
+STEP = 1.0  # of the rounding, in logits
 FEATURES = 32
 
 
