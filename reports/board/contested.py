@@ -11,7 +11,7 @@ import numpy as np
 from bench.reports.board.columns import BoardColumn
 from bench.reports.board.run_tables import RunTables, numbers
 
-LISTED: Final = 2_000  # images at most, the most contested ones
+LISTED: Final = 1_000  # images at most, the most contested ones
 ROOM: Final = 1_200_000  # bytes of the pixels of all pictures together
 THUMBNAIL: Final = 32  # longest side of a picture in the page, in pixels
 
@@ -27,6 +27,7 @@ class Contested:
         right: defense to how many of its models are right on each, (m,).
         lost_with: defense to the first seed that is wrong on each, (m,); -1 where none is.
         pictured: how many of the first images have pictures.
+        total: how many images differ, also those that are not listed.
     """
 
     index: np.ndarray
@@ -35,6 +36,7 @@ class Contested:
     right: Mapping[str, np.ndarray]
     lost_with: Mapping[str, np.ndarray]
     pictured: int
+    total: int
 
     def wanted(self, defense: str, seed: int) -> np.ndarray:
         """Return the images of which the page shows an adversarial example of a model.
@@ -71,7 +73,7 @@ def contested(
     }
     first = runs[ranked[0]][0].tables[ranking.evaluation]
     shares = np.array([flags[name].mean(0) for name in ranked])
-    apart = (shares[:, None, :] != shares[None, :, :]).sum((0, 1))
+    apart = np.sum([(shares != mine).sum(0) for mine in shares], axis=0)
     order = np.argsort(-apart, kind="stable")[: min(LISTED, int((apart > 0).sum()))]
     if not len(order):
         return None
@@ -81,6 +83,7 @@ def contested(
         seeds={name: len(runs[name]) for name in ranked},
         right={name: flags[name].sum(0)[order] for name in ranked},
         lost_with={name: _first_lost(runs[name], flags[name][:, order]) for name in ranked},
+        total=int((apart > 0).sum()),
         pictured=_pictured(np.array([~flags[name].all(0)[order] for name in ranked]), shape),
     )
 

@@ -86,13 +86,18 @@ def finding(board: Board, family: Family) -> str:
     names = [row.defense for _, row in known]
     if known[0][0] == known[-1][0]:
         return f"At {where}, {names[0] if len(known) == 1 else 'every defense'} keeps {shown[0]}"
-    leaders = {found[0][1].defense for column in family if (found := _at(board, column))}
-    lead = f"{names[0]} keeps {shown[0]}{' and leads at every smaller budget' if leaders == {names[0]} else ''}"
+    always = all(_leads(_at(board, column), known[0][1]) for column in family)
+    lead = f"{names[0]} keeps {shown[0]}{' and leads at every smaller budget' if always else ''}"
     small = [100 * v for v, _ in _at(board, first)]
     spread = (
         f"; at {symbol}\u00a0=\u00a0{first.level:g} all lie within {small[0] - small[-1]:.1f} points" if small else ""
     )
     return f"At {where}, {lead}, {names[-1]} {shown[-1]}{spread}"
+
+
+def _leads(found: list[tuple[float, Row]], row: Row) -> bool:
+    """Tell whether a row is above all others, none of them level with it."""
+    return len(found) > 1 and found[0][1] is row and found[0][0] > found[1][0]
 
 
 def _at(board: Board, column: BoardColumn) -> list[tuple[float, Row]]:

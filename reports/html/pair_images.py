@@ -24,12 +24,14 @@ class PairImages:
     Attributes:
         defenses: the ranked ones, best first.
         images: how many images tell some pair apart.
+        listed: how many of them the page has.
         pictured: how many of them have pictures.
         data: for the script, plain data.
     """
 
     defenses: tuple[str, ...]
     images: int
+    listed: int
     pictured: int
     data: dict[str, object]
 
@@ -50,7 +52,8 @@ def pair_images(board: Board, tables: Tables, sprite: Sprite) -> PairImages | No
     labels = [class_name(board.plan.data.classes, label) for label in found.label]
     return PairImages(
         defenses=tuple(names),
-        images=len(found.index),
+        images=found.total,
+        listed=len(found.index),
         pictured=found.pictured,
         data={
             "defenses": [
@@ -79,12 +82,12 @@ def pair_images(board: Board, tables: Tables, sprite: Sprite) -> PairImages | No
 def _lost(board: Board, found: Contested, table: pd.DataFrame, name: str, sprite: Sprite) -> dict[str, list[object]]:
     """Return place in the list to (seed, stage, class given, change, place and amplification of its picture)."""
     by, known = board.beside(board.ranking_column, "broken_by"), dict[str, list[object]]()
-    runs = {seed: part.set_index("index") for seed, part in table.groupby("seed")}
+    runs = table.groupby("seed") if by in table else ()
+    stages = {seed: dict(zip(part["index"], part[by], strict=True)) for seed, part in runs}
     places = {index: place for place, index in enumerate(found.index.tolist())}
     for index, seed in zip(found.index.tolist(), found.lost_with[name].tolist(), strict=True):
-        if seed >= 0 and seed in runs:
-            stage = str(runs[seed].at[index, by]) if by in table else ""
-            known[str(places[index])] = [seed, stage]
+        if seed >= 0:
+            known[str(places[index])] = [seed, str(stages.get(seed, {}).get(index, ""))]
     for (defense, seed), stored in board.adversarial.items():
         if defense != name or stored.clean.shape[1] not in CHANNELS:
             continue

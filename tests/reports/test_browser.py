@@ -8,12 +8,15 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from bench.reports import write
 from bench.reports.board.model import Board
 from bench.reports.html import page
+from bench.reports.html.index_page import boards_of, index_html
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
@@ -212,6 +215,54 @@ def test_link_into_a_closed_section_opens_it(shown: Callable[..., Any]) -> None:
     )
     assert looks[0] == "64px"
     assert looks[1].startswith('url("data:image/png;base64,')
+
+
+@pytest.mark.parametrize("width", [390, 768, 1440])
+def test_text_is_one_size_in_all_figures(shown: Callable[..., Any], width: int) -> None:
+    """Drawings stand at their own size, whose letters a test of the drawings compares."""
+    driver = shown("#more-figures", width=width)
+    visible = "[...document.querySelectorAll('#figures .panel svg')].filter(s => s.getBoundingClientRect().width)"
+    scales = driver.execute_script(
+        f"return {visible}.map(s => s.getBoundingClientRect().width / s.viewBox.baseVal.width)"
+    )
+    assert len(scales) > 20
+    assert min(scales) > 0.9
+    assert max(scales) < 1.01
+
+
+def test_figures_are_whole_on_paper_and_have_their_names(shown: Callable[..., Any], driver: Any) -> None:
+    driver = shown()
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    looks = "getComputedStyle(document.querySelector('{}')).{}"
+    found = [
+        driver.execute_script(f"return {looks.format(*of)}")
+        for of in (("figure", "breakInside"), ("#figure-cost .large", "display"), ("#figure-cost .small", "display"))
+    ]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert found == ["avoid", "block", "none"]
+
+
+def test_the_index_shows_the_boards_of_one_data_set(
+    shown: Callable[..., Any], fabricate: ModuleType, tmp_path: Path
+) -> None:
+    from selenium.webdriver import ActionChains, Keys
+
+    for name in ("digits", "other"):
+        plan = fabricate.make_plan(evaluations=("accuracy", "pgd_l2"))
+        plan["data"]["name"] = name
+        fabricate.make_store(tmp_path / name, plan)
+        write(tmp_path / name)
+    target = tmp_path / "index.html"
+    target.write_text(index_html(boards_of([tmp_path]), target), encoding="utf-8")
+    driver = shown("#other", path=target)
+    boards = "return [...document.querySelectorAll('#boards tbody tr')].filter(r => !r.hidden).map(r => r.dataset.of)"
+    assert driver.execute_script(boards) == ["other"]
+    driver.execute_script("document.querySelector('#tabs input[value=other]').focus()")
+    ActionChains(driver).send_keys(Keys.ARROW_LEFT).perform()
+    assert driver.execute_script(boards) == ["digits"]
+    assert driver.current_url.endswith("#digits")
+    driver.find_element("css selector", "#boards a").click()
+    assert driver.current_url.endswith("digits/leaderboard.html")
 
 
 def cards(driver: Any, side: str) -> list[int]:

@@ -92,6 +92,14 @@ def test_pictures_stop_where_the_room_ends(make_board: Callable[..., Board], mon
     assert 0 < len(sprite.images) <= 20
 
 
+def test_a_long_list_is_cut_and_says_so(make_board: Callable[..., Board], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contested, "LISTED", 5)
+    board = make_board(names={"a": (0.5, 3, 30, 1), "b": (0.4, 3, 30, 1)}, n=60)
+    assert board.contested is not None
+    assert len(board.contested.index) == 5 < board.contested.total
+    assert "Listed are the 5 that tell most pairs apart." in page.render(board)
+
+
 def test_one_defense_has_no_pairs(make_board: Callable[..., Board]) -> None:
     board = make_board(names={"a": (0.5, 3, 30, 1)}, n=40)
     assert board.contested is None

@@ -80,7 +80,9 @@ def check_readers(
     }
     if context.data is not None:
         clean = dict(enumerate(context.data))
-    own: dict[Role, Values] = {"robust": _robust_flags(store, str(read.get("own robust")), threat)}
+    own: dict[Role, Values] = {}
+    if flags := read.get("own robust"):
+        own["robust"] = _robust_flags(store, str(flags), threat)
     if mine:
         own["adversarial"] = image_values(store.images(mine))
     table = store.table(record.id).set_index("index")

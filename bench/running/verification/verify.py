@@ -233,7 +233,7 @@ class _Checks:
         return None if self.test is None else self.test.pixels()
 
     def _cell(self, evaluation: str, record: CellRecord, model: nn.Module, where: str) -> list[Example]:
-        """Check one evaluation: its stored examples, what it read of other rows, its clean flags.
+        """Check one evaluation: its stored examples, what it made of stored ones that it read, its clean flags.
 
         Returns:
             The examples of test images that hold.
@@ -242,7 +242,7 @@ class _Checks:
         test = self.test if planned.split == "test" else None
         data = None if test is None else test.pixels()
         examples = check_examples(self.store, planned, record, model, where, data, self.found)
-        if planned.reads_others:
+        if planned.reads_others or any(column.role == "breaking" for column in planned.columns.values()):
             context = ReaderContext(self.plan.suite.threat, data)
             check_readers(self.store, planned, record, model, where, context, self.found)
         table = self.store.table(record.id)

@@ -31,6 +31,9 @@ limit = 30
 [evaluations.autoattack_l2]
 eps = [3.0]
 limit = 30
+[evaluations.breaking_l2]
+eps = [3.0]
+limit = 30
 """
 
 
@@ -213,6 +216,16 @@ def test_a_verdict_on_other_rows_examples_that_was_changed(cli, transferred, tmp
 
     change(out, "transfer_l2", table=improve)
     failed(cli, out, "transfer_l2", "image", "transfer_l2_3_robust")
+
+
+def test_a_breaking_distance_that_was_changed(cli, transferred, tmp_path):
+    out = shutil.copytree(transferred, tmp_path / "out")
+
+    def farther(frame):
+        frame["breaking_l2_3_distance"] *= 1.01
+
+    change(out, "breaking_l2", table=farther)
+    failed(cli, out, "breaking_l2", "image", "breaking_l2_3_distance")
 
 
 def test_weights_of_another_row(cli, out):
