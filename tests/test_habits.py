@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.main import get_command
 
 import bench
+from bench.cli.app import app
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -30,6 +32,12 @@ def test_one_command() -> None:
     assert command in [step.get("run") for step in job["steps"]]
     oldest = PROJECT["project"]["requires-python"].removeprefix(">=")
     assert job["strategy"]["matrix"]["python"][0] == oldest
+
+
+def test_readme_names_every_command() -> None:
+    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Commands")[2].partition("## Cite")[0]
+    named = set(re.findall(r"[`,] ?`?([a-z]+)\b", table))
+    assert set(get_command(app).commands) <= named
 
 
 def hooks() -> list[dict[str, object]]:
