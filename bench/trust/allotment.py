@@ -7,10 +7,11 @@ not assessable, which is no pass.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from bench.core.records import Track
 from bench.trust.verdicts import MIN_IMAGES
 
 FEW: Final = MIN_IMAGES + 4  # images of a small sample: a check needs 20 to pass, and some give no number
@@ -42,12 +43,17 @@ SEARCHES: Final[Mapping[str, Search]] = {
     "box": Search(30, "all"),  # E2
     "losses": Search(40, "broken"),  # G4, and E1 at the radius itself
     "larger": Search(40, "all"),  # E1 at 2 and 4 times the radius
-    "longer": Search(650, "kept"),  # A2, A3, G6; R2
+    "longer": Search(650, "kept"),  # A2, A3, G6
+    "draws": Search(220, "kept"),  # R2
     "grid": Search(85, "kept"),  # B5
     "random": Search(101, "kept"),  # B1
     "planted": Search(290, "all"),  # T1
     "smaller": Search(165, "broken"),  # E1 at 1/4 and 1/2 of the radius
     "decision": Search(510, "kept"),  # B4
+}
+ONLY: Final[Mapping[Track, tuple[str, ...]]] = {  # searches that a track has alone
+    "deterministic": ("repeats", "longer", "grid", "planted"),
+    "randomised": ("draws",),
 }
 ALWAYS: Final = ("answers", "repeats")  # about the model itself
 
@@ -69,7 +75,7 @@ class Work:
     per_question: int = 1
 
 
-def allot(work: Work | None, without: Collection[str] = ()) -> dict[str, int]:
+def allot(work: Work | None, track: Track = "deterministic") -> dict[str, int]:
     """Return on how many of the images, in a random order of theirs, each search is run; 0: not at all.
 
     Every search first gets as many images as a check needs to pass, then all of them, in the order of `SEARCHES`, as
@@ -78,14 +84,15 @@ def allot(work: Work | None, without: Collection[str] = ()) -> dict[str, int]:
 
     Args:
         work: of the row's attack; None: there is none to compare with, and everything is run.
-        without: searches that the model's track does not have.
+        track: of the model.
     """
     if work is None:
         return dict.fromkeys(SEARCHES, EVERYTHING)
     found = dict.fromkeys(SEARCHES, 0)
+    others = {name for kind, names in ONLY.items() if kind != track for name in names}
     left = SHARE * work.passes * work.images
     for first in (True, False):
-        for name in (n for n in (SEARCHES if work.kept else ALWAYS) if n not in without):
+        for name in (n for n in (SEARCHES if work.kept else ALWAYS) if n not in others):
             least = SEARCHES[name].least if work.kept else min(SEARCHES[name].least, MIN_IMAGES)
             images = min(least, work.images) if first else work.images
             more = cost(name, images, work) - cost(name, found[name], work)
