@@ -30,7 +30,6 @@ from bench.trust.readout import feature_count
 
 TRACKS: Final[tuple[Track, ...]] = ("deterministic", "randomised")
 SOURCE: Final = "docs/trust.md; Carlini et al. 2019, 'On Evaluating Adversarial Robustness'"
-ONE_FUNCTION: Final = ("repeats", "grid", "planted")  # searches that are about a fixed function
 NEEDS: Final = (
     Need(role="robust", of="own", optional=True),  # only what survived is searched again
     Need(role="adversarial", of="own", optional=True),
@@ -49,13 +48,11 @@ def _trust(
     eps: Sequence[float],
 ) -> dict[str, Tensor]:
     radius = check_budgets(name, eps, norm, x.shape[1:])[-1]
-    randomised = isinstance(model, RandomisedModel)
+    track: Track = "randomised" if isinstance(model, RandomisedModel) else "deterministic"
     per_question = model.draws if isinstance(model, RandomisedModel) else 1
     work = None if inputs.passes is None else Work(inputs.passes, inputs.images, inputs.kept, per_question)
     rank = None if work is None else inputs.rank
-    subject = Subject(
-        model, x, y, radius, norm, seed, rank, allot(work, ONE_FUNCTION if randomised else ()), inputs.witness
-    )
+    subject = Subject(model, x, y, radius, norm, seed, rank, allot(work, track), inputs.witness)
     numbers = measured(subject, inputs.own.get("robust"), inputs.own.get("adversarial"))
     return {f"{name}_{number}": values for number, values in numbers.items()}
 

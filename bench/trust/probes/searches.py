@@ -25,6 +25,7 @@ from bench.trust.probes.draws import MORE
 from bench.trust.probes.grid import on_grid
 
 STEPS: Final = 40  # of PGD, as everywhere
+DRAWN_STEPS: Final = 20  # where each gradient is a mean over four times the draws
 FACTORS: Final = (0.25, 0.5, 1.0, 2.0, 4.0)  # radii at which the margin is attacked anew, over eps
 LAST: Final = 10  # steps at the end of a run over which its loss should be flat
 DRAWS: Final = 100
@@ -150,12 +151,11 @@ def searches(subject: Subject, correct: Tensor, known: Tensor | None) -> dict[st
     ce = subject.broken(pgd, attacked, losses=["ce"], steps=STEPS, seed=subject.seed + MORE_SEEDS)
     margin = subject.broken(pgd, attacked, losses=["margin"], steps=STEPS, seed=subject.seed + MORE_SEEDS)
     survivor = correct & ~ce & ~margin if known is None else correct & known
-    again = survivor & subject.runs("longer")
     if isinstance(subject.model, RandomisedModel):
-        numbers = more_draws(subject, subject.model, again)
+        numbers = more_draws(subject, subject.model, survivor & subject.runs("draws"))
         ce_robust, margin_robust = correct & ~ce, correct & ~margin
     else:
-        numbers = longer_search(subject, again)
+        numbers = longer_search(subject, survivor & subject.runs("longer"))
         ce_robust = correct & ~ce & ~(numbers["a2_broken_by_ce"] == 1)
         margin_robust = correct & ~margin & ~(numbers["a2_broken_by_margin"] == 1)
     randomised = isinstance(subject.model, RandomisedModel)
@@ -271,7 +271,7 @@ def more_draws(subject: Subject, model: RandomisedModel, survivor: Tensor) -> di
         if survivor.any():
             x, y = subject.x[survivor], subject.y[survivor]
             eps, norm, seed = subject.eps, subject.norm, subject.seed + 1 + MORE_SEEDS
-            x_adv = pgd(guide, x, y, eps=eps, norm=norm, losses=["margin"], steps=STEPS, seed=seed)
+            x_adv = pgd(guide, x, y, eps=eps, norm=norm, losses=["margin"], steps=DRAWN_STEPS, seed=seed)
             broken[survivor] = judged(model, x, y, x_adv, eps=eps, norm=norm).broken
         found[name] = where(survivor, broken)
     return found
