@@ -57,7 +57,7 @@ def _better(board: Board, rows: list[Row]) -> Answer:
     counts = (
         f"of the same {formatting.plural(pair.n, 'image')} the first wins {pair.only_a:,} and loses {pair.only_b:,}"
     )
-    more = []
+    more = list[str]()
     if min(len(top.seeds), len(following.seeds)) > 1:
         more.append("An image is won where more of the seeds are right.")
     line = f"{behind}; {counts}, {p_text(pair)} after correction for {formatting.plural(len(board.pairs), 'pair')}."
@@ -160,7 +160,7 @@ def _seeds(k: int) -> str:
 
 
 def _cost(rows: list[Row]) -> Answer:
-    top, more = rows[0], []
+    top, more = rows[0], list[str]()
     short, line = "Not counted:", "its training was not part of this run."
     if top.train_flops is not None:
         short, line = f"{top.train_flops:.1f}× standard training", "in counted operations"

@@ -251,7 +251,7 @@ def _domain(cells: Iterable[Cell], fraction: bool) -> tuple[float, float] | None
     if 0 <= low < FROM_ZERO * high:
         low = 0.0
     step = 10.0 ** math.floor(math.log10((high - low) or abs(high) or 1.0)) / 2
-    low, high = (float(f"{step * turn(end / step):.6g}") for turn, end in ((math.floor, low), (math.ceil, high)))
+    low, high = step * math.floor(low / step), step * math.ceil(high / step)
     return low, high if high > low else low + step
 
 

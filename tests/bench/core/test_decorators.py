@@ -57,3 +57,13 @@ def test_a_link_that_is_no_address_of_a_page_is_refused(link: str) -> None:
 def test_a_year_is_a_year(year: object) -> None:
     with pytest.raises(UsageError, match=r"mine_alone: year: expected a whole number"):
         decorated(year=year)
+
+
+def test_list_defenses_says_it_too() -> None:
+    from bench.cli import listing
+
+    decorated(title="Mine", link="https://example.org/p", venue="ICML", year=2026)
+    found = {record["name"]: record for record in listing.entries("defenses")}
+    assert found["mine_alone"]["title"] == "Mine"
+    assert (found["lcnn"]["venue"], found["lcnn"]["year"]) == ("NeurIPS", 2022)
+    assert found["lcnn"]["link"] == "https://arxiv.org/abs/2206.07144"
