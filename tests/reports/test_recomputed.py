@@ -136,9 +136,9 @@ def _wrong_pictures(folder: Folder, name: str) -> Iterator[str]:
     column = f"{folder.board['ranking']}_distance"
     for seed, section in re.findall(r"Model of seed (\d+)(.*?)<div class=\"blocks\">", folder.parts[name], re.S):
         mine = folder.of(name)[folder.of(name)["seed"] == int(seed)].set_index("index")
-        for distance, index in re.findall(r"moved by ([^ ]*).*?image (\d+),", section, re.S):
+        for index, distance in re.findall(r"image (\d+), shown ([^,]*),", section):
             if not same([distance], [mine.at[int(index), column]]):
-                yield f"{name}: image {index} moved by {distance}, not {mine.at[int(index), column]}"
+                yield f"{name}: image {index} shown {distance}, not {mine.at[int(index), column]}"
 
 
 def _wrong_words(folder: Folder, name: str) -> Iterator[str]:
@@ -326,7 +326,7 @@ def test_a_wrong_digit_anywhere_is_seen(synthetic: Path) -> None:
         number = r'<td class="num"[^>]*>[^<\d]*(\d)'
         spoil(folder, rf'aria-label="{label}(?:(?!</table>).)*{number}')
     sentences = (
-        r"must differ by (\d)", r"moved by 0\.(\d)", r"Certified[^<]*median 0\.0?(\d)",
+        r"must differ by (\d)", r"shown 0\.(\d)", r"Certified[^<]*median 0\.0?(\d)",
         r"<li>(\d) statements could not", r"models range from (\d)", r"</span>(\d)[\d.]* %</dd>",
     )  # fmt: skip
     for pattern in sentences:
