@@ -200,12 +200,6 @@ class Reporter:
         with self._lock:
             self._views.pop(title, None)
 
-    @property
-    def counts(self) -> tuple[int, int]:
-        """How many cells are stored, and how many the plan has."""
-        with self._lock:
-            return self._done, self._cells
-
     def _over(self, title: str, seconds: float) -> bool:
         """Note the end of a cell; False if it was known."""
         if title in self._ended:

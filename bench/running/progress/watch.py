@@ -43,7 +43,8 @@ class _Watch(threading.Thread):
         self._out, self._jobs, self._reporter, self._begun = out, jobs, reporter, begun
         self._over = threading.Event()
         self._running: set[str] = set()
-        self._before: set[str] | None = None
+        self._ended: set[str] = set()
+        self._before: set[str] | None = None  # cells that were done when the run began
 
     def run(self) -> None:
         """Look until stopped; a store that cannot be read now is looked at again."""
@@ -52,7 +53,7 @@ class _Watch(threading.Thread):
             while True:
                 last = self._over.wait(LOOK_SECONDS if self._before is not None else 0.0)
                 with contextlib.suppress(BenchError):
-                    self._tell(watcher.look())
+                    self._tell(watcher.look(), last)
                 if last:
                     return
 
@@ -61,18 +62,19 @@ class _Watch(threading.Thread):
         self._over.set()
         self.join()
 
-    def _tell(self, found: list[Activity]) -> None:
-        """Tell the reporter what has changed since the last look."""
-        done = {one.cell for one in found if one.status == "done"}
-        before, self._before = self._before, done
-        running = set()
+    def _tell(self, found: list[Activity], last: bool) -> None:
+        """Tell the reporter what has changed; a cell's end one look later, as its own process says more of it."""
+        if self._before is None:
+            self._before = {one.cell for one in found if one.status == "done" and one.heartbeat < self._begun}
+        running, ended = set(), set()
         for one in found:
             if one.name not in self._jobs:
                 continue
             title, of = self._jobs[one.name]
-            new = one.heartbeat >= self._begun or (before is not None and one.cell not in before)
-            if one.status == "done" and new:
-                self._reporter.done(title, one.seconds or 0.0)
+            if one.status == "done" and one.cell not in self._before:
+                ended.add(title)
+                if last or title in self._ended:
+                    self._reporter.done(title, one.seconds or 0.0)
             elif one.status == "failed" and one.heartbeat >= self._begun:
                 self._reporter.failed(title, one.error)
             elif one.status == "running":
@@ -82,4 +84,4 @@ class _Watch(threading.Thread):
                 self._reporter.stored(title, one.parts)
         for title in self._running - running:
             self._reporter.gone(title)
-        self._running = running
+        self._running, self._ended = running, ended
