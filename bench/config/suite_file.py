@@ -27,7 +27,8 @@ from bench.core.errors import UsageError, did_you_mean, nearest
 from bench.core.recipe import PAPER
 from bench.core.records import ThreatModel, expand_columns
 from bench.core.text import one_line
-from bench.data.own import safe_folder
+from bench.data.info import DatasetInfo
+from bench.data.own import OwnData, safe_folder
 
 _Radius = Annotated[float, BeforeValidator(fraction), Field(gt=0, allow_inf_nan=False)]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -131,7 +132,9 @@ def parse_suite(content: Mapping[str, object], where: str, folder: Path, data_di
     """
     problems = Problems()
     file, wrong = _readable(content, where, problems)
-    info, own, threat = None, None, None
+    info: DatasetInfo | None = None
+    own: OwnData | None = None
+    threat: ThreatModel | None = None
     if not wrong & {"dataset", "data"}:
         with problems.found_in():
             info, own = data_of_suite(where, file.dataset, file.data, folder, data_dir)

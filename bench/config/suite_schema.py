@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
-from pydantic.json_schema import JsonDict, JsonValue
+from pydantic.config import JsonDict, JsonValue
 
 from bench.config.evaluation_config import EntryTable
 from bench.config.recipe_table import recipe_fields
