@@ -42,9 +42,8 @@ def suite_schema() -> JsonDict:
     _object(properties["evaluations"]).update(_evaluations())
     for part in (properties, _object(_object(_object(schema["$defs"])["Threat"])["properties"])):
         key = "primary_eps" if part is properties else "eps"
-        text = _object(part[key]).get("description")
-        part[key] = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, _FRACTION]}
-        _object(part[key]).update({} if text is None else {"description": text})
+        said = {"description": about} if (about := _object(part[key]).get("description")) else {}
+        part[key] = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, _FRACTION], **said}
     return {"$schema": DIALECT, "$id": "bench-suite.schema.json", **schema, "title": "A suite of bench"}
 
 
@@ -63,11 +62,13 @@ def _described(docstring: str) -> dict[str, str]:
 
 def _defense() -> JsonDict:
     """Return the schema of a defense spec: a name, or a name with settings."""
-    names = [entry.name for entry in registry.defenses]
+    names: list[JsonValue] = [entry.name for entry in registry.defenses]
     specs = [f"^{entry.name}:({_keys(entry)})=[^,=]+(,({_keys(entry)})=[^,=]+)*$" for entry in registry.defenses]
+    allowed: list[JsonValue] = [{"enum": names}]
+    allowed.extend({"pattern": pattern} for pattern in specs)
     return {
         "type": "string",
-        "anyOf": [{"enum": names}, *({"pattern": pattern} for pattern in specs)],
+        "anyOf": allowed,
         "examples": [*names, "lcnn:lambda_beta=0.01"],
     }
 

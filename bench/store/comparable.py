@@ -64,7 +64,7 @@ def _recipe(plan: PlanRecord) -> Settings:
     return plan.suite.recipe | {name: plan.overrides[name] for name in _FORCED if name in plan.overrides}
 
 
-def _settings(theirs: Settings, mine: Settings) -> Iterator[tuple[str, object, object]]:
+def _settings(theirs: Mapping[str, object], mine: Mapping[str, object]) -> Iterator[tuple[str, object, object]]:
     """Yield name, their value and ours of each setting that differs."""
     for path, a, b in differences(theirs, mine):
         yield path[-1], "absent" if a is None else a, "absent" if b is None else b

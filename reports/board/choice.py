@@ -27,6 +27,8 @@ def narrowing_of(folder: Path) -> tuple[tuple[str, ...], bool]:
     path = folder / "leaderboard.json"
     try:
         narrowed = json.loads(path.read_text("utf-8"))["narrowed"] if path.stat().st_size <= MOST_BYTES else None
+        if narrowed is None:
+            return (), False
         return tuple(map(str, narrowed["defenses"])), bool(narrowed["only"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return (), False

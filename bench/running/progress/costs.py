@@ -194,7 +194,7 @@ def passes(table: str, name: str, arguments: Mapping[str, Any], backwards: float
     if not found:
         return None
     return sum(
-        (entry["forwards"] + backwards * entry["backwards"])
+        (float(entry["forwards"]) + backwards * float(entry["backwards"]))
         * math.prod(_amount(arguments.get(key)) for key in entry.get("per", ()))
         for entry in found
     )
