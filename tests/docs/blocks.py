@@ -24,9 +24,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = ("sh", "python", "toml")
 TEXT = ("", "text", "bibtex", "console", "{eval-rst}", "{toctree}", "{include}")
-SMALL = ("--seeds", "0", "--epochs", "1", "--train-limit", "100", "--limit", "4")
-SMALL_EVALUATE = ("--limit", "4")
+SMALL = {  # options that the default tests add, by command
+    "run": ("--seeds", "0", "--epochs", "1", "--train-limit", "100", "--limit", "4"),
+    "evaluate": ("--limit", "4"),
+}
+# … and these where a command names none
 SMALL_DEFENSES = ("--defense", "standard", "--defense", "lcnn")
+SMALL_EVALUATIONS = ("--evaluation", "accuracy", "--evaluation", "pgd_l2", "--evaluation", "curvature")
 GIVEN = "<!-- test: given results/digits -->"
 
 _BLOCK = re.compile(
@@ -120,3 +124,17 @@ def statements(block: Block) -> list[str]:
     """Return the commands of a shell block, continued lines joined, comments and blank lines left out."""
     lines = re.sub(r"\\\n\s*", "", block.text).splitlines()
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def made_small(arguments: list[str]) -> list[str]:
+    """Return the arguments of a command of bench with options that make it take seconds.
+
+    Args:
+        arguments: as the page has them, the command's name first.
+    """
+    name = arguments[0]
+    if name not in SMALL:
+        return arguments
+    defenses = SMALL_DEFENSES if name == "run" and "--defense" not in arguments else ()
+    evaluations = () if "--evaluation" in arguments else SMALL_EVALUATIONS
+    return [*arguments, *SMALL[name], *defenses, *evaluations]

@@ -12,7 +12,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from blocks import ROOT, SMALL, SMALL_DEFENSES, SMALL_EVALUATE, Block, blocks, statements
+from blocks import ROOT, Block, blocks, made_small, statements
 from looked_at import look_at
 
 from bench.cli.app import main as bench
@@ -62,11 +62,7 @@ def _run(line: str, words: list[str], small: bool) -> int:
         return subprocess.run(
             ["bash", "-ec", line], env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
         ).returncode
-    if small and arguments[0] == "run":
-        arguments = [*arguments, *SMALL, *(() if "--defense" in arguments else SMALL_DEFENSES)]
-    elif small and arguments[0] == "evaluate":
-        arguments = [*arguments, *SMALL_EVALUATE]
-    sys.argv = ["bench", *arguments]
+    sys.argv = ["bench", *(made_small(arguments) if small else arguments)]
     try:
         bench()
     except SystemExit as stop:
