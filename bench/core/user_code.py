@@ -115,11 +115,6 @@ def origin_of(function: Callable[..., object]) -> Origin | None:
     return record.origin if record else None
 
 
-def included_files() -> list[Path]:
-    """Return the files that were included in this process, in their order."""
-    return [Path(record.origin.name) for record in _included.values() if record.origin]
-
-
 def origins_of(functions: Iterable[Callable[..., object]]) -> tuple[Origin, ...]:
     """Return where functions were loaded from, without ours and what running code defines."""
     found = dict.fromkeys(origin for function in functions if (origin := origin_of(function)))

@@ -9,9 +9,11 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -180,7 +182,9 @@ def recall(rows: Iterable[RunRecord], store: Store, names: Collection[str] = ())
     Raises:
         UsageError: a file has not been included, or has no such factory any more.
     """
-    included = {path.name: path for path in user_code.included_files()}
+    modules = [module for module in sys.modules.values() if isinstance(module, ModuleType)]
+    origins = [origin for module in modules if (origin := user_code.origin_of_file(module))]
+    included = {path.name: path for path in (Path(origin.name) for origin in origins)}
     for row in rows:
         needed = not names or row.defense in names
         if row.provenance != PROVENANCE or not needed or row.base in registry.defenses:
