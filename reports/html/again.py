@@ -46,7 +46,7 @@ def again(board: Board) -> Again:
     command = board_command(board)
     given = [row_command(board, row) for row in board.rows if row.entry.provenance == PROVENANCE]
     steps = [*_code(board.plan.environment), *_data(board.plan.data), *_run(board.plan, command)]
-    return Again(command, "\n".join([*steps, *filter(None, given)]), _took(board))
+    return Again(command, "\n".join(dict.fromkeys([*steps, *filter(None, given)])), _took(board))
 
 
 def board_command(board: Board) -> str:

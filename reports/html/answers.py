@@ -99,8 +99,8 @@ def _believe(board: Board, rows: list[Row]) -> Answer:
 
 
 _GRADED = {
-    Grade.A: ("Yes, trust A:", "every check passed, its own adaptive attack among them"),
-    Grade.B: ("Yes, trust B:", "no check that matters failed"),
+    Grade.A: ("Trust A:", "every check passed, its own adaptive attack among them"),
+    Grade.B: ("Trust B:", "no check that matters failed"),
     Grade.C: ("Only as an upper bound, trust C:", "a check that matters failed or could not be made"),
     Grade.INVALID: ("No, invalid:", "the measurement itself is broken"),
     None: ("With care:", "trust was not assessed"),

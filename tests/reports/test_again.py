@@ -68,7 +68,7 @@ def test_a_model_that_was_handed_over_has_the_command_that_evaluated_it(make_boa
     assert again.load_line(board.plan, row) == ""
     clean = "python -m bench evaluate --suite digits --model nets.py:oval --weights oval.safetensors --name oval"
     assert again.row_command(board, row) == clean
-    assert clean in again.again(board).steps
+    assert again.again(board).steps.count(clean) == 1
 
 
 def test_the_steps_hold_commit_versions_and_data(board: Board, make_board: Callable[..., Board]) -> None:
