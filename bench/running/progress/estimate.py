@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-ENDED_CELLS: Final = 2  # cells, or
+ENDED_CELLS: Final = 3  # cells, or
 ENDED_SHARE: Final = 0.05  # a share of the whole, that must have ended before an estimate is given
 TRUSTED_SHARE: Final = 0.2  # of a cell, from which on its own pace counts
 
