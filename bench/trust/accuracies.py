@@ -52,19 +52,17 @@ def nothing_left(evidence: Evidence) -> Finding | None:
 
 
 def searched(evidence: Evidence, names: tuple[str, ...]) -> tuple[np.ndarray, int] | None:
-    """Return places of the surviving images that a search broke, and of how many attacked images that is the result.
-
-    Where a sample of the survivors was searched, it stands for as large a part of the images attacked.
+    """Return places of the surviving images that a search broke, and on how many images it was run.
 
     Args:
         evidence: what is known of the model.
-        names: numbers that are 1 where a search broke the image; None is returned where one was not measured.
+        names: numbers that are 1 where a search broke the image, 0 where it did not or had not to; None is returned
+            where one was not measured.
     """
     left, columns = survivors(evidence), [evidence.number(name) for name in names]
     if left is None or any(column is None for column in columns):
         return None
-    index, n = left
     known = [dict(zip(*(v.tolist() for v in c.known()), strict=True)) for c in columns if c is not None]
-    there = [i for i in index.tolist() if all(i in values for values in known)]
-    broken = [i for i in there if any(values[i] == 1 for values in known)]
-    return np.array(broken, dtype=int), n if len(there) == len(index) else n * len(there) // len(index)
+    there = set.intersection(*(set(values) for values in known))
+    broken = [i for i in left[0].tolist() if i in there and any(values[i] == 1 for values in known)]
+    return np.array(broken, dtype=int), len(there)

@@ -62,7 +62,13 @@ def _off(error: float) -> str:
     return f"{percent} % more or less" if error < 10 else "over 10 times more or less"
 
 
-@check("G4", title="cross-entropy and margin agree", severity="soft", source="Croce and Hein 2020, section 4")
+@check(
+    "G4",
+    title="cross-entropy and margin agree",
+    severity="soft",
+    source="Croce and Hein 2020, section 4",
+    tracks=("deterministic",),
+)
 def losses_agree(evidence: Evidence) -> Finding:
     """Fail if robust accuracy under PGD on one loss and on the other differ by more than 5 points."""
     ce, margin = evidence.number("g4_ce_robust"), evidence.number("g4_margin_robust")

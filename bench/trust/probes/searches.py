@@ -139,7 +139,7 @@ def searches(subject: Subject, correct: Tensor, known: Tensor | None) -> dict[st
             losses takes its place. Images that it broke are not searched again for what only survivors can show.
 
     Returns:
-        (B,) each, float32, NaN where not searched: `survivor`, `g4_ce_robust`, `g4_margin_robust`, `e1_robust_…`,
+        (B,) each, float32, NaN where not searched, 0 where only survivors are and this is none: `survivor`, `g4_ce_robust`, `g4_margin_robust`, `e1_robust_…`,
         `e2_robust`, `a1_one_step`, `b1_random`, `b4_decision`, and those of `longer_search`.
 
     Raises:
@@ -151,24 +151,25 @@ def searches(subject: Subject, correct: Tensor, known: Tensor | None) -> dict[st
     ce = subject.broken(pgd, attacked, losses=["ce"], steps=STEPS, seed=subject.seed + MORE_SEEDS)
     margin = subject.broken(pgd, attacked, losses=["margin"], steps=STEPS, seed=subject.seed + MORE_SEEDS)
     survivor = correct & ~ce & ~margin if known is None else correct & known
+    again = subject.runs("draws" if isinstance(subject.model, RandomisedModel) else "longer")
     if isinstance(subject.model, RandomisedModel):
-        numbers = more_draws(subject, subject.model, survivor & subject.runs("draws"))
+        numbers = more_draws(subject, subject.model, survivor & again)
         ce_robust, margin_robust = correct & ~ce, correct & ~margin
     else:
-        numbers = longer_search(subject, survivor & subject.runs("longer"))
+        numbers = longer_search(subject, survivor & again)
         ce_robust = correct & ~ce & ~(numbers["a2_broken_by_ce"] == 1)
         margin_robust = correct & ~margin & ~(numbers["a2_broken_by_margin"] == 1)
-    randomised = isinstance(subject.model, RandomisedModel)
-    grid = torch.zeros_like(survivor) if randomised else survivor & subject.runs("grid")
+    numbers |= {n: where(again, v.nan_to_num(0)) for n, v in numbers.items() if n.startswith(("a2_broken", "r2_"))}
+    grid = subject.runs("grid") & (not isinstance(subject.model, RandomisedModel))
     one_step, random, decision = subject.runs("one_step"), subject.runs("random"), subject.runs("decision")
     numbers |= {
         "survivor": survivor,
         "g4_ce_robust": where(losses, ce_robust),
         "g4_margin_robust": where(losses, margin_robust),
         "a1_one_step": where(one_step, subject.broken(fgsm, correct & one_step)),
-        "b1_random": where(survivor & random, subject.broken(noise, survivor & random, draws=DRAWS)),
-        "b5_on_grid": where(grid, _on_grid(subject, grid)),
-        "b4_decision": where(survivor & decision, subject.broken(hopskipjump, survivor & decision, n_queries=QUERIES)),
+        "b1_random": where(random, subject.broken(noise, survivor & random, draws=DRAWS)),
+        "b5_on_grid": where(grid, _on_grid(subject, survivor & grid)),
+        "b4_decision": where(decision, subject.broken(hopskipjump, survivor & decision, n_queries=QUERIES)),
     }
     numbers |= radii(subject, correct, survivor, numbers["g4_margin_robust"])
     return {k: v.to(torch.float32) for k, v in numbers.items()}

@@ -70,7 +70,7 @@ def test_every_number_has_a_column_and_what_survived_is_what_the_attack_left(hon
     assert [c for c in honest if c.startswith("trust_")] == [f"trust_{name}" for name in NUMBERS]
     right_and_left = honest["autoattack_l2_0.5_robust"]
     assert (honest["trust_survivor"] == right_and_left).all()
-    assert honest["trust_b1_random"].notna().equals(right_and_left)
+    assert honest["trust_a2_late_rise"].notna().equals(right_and_left)
 
 
 def test_it_is_run_after_what_it_reads_and_costs_less_than_the_attack(honest):

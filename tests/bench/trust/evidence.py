@@ -32,7 +32,7 @@ def survivors_only(values):
 def honest() -> dict[str, np.ndarray]:
     """Return the numbers of a model that nothing can be said against."""
     numbers = dict.fromkeys(NUMBERS, np.zeros(N))
-    searched = ("a2_", "a3_", "b1_", "b4_", "b5_", "r2_", "v5_elsewhere")
+    searched = ("a2_late", "a3_", "v5_elsewhere")
     numbers |= {name: survivors_only(np.zeros(N)) for name in NUMBERS if name.startswith(searched)}
     numbers |= {"t1_features": np.full(N, 32.0), "r3_agreement": np.full(N, 0.95)}
     numbers |= {f"e1_robust_{f}": first(k) for f, k in FACTORS.items()}

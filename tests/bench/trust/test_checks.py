@@ -49,19 +49,19 @@ FAILS = {
     "G5": ({"g5_probabilities": np.ones(N)}, None, None),
     "G6": ({"g6_stationarity": survivors_only(0.9 * first(6))}, None, 100),
     "A1": ({"a1_one_step": first(3)}, None, 100),
-    "A2": ({"a2_broken_by_ce": survivors_only(first(2)), "a2_broken_by_margin": survivors_only(first(3))}, None, 100),
+    "A2": ({"a2_broken_by_ce": first(2), "a2_broken_by_margin": first(3)}, None, 100),
     "A3": ({"a3_silent": survivors_only(first(1))}, None, 100),
     "E1": (RISING, None, 130),
     "E2": ({"e2_robust": first(3)}, None, 100),
-    "B1": ({"b1_random": survivors_only(first(1))}, None, 100),
+    "B1": ({"b1_random": first(1)}, None, 100),
     "B2": (None, with_(column("broken_by", STAGES, **AT, attack="autoattack")), 100),
     "B3": (None, with_(column("transfer", 1 - first(3), **AT)), 100),
-    "B4": ({"b4_decision": survivors_only(first(2))}, None, 100),
-    "B5": ({"b5_on_grid": survivors_only(first(3))}, None, 100),
+    "B4": ({"b4_decision": first(2)}, None, 100),
+    "B5": ({"b5_on_grid": first(3)}, None, 100),
     "T1": ({"t1_found": 1 - first(9)}, None, 100),
     "D1": ({"d1_autograd_calls": np.ones(N)}, None, 100),
     "R1": ({"r1_verdict_changed": first(9)}, None, 100),
-    "R2": ({"r2_held_draws": survivors_only(first(3))}, None, 100),
+    "R2": ({"r2_held_draws": first(3)}, None, 100),
     "R3": ({"r3_agreement": 1 - first(9)}, None, 100),
 }
 RANDOMISED = {c.name for c in checks() if c.tracks == ("randomised",)}
@@ -179,13 +179,13 @@ def test_where_the_attack_left_nothing_no_value_can_be_too_high():
     assert set(some.values()) == {"pass", "not assessable"}
 
 
-def test_a_sample_of_the_survivors_stands_for_as_many_of_the_images():
-    sampled = np.where(first(LEFT // 2) == 1, 0.0, np.nan)
+def test_a_sample_counts_as_many_images_as_it_has():
+    sampled = np.where(first(32) == 1, 0.0, np.nan)
     assert verdicts(evidence({"b4_decision": sampled}))["B4"] == "pass"
-    one = sampled.copy()
-    one[0] = 1.0  # of 32 images that the sample stands for: 3 %
-    (failed,) = assess(evidence({"b4_decision": one + sampled})).failed or (None,)
-    assert failed is None or failed.finding.value == pytest.approx(1 / 32)
+    (failed,) = assess(evidence({"b4_decision": sampled + first(2)})).failed
+    assert failed.finding.value == pytest.approx(2 / 32)
+    few = np.where(first(MIN_IMAGES - 1) == 1, 0.0, np.nan)
+    assert verdicts(evidence({"b4_decision": few}))["B4"] == "not assessable"
 
 
 def test_a_certificate_that_holds_with_a_probability_may_fail_as_often_as_it_says():
