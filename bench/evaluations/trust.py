@@ -93,23 +93,28 @@ def _measured(subject: Subject, robust: Tensor | None, adversarial: Tensor | Non
     numbers, z = forward_pass(model, x)
     if not z.isfinite().all():
         raise BenchError("trust: expected finite logits, got NaN or infinity. Fix the model's forward.")
-    some = subject.runs("answers")
-    few = subject.of(some)
+    numbers["v2_not_finite"] = torch.zeros(len(x), device=x.device)
+    some, repeated = subject.runs("answers"), subject.runs("repeats")
+    few, correct = subject.of(some), z.argmax(1) == y
     if isinstance(model, RandomisedModel):
-        gradients = input_gradients(model.held(model.draws), few.x, few.y, eps=few.eps, norm=few.norm, seed=few.seed)
-        numbers |= _spread(some, gradients | draws(model, few.x, few.y))
-        numbers |= searches(subject, z.argmax(1) == y, robust)
+        numbers |= _spread(some, _gradients(few, model.held(model.draws)) | draws(model, few.x, few.y))
+        numbers |= searches(subject, correct, robust)
     else:
-        gradients = input_gradients(model, few.x, few.y, eps=few.eps, norm=few.norm, seed=few.seed)
-        repeated = subject.runs("repeats")
-        numbers |= _spread(some, gradients) | _spread(repeated, answers(model, x[repeated], z[repeated]))
-        numbers |= searches(subject, z.argmax(1) == y, robust) | _planted(subject)
+        numbers |= _spread(some, _gradients(few, model))
+        numbers |= _spread(repeated, answers(model, x[repeated], z[repeated]))
+        numbers |= searches(subject, correct, robust) | _planted(subject)
     with torch.no_grad():
-        after = relative_difference(z[some], model(few.x)) if len(few.x) else z[some].sum(1)
-    numbers |= _spread(some, {"v5_after_difference": after})
+        numbers |= _spread(repeated, {"v5_after_difference": relative_difference(z[repeated], model(x[repeated]))})
     numbers["v5_margin"] = -margin_loss(z, y)
     numbers["v6_holds"] = _holds(subject, adversarial)
     return numbers
+
+
+def _gradients(few: Subject, model: nn.Module) -> dict[str, Tensor]:
+    """Return what gradients of a function show on some of the images; nothing for none."""
+    if not len(few.x):
+        return {}
+    return input_gradients(model, few.x, few.y, eps=few.eps, norm=few.norm, seed=few.seed)
 
 
 def _spread(rows: Tensor, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:

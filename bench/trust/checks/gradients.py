@@ -24,10 +24,18 @@ NOT_STATIONARY: Final = 0.5
 NOT_STATIONARY_SHARE: Final = 0.05
 
 
+def _unmeasured(evidence: Evidence, name: str) -> Finding | None:
+    """Return what follows where gradients were left alone, as the attack had left no image; None if they were not."""
+    column = evidence.number(name)
+    return nothing_left(evidence) if column is None or not len(column.known()[0]) else None
+
+
 @check("G1", title="margin has a gradient", severity="adequacy", source=ATHALYE)
 def margin_gradient(evidence: Evidence) -> Finding:
     """Fail if the gradient of the margin is exactly zero at more than 0.1 % of images."""
     words = "the gradient of the margin is zero on {k} of {n} images"
+    if unmeasured := _unmeasured(evidence, "g1_zero_margin_gradient"):
+        return unmeasured
     return flagged(evidence.number("g1_zero_margin_gradient"), ZERO_MARGIN, words, so="attacks have nothing to follow")
 
 
@@ -35,12 +43,16 @@ def margin_gradient(evidence: Evidence) -> Finding:
 def cross_entropy_gradient(evidence: Evidence) -> Finding:
     """Fail if the gradient of cross-entropy is exactly zero at more than 1 % of images."""
     words = "the gradient of cross-entropy is zero on {k} of {n} images"
+    if unmeasured := _unmeasured(evidence, "g2_zero_ce_gradient"):
+        return unmeasured
     return flagged(evidence.number("g2_zero_ce_gradient"), ZERO_CE, words, so="attacks on it stand still")
 
 
 @check("G3", title="gradient agrees with differences of the function", severity="adequacy", source=ATHALYE)
 def gradient_agrees(evidence: Evidence) -> Finding:
     """Fail if the gradient is off a central difference along it: by 0.10 in the median, or by 0.5 on 1 % of images."""
+    if done := _unmeasured(evidence, "g1_zero_margin_gradient"):
+        return done
     columns = [evidence.number("g3_error"), evidence.number("g3_error_in_ball")]
     known = [c.known() for c in columns if c is not None]
     if not known:

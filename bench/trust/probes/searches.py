@@ -139,8 +139,9 @@ def searches(subject: Subject, correct: Tensor, known: Tensor | None) -> dict[st
             losses takes its place. Images that it broke are not searched again for what only survivors can show.
 
     Returns:
-        (B,) each, float32, NaN where not searched, 0 where only survivors are and this is none: `survivor`, `g4_ce_robust`, `g4_margin_robust`, `e1_robust_…`,
-        `e2_robust`, `a1_one_step`, `b1_random`, `b4_decision`, and those of `longer_search`.
+        (B,) each, float32, NaN where not searched, 0 where only survivors are and this is none: `survivor`,
+        `g4_ce_robust`, `g4_margin_robust`, `e1_robust_…`, `e2_robust`, `a1_one_step`, `b1_random`, `b4_decision`,
+        `b5_on_grid`, and those of `longer_search` or `more_draws`.
 
     Raises:
         FloatingPointError: logits or gradients are not finite.

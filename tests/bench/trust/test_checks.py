@@ -156,7 +156,9 @@ def test_features_that_plant_nothing_are_no_excuse_where_there_are_enough():
 
 def test_where_the_attack_left_nothing_no_value_can_be_too_high():
     unsearched = dict.fromkeys(
-        n for n in NUMBERS if n[:2] in ("a1", "a2", "a3", "b1", "b4", "b5", "e1", "e2", "g4", "g6", "t1")
+        n
+        for n in NUMBERS
+        if n[:2] in ("a1", "a2", "a3", "b1", "b4", "b5", "e1", "e2", "g1", "g2", "g3", "g4", "g6", "t1")
     )
     unsearched = {name: np.full(N, np.nan) for name in unsearched}
     none = evidence(unsearched | {"survivor": np.zeros(N)})
@@ -171,6 +173,9 @@ def test_where_the_attack_left_nothing_no_value_can_be_too_high():
         "B5",
         "E1",
         "E2",
+        "G1",
+        "G2",
+        "G3",
         "G4",
         "G6",
         "T1",
