@@ -46,7 +46,6 @@ class Case:
 CASES: Final = (
     Case("adversarially trained, digits", "adversarial_training", "digits", 0.5),
     Case("standard, digits", "standard", "digits", 0.5),
-    Case("standard, digits, little left", "standard", "digits", 0.9),
     Case("standard, digits, nothing left", "standard", "digits", 3.0),
     Case("smoothing, digits (no attack declared)", "smoothing", "digits", 0.5),
     Case("foreign, CIFAR-10 images", "sdp-adv", "nets", 0.25),
