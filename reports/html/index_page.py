@@ -20,7 +20,7 @@ from bench.reports.html import page
 PAGE: Final = "leaderboard.html"
 BOARD: Final = "leaderboard.json"
 MANIFEST: Final = "manifest.json"
-STYLES: Final = ("page.css", "index.css")
+STYLES: Final = ("page.css", "board.css", "index.css")
 MOST_BYTES: Final = 100_000_000  # of one of these files
 
 
