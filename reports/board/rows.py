@@ -202,7 +202,7 @@ def _with_cost(row: Row, baseline: Row | None) -> Row:
     """Return a row with its cost; the baseline's is 1 by definition."""
     own = row.trainings.values()
     row = replace(row, train_operations=_mean(map(operations, own)), train_seconds=_mean(map(seconds, own)))
-    if baseline is None:
+    if baseline is None or row.handed_over:  # whoever trained it elsewhere paid for it
         return row
     time = relative_time(row.trainings, baseline.trainings, baseline.defense)
     if row.defense == baseline.defense and time.by_seed:

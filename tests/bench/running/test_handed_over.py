@@ -97,6 +97,7 @@ def test_models_stand_beside_trained_rows_in_any_order(place, evaluate, cli):
         assert evaluate("net", "--weights", place / name, "--name", name.replace(".", "-")).code == 0
     trained = cli("run", "--suite", place / "tiny.toml", "--out", place / "out", "--train-limit", 100)
     assert trained.code == 0, trained.err
+    assert not re.search(r"mine\S*: time ×", trained.out)  # nothing is missing of a cost that it has not
     found = bench.load_results(place / "out")
     assert set(found.leaderboard["defense"]) == {"mine-safetensors", "mine-pt", "standard"}
     assert found.leaderboard["rank"].notna().all()
