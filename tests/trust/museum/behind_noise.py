@@ -35,7 +35,7 @@ class Behind(nn.Module):
         if self.kind == "signs":
             return self.network(NoisyGradient.apply(x + 0.02 * torch.randn_like(x)))
         logits = self.network(x)
-        return torch.where(torch.rand(len(x), 1) < 0.8, torch.randn_like(logits), logits.detach() + 0 * logits)
+        return torch.where(torch.rand(len(x), 1) < 0.96, torch.randn_like(logits) + 0.02 * logits, logits)
 
 
 ATTACK = Adaptive(lambda m: m.network.network)
@@ -55,5 +55,5 @@ def random_signs(networks: Networks) -> nn.Module:
 
 @fake(source="a verdict by chance", seen_by=("R1",))
 def random_answers(networks: Networks) -> nn.Module:
-    """Answer at random four times of five: the vote is the network's by a hair, and other draws turn it."""
+    """Answer at random 24 times of 25: the vote is the network's by a hair, and other draws turn it."""
     return RandomisedModel(Behind(networks.trained(), "answers"))
