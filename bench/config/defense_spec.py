@@ -128,4 +128,5 @@ def known_backbone(where: str, name: str) -> str:
     """
     from bench.models.backbones import canonical_backbone  # imports torch, which listing the suites does without
 
-    return canonical_backbone(name, where)
+    canonical: str = canonical_backbone(name, where)
+    return canonical

@@ -121,7 +121,7 @@ def pack(
             write_reports(folder)  # of exactly what is packed
         now = run_status(folder)
         chosen = _weights(out, _trained(folder) if weights == "all" else _needed(now) if weights == "needed" else ())
-        facts = {"suite": now.suite, "data": now.data, "pictures": pictures}
+        facts: dict[str, str | bool] = {"suite": now.suite, "data": now.data, "pictures": pictures}
         if keep_more:
             refuse_loss(to / LISTING, facts, (f"weights/{path.name}" for path in chosen))
         _refuse_early(chosen, limits)

@@ -189,7 +189,10 @@ def audit(
         inside = replace(options, out=results.folder)
         auditor = prepare_auditor(inside)
         origins = origins_of(_functions(auditor))
-        attack = held.enter_context(_AuditorApart(inside, origins, stop)) if origins else auditor
+        attack: Callable[[Sequence[int]], Sequence[str]] = auditor
+        if origins:
+            attack = apart = _AuditorApart(inside, origins, stop)
+            held.enter_context(apart)
         stored = load_audits(results.records if (results.records / FILE_NAME).is_file() else results.folder)
         current, others = _current(auditor.claim, stored, options.seed)
         full_count = current.claim.rule.needs_a_full_count()
@@ -213,7 +216,8 @@ def _functions(auditor: Auditor) -> list[Callable[..., object]]:
     """Return the registered functions that an audit calls."""
     evaluation = auditor.evaluation
     defenses = [registry.defenses.get(run.base) for run in auditor.runs]
-    found: list[Callable[..., object] | None] = [evaluation.function, evaluation.attack and evaluation.attack.function]
+    found: list[Callable[..., object] | None] = [evaluation.function]
+    found.append(None if evaluation.attack is None else evaluation.attack.function)
     for defense in defenses:
         found += [defense.function, *((a.surrogate, a.loss) if (a := defense.adaptive) else ())]
     return [function for function in found if function is not None]

@@ -153,7 +153,7 @@ def train(
     return model.eval()
 
 
-def _start(job: TrainJob, device: torch.device, layout: torch.memory_format) -> tuple[TrainState, set[str]]:
+def _start(job: TrainJob, device: torch.device, layout: torch.memory_format) -> tuple[TrainState, frozenset[str]]:
     """Return the state before the first step, and the network's buffers that are not finite, which no layer uses."""
     model = job.build().to(device)
     unused = _check_start(job, model)

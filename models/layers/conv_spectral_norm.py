@@ -64,7 +64,7 @@ def _pulled_back(grad: Tensor, weight: Tensor, slope: Tensor) -> Tensor:
 @torch.no_grad()
 def _iterate(
     layers: Sequence[SpectralNormConv2d], weights: Sequence[Tensor]
-) -> tuple[list[Tensor], Sequence[Tensor], list[Tensor], Sequence[Tensor]]:
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
     """Do one power iteration of each layer with W and store its u and σ.
 
     Returns:
@@ -72,7 +72,7 @@ def _iterate(
     """
     vs = [layer.geometry.adjoint(layer.u, weight) for layer, weight in zip(layers, weights, strict=True)]
     us = [layer.geometry.forward(v, weight) for layer, v, weight in zip(layers, vs, weights, strict=True)]
-    v_norms, u_norms = torch._foreach_norm(vs), torch._foreach_norm(us)
+    v_norms, u_norms = list(torch._foreach_norm(vs)), list(torch._foreach_norm(us))
     torch._foreach_add_(v_norms, TINY)
     torch._foreach_add_(u_norms, TINY)
     torch._foreach_copy_([layer.u for layer in layers], torch._foreach_div(us, u_norms))

@@ -118,7 +118,8 @@ class LipschitzBatchNorm2d(PrecomputedWeight, nn.BatchNorm2d):
 
     def extra_repr(self) -> str:
         """Return batch norm's settings and γ."""
-        return f"{super().extra_repr()}, gamma={self.gamma.item():.4g}"
+        settings = super().extra_repr()  # type: ignore[no-untyped-call]
+        return f"{settings}, gamma={self.gamma.item():.4g}"
 
 
 def _factor(log_gamma: Tensor, smallest_variance: Tensor) -> Tensor:

@@ -207,10 +207,10 @@ def _curve_of(
     sheet.mark(sheet.axes.plot(xs, ends, **whisker)[0], row)
     groups = axis.part([p.level for p in points])
     for group in groups:
-        sheet.line(row, *zip(*(at[level] for level in group), strict=True))
+        sheet.line(row, [at[level][0] for level in group], [at[level][1] for level in group])
     for before, after in pairwise(groups):
-        across = [at[before[-1]], at[after[0]]]
-        sheet.line(row, *zip(*across, strict=True), marker=False, lw=1.3, dashes=DOTTED)
+        (x0, y0), (x1, y1) = at[before[-1]], at[after[0]]
+        sheet.line(row, [x0, x1], [y0, y1], marker=False, lw=1.3, dashes=DOTTED)
 
 
 def _keys(curves: list[Family], ring: BoardColumn | None) -> tuple[Key, ...]:

@@ -234,8 +234,10 @@ def longer_search(subject: Subject, survivor: Tensor) -> dict[str, Tensor]:
         max ⟨x' − x_end, g⟩ / (eps‖g‖); `a3_silent`, whether a run met a misclassified point that the judge did not get;
         `v5_elsewhere_difference`, how far the answer there is from that of a model with no question before.
     """
-    names = ("a2_broken_by_ce", "a2_broken_by_margin", "a2_late_rise", "g6_stationarity", "a3_silent")
-    names += ("v5_elsewhere_difference",)
+    names = [
+        *("a2_broken_by_ce", "a2_broken_by_margin", "a2_late_rise"),
+        *("g6_stationarity", "a3_silent", "v5_elsewhere_difference"),
+    ]
     found = {name: torch.full((len(survivor),), torch.nan, device=subject.x.device) for name in names}
     if not survivor.any():
         return found

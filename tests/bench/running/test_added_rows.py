@@ -87,6 +87,12 @@ def test_a_new_row_stands_beside_those_of_earlier_commands(cli: Callable[..., An
         others = store.cell(store.plans.latest().rows[0].evaluations["transfer_l2"]).spec["inputs"]
     assert set(others["others adversarial"]) == {"vanilla seed 0", "mine seed 0"}, "its examples lower theirs as well"
 
+    _narrow_and_compare(cli, out)
+    _rows_that_differ_stand_aside(cli, out, always)
+    _garbage_and_packs_know_every_row(cli, out, (*always, "--include", mine, "--defense", "mine"))
+
+
+def _narrow_and_compare(cli: Callable[..., Any], out: Path) -> None:
     narrowed = cli("report", "--out", out, "--defense", "mine", "--defense", "vanilla")
     assert sorted(board_of(out).index) == ["mine", "vanilla"], narrowed.err
     assert cli("report", "--out", out, "--only").code == 0
@@ -97,6 +103,8 @@ def test_a_new_row_stands_beside_those_of_earlier_commands(cli: Callable[..., An
     assert compared.code == 0, "a row of another command can be compared"
     assert "also on the board, from earlier commands: mine" in cli("status", "--out", out).out
 
+
+def _rows_that_differ_stand_aside(cli: Callable[..., Any], out: Path, always: tuple[object, ...]) -> None:
     fewer = cli(*always, "--defense", "standard", "--epochs", 2)
     assert fewer.code == 0
     said = " ".join(fewer.out.split())
@@ -109,13 +117,15 @@ def test_a_new_row_stands_beside_those_of_earlier_commands(cli: Callable[..., An
     assert cli("report", "--out", out).code == 0
     assert board_of(out).index.tolist() == ["vanilla"], "what a command asked for is remembered"
 
+
+def _garbage_and_packs_know_every_row(cli: Callable[..., Any], out: Path, again: tuple[object, ...]) -> None:
     with Store.open(out) as store:
         database = store._database
         garbage = find_garbage(database)
         needed = {store.cell(run.train_cell).info["weights"] for run in store.plans.board(1).plan.rows}
     assert not {path.name for path in garbage.files} & {f"{sha256}.safetensors" for sha256 in needed}
 
-    assert cli(*always, "--include", mine, "--defense", "mine").code == 0
+    assert cli(*again).code == 0
     packed = out.with_name("packed")
     assert cli("results", "pack", "--out", out, "--to", packed).code == 0
     assert cli("results", "unpack", packed, "--out", out.with_name("back")).code == 0
