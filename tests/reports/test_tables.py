@@ -300,7 +300,7 @@ def test_headings_say_n_where_columns_are_on_different_images(
     html = page.render(mixed)
     assert html.count("ε\u00a00.5, %, n\u00a0=\u00a064") == html.count("ε\u00a00.5, %, n\u00a0=\u00a0") // 2 > 0
     assert "compare numbers within a column, not across" in html
-    assert "($n = 64$)" in latex_text(mixed)
+    assert "Rank & Defense & n = 120 & n = 64 &" in latex_text(mixed)
     heads = [str(c.header) for c in board_table(mixed).columns]
     assert "clean %, n\u00a0=\u00a0120" in heads
     assert "autoattack_l2_0.5 %, n\u00a0=\u00a064" in heads
