@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.terminal import complain, print_line
+from bench.core.errors import UsageError
 
 commands = typer.Typer()
 
@@ -17,6 +18,10 @@ def check(
     file: Annotated[Path, typer.Argument(help="Python file with defenses, attacks or evaluations (runs as code).")],
 ) -> None:
     """Try the contract on everything that a file registers: trained, attacked and measured on a few digits."""
+    if file.suffix != ".py":
+        raise UsageError(
+            f"check: expected a Python file, got {str(file)!r}. For a suite file: python -m bench suite check {file}."
+        )
     from bench.contracts.file import contracts_of
 
     broken = tried = 0

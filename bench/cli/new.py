@@ -61,8 +61,8 @@ def _check_name(kind: str, name: str) -> None:
     """
     if not (name.isascii() and name.isidentifier()) or keyword.iskeyword(name) or len(name) > _LONGEST:
         raise UsageError(
-            f"new: expected up to {_LONGEST} letters, digits and _, not beginning with a digit, got {name!r}. "
-            f"Write my_{kind}."
+            f"new: expected up to {_LONGEST} letters, digits and _, not beginning with a digit, and no word of "
+            f"Python's, got {name!r}. Write my_{kind}."
         )
     if name == _PLACEHOLDER or name.startswith("_"):
         raise UsageError(f"new: expected a name of your own, got {name!r}. Write my_{kind}.")

@@ -163,9 +163,10 @@ def print_plan(plan: Plan, states: list[CellState]) -> None:
     passes = sum(e for e, r in zip(epochs, plan.runs, strict=True) if f"train {r.label}" in todo)
     known = [s.seconds for s in states if not s.cached and s.seconds is not None]
     rest = len(todo) - len(known)
+    times = f"{sum(known):.0f} s on one process for cells that have run before" if known else "no time known yet"
     print(
-        f"estimated cost: {passes:,} training images; {sum(known):.0f} s on one process for cells that have run before"
-        + (f", {rest} cells have no time yet" if rest else "")
+        f"estimated cost: {passes:,} training images; {times}"
+        + (f", {rest} cells have no time yet" if rest and known else "")
     )
     print(f"cells: {len(states)}, cached: {sum(s.cached for s in states)}")
 

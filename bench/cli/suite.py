@@ -88,7 +88,7 @@ def _evaluation(entry: EvaluationConfig) -> str:
     """Return an evaluation as a line: its key, its images, and the arguments that the file or the entry set."""
     of = "" if entry.evaluation == entry.key else f" ({entry.evaluation})"
     images = f"the first {entry.limit:,}" if entry.limit else "all"
-    arguments = ", ".join(f"{name} = {_shown(value)}" for name, value in entry.arguments.items())
+    arguments = ", ".join(f"{name} = {_shown(value)}" for name, value in entry.arguments.items() if value != "")
     return f"{entry.key}{of} on {images} {entry.split} images" + (f": {arguments}" if arguments else "")
 
 

@@ -61,7 +61,7 @@ def data_of_suite(
         return DATASETS[dataset], None
     found = locate(dataset, _places(folder, data_dir))
     if found is None:
-        looked = ", ".join(dict.fromkeys(str(place) for place in _places(folder, data_dir)))
+        looked = " and ".join(dict.fromkeys(repr(str(place.resolve())) for place in _places(folder, data_dir)))
         raise UsageError(
             f"{where}: dataset: expected a known data set, got {dataset!r}. {did_you_mean(dataset, DATASETS)} "
             f"Or name a folder or .npz file of your own; looked for in {looked}."

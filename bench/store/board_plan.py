@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from bench.core.handed_over import PROVENANCE
 from bench.store import comparable
 from bench.store.plan_record import EvaluationRecord, IncludedFile, PlanRecord, RunRecord
 from bench.store.records import CellRecord
@@ -150,6 +151,8 @@ class _Joined:
         if not done:
             trained = self._cells(run.train_cell)
             failed = trained is not None and trained.status == "failed"
+            if failed and run.provenance == PROVENANCE:
+                return "its weights could not be taken over"
             return "its training failed" if failed else "none of its evaluations is finished"
         if reason := self._trained_otherwise(run, plan):
             return reason
