@@ -46,7 +46,9 @@ def test_each_file_keeps_its_contract_and_gives_a_ranked_row(here, cli, kind):
 def test_the_suite_runs_as_it_is(here, cli):
     written = cli("new", "suite", "mine")
     assert written.out.splitlines()[1].strip() == "python -m bench suite check mine.toml"
-    assert ", cached: 0" in cli(*written.out.splitlines()[1].split()[3:]).out
+    checked = cli(*written.out.splitlines()[1].split()[3:])
+    assert checked.code == 0, checked.err
+    assert "trainings: 2, evaluations: 8" in checked.out
     done = cli("run", "--suite", "mine.toml", "--evaluation", "accuracy", "--evaluation", "pgd_l2", *SMALL)
     assert done.code == 0, done.err
     assert bench.load_results("out").leaderboard["rank"].tolist() == [1, 2]
