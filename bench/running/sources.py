@@ -50,6 +50,7 @@ NOT_COUNTED: Final = (
     "bench.core.hashing",
     "bench.core.late_imports",
     "bench.core.process_state",
+    "bench.core.printed",
     "bench.core.processes",
     "bench.core.decorators",
     "bench.core.direct_call",

@@ -77,7 +77,9 @@ def started(
 
 
 def _listen(stream: IO[str] | None, hear: Callable[[str], None]) -> None:
-    """Pass on what a worker prints until nobody can print there any more."""
-    with contextlib.suppress(OSError, ValueError):  # cut within a character where the worker was ended
-        for line in stream or ():
+    """Pass on what a worker prints until nobody can print there any more, and close the pipe."""
+    if stream is None:
+        return
+    with stream, contextlib.suppress(OSError, ValueError):  # cut within a character where the worker was ended
+        for line in stream:
             hear(line)
