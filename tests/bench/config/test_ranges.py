@@ -179,6 +179,8 @@ def test_a_direct_call_of_an_attack_is_held_to_its_ranges() -> None:
 
     tried = 0
     for entry in registry.attacks:
+        if not entry.function.__module__.startswith("bench.attacks."):
+            continue  # what another test has included
         attack = getattr(importlib.import_module(entry.function.__module__), entry.name)
         for name, setting in settable(entry).items():
             if setting.many or setting.kind not in (int, float) or name == "eps":

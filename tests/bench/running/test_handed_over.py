@@ -55,8 +55,8 @@ def place(tmp_path, write_suite) -> Path:
     (tmp_path / "net.py").write_text(FACTORY)
     torch.manual_seed(1)
     state = {"1.weight": torch.randn(10, 64), "1.bias": torch.zeros(10)}
-    save_file(state, tmp_path / "mine.safetensors")
-    torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "mine.pt")
+    save_file(state, tmp_path / "handed.safetensors")
+    torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "handed.pt")
     return tmp_path
 
 
@@ -72,45 +72,45 @@ def evaluate(place, cli):
 
 
 def test_a_checkpoint_becomes_a_row_that_says_where_it_comes_from(place, evaluate, cli):
-    weights = place / "mine.safetensors"
+    weights = place / "handed.safetensors"
     done = evaluate("net", "--weights", weights, "--source", "Somebody 2020")
     assert done.code == 0, done.err
-    assert re.search(r"mine\b.*│", done.out), done.out
+    assert re.search(r"handed\b.*│", done.out), done.out
     manifest = json.loads((place / "out" / "manifest.json").read_text())
-    row = next(r for r in manifest["rows"] if r["defense"] == "mine")
+    row = next(r for r in manifest["rows"] if r["defense"] == "handed")
     assert (row["provenance"], row["recipe"], row["hyperparameters"]) == ("handed over", {}, {})
     page = (place / "out" / "leaderboard.html").read_text()
     assert ">handed over</span>" in page
-    assert f"weights mine.safetensors, SHA-256 {sha256(weights)}; network from net.py:net" in page
+    assert f"weights handed.safetensors, SHA-256 {sha256(weights)}; network from net.py:net" in page
     again = evaluate("net", "--weights", weights, "--source", "Somebody 2020")
     assert "3 cells, 3 cached" in again.err
     renamed = evaluate("net", "--weights", weights, "--name", "other", "--dry-run")
     assert "cells: 3, cached: 3" in renamed.out
     assert cli("verify", "--out", place / "out", "--include", place / "net.py").code == 0
-    model = bench.load_model("mine", out=place / "out", include=place / "net.py")
+    model = bench.load_model("handed", out=place / "out", include=place / "net.py")
     assert torch.equal(model[1].weight, read_state(weights)["1.weight"])
 
 
 def test_models_stand_beside_trained_rows_in_any_order(place, evaluate, cli):
     """Two forms of the same weights and a trained row: three rows, two of them with the same numbers."""
-    for name in ("mine.safetensors", "mine.pt"):
+    for name in ("handed.safetensors", "handed.pt"):
         assert evaluate("net", "--weights", place / name, "--name", name.replace(".", "-")).code == 0
     trained = cli("run", "--suite", place / "tiny.toml", "--out", place / "out", "--train-limit", 100)
     assert trained.code == 0, trained.err
-    assert not re.search(r"mine\S*: time ×", trained.out)  # nothing is missing of a cost that it has not
+    assert not re.search(r"handed\S*: time ×", trained.out)  # nothing is missing of a cost that it has not
     found = bench.load_results(place / "out")
-    assert set(found.leaderboard["defense"]) == {"mine-safetensors", "mine-pt", "standard"}
+    assert set(found.leaderboard["defense"]) == {"handed-safetensors", "handed-pt", "standard"}
     assert found.leaderboard["rank"].notna().all()
     rows = [t.drop(columns="defense").reset_index(drop=True) for _, t in found.examples.groupby("defense")]
     assert [len(table) for table in rows] == [40, 40, 40]
-    assert rows[0].equals(rows[1])  # by name: mine-pt, mine-safetensors, standard
+    assert rows[0].equals(rows[1])  # by name: handed-pt, handed-safetensors, standard
     assert evaluate("wrapped", "--name", "third").code == 0
     assert len(bench.load_results(place / "out").leaderboard) == 4
     assert cli("verify", "--out", place / "out", "--include", place / "net.py").code == 0
 
 
 def test_an_edited_factory_is_measured_anew_and_a_comment_is_not(place, evaluate):
-    weights = ("--weights", place / "mine.safetensors")
+    weights = ("--weights", place / "handed.safetensors")
     assert evaluate("net", *weights).code == 0
     (place / "net.py").write_text(FACTORY + "# a comment\n")
     assert "cells: 3, cached: 3" in evaluate("net", *weights, "--dry-run").out

@@ -242,7 +242,8 @@ def test_every_training_stores_its_cost_and_threads(finished):
         assert training["threads"] == manifest["environment"]["threads"]
         assert training["flops_counted"] == "on 4 images"
         flops[row["defense"]] = training["flops_per_image"]
-        assert all(0 < e["cpu_seconds"] <= e["wall_seconds"] * 1.01 for e in row["evaluations"].values())
+        # The thread that shows the progress is counted as well: milliseconds, beside evaluations of milliseconds.
+        assert all(0 < e["cpu_seconds"] <= e["wall_seconds"] * 1.01 + 0.1 for e in row["evaluations"].values())
     assert 2.0 < flops["lcnn_gradreg"] / flops["standard"] < 2.3
 
 
