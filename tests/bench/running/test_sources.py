@@ -54,7 +54,7 @@ OUR_EDITS = [
     ("bench/measuring/judge.py", "code", set(ATTACKS)),
     ("bench/measuring/model_contract.py", "code", EVERY_EVALUATION),
     ("bench/core/torch_state.py", "code", of(*OURS) | EVERY_EVALUATION),
-    ("bench/core/seeding.py", "code", of(*OURS)),
+    ("bench/core/seeding.py", "code", of(*OURS) | EVERY_EVALUATION),  # draws of randomised models
     ("bench/data/pixels.py", "code", of(*OURS) | EVERY_EVALUATION),
     ("bench/data/split.py", "code", of(*OURS) | EVERY_EVALUATION),
     ("bench/training/step.py", "code", of(*OURS)),
