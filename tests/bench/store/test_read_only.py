@@ -29,7 +29,7 @@ def test_every_reader_works_without_write_access(tmp_path: Path) -> None:
         assert compare(out, first, second)
         assert len(bench.load_results(out).leaderboard) == len(board.rows)
         pack(out, elsewhere / "pack", board=False)
-        assert folder_status(out).counts["left"] == 0
+        assert folder_status(out).counts["failed"] == 0
         with pytest.raises(MachineError, match="expected to write here, got Permission denied"):
             write_reports(out)
 
