@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.core.files import write_text
+from bench.core.text import one_line
 
 
 def save_measured(path: Path, record: Mapping[str, object], cpu_seconds: float) -> None:
     """Write a record as JSON, with where it comes from under "measured"; the file is replaced as a whole.
 
-    "measured" holds `command`, `commit` (with "+" if files had been changed), `date` (UTC), `machine`, `seconds` (CPU
-    time) and `versions` by package.
+    "measured" holds `command` (an absolute path in it, which is of this machine, is written DIR), `commit` (with "+" if
+    files had been changed), `date` (UTC), `machine`, `seconds` (CPU time) and `versions` by package.
 
     Args:
         path: of the file; its folder is made.
@@ -23,13 +26,13 @@ def save_measured(path: Path, record: Mapping[str, object], cpu_seconds: float) 
     """
     import torch
 
-    from bench.running.environment import command_line, environment
+    from bench.running.environment import environment
     from bench.training.execution import ExecutionConfig
 
     where = environment(torch.device("cpu"), [], ExecutionConfig())
     versions = {"bench": where.bench, "python": where.python, "torch": where.torch, **where.packages}
     measured = {
-        "command": command_line(),
+        "command": _command(sys.argv[1:]),
         "commit": where.commit + ("+" if where.dirty else ""),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": f"{where.platform}, CPU, threads: {where.threads}",
@@ -37,3 +40,13 @@ def save_measured(path: Path, record: Mapping[str, object], cpu_seconds: float) 
         "versions": versions,
     }
     write_text(path, json.dumps({**record, "measured": measured}, indent=1, ensure_ascii=False) + "\n")
+
+
+def _command(arguments: Iterable[str]) -> str:
+    """Return the command without paths of this machine."""
+    portable = (name + sign + _no_place(value) for name, sign, value in (a.rpartition("=") for a in arguments))
+    return one_line(shlex.join(["python", "-m", "bench", *portable]))
+
+
+def _no_place(text: str) -> str:
+    return "DIR" if Path(text).is_absolute() else text

@@ -8,20 +8,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from bench.contracts.contract import CPU, Broken, Promise, digits, require, short_training
-from bench.core import registry
-from bench.core.recipe import Recipe
+from bench.contracts.contract import Broken, OnDigits, Promise, require, require_documented
 from bench.core.records import Attack
 from bench.data.pixels import to_unit
 from bench.data.split import Dataset
-from bench.training.loop import train
 
 EPS = {"l2": 0.5, "linf": 0.1}
 SLACK = 1e-5  # beyond the ball; the pipeline projects anyway
 IMAGES = 6
 
 
-class AttackContract:
+class AttackContract(OnDigits):
     """The promises of one attack, tried against a small network on digits.
 
     Args:
@@ -30,12 +27,8 @@ class AttackContract:
     """
 
     def __init__(self, entry: Attack, data: Dataset | None = None) -> None:
+        super().__init__(data)
         self._entry = entry
-        self._given_data = data
-
-    @functools.cached_property
-    def _data(self) -> Dataset:
-        return self._given_data or digits()
 
     @property
     def promises(self) -> Mapping[str, Promise]:
@@ -50,11 +43,7 @@ class AttackContract:
 
     def documented(self) -> None:
         """Ask for a source, a docstring, and a default of every argument but eps."""
-        entry = self._entry
-        require(bool(entry.source), "expected source=, got none. Name paper and place.")
-        require(bool(entry.description), "expected a docstring, got none. Say what the attack does.")
-        open_ones = [name for name, value in entry.hyperparameters.items() if value is ... and name != "eps"]
-        require(not open_ones, f"expected a default of every argument, got none of {', '.join(open_ones)}.")
+        require_documented(self._entry, "attack", "argument", open_ones=("eps",))
 
     def stays_inside(self) -> None:
         """Measure how far each point is from its image, in every norm of the attack."""
@@ -119,5 +108,4 @@ class AttackContract:
 
     @functools.cached_property
     def _model(self) -> nn.Module:
-        job = short_training(registry.defenses.get("lcnn"), self._data, Recipe(epochs=8, batch_size=32))
-        return train(job, CPU)
+        return self._trained_network()

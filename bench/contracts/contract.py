@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import torch
+from torch import nn
 
+from bench.core import registry
 from bench.core.errors import BenchError
 from bench.core.recipe import PAPER, Recipe, TrainingRecipe
-from bench.core.records import Defense
+from bench.core.records import Attack, Defense
 from bench.core.text import described
 from bench.data import catalog
 from bench.data.split import Dataset
-from bench.training.loop import TrainJob
+from bench.training.loop import TrainJob, train
 
 CPU: Final = torch.device("cpu")
 TRAINING_IMAGES: Final = 97  # so that the last batch of 32 has one image
@@ -79,9 +82,47 @@ def require(kept: bool, problem: str) -> None:
         raise Broken(problem)
 
 
+class OnDigits:
+    """What the contracts share: a few digits, and a small network that was trained on them.
+
+    Args:
+        data: digits; None: they are loaded.
+    """
+
+    def __init__(self, data: Dataset | None) -> None:
+        self._given_data = data
+
+    @functools.cached_property
+    def _data(self) -> Dataset:
+        return self._given_data or digits()
+
+    def _trained_network(self) -> nn.Module:
+        """Return a network with softplus activations, trained for a second."""
+        job = short_training(registry.defenses.get("lcnn"), self._data, Recipe(epochs=8, batch_size=32))
+        return train(job, CPU)
+
+
 def digits() -> Dataset:
     """Return the few digits on which contracts are tried."""
     return catalog.load("digits", train_limit=TRAINING_IMAGES, limit=TEST_IMAGES)
+
+
+def require_documented(entry: Defense | Attack, what: str, argument: str, open_ones: Collection[str] = ()) -> None:
+    """Ask for a source, a docstring, and a default of every argument.
+
+    Args:
+        entry: the defense or attack.
+        what: it is called in messages.
+        argument: what its arguments are called.
+        open_ones: arguments that need no default.
+
+    Raises:
+        Broken: one is missing.
+    """
+    require(bool(entry.source), "expected source=, got none. Name paper and place.")
+    require(bool(entry.description), f"expected a docstring, got none. Say what the {what} does.")
+    bare = [name for name, value in entry.hyperparameters.items() if value is ... and name not in open_ones]
+    require(not bare, f"expected a default of every {argument}, got none of {', '.join(bare)}.")
 
 
 def short_training(entry: Defense, data: Dataset, recipe: Recipe | None = None) -> TrainJob:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from bench.contracts.contract import CPU, Promise, digits, require, short_training
+from bench.contracts.contract import CPU, OnDigits, Promise, require, require_documented, short_training
 from bench.core.records import Defense
 from bench.data.pixels import to_unit
 from bench.data.split import Dataset
@@ -20,7 +20,7 @@ from bench.training.loop import train
 TOLERANCE = 1e-5  # of logits, relative and absolute, between batches
 
 
-class DefenseContract:
+class DefenseContract(OnDigits):
     """The promises of one defense, tried on a short training on digits.
 
     Args:
@@ -29,12 +29,8 @@ class DefenseContract:
     """
 
     def __init__(self, entry: Defense, data: Dataset | None = None) -> None:
+        super().__init__(data)
         self._entry = entry
-        self._given_data = data
-
-    @functools.cached_property
-    def _data(self) -> Dataset:
-        return self._given_data or digits()
 
     @property
     def promises(self) -> Mapping[str, Promise]:
@@ -50,11 +46,7 @@ class DefenseContract:
 
     def documented(self) -> None:
         """Ask for a source, a docstring, and a default of every hyper-parameter."""
-        entry = self._entry
-        require(bool(entry.source), "expected source=, got none. Name paper and place.")
-        require(bool(entry.description), "expected a docstring, got none. Say what the method does.")
-        open_ones = [name for name, value in entry.hyperparameters.items() if value is ...]
-        require(not open_ones, f"expected a default of every hyper-parameter, got none of {', '.join(open_ones)}.")
+        require_documented(self._entry, "method", "hyper-parameter")
 
     def moves(self) -> None:
         """Train one epoch, and see which parameters stay."""

@@ -12,13 +12,10 @@ import pandas as pd
 import torch
 from torch import nn
 
-from bench.contracts.contract import CPU, Promise, digits, require, short_training
-from bench.core import registry
-from bench.core.recipe import Recipe
+from bench.contracts.contract import CPU, OnDigits, Promise, require
 from bench.core.records import Evaluation
 from bench.data.split import Dataset
 from bench.measuring.runner import evaluate_chunks
-from bench.training.loop import train
 
 # Cheap settings of costly arguments; an evaluation that has such an argument is run with it.
 CHEAP: Final = {"steps": 10, "n_queries": 30, "draws": 2, "eps": [0.3], "radius": [0.01], "radii": [0.01]} | {
@@ -28,7 +25,7 @@ IMAGES: Final = 6
 RELATIVE, ABSOLUTE = 2e-2, 1e-4  # difference of floats allowed between batch sizes
 
 
-class EvaluationContract:
+class EvaluationContract(OnDigits):
     """The promises of one evaluation, tried on a small network on digits.
 
     Args:
@@ -38,14 +35,10 @@ class EvaluationContract:
     """
 
     def __init__(self, entry: Evaluation, data: Dataset | None = None, model: nn.Module | None = None) -> None:
+        super().__init__(data)
         self._entry = entry
-        self._given_data = data
         self._given = model
         self._before: dict[str, torch.Tensor] = {}
-
-    @functools.cached_property
-    def _data(self) -> Dataset:
-        return self._given_data or digits()
 
     @property
     def promises(self) -> Mapping[str, Promise]:
@@ -115,10 +108,7 @@ class EvaluationContract:
     @functools.cached_property
     def model(self) -> nn.Module:
         """A trained network with softplus activations."""
-        if self._given is not None:
-            return self._given
-        job = short_training(registry.defenses.get("lcnn"), self._data, Recipe(epochs=8, batch_size=32))
-        return train(job, CPU)
+        return self._trained_network() if self._given is None else self._given
 
 
 def _pattern(text: str) -> re.Pattern[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from functools import partial
 
 import numpy as np
@@ -68,11 +69,15 @@ def test_the_record_is_plain_data_and_the_last_line_names_the_suites_attacks(rep
     assert "outside" not in summary_line(report)
 
 
-def test_a_saved_record_says_where_it_comes_from(report, tmp_path):
+def test_a_saved_record_says_where_it_comes_from_without_a_path_of_the_machine(report, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        sys, "argv", ["bench", "doctor", "--data", str(tmp_path), f"--to={tmp_path}", "--save", "a.json"]
+    )
     save_measured(tmp_path / "new" / "detection.json", report.record(), 12.34)
     saved = json.loads((tmp_path / "new" / "detection.json").read_text("utf-8"))
     measured = saved.pop("measured")
     assert saved == json.loads(json.dumps(report.record()))
+    assert measured["command"] == "python -m bench doctor --data DIR --to=DIR --save a.json"
     assert measured["seconds"] == 12.3
     assert measured["versions"]["torch"] == torch.__version__.split("+")[0]
     assert {"command", "commit", "date", "machine", "versions"} <= set(measured)
