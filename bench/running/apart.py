@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from bench.core.streams import say
 from bench.core.user_code import Origin
-from bench.running.child import SILENT_SECONDS, Child
+from bench.running.child import SILENT_SECONDS
+from bench.running.kept_child import KeptChild
 from bench.running.stopping import StopRequest
 from bench.running.tasks import CallTask, Event, Returned, Stop
 
@@ -26,8 +25,8 @@ class Apart:
     """
 
     def __init__(self, label: str, origins: tuple[Origin, ...], silent_seconds: float = SILENT_SECONDS) -> None:
-        self._label, self._origins, self._silent = label, origins, silent_seconds
-        self._child: Child | None = None
+        self._label, self._origins = label, origins
+        self._child = KeptChild(silent_seconds, say)
 
     def __enter__(self) -> Apart:
         """Return it."""
@@ -39,9 +38,7 @@ class Apart:
 
     def close(self) -> None:
         """End the child, if there is one."""
-        if self._child is not None:
-            self._child.close()
-            self._child = None
+        self._child.close()
 
     def call(self, function: Callable[..., Any], *arguments: object, stop: Stop | None = None) -> Any:
         """Return what a function returns.
@@ -60,16 +57,9 @@ class Apart:
         """
         if not self._origins:
             return function(*arguments)
-        if self._child is None or not self._child.usable:
-            self.close()
-            self._child = Child(self._origins, torch.get_num_threads(), self._silent, say)
         returned: list[Event] = []
-        try:
-            self._child.compute(CallTask(self._label, function, arguments), returned.append, stop or StopRequest())
-        except BaseException:
-            if not self._child.usable:
-                self.close()
-            raise
+        task = CallTask(self._label, function, arguments)
+        self._child.compute(task, returned.append, stop or StopRequest(), origins=self._origins)
         (result,) = returned
         assert isinstance(result, Returned)
         return result.value

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable
 
-import torch
-
 from bench.core.process_state import process_state_kept
 from bench.core.user_code import origin_of, origins_of
-from bench.running.child import Child, warm_up
+from bench.running.child import warm_up
 from bench.running.compute import Computer
+from bench.running.kept_child import KeptChild
 from bench.running.planned import Run
 from bench.running.tasks import Emit, Stop, Task, functions_of
 
@@ -34,10 +33,7 @@ class Computers:
     """
 
     def __init__(self, silent_seconds: float, log: Callable[[str], None]) -> None:
-        self._silent, self._log = silent_seconds, log
-        self._here = Computer()
-        self._child: Child | None = None
-        self._child_is_for: tuple[object, ...] = ()
+        self._here, self._apart = Computer(), KeptChild(silent_seconds, log)
 
     def __enter__(self) -> Computers:
         """Return it."""
@@ -49,9 +45,7 @@ class Computers:
 
     def close(self) -> None:
         """End the child, if there is one."""
-        if self._child is not None:
-            self._child.close()
-            self._child = None
+        self._apart.close()
 
     def compute(self, task: Task, emit: Emit, stop: Stop, *, apart: bool = False) -> None:
         """Compute a task, see `Computer.compute`.
@@ -72,14 +66,4 @@ class Computers:
             with contextlib.nullcontext() if ours else process_state_kept():
                 self._here.compute(task, emit, stop)
             return
-        purpose = (task.label, origins)
-        if self._child is None or self._child_is_for != purpose or not self._child.usable:
-            self.close()
-            self._child = Child(origins, torch.get_num_threads(), self._silent, self._log)
-            self._child_is_for = purpose
-        try:
-            self._child.compute(task, emit, stop)
-        except BaseException:
-            if not self._child.usable:
-                self.close()
-            raise
+        self._apart.compute(task, emit, stop, origins=origins, purpose=(task.label, origins))

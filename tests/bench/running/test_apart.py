@@ -134,13 +134,13 @@ def test_an_audit_counts_what_ends_its_process_as_a_hit(
 class _Impatient(risk_audit._AuditorApart):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._silent = 1.0
+        self._child._silent = 1.0
 
 
 def test_without_third_parties_nothing_is_started() -> None:
     with Apart("nothing", ()) as apart:
         assert apart.call(max, 3, 5) == 5
-        assert apart._child is None
+        assert apart._child._child is None
 
 
 def test_a_child_that_has_died_is_replaced(board: tuple[Path, Path]) -> None:
