@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.config.problems import Problems
 from bench.config.setting import settable
-from bench.config.validation import check, check_defaults, explained, show
+from bench.config.validation import check, check_defaults, explained, right_items, show
 from bench.core import registry
 from bench.core.arguments import LARGEST_INT
 from bench.core.errors import UsageError, did_you_mean
@@ -60,7 +60,7 @@ def parse_evaluation(
         where: what an error message begins with.
         key: the suite's name for it; the evaluation's name, unless the table has another.
         table: its keys and values.
-        shape: (C, H, W) of an image, which bounds the radii; None: not known, so they are not looked at.
+        shape: (C, H, W) of an image, which bounds the radii; None: not known.
 
     Returns:
         The evaluation with every argument, radii sorted.
@@ -112,12 +112,13 @@ def _arguments(
             if argument not in known:
                 hint = did_you_mean(argument, [*known, *EntryTable.model_fields])
                 raise UsageError(f"{where}: expected an argument of {entry.name}, got {argument!r}. {hint}")
+            arguments[argument] = right_items(value, known[argument]) or arguments[argument]
             arguments[argument] = check(f"{where}.{argument}", value, known[argument])
     for argument, value in arguments.items():
         with problems.found_in():
             if value is ...:
                 raise UsageError(f"{where}: expected {argument}, which {entry.name} needs, got nothing. Add it.")
-            if argument in ("eps", "radius") and shape is not None:
+            if argument in ("eps", "radius"):
                 arguments[argument] = check_radii(f"{where}.{argument}", value, norm_of(entry, argument), shape)
             elif isinstance(value, tuple):
                 arguments[argument] = list(value)
@@ -147,17 +148,17 @@ def norm_of(evaluation: Evaluation, argument: str) -> str:
     return next((str(c.params["norm"]) for n, c in columns if f"{{{argument}}}" in n and "norm" in c.params), "l2")
 
 
-def check_radii(where: str, values: Any, norm: str, shape: tuple[int, int, int]) -> list[float]:
+def check_radii(where: str, values: Any, norm: str, shape: tuple[int, int, int] | None) -> list[float]:
     """Return radii sorted, each once.
 
     Args:
         where: what an error message begins with.
         values: one radius or several, on pixels in [0, 1]; numbers of any type, or "8/255".
         norm: "l2" or "linf".
-        shape: (C, H, W) of an image.
+        shape: (C, H, W) of an image; None: not known.
 
     Raises:
-        UsageError: one is larger than the box [0, 1]^d itself, as 128 for 128/255 is.
+        UsageError: some are negative, or larger than the box [0, 1]^d itself, as 128 for 128/255 is.
     """
     from bench.measuring.budgets import check_budgets
 

@@ -6,7 +6,7 @@ README shows one complete annotated file; the shipped ones under `bench/suites/`
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -20,7 +20,7 @@ from bench.config.problems import Problems
 from bench.config.recipe_table import RecipeTable
 from bench.config.suite import Suite, check_defenses, check_seeds
 from bench.config.suite_data import DataTable, data_of_suite
-from bench.config.validation import explained
+from bench.config.validation import explained, table_of
 from bench.core import registry
 from bench.core.arguments import LARGEST_INT, fraction
 from bench.core.errors import UsageError, did_you_mean, nearest
@@ -142,9 +142,8 @@ def parse_suite(content: Mapping[str, object], where: str, folder: Path, data_di
     if not wrong & {"threat", "primary_eps"}:
         with problems.found_in():
             threat = _threat(where, file)
-            if shape is not None:
-                key = "threat.eps" if file.threat else "primary_eps"
-                check_radii(f"{where}: {key}", [threat.eps], threat.norm, shape)
+            key = "threat.eps" if file.threat else "primary_eps"
+            check_radii(f"{where}: {key}", [threat.eps], threat.norm, shape)
     with problems.found_in():
         backbone = known_backbone(f"{where}: backbone", file.backbone)
     with problems.found_in():
@@ -183,7 +182,8 @@ def parse_suite(content: Mapping[str, object], where: str, folder: Path, data_di
 def _readable(content: Mapping[str, object], where: str, problems: Problems) -> tuple[SuiteFile, frozenset[str]]:
     """Return a file as far as its keys, types and ranges are right, and the keys that are not.
 
-    In the place of a wrong key stands a value that no later check complains of.
+    In the place of a wrong key stands a value that no later check complains of; of a list, and of a table whose keys
+    are free, what is right in it.
     """
     try:
         return SuiteFile.model_validate(content), frozenset()
@@ -196,7 +196,19 @@ def _readable(content: Mapping[str, object], where: str, problems: Problems) -> 
                 problems.add(f"{where}: {line}")
     wrong = frozenset(str(one["loc"][0]) for one in found if one["loc"]) | meant
     right = {key: value for key, value in content.items() if key not in wrong}
+    places = {key: [one["loc"][1:2] for one in found if one["loc"][:1] == (key,)] for key in wrong & content.keys()}
+    right |= {key: kept for key, at in places.items() if (kept := _without(key, content[key], at))}
     return SuiteFile.model_validate(_HARMLESS | right), wrong
+
+
+def _without(key: str, value: object, places: Sequence[tuple[int | str, ...]]) -> object:
+    """Return a list, or a table whose keys are free, without the items at some places; None: nothing can be kept."""
+    wrong = {place[0] for place in places if place}
+    if not all(places) or table_of(SuiteFile, [key]) is not SuiteFile:
+        return None
+    if isinstance(value, Mapping):
+        return {name: item for name, item in value.items() if name not in wrong}
+    return [item for place, item in enumerate(value) if place not in wrong] if isinstance(value, list) else None
 
 
 def suites() -> list[dict[str, object]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import reprlib
 import typing
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Final
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from bench.config.problems import Problems
 from bench.config.setting import Setting
 from bench.core.arguments import FRACTION, LARGEST_INT, fraction
 from bench.core.errors import UsageError, did_you_mean
@@ -45,7 +47,8 @@ def check(where: str, value: object, setting: Setting) -> object:
         setting: type and range of the value.
 
     Raises:
-        UsageError: another type, not finite, out of range, or none of the choices (the nearest is suggested).
+        UsageError: another type, not finite, out of range, or none of the choices (the nearest is suggested); of a list
+            every item that is.
     """
     if value is None and setting.optional:
         return None
@@ -54,7 +57,26 @@ def check(where: str, value: object, setting: Setting) -> object:
     items = value if isinstance(value, list | tuple) else [value]
     if not items:
         raise UsageError(f"{where}: expected {setting}, got an empty list. Give at least one value.")
-    return [_check_one(where, item, setting.one()) for item in items]
+    found, problems = list[object](), Problems()
+    for item in items:
+        with problems.found_in():
+            found.append(_check_one(where, item, setting.one()))
+    problems.raise_if_any()
+    return found
+
+
+def right_items(value: object, setting: Setting) -> list[object]:
+    """Return the items of a list that are of its setting's type and range: what further checks of it look at.
+
+    Args:
+        value: from a suite file or a text.
+        setting: type and range of the value.
+    """
+    right: list[object] = []
+    for item in value if isinstance(value, list | tuple) and setting.many else ():
+        with contextlib.suppress(UsageError):
+            right.append(_check_one("", item, setting.one()))
+    return right
 
 
 def check_defaults(where: str, defaults: Mapping[str, object], settings: Mapping[str, Setting]) -> None:

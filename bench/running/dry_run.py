@@ -10,6 +10,8 @@ from bench.running.companions import with_companions
 from bench.running.plan import Plan
 from bench.running.prepare import Options, prepare
 from bench.running.schedule import CellIndex, Job, Schedule
+from bench.running.stopping import StopRequest
+from bench.running.trial import try_models
 from bench.store.database import NAME
 from bench.store.records import CellRecord
 from bench.store.spec_difference import difference
@@ -96,8 +98,12 @@ def dry_run(options: Options) -> tuple[Plan, list[CellState]]:
 
     Returns:
         The plan, and the state of each of its cells.
+
+    Raises:
+        BenchError: as of a run, before it computes anything.
     """
     plan = prepare(options)
+    try_models(plan, options, StopRequest())
     if not (plan.out / NAME).is_file():
         return plan, cell_states(plan, None)
     with Store.open(plan.out) as store:

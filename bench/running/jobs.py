@@ -22,11 +22,11 @@ from bench.running.tasks import (
     Event,
     Measured,
     Note,
-    TakeOverTask,
     Trained,
     TrainTask,
     without_images,
 )
+from bench.running.trial import take_over_task
 from bench.store import serialise
 from bench.store.records import CellRecord, Lease
 from bench.store.store import Store
@@ -121,8 +121,7 @@ def _take_over(run: Run, lease: Lease, context: RunContext, computers: Computers
         if isinstance(event, Trained):
             taken.append(event)
 
-    task = TakeOverTask(run.label, run.job, context.plan.device, context.plan.dataset.test.images[:DOOR_IMAGES])
-    computers.compute(task, take, context.stop, apart=lease.abandoned)
+    computers.compute(take_over_task(run, context.plan), take, context.stop, apart=lease.abandoned)
     context.store.finish(lease, {"weights": save_weights(taken[-1].weights, context.plan.out), **taken[-1].info})
     given = taken[-1].info["handed_over"]
     return f"{given['weights']} (SHA-256 {given['sha256'][:12]})" if given["weights"] else f"from {given['factory']}"

@@ -24,6 +24,7 @@ from bench.running.progress.events import Ended
 from bench.running.progress.reporter import Reporter
 from bench.running.schedule import CellIndex, Schedule
 from bench.running.stopping import StopRequest
+from bench.running.trial import try_models
 from bench.store.store import Store
 
 
@@ -68,6 +69,13 @@ def run(options: Options) -> Result:
     reporter.log(f"suite {plan.suite.name} on {plan.dataset.name} ({plan.dataset.layout}), {plan.device}")
     if plan.dataset.note:
         reporter.log(plan.dataset.note)
+    try:
+        with stop.signals():
+            try_models(plan, options, stop)
+    except Stopped:
+        result = Result(stop.code or 130, {}, plan.out, None, 0, len(Schedule(plan).jobs))
+        reporter.end(_ended(result, time.time() - begun))
+        return result
     with Store.open(plan.out, create=True) as store, stop.signals():
         for damage in store.drop_damaged():
             reporter.log(f"{damage}; dropped, and computed again where it is needed")

@@ -62,7 +62,7 @@ def load_into(model: nn.Module, path: Path, expected: str) -> None:
         raise IntegrityError(f"{path.name}: expected the file that the command has read, got another. Run it again.")
     state = read_state(path)
     problems: list[tuple[int, str]] = []
-    for target in (model, *_inner(model)):
+    for target in (model, *(inner for inner in _inner(model) if inner.state_dict())):
         for renamed in _spellings(state):
             misfit, problem = _misfit(target, renamed)
             if not problem:

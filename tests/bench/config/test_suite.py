@@ -419,3 +419,40 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path, cli: Any) -> N
     assert caught.value.messages == tuple(f"mine.toml: {line}" for line in expected)
     done = cli("run", "--suite", path, "--quiet")
     assert (done.code, done.err.splitlines()) == (2, [f"mine.toml: {line}" for line in expected])
+
+
+HIDDEN = """
+name = "mine"
+description = "d"
+dataset = 3
+backbone = "convnet"
+seeds = [0, 0, -1, 1.5]
+defenses = ["lcn", 3]
+[threat]
+norm = "linf"
+eps = 3
+[evaluations]
+accuracy = 3
+[evaluations.pgd_l2]
+eps = [0.5, -1, -2, "x"]
+"""
+
+
+def test_no_error_hides_behind_another_one_of_the_same_key_or_of_another(tmp_path: Path) -> None:
+    """The right items of a wrong list are looked at, and radii where the images' shape is not known."""
+    expected = [
+        "dataset: expected a text in quotes, got 3. Change the value.",
+        "seeds.3: expected a whole number, got 1.5. Change the value.",
+        "defenses.1: expected a text in quotes, got 3. Change the value.",
+        "evaluations.accuracy: expected a table, got 3. Change the value.",
+        "threat.eps: expected every eps between 0 and 1 (pixels are in [0, 1]), got 3. For 8 of 255 levels write "
+        '"8/255".',
+        "seeds: expected different whole numbers from 0 to 2^63, got [0, 0, -1]. Name each seed once.",
+        "defenses: expected a registered defense, got 'lcn'. Did you mean 'lcnn'?",
+        "evaluations.pgd_l2.eps: expected a finite number, got 'x'. Change the value.",
+        "evaluations.pgd_l2.eps: expected every eps from 0 up, got -2. A radius is not negative.",
+        "evaluations.pgd_l2.eps: expected every eps from 0 up, got -1. A radius is not negative.",
+    ]
+    with pytest.raises(UsageError) as caught:
+        load_suite(write(tmp_path, HIDDEN))
+    assert caught.value.messages == tuple(f"mine.toml: {line}" for line in expected)

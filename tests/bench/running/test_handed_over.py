@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -12,11 +13,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 import bench
+from bench import reports
 from bench.core.errors import IntegrityError, SecurityError, UsageError
 from bench.core.hashing import sha256
 from bench.store.foreign_weights import load_into, read_state
 
 FACTORY = '''
+import os
+
 from torch import nn
 import bench
 
@@ -37,6 +41,22 @@ def wide():
 
 def broken():
     raise RuntimeError("no such file")
+
+
+def gone():
+    os._exit(0)
+
+
+def number():
+    return 3
+
+
+def dies():
+    class Dies(nn.Module):
+        def forward(self, x):
+            os._exit(0)
+
+    return Dies()
 '''
 EVALUATIONS = """
 [evaluations.accuracy]
@@ -131,16 +151,75 @@ REFUSED = {
     "no weights there": (("net",), ("--weights", "none.pt"), 2, "--weights: expected a file, got 'none.pt'"),
     "registered name": (("net",), ("--name", "lcnn"), 2, "--name: expected a new name, got 'lcnn'"),
     "bad name": (("net",), ("--name", "a b"), 2, "--name: expected letters"),
-    "other classes": (("wide",), (), 1, "wide seed 0: model Sequential: expected 10"),
-    "factory fails": (("broken",), (), 1, "net.py:broken: expected a network from a call without arguments"),
+    "other classes": (("wide",), (), 2, "model Sequential: expected 10 classes, got 12"),
+    "factory fails": (("broken",), (), 2, "net.py:broken: expected a network from a call without arguments"),
+    "factory ends the process": (("gone",), (), 2, "defense gone: expected a factory that returns a network, got"),
+    "network ends the process": (("dies",), (), 2, "dies seed 0: expected a result, got the end of its process by"),
+    "no network": (("number",), (), 2, "number"),
+    "other shapes": (("net",), ("--weights", "shape.pt"), 2, "1.weight of shape (10, 32) instead of (10, 64)"),
+    "other names": (("net",), ("--weights", "names.safetensors"), 2, "got none for 1.weight, 1.bias; w, which it has"),
+    "NaN": (("net",), ("--weights", "nan.pt"), 2, "model Sequential: expected finite weights, got NaN in 1.weight"),
+    "no state_dict": (
+        ("net",),
+        ("--weights", "list.pt"),
+        2,
+        "list.pt: expected a state_dict, names to tensors, got list",
+    ),
+    "empty file": (("net",), ("--weights", "empty.pt"), 3, "empty.pt: expected what torch.save wrote"),
+    "truncated": (("net",), ("--weights", "half.pt"), 3, "half.pt: expected what torch.save wrote"),
+    "not safetensors": (
+        ("net",),
+        ("--weights", "junk.safetensors"),
+        3,
+        "junk.safetensors: expected a safetensors file",
+    ),
+    "code in the file": (("net",), ("--weights", "evil.pt"), 5, "evil.pt: expected tensors in plain containers"),
 }
 
 
+class Dangerous:
+    """Its pickle makes a folder where the tests run."""
+
+    def __reduce__(self):
+        return os.mkdir, ("run-by-a-pickle",)
+
+
+@pytest.fixture
+def bad_files(place, monkeypatch) -> None:
+    """Write the files of weights that are refused, and work in their folder."""
+    torch.save({"1.weight": torch.zeros(10, 32), "1.bias": torch.zeros(10)}, place / "shape.pt")
+    save_file({"w": torch.zeros(2)}, place / "names.safetensors")
+    torch.save({"1.weight": torch.full((10, 64), float("nan")), "1.bias": torch.zeros(10)}, place / "nan.pt")
+    torch.save([torch.zeros(1)], place / "list.pt")
+    (place / "empty.pt").touch()
+    (place / "half.pt").write_bytes((place / "handed.pt").read_bytes()[:-300])
+    (place / "junk.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
+    torch.save({"state_dict": Dangerous()}, place / "evil.pt")
+    monkeypatch.chdir(place)
+
+
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_refused_names_the_cause(place, evaluate, case):
+@pytest.mark.usefixtures("bad_files")
+def test_what_is_refused_names_the_cause_and_leaves_nothing(place, evaluate, case):
     factory, arguments, code, words = REFUSED[case]
-    done = evaluate(*factory, *arguments)
+    done = evaluate(*factory, *arguments, "--quiet")
     assert (done.code, words in done.err) == (code, True), done.err
+    assert len(done.err.splitlines()) == 1, done.err
+    assert not (place / "out").exists()
+    assert not (place / "run-by-a-pickle").exists()
+
+
+@pytest.mark.usefixtures("bad_files")
+def test_a_refused_model_leaves_a_board_as_it_was(place, evaluate):
+    """Also in a dry run, and where the row is on the board with other weights."""
+    assert evaluate("net", "--weights", "handed.pt", "--name", "mine").code == 0
+    before = {path.name: path.read_bytes() for path in (place / "out").glob("leaderboard.*")}
+    assert len(bench.load_results(place / "out").leaderboard) == 1
+    for dry in ((), ("--dry-run",)):
+        assert evaluate("net", "--weights", "shape.pt", "--name", "mine", *dry).code == 2
+        assert evaluate("net", "--weights", "evil.pt", "--name", "theirs", *dry).code == 5
+    reports.write(place / "out")
+    assert {path.name: path.read_bytes() for path in (place / "out").glob("leaderboard.*")} == before
 
 
 def test_a_file_without_a_factory_is_told_what_it_defines(place, cli):
