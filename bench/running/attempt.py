@@ -12,11 +12,12 @@ from typing import Literal
 
 from bench.core.errors import BenchError, IntegrityError, MachineError, SecurityError, Stopped, StoreError
 from bench.core.text import described, one_line
+from bench.running.cell_index import CellIndex
 from bench.running.cells import Cell
 from bench.running.computers import Computers
 from bench.running.context import RunContext
 from bench.running.jobs import run_job
-from bench.running.schedule import CellIndex, Job
+from bench.running.schedule import Job
 from bench.store.records import Lease, LeaseLost
 from bench.store.store import Store
 

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -29,6 +30,7 @@ from bench.training.execution import ExecutionConfig
 from bench.training.loop import TrainJob
 
 Spec = dict[str, Any]  # everything that can change a cell's result, as plain data
+Hashed = Callable[[list[Callable[..., object]], tuple[Path, ...], LoadedCode | None], dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,13 @@ def key(kind: str, spec: Mapping[str, Any]) -> str:
     return sha256_of(text.encode())
 
 
-def train_spec(job: TrainJob, device: torch.device, execution: ExecutionConfig, built: LoadedCode | None) -> Spec:
+def train_spec(
+    job: TrainJob,
+    device: torch.device,
+    execution: ExecutionConfig,
+    built: LoadedCode | None,
+    hashed: Hashed = sources.sources,
+) -> Spec:
     """Return everything that can change the weights of a training, as plain data.
 
     Args:
@@ -63,6 +71,7 @@ def train_spec(job: TrainJob, device: torch.device, execution: ExecutionConfig, 
         device: where; only its kind counts.
         execution: how a step is carried out; what rounds differently counts.
         built: what the factory loaded and read when it built the network; None: it is ours, whose imports are enough.
+        hashed: hashes the source files; `RememberedSources` where many cells are described.
     """
     functions: list[Callable[..., object]] = [job.defense.function, loop.train]
     functions += [job.recipe.loss] if job.recipe.loss else []
@@ -76,7 +85,7 @@ def train_spec(job: TrainJob, device: torch.device, execution: ExecutionConfig, 
         "num_classes": job.num_classes,
         "shape": list(job.shape),
         "seed": job.seed,
-        "sources": sources.sources(functions, job.defense.depends_on, built),
+        "sources": hashed(functions, job.defense.depends_on, built),
         "runtime": runtime(device.type, job.recipe.precision) | execution.key(device),
     } | ({"randomised": True} if job.defense.randomised else {})
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bench.running.cell_index import CellIndex
 from bench.running.cells import Cell
 from bench.running.companions import with_companions
 from bench.running.plan import Plan
 from bench.running.prepare import Options, prepare
-from bench.running.schedule import CellIndex, Job, Schedule
+from bench.running.schedule import Job, Schedule
 from bench.running.stopping import StopRequest
 from bench.running.trial import try_models
 from bench.store.database import NAME
@@ -47,36 +48,35 @@ def cell_states(plan: Plan, store: Store | None) -> list[CellState]:
     schedule = Schedule(plan)
     if store is None:
         return [CellState(job.title, False, "nothing is stored yet") for job in schedule.jobs]
-    index, earlier = CellIndex(schedule, store), _by_name(store)
-    return [_state(job, index, earlier) for job in schedule.jobs]
+    index, earlier = CellIndex(schedule, store, still=True), store.last_by_name()
+    return [_state(job, index, earlier.get(job.name), store) for job in schedule.jobs]
 
 
-def _by_name(store: Store) -> dict[str, CellRecord]:
-    """Return the last stored cell of each name."""
-    return {str(cell.spec.get("name")): cell for kind in ("train", "evaluation") for cell in store.cells(kind)}
-
-
-def _state(job: Job, index: CellIndex, earlier: dict[str, CellRecord]) -> CellState:
-    last, cell = earlier.get(job.name), index.cell(job)
-    seconds = last.seconds if last else None
-    waits = [needed for needed in index.schedule.inputs(job) if not index.is_done(needed)]
-    if index.is_done(job) and not waits:
+def _state(job: Job, index: CellIndex, last: str | None, store: Store) -> CellState:
+    before = store.status_of(last) if last else None
+    seconds = before.seconds if before else None
+    if waits := _waits_for(job, index):
+        return CellState(job.title, False, waits, seconds)
+    if index.is_done(job):
         whole = index.is_whole(job)
         return CellState(job.title, whole, "" if whole else "its weights are missing", seconds)
-    if waits or cell is None:
-        return CellState(job.title, False, _waits_for(job, waits), seconds)
     if missing := index.left_out(job):
         return CellState(job.title, False, f"{missing} were left out when the results were packed", seconds)
-    return CellState(job.title, False, "; ".join(_reasons(cell, last)), seconds)
+    cell = index.cell(job)
+    reasons = _reasons(cell, store.cell(last) if last else None) if cell else ()
+    return CellState(job.title, False, "; ".join(reasons), seconds)
 
 
-def _waits_for(job: Job, waits: list[Job]) -> str:
-    """Return what a job waits for, in words: its training, else what it reads."""
-    if any(needed.evaluation is None for needed in waits):
+def _waits_for(job: Job, index: CellIndex) -> str:
+    """Return what a job waits for, in words: its training, else what it reads; "" if it waits for nothing."""
+    own = [needed for needed in index.schedule.own_inputs(job) if not index.is_done(needed)]
+    if any(needed.evaluation is None for needed in own):
         return "its model is not trained yet"
-    own = [needed for needed in waits if needed.place == job.place]
-    names = sorted({needed.key for needed in own or waits})
-    return f"waits for {', '.join(names)}" + ("" if own else f" of {len(waits)} other models")
+    if own:
+        return f"waits for {', '.join(sorted(needed.key for needed in own))}"
+    left = {key: index.others_left(job, key) for key in index.schedule.columns_read(job)}
+    names = sorted(key for key, count in left.items() if count)
+    return f"waits for {', '.join(names)} of {sum(left.values())} other models" if names else ""
 
 
 def _reasons(cell: Cell, last: CellRecord | None) -> Iterator[str]:

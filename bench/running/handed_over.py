@@ -27,7 +27,7 @@ from bench.core.records import Defense
 from bench.core.text import is_link, one_line
 from bench.core.user_code import LoadedCode
 from bench.running import sources
-from bench.running.cells import Spec, runtime
+from bench.running.cells import Hashed, Spec, runtime
 from bench.store import foreign_weights
 from bench.store.plan_record import RunRecord
 from bench.store.store import Store
@@ -149,7 +149,9 @@ def _adapted(factory: Callable[[], Any], module: str, name: str) -> Callable[...
     return build
 
 
-def take_over_spec(job: TrainJob, device: torch.device, built: LoadedCode | None) -> Spec:
+def take_over_spec(
+    job: TrainJob, device: torch.device, built: LoadedCode | None, hashed: Hashed = sources.sources
+) -> Spec:
     """Return everything that can change the weights and the network of a model that was handed over, as plain data.
 
     Its name is not part of it: a renamed row computes nothing anew.
@@ -158,6 +160,7 @@ def take_over_spec(job: TrainJob, device: torch.device, built: LoadedCode | None
         job: builds the network.
         device: where; only its kind counts.
         built: what the factory loaded and read when it built the network.
+        hashed: hashes the source files.
     """
     model = job.defense.handed_over
     assert model is not None  # narrows the type: the caller asks for models that were handed over
@@ -166,7 +169,7 @@ def take_over_spec(job: TrainJob, device: torch.device, built: LoadedCode | None
         "num_classes": job.num_classes,
         "shape": list(job.shape),
         "seed": job.seed,
-        "sources": sources.sources([job.defense.function], job.defense.depends_on, built),
+        "sources": hashed([job.defense.function], job.defense.depends_on, built),
         "runtime": runtime(device.type, "fp32"),
     }
 

@@ -11,11 +11,12 @@ from bench.core.records import REFERENCE_RANK, Role
 from bench.measuring.inputs import CellInputs, Values, column_values, image_values
 from bench.measuring.model_contract import DOOR_IMAGES
 from bench.measuring.runner import FITTED, Chunk
+from bench.running.cell_index import CellIndex
 from bench.running.computers import Computers
 from bench.running.context import RunContext
 from bench.running.planned import PlannedEvaluation, Run
 from bench.running.progress.costs import forwards
-from bench.running.schedule import CellIndex, Job
+from bench.running.schedule import Job
 from bench.running.tasks import (
     Advance,
     EvaluationTask,

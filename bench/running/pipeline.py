@@ -12,6 +12,7 @@ from bench.core.errors import Stopped
 from bench.reports import write as write_reports
 from bench.reports.board.model import Board
 from bench.running import computers, engines, machine, workers
+from bench.running.cell_index import CellIndex
 from bench.running.companions import with_companions
 from bench.running.context import RunContext
 from bench.running.describe import plan_record
@@ -22,7 +23,7 @@ from bench.running.progress import follow
 from bench.running.progress.display import Events, display_for
 from bench.running.progress.events import Ended
 from bench.running.progress.reporter import Reporter
-from bench.running.schedule import CellIndex, Schedule
+from bench.running.schedule import Schedule
 from bench.running.stopping import StopRequest
 from bench.running.trial import try_models
 from bench.store.store import Store
@@ -81,7 +82,7 @@ def run(options: Options) -> Result:
             reporter.log(f"{damage}; dropped, and computed again where it is needed")
         plan = with_companions(plan, store)
         number = store.plans.put(plan_record(plan))
-        bound = CellIndex(Schedule(plan), store).bindings()
+        bound = CellIndex(Schedule(plan), store, still=True).bindings()
         store.plans.bind_all((number, place, key, cell) for (place, key), cell in bound.items())
         context = RunContext(plan, store, reporter, stop, options, "owner", number, begun)
         states = cell_states(plan, store)

@@ -22,8 +22,10 @@ from bench.core.records import expand_columns
 from bench.data import split
 from bench.data.split import Dataset, Split
 from bench.running import cells, needs
+from bench.running.cells import Hashed
 from bench.running.handed_over import take_over_spec
 from bench.running.planned import Companion, PlannedEvaluation, Run
+from bench.running.sources import RememberedSources
 from bench.running.untrained import Builds
 from bench.training.execution import ExecutionConfig
 from bench.training.loop import TrainJob
@@ -118,8 +120,9 @@ def make_plan(
     for job in jobs:
         builds.of(job)
     specs = [spec for _ in suite.seeds for spec in suite.defenses]
+    hashed = RememberedSources()
     runs = tuple(
-        _run(suite, spec, job, device, execution=execution, builds=builds)
+        _run(suite, spec, job, device, execution=execution, builds=builds, hashed=hashed)
         for spec, job in zip(specs, jobs, strict=True)
     )
     if not runs:
@@ -170,14 +173,25 @@ def _job(suite: Suite, dataset: Dataset, splits: tuple[Split, Split | None], spe
 
 
 def _run(
-    suite: Suite, spec: DefenseSpec, job: TrainJob, device: torch.device, *, execution: ExecutionConfig, builds: Builds
+    suite: Suite,
+    spec: DefenseSpec,
+    job: TrainJob,
+    device: torch.device,
+    *,
+    execution: ExecutionConfig,
+    builds: Builds,
+    hashed: Hashed,
 ) -> Run:
     """Return the run of a training in the precision that the device has."""
     wanted = suite.recipe_of(spec).precision
     precision = resolve_precision(wanted, device)
     job = replace(job, recipe=replace(job.recipe, precision=precision))
     handed_over, built = job.defense.handed_over is not None, builds.of(job)
-    key = take_over_spec(job, device, built) if handed_over else cells.train_spec(job, device, execution, built)
+    key = (
+        take_over_spec(job, device, built, hashed)
+        if handed_over
+        else cells.train_spec(job, device, execution, built, hashed)
+    )
     gated = wanted == "auto" and precision != "fp32" and not handed_over
     return Run(str(spec), job, cells.Cell("train", key), builds.defect_of(job), gated=gated)
 

@@ -127,6 +127,34 @@ def sources(
     return walk.result()
 
 
+class RememberedSources:
+    """`sources`, each answer kept: for the cells of one plan, during which the files are taken not to change."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[object, ...], dict[str, str]] = {}
+        self._asked: list[object] = []  # kept alive, so that no other object gets the identity of one
+
+    def __call__(
+        self,
+        functions: Iterable[Callable[..., object]],
+        depends_on: Iterable[Path] = (),
+        called: user_code.LoadedCode | None = None,
+    ) -> dict[str, str]:
+        """Return what `sources` returns for the same arguments; the answer is shared and is not to be changed.
+
+        Args:
+            functions: what is called to compute a result.
+            depends_on: files that their authors name in addition.
+            called: what a call of one of them has loaded and read; None: not recorded.
+        """
+        functions, files = tuple(functions), tuple(depends_on)
+        asked = (tuple(map(id, functions)), files, id(called))
+        if asked not in self._found:
+            self._found[asked] = sources(functions, files, called)
+            self._asked += [functions, called]
+        return self._found[asked]
+
+
 def data_digest(path: Path) -> str:
     """Return the SHA-256 of a data file; a large one is read again only if its size or a time of change differs."""
     found = path.stat()

@@ -25,7 +25,17 @@ from bench.store.bounded import MOST_IMAGES
 from bench.store.database import Database
 from bench.store.leases import Leases, require_lease, touch
 from bench.store.plans import Plans
-from bench.store.records import LEFT_OUT, RESTORE, CellRecord, Info, Lease, cell_record, parsed_object
+from bench.store.records import (
+    LEFT_OUT,
+    RESTORE,
+    CellRecord,
+    CellStatus,
+    Info,
+    Lease,
+    cell_record,
+    cell_status,
+    parsed_object,
+)
 from bench.store.repair import drop_damaged
 
 T = TypeVar("T")
@@ -201,6 +211,23 @@ class Store:
             IntegrityError: a record was changed outside bench.
         """
         return self._cells("kind=:kind ORDER BY rowid", {"kind": kind})
+
+    def status_of(self, cell: str) -> CellStatus | None:
+        """Return how far a cell is, None if it was never claimed: `cell` without what it was made of.
+
+        Raises:
+            IntegrityError: the record was changed outside bench.
+        """
+        rows = self._database.rows("cells", "id=:id", {"id": cell})
+        return cell_status(rows[0], self._where("cells", rows[0])) if rows else None
+
+    def last_by_name(self) -> dict[str, str]:
+        """Return name of a job to the id of the last stored cell of that name."""
+        sql = (
+            "SELECT id, CASE WHEN json_valid(spec) THEN json_extract(spec, '$.name') END AS name FROM cells "
+            "ORDER BY kind='evaluation', rowid"
+        )
+        return {str(row["name"]): row["id"] for row in self._database.query(sql) if row["name"] is not None}
 
     def _cells(self, condition: str, values: Mapping[str, str]) -> list[CellRecord]:
         rows = self._database.rows("cells", condition, values)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from bench.core.errors import LockedError
 from bench.running.attempt import attempt
+from bench.running.cell_index import CellIndex
 from bench.running.computers import Computers
 from bench.running.context import Outcome, RunContext
-from bench.running.schedule import CellIndex, Job, Schedule
+from bench.running.schedule import Job, Schedule
 from bench.store.leases import STALE_SECONDS
 from bench.store.weights import require_weights
 
@@ -96,14 +97,15 @@ class _LocalRun:
         Raises:
             IntegrityError: the weights are not the ones that were stored.
         """
-        record, store = self._index.record(job), self._context.store
-        if record is None or record.status != "done":
+        state, store = self._index.state(job), self._context.store
+        if state is None or state.status != "done":
             return False
         if self._index.is_whole(job):
             if not job.evaluation and self._context.role == "owner":
-                require_weights(store.out, str(record.info["weights"]))
+                require_weights(store.out, state.weights)
             return True
-        store.leases.reopen(record.id)
+        store.leases.reopen(state.id)
+        self._index.reopened(job)
         self._context.reporter.log(f"  {job.name}: its weights are missing, training anew")
         return False
 

@@ -64,10 +64,12 @@ def sizes(plan: Plan, out: Path) -> dict[str, Size]:
         plan: the plan.
         out: the result folder; its neighbours are looked into as well.
     """
-    past, found = list(history(out)), dict[str, Size]()
+    past, known, found = list(history(out)), dict[Work, Size](), dict[str, Size]()
     for job in Schedule(plan).jobs:
         work = _planned(job, plan)
-        found[job.title] = Size(work.kind, units(work, past), work.images)
+        if work not in known:  # rows cost alike: their number is no factor of the search
+            known[work] = Size(work.kind, units(work, past), work.images)
+        found[job.title] = known[work]
     return found
 
 
