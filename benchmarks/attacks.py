@@ -35,6 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.autoattack import autoattack
+from bench.attacks.core.balls import size
 from bench.attacks.peers import cleverhans, foolbox, pyautoattack, torchattacks
 from bench.attacks.pgd import pgd
 from bench.core import registry
@@ -42,6 +43,7 @@ from bench.core.recipe import PAPER, Recipe
 from bench.core.torch_state import full_precision
 from bench.data.catalog import load
 from bench.data.pixels import to_unit
+from bench.data.split import Dataset
 from bench.measuring.passes import counted
 from bench.running.machine import keep_memory
 from bench.training.loop import TrainJob, train
@@ -61,6 +63,7 @@ class Case:
     x: Tensor
     y: Tensor
     eps: float
+    norm: str = "l2"
 
 
 @dataclass
@@ -75,12 +78,19 @@ class Side:
 
 def digits_net(defense: str, settings: Settings, epochs: int) -> tuple[nn.Module, Tensor, Tensor]:
     """Train a defense on digits with the shipped suite's recipe; return it with the test images and labels."""
-    entry, data = registry.defenses.get(defense), load("digits")
+    return trained_net(defense, settings, epochs, load("digits"), "convnet")
+
+
+def trained_net(
+    defense: str, settings: Settings, epochs: int, data: Dataset, backbone: str
+) -> tuple[nn.Module, Tensor, Tensor]:
+    """Train a defense with one cycle of batches of 64; return it with the test images and labels."""
+    entry = registry.defenses.get(defense)
     recipe = PAPER.with_overrides(
         Recipe(epochs=epochs, batch_size=64, schedule="onecycle", augment="none"), entry.recipe
     )
     hyperparameters = {**entry.hyperparameters, **settings}
-    job = TrainJob(entry, hyperparameters, recipe, "convnet", len(data.classes), data.shape, 0, data.train)
+    job = TrainJob(entry, hyperparameters, recipe, backbone, len(data.classes), data.shape, 0, data.train)
     model = train(job, torch.device("cpu"))
     x, y = to_unit(torch.tensor(data.test.images)), torch.tensor(data.test.labels).long()
     return model.eval(), x, y
@@ -118,14 +128,14 @@ def measure(side: Side, attack: Callable[..., Tensor], case: Case, settings: Set
             torch.cuda.synchronize()
         clock = time.perf_counter if device.type == "cuda" else time.process_time
         start = clock()
-        found = attack(case.model, case.x, case.y, eps=case.eps, norm="l2", seed=0, **settings)
+        found = attack(case.model, case.x, case.y, eps=case.eps, norm=case.norm, seed=0, **settings)
         if device.type == "cuda":
             torch.cuda.synchronize()
         side.seconds.append(clock() - start)
     side.forwards, side.backwards = passes.forwards, passes.backwards
     with torch.no_grad(), full_precision(device):
         point = found.clamp(0, 1)
-        inside = (point - case.x).flatten(1).norm(dim=1) <= case.eps * (1 + 1e-5)
+        inside = size(point - case.x, case.norm) <= case.eps * (1 + 1e-5)
         side.robust = ~((case.model(point).argmax(1) != case.y) & inside)
 
 
@@ -137,8 +147,12 @@ def compare(
     blocks: int,
     our_settings: Settings,
     their_settings: Settings,
-) -> None:
-    """Run both sides in turn and print a line: ratio of times, passes of both, examples whose verdict differs."""
+) -> tuple[list[int], list[int]]:
+    """Run both sides in turn and print a line: ratio of times, passes of both, examples whose verdict differs.
+
+    Returns:
+        The examples that only theirs breaks, and those that only ours breaks.
+    """
     a, b = Side([]), Side([])
     for block in range(blocks):
         order = [(a, ours, our_settings), (b, theirs, their_settings)]
@@ -163,13 +177,16 @@ def compare(
     if "AutoAttack" in title:
         for rows, loser, settings in ((missed, ours, our_settings), (gained, theirs, their_settings)):
             explain(case, rows, loser, settings)
+    return missed, gained
 
 
 def explain(case: Case, rows: list[int], loser: Callable[..., Tensor], settings: Settings) -> None:
     """Print, for examples that one side did not break, which of its other seeds break them: luck, or weakness."""
     for row in rows:
         x, y = case.x[row : row + 1], case.y[row : row + 1]
-        found = {seed: loser(case.model, x, y, eps=case.eps, norm="l2", seed=seed, **settings) for seed in (1, 2, 3)}
+        found = {
+            seed: loser(case.model, x, y, eps=case.eps, norm=case.norm, seed=seed, **settings) for seed in (1, 2, 3)
+        }
         with torch.no_grad():
             seeds = [seed for seed, point in found.items() if case.model(point).argmax(1) != y]
         print(f"  {'':<26} example {row}: broken by the other side too with seeds {seeds} of [1, 2, 3]", flush=True)

@@ -38,6 +38,9 @@ Role = Literal[
     "broken_by",  # the stage that broke it
     "refused",  # a claim of the attack that did not hold
     "inferred",  # taken to withstand a ball since it withstood a larger one
+    "race_full",  # survived a race of short attacks and met the full one
+    "race_sampled",  # given up by the race, and drawn for the full attack
+    "race_outrun",  # and broken by it
     "missed",  # withstood the attack in a ball and fell to it in a smaller one
     "adversarial",  # the images that an attack proposes
     "transfer",  # right on images found against other rows

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from typing import Final
 
 # The attack whose stages each try what the ones before have left, to their order (Croce and Hein 2020, section 5).
-CASCADES: Final[Mapping[str, tuple[str, ...]]] = {"autoattack": ("apgd-ce", "apgd-t", "fab-t", "square")}
+_AUTOATTACK: Final = ("apgd-ce", "apgd-t", "fab-t", "square")
+CASCADES: Final[Mapping[str, tuple[str, ...]]] = {
+    "autoattack": _AUTOATTACK,
+    "autoattack_raced": tuple(f"{part}:{stage}" for part in ("race", "full") for stage in _AUTOATTACK),
+}
 
 
 @dataclass(frozen=True, slots=True)

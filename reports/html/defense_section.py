@@ -12,6 +12,7 @@ from bench.reports import formatting
 from bench.reports.board.challenges import counts_transfer
 from bench.reports.board.model import Board, Row
 from bench.reports.board.precision import gate_sentences
+from bench.reports.board.races import race_sentences
 from bench.reports.exports import manifest
 from bench.reports.formatting import Lines, Value
 from bench.reports.html import bound_tables, run_tables
@@ -80,7 +81,7 @@ def defense_section(board: Board, row: Row, table: pd.DataFrame, sprite: Sprite)
     """
     return DefenseSection(
         command=row_command(board, row),
-        belief=tuple(_belief(board, row)),
+        belief=(*_belief(board, row), *race_sentences(board, table)),
         manifest=manifest.row_manifest(row),
         stages=run_tables.stages(board, table),
         alone=run_tables.alone(board, table),

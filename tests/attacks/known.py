@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from bench.attacks.apgd import apgd
 from bench.attacks.autoattack import autoattack
-from bench.attacks.autoattack_audited import autoattack_audited
+from bench.attacks.autoattack_raced import autoattack_raced
 from bench.attacks.pgd import pgd
 from bench.attacks.square import square
 from bench.core import registry
@@ -28,18 +28,17 @@ def quick_autoattack(*args, **kwargs) -> Tensor:
     return autoattack(*args, **{"steps": 20, "n_queries": 100, **kwargs})
 
 
-def quick_audited(*args, **kwargs) -> Tensor:
-    """Without its second stage, which is the official package's AutoAttack at full length."""
-    return autoattack_audited(*args, **{"steps": 20, "sample": 0.0, **kwargs})
+def quick_raced(*args, **kwargs) -> Tensor:
+    return autoattack_raced(*args, **{"steps": 20, "n_queries": 100, **kwargs})
 
 
-QUICK = {"square": quick_square, "autoattack": quick_autoattack, "autoattack_audited": quick_audited}
+QUICK = {"square": quick_square, "autoattack": quick_autoattack, "autoattack_raced": quick_raced}
 # Every registered attack, so that a new one is held to the laws by being there.
 ALL: dict[str, Callable[..., Tensor]] = {
     **{entry.name: QUICK.get(entry.name, entry.function) for entry in registry.attacks},
     "apgd-targeted": targeted,
 }
-STRONG = ("pgd", "apgd", "apgd-targeted", "fab", "autoattack")
+STRONG = ("pgd", "apgd", "apgd-targeted", "fab", "autoattack", "autoattack_raced", "fmn")
 
 
 class Linear(nn.Module):

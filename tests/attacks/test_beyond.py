@@ -6,7 +6,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from bench.attacks.autoattack import autoattack
-from bench.attacks.autoattack_audited import autoattack_audited
 from bench.attacks.core.adaptive import adaptive
 from bench.attacks.peers import pyautoattack
 from bench.core import registry
@@ -101,46 +100,6 @@ def test_a_peer_runs_without_the_declaration(stairs):
     evaluate = registry.evaluations.get("autoattack_l2").function
     columns = evaluate(model, x[:4], y[:4], eps=[eps], peer="pyautoattack", n_queries=5, adaptive=declared)
     assert f"autoattack_l2_pyautoattack_{eps:g}_robust" in columns
-
-
-def test_two_stages_sample_the_survivors_and_bear_their_own_name():
-    model, x, y = problem(2, 25, box=False, n=60)  # two classes: the official stage is the dear one
-    x = x.reshape(-1, 1, 5, 5)
-    exact = exact_distance(model, x, y, "l2", box=False)
-    eps = middle(exact)
-    trace = {}
-    found = autoattack_audited(model, x, y, eps=eps, steps=20, sample=0.3, trace=trace)
-    robust = flags(model, found, y)
-    assert not robust[exact < 0.98 * eps].any()
-    assert robust[exact > 1.001 * eps].all()
-    assert not (trace["sampled"] & ~robust & ~trace["missed"]).any(), "only survivors of the cheap stage are drawn"
-    assert 3 <= int(trace["sampled"].sum()) <= 20
-    assert not (trace["missed"] & (exact > 1.001 * eps)).any()
-    columns = registry.evaluations.get("autoattack_audited_l2").function(model, x, y, eps=[eps], steps=20, sample=0.0)
-    assert not columns[f"autoattack_audited_l2_{eps:g}_sampled"].any()
-    with pytest.raises(ValueError, match="sample: expected a number >= 0 and <= 1, got 3"):
-        autoattack_audited(model, x, y, eps=eps, sample=3)
-
-
-def test_what_the_second_stage_breaks_is_reported(stairs):
-    """The cheap stage is blind on the stairs; Square, in the second stage, is not."""
-    model, x, y, eps = stairs
-    trace = {}
-    autoattack_audited(model, x[:8], y[:8], eps=eps, steps=10, sample=1.0, trace=trace)
-    assert trace["missed"].any()
-    assert {stage for stage in trace["broken_by"] if stage.startswith("audit:")} <= {
-        "audit:square", "audit:fab-t", "audit:apgd-ce", "audit:apgd-t"
-    }  # fmt: skip
-
-
-def test_the_sample_does_not_depend_on_the_batch():
-    model, x, y = problem(2, 25, box=False, n=40)
-    x = x.reshape(-1, 1, 5, 5)
-    whole, half = {}, {}
-    autoattack_audited(model, x, y, eps=1e-4, steps=2, sample=0.06, trace=whole)
-    autoattack_audited(model, x[20:], y[20:], eps=1e-4, steps=2, sample=0.06, trace=half)
-    assert whole["sampled"].any()
-    assert torch.equal(whole["sampled"][20:], half["sampled"])
 
 
 def test_the_audit_lists_both_kinds_of_disagreement(monkeypatch):

@@ -11,6 +11,7 @@ from bench.attacks.autoattack import autoattack
 from bench.attacks.core import balls
 from bench.attacks.core.square_windows import two_bumps, window_side
 from bench.attacks.fab import fab, to_hyperplane
+from bench.attacks.fmn import fmn
 from bench.attacks.noise import noise
 from bench.attacks.pgd import pgd
 from bench.attacks.square import square
@@ -182,6 +183,31 @@ def test_fab_finds_the_smallest_perturbation_itself():
     fab(model, x, y, eps=1e-6, norm="l2", trace=trace)
     assert (trace["nearest"].double() / exact).max() < 1.02
     assert (trace["nearest"].double() / exact).min() > 0.9999
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize(("classes", "box"), [(2, False), (6, False), (2, True), (6, True)])
+def test_fmn_finds_the_distance_of_a_linear_model(classes, box, norm):
+    model, x, y = problem(classes, 40, box=box)
+    exact = exact_distance(model, x, y, norm, box=box)
+    trace = {}
+    found = fmn(model, x, y, eps=10.0, norm=norm, trace=trace)
+    ratio = trace["nearest"].double() / exact
+    assert ratio.min() > 0.9999
+    assert ratio.median() < 1.01
+    # Where the box bends the way, the class of the largest logit is not always the nearest one.
+    assert ratio.max() < (1.3 if box and classes > 2 else 1.01)
+    assert not flags(model, found, y).any()
+    assert torch.allclose(size(found - x, norm).float(), trace["nearest"], rtol=1e-5), "the point is the nearest one"
+
+
+def test_fmn_says_nothing_where_there_is_nothing():
+    model, x = Linear(torch.zeros(3, 9), torch.tensor([1.0, 0.0, 0.0])), torch.rand(4, 1, 3, 3)
+    trace = {}
+    found = fmn(model, x, torch.tensor([0, 0, 0, 1]), eps=0.5, trace=trace)
+    assert torch.equal(found, x)
+    assert trace["nearest"].isnan().tolist() == [True, True, True, False]
+    assert trace["nearest"][3] == 0, "misclassified without a perturbation"
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])

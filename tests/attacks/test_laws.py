@@ -15,7 +15,7 @@ BOXED = [name for name in ALL if name != "pgd_released"]  # the released helper 
 FEW = {
     "pgd": {"steps": 8}, "apgd": {"steps": 10}, "apgd-targeted": {"steps": 10}, "fab": {"steps": 8},
     "square": {"n_queries": 30}, "autoattack": {"steps": 8, "n_queries": 30}, "noise": {"draws": 10},
-    "autoattack_audited": {"steps": 8}, "hopskipjump": {"n_queries": 150},
+    "autoattack_raced": {"steps": 8, "n_queries": 30}, "fmn": {"steps": 10}, "hopskipjump": {"n_queries": 150},
 }  # fmt: skip
 LAW = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 

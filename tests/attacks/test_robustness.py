@@ -382,7 +382,7 @@ def test_an_unknown_peer_or_an_argument_that_a_peer_lacks_is_refused():
         ("square_l2", "n_queries", -5, ">= 1"),
         ("square_l2", "p", 1.5, "<= 1"),
         ("autoattack_l2", "version", "plus", "one of standard, rand"),
-        ("autoattack_audited_l2", "sample", 2.0, "<= 1"),
+        ("autoattack_raced_l2", "sample", 2.0, "<= 1"),
         ("noise_l2", "draws", 0, ">= 1"),
         ("stability", "draws", 0, ">= 1"),
         ("stability", "radius", [0.1, -0.1], "> 0"),

@@ -1,0 +1,106 @@
+"""AutoAttack by racing against the official package's: CPU time, passes, and every image on which the verdicts differ.
+
+The two sides take turns in one process. The networks: five defenses trained here on digits, one of them also with its
+logits times 30 (saturated); with `--data DIR`, which has nets/ and cifar10-jpeg/, the museum's four foreign networks on
+CIFAR-10 and a ResNet-18 of width 16 that is trained here adversarially. The last lines count the verdicts over all
+networks, and what of the images that ours leaves another seed of ours breaks.
+
+    python -m benchmarks.raced --images 200                                      # digits, both norms
+    python -m benchmarks.raced --images 0 --data DIR --big-images 30             # the foreign networks
+    python -m benchmarks.raced --images 0 --data DIR --big-images 0 --resnet-images 40
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from bench.attacks.autoattack_raced import autoattack_raced
+from bench.attacks.peers import pyautoattack
+from bench.data.catalog import load
+from bench.museum.networks import Networks
+from bench.running.machine import keep_memory
+from benchmarks.attacks import Case, compare, digits_net, trained_net
+from tests.trust.museum import foreign_networks
+
+DIGITS: Final = ("standard", "lcnn", "gradreg", "adversarial_training", "vanilla")
+DIGITS_EPS: Final = {"l2": 0.5, "linf": 0.08}
+CIFAR_EPS: Final = {"l2": 0.25, "linf": 2 / 255}
+RESNET_EPS: Final = {"l2": 0.05, "linf": 0.5 / 255}
+BROKEN_EPS: Final = {"l2": 2.0}  # a ball in which nothing withstands
+
+
+class Saturated(nn.Module):
+    """The same decisions with logits times 30."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (B, K) of images x (B, C, H, W)."""
+        logits: Tensor = self.model(x)
+        return 30 * logits
+
+
+def cases(options: argparse.Namespace) -> Iterator[Case]:
+    """Yield the networks with their images and budgets."""
+    norms = options.norm
+    for defense in options.defense if options.images else ():
+        model, x, y = digits_net(defense, {}, options.epochs)
+        x, y = x[: options.images], y[: options.images]
+        yield from (Case(f"{defense} (digits)", model, x, y, DIGITS_EPS[norm], norm) for norm in norms)
+        if defense == "vanilla":
+            saturated = Saturated(model).eval()
+            yield from (Case("saturated (digits)", saturated, x, y, DIGITS_EPS[norm], norm) for norm in norms)
+            yield Case("vanilla (digits), nothing withstands", model, x, y, BROKEN_EPS["l2"], "l2")
+    if options.data and options.big_images:
+        networks = Networks(options.data)
+        x, y = networks.images("cifar10-jpeg", options.big_images)
+        for name in foreign_networks.NAMES:
+            model = foreign_networks.foreign(networks, name)
+            yield from (Case(f"{name} (CIFAR-10)", model, x, y, CIFAR_EPS[norm], norm) for norm in norms)
+    if options.data and options.resnet_images:
+        data = load("cifar10", data_dir=options.data, limit=options.resnet_images, download=False, train_limit=2000)
+        model, x, y = trained_net("adversarial_training", {}, 4, data, "resnet18-w16")
+        yield from (Case("ResNet-18, width 16 (CIFAR-10)", model, x, y, RESNET_EPS[norm], norm) for norm in norms)
+
+
+def main() -> None:
+    """Parse the command line and print the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=200, help="digits per network; 0 leaves them out")
+    parser.add_argument("--data", type=Path, help="folder with nets/ and cifar10-jpeg/")
+    parser.add_argument("--big-images", type=int, default=30, help="images for the foreign networks")
+    parser.add_argument("--resnet-images", type=int, default=0, help="images for the ResNet, which is trained here")
+    parser.add_argument("--defense", nargs="+", default=list(DIGITS), help="networks trained on digits")
+    parser.add_argument("--norm", nargs="+", default=["l2", "linf"])
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--sample", type=float, default=0.25, help="share of the images drawn for the full procedure")
+    parser.add_argument("--blocks", type=int, default=1, help="turns of each side")
+    options = parser.parse_args()
+    keep_memory()
+    torch.set_num_threads(1)
+    images = only_theirs = only_ours = 0
+    for case in cases(options):
+        print(f"\n{case.name}, {case.norm} {case.eps:.4g}, {len(case.y)} images", flush=True)
+        missed, gained = compare(
+            "raced AutoAttack, official",
+            case,
+            autoattack_raced,
+            pyautoattack.autoattack,
+            options.blocks,
+            {"sample": options.sample},
+            {},
+        )
+        images, only_theirs, only_ours = images + len(case.y), only_theirs + len(missed), only_ours + len(gained)
+    print(f"\n{images} verdicts: {only_theirs} images broken by the official one only, {only_ours} by ours only")
+
+
+if __name__ == "__main__":
+    main()
