@@ -159,6 +159,8 @@ def _checked(own: OwnData, layout: Layout) -> Layout:
             f"{where}: expected test images, got a training part alone. Add a folder or file test, or hold some out: "
             "write test = 0.2 under [data] in the suite."
         )
+    if "test" in layout.parts and not len(layout.parts["test"].labels):
+        raise UsageError(f"{where}: expected test images, got a test part without any. Add some.")
     if "test" in layout.parts and own.test:
         raise UsageError(f"{where}: expected no data.test, since there is a test part, got {own.test}. Remove it.")
     return layout

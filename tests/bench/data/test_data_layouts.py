@@ -349,10 +349,15 @@ class TestNpz:
         ):
             read(tmp_path)
 
-    def test_empty_split(self, tmp_path: Path) -> None:
-        write_npz(tmp_path, x_test=np.empty((0, 32, 32, 3), np.uint8), y_test=np.empty(0, np.int64))
-        with pytest.raises(IntegrityError, match="expected test images, got none"):
-            read(tmp_path)
+    @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+    @pytest.mark.parametrize("split", ["train", "test"])
+    def test_empty_split(self, tmp_path: Path, cli: Any, split: str, dtype: type) -> None:
+        none = {f"x_{split}": np.empty((0, 32, 32, 3), dtype), f"y_{split}": np.empty(0, np.int64)}
+        write_npz(tmp_path, **none)
+        done = cli("run", "--suite", "cifar10-fast", "--data", tmp_path, "--out", tmp_path / "out", "--quiet")
+        assert (done.code, len(done.err.splitlines())) == (3, 1), done.err
+        assert f"expected {split} images, got none. Replace or remove the files." in done.err
+        assert not (tmp_path / "out").exists()
 
     def test_truncated_file(self, tmp_path: Path) -> None:
         write_npz(tmp_path)

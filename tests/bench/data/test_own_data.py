@@ -147,6 +147,11 @@ def broken(place: Path) -> dict[str, tuple[OwnData, type[BenchError], str]]:
     write_npz(place / "flat", {"train": (images.reshape(6, -1), labels)})
     write_npz(place / "dark", {"train": (images // 32, labels), "test": (images // 32, labels)})
     write_npz(place / "short", {"train": (images, labels[:5]), "test": (images, labels)})
+    none = (images[:0], labels[:0])
+    write_npz(place / "no-test-images", {"train": (images, labels), "test": none})
+    write_npz(place / "no-train-images", {"train": none, "test": (images, labels)})
+    write_npz(place / "no-images", {"train": none, "test": none})
+    write_npz(place / "unlike", {"train": (images, labels), "test": (images.reshape(6, -1), labels)})
     write_npz(place / "negative", {"train": (images, labels - 1), "test": (images, labels)})
     pq.write_table(pa.table({"a": [1.5]}), place / "empty" / "x.parquet")
     own = {name: OwnData(place / name) for name in (p.name for p in place.iterdir())}
@@ -167,6 +172,10 @@ def broken(place: Path) -> dict[str, tuple[OwnData, type[BenchError], str]]:
         "flat": (own["flat"], UsageError, r"holds arrays \(6, 64\), not \(N, H, W\)"),
         "dark": (own["dark"], IntegrityError, "expected uint8 pixels from 0 to 255"),
         "short": (own["short"], IntegrityError, "expected as many labels as images, got 5 for 6"),
+        "no test images": (own["no-test-images"], UsageError, "expected test images, got a test part without any"),
+        "no training images": (own["no-train-images"], UsageError, "expected training images of each class, got none"),
+        "no images": (own["no-images"], UsageError, "expected at least two classes, got 0"),
+        "unlike parts": (own["unlike"], UsageError, r"holds arrays \(6, 8, 8\) and \(6, 64\), not \(N, H, W\)"),
         "negative": (own["negative"], IntegrityError, "expected labels 0..2, got -1"),
         "resized arrays": (OwnData(place / "dark", size=(4, 4)), UsageError, "Resize the arrays in the file"),
         "test twice": (OwnData(place / "dark", test=0.2), UsageError, "expected no data.test"),
