@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy.special import stdtr
-from scipy.stats import rankdata
 
 from bench.core.records import Role
 from bench.reports.board.columns import BoardColumn, families, with_role
@@ -89,8 +88,13 @@ def across(board: Board, rows: list[Row], column: BoardColumn) -> float | None:
     known = np.array([(a, b) for a, b in found if a is not None and b is not None], dtype="float64")
     if len(known) < LEAST_DEFENSES or (np.ptp(known, axis=0) == 0).any():
         return None
-    ranks = rankdata(known, axis=0)
+    ranks = _ranks(known)
     return float(np.corrcoef(ranks.T)[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Return the ranks of the values (n, m) in each column, from 1; equal ones share the mean of their places."""
+    return pd.DataFrame(values).rank().to_numpy(copy=True)
 
 
 def rank_p(rho: float, n: int) -> float:
@@ -163,7 +167,7 @@ def _rank_correlations(
     kept = ~np.isnan(values).any(axis=1) & right(board, table)
     if kept.sum() < LEAST_IMAGES:
         return None, int(kept.sum())
-    ranks = rankdata(values[kept], axis=0)
+    ranks = _ranks(values[kept])
     ranks -= ranks.mean(axis=0)
     size = np.sqrt((ranks**2).sum(axis=0))
     with np.errstate(invalid="ignore"):

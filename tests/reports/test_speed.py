@@ -9,9 +9,36 @@ import time
 from pathlib import Path
 from types import ModuleType
 
+import matplotlib
 import pytest
 
 import bench
+from bench.reports.figures import sheet
+
+
+def test_a_report_loads_neither_torch_nor_what_takes_a_second_to_load() -> None:
+    """Nor scipy.stats, which seaborn loads."""
+    code = (
+        "import sys; from bench.reports.board import build; from bench.reports.exports import writer;"
+        "from bench.reports.figures import index; from bench.reports.html import page; index.makers();"
+        "print(*{'torch', 'seaborn', 'scipy.stats', 'sklearn'} & sys.modules.keys())"
+    )
+    folder = Path(bench.__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=folder)
+    assert done.stdout.split() == []
+
+
+def test_the_figures_look_as_seaborns_quiet_style_does() -> None:
+    import seaborn
+
+    quiet = seaborn.axes_style("white")
+    assert {key: quiet[key] for key in sheet.QUIET} == sheet.QUIET
+    assert quiet.keys() - sheet.QUIET.keys() - sheet.RC.keys() == {"image.cmap"}  # no figure shows an image
+    with sheet.style():
+        ours = dict(matplotlib.rcParams)
+    with matplotlib.rc_context({**quiet, **sheet.RC}):
+        theirs = dict(matplotlib.rcParams)
+    assert {key for key in theirs if theirs[key] != ours[key]} == {"image.cmap"}
 
 
 @pytest.mark.slow
