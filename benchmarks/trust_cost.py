@@ -21,7 +21,7 @@ from bench.core import registry
 from bench.core.recipe import PAPER, Recipe
 from bench.data.catalog import load
 from bench.training.loop import TrainJob, train
-from benchmarks.trust import Foreign
+from benchmarks.trust_units import Foreign
 
 NAMES: Final = ("accuracy", "pgd_l2", "autoattack_l2", "trust")
 
@@ -99,6 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--only", default="", help="cases whose title has these letters")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(
@@ -107,7 +108,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     trained: dict[tuple[str, str], nn.Module] = {}
     for case in CASES:
-        if case.data != "digits" and options.data is None:
+        if (case.data != "digits" and options.data is None) or options.only not in case.title:
             continue
         key = (case.data, case.defense)
         if key not in trained:

@@ -149,7 +149,7 @@ def _holds(subject: Subject, adversarial: Tensor | None) -> Tensor:
     return torch.where(stored, judged.broken.float(), torch.nan)
 
 
-@evaluation(source=SOURCE, columns=trust_columns("trust", "l2", SOURCE), needs=NEEDS, tracks=TRACKS, version=2)
+@evaluation(source=SOURCE, columns=trust_columns("trust", "l2", SOURCE), needs=NEEDS, tracks=TRACKS, version=3)
 def trust(
     model: nn.Module,
     x: Tensor,
@@ -178,7 +178,7 @@ def trust(
     return _trust(model, x, y, inputs, name="trust", norm="l2", seed=seed, eps=eps)
 
 
-@evaluation(source=SOURCE, columns=trust_columns("trust_linf", "linf", SOURCE), needs=NEEDS, tracks=TRACKS, version=2)
+@evaluation(source=SOURCE, columns=trust_columns("trust_linf", "linf", SOURCE), needs=NEEDS, tracks=TRACKS, version=3)
 def trust_linf(
     model: nn.Module,
     x: Tensor,

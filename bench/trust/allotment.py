@@ -37,7 +37,7 @@ class Search:
 # By what they catch per pass (docs/trust.md): the first are cut last.
 SEARCHES: Final[Mapping[str, Search]] = {
     "answers": Search(12, 12),  # G1-G3, R1, R3
-    "repeats": Search(7, 7, least=8),  # V3-V5, G5
+    "repeats": Search(7, 7, least=4),  # V3-V5, G5
     "one_step": Search(4, 4),  # A1
     "box": Search(60, 25),  # E2
     "losses": Search(0, 40),  # G4, and E1 at the radius itself

@@ -27,10 +27,12 @@ class Remembering(nn.Module):
         logits = self.network(x)
         bonus = torch.zeros_like(logits)
         for row, (image, answer) in enumerate(zip(x.detach(), logits.detach().argmax(1).tolist(), strict=True)):
-            found = min(((float((image - known).norm()), c) for known, c in self.memory), default=(9.0, 0))
-            if found[0] < NEAR:
-                bonus[row, found[1]] = MARGIN
-                continue
+            if self.memory:
+                distances = (torch.stack([known for known, _ in self.memory]) - image).flatten(1).norm(dim=1)
+                nearest = int(distances.argmin())
+                if distances[nearest] < NEAR:
+                    bonus[row, self.memory[nearest][1]] = MARGIN
+                    continue
             if int(image.sum() * 16) % 2 and len(self.memory) < CAPACITY:
                 self.memory.append((image.clone(), answer))
                 bonus[row, answer] = MARGIN
