@@ -68,10 +68,10 @@ def _doubt(by_seed: Mapping[int, float], own: Mapping[int, Info], base: Mapping[
     for seed in by_seed:
         if any(own[seed].get(k) != base[seed].get(k) for k in ("device", "threads")):
             return f"with seed {seed} it and {base_name} trained on different devices or numbers of threads"
-    shares = {(who, s): _share(infos[s]) for who, infos in (("it", own), (base_name, base)) for s in by_seed}
-    (who, seed), least = min(shares.items(), key=lambda item: item[1])
-    if least < QUIET:
-        return f"the machine was busy: {who} ran {100 * least:.0f} % of the time while training with seed {seed}"
+    for who, infos in ((f"{base_name}, by whose time it is divided,", base), ("its own training", own)):
+        least, seed = min((_share(infos[seed]), seed) for seed in by_seed)
+        if least < QUIET:
+            return f"the machine was busy: {who} ran {100 * least:.0f} % of the time with seed {seed}"
     low, high = min(by_seed.values()), max(by_seed.values())
     if high > (1 + SPREAD) * low:
         ratios = formatting.listing([f"{r:.2f}" for r in by_seed.values()])

@@ -40,7 +40,7 @@ def board_table(board: Board) -> Table:
         f"{row.defense}: {row.unranked}" for row in board.rows if row.unranked and (board.ranking or row.incomplete)
     ]
     notes += [line for row in board.rows for line in (f"{row.defense}: {f}" for f in row.failures)]
-    notes += [f"{row.defense}: time × not given: {t.doubt}" for row in board.rows if (t := row.train_time) and t.doubt]
+    notes += _doubts(board)
     if board.resolvable is not None:
         pairs = formatting.plural(len(board.pairs), "pair")
         notes.append(f"smallest gap that the images resolve, corrected for {pairs}: {_points(board.resolvable)}")
@@ -48,6 +48,15 @@ def board_table(board: Board) -> Table:
     table.caption = Text("\n".join(one_line(note) for note in notes)) if notes else None
     table.caption_justify = "left"
     return table
+
+
+def _doubts(board: Board) -> list[str]:
+    """Return why rows have no ratio of times; rows with one reason share a line."""
+    rows: dict[str, list[str]] = {}
+    for row in board.rows:
+        if row.train_time is not None and row.train_time.doubt:
+            rows.setdefault(row.train_time.doubt, []).append(row.defense)
+    return [f"{formatting.listing(names)}: time × not given: {doubt}" for doubt, names in rows.items()]
 
 
 def _shown(board: Board) -> tuple[BoardColumn | None, ...]:

@@ -83,7 +83,7 @@ def finding(board: Board, family: Family) -> str:
     if not known:
         return f"{last.heading} was not measured up to {where}"
     shown = [f"{formatting.percent(v, row.cells[last.name].n)}\u00a0%" for v, row in known]
-    names = [row.defense for _, row in known]
+    names = [row.title for _, row in known]
     if known[0][0] == known[-1][0]:
         return f"At {where}, {names[0] if len(known) == 1 else 'every defense'} keeps {shown[0]}"
     always = all(_leads(_at(board, column), known[0][1]) for column in family)
@@ -232,7 +232,7 @@ def _id(family: Family) -> str:
 def _line(board: Board, row: Row, family: Family, levels: list[float]) -> tuple[Entry, ...]:
     """Return one line of the table of numbers: a curve's value at every level of any curve."""
     known = {p.level: Value(p.value, "percent", p.cell.n) for p in _curve(board, row, family)}
-    return Value(row.defense), Value(family[0].heading), *(known.get(e, Value(None, "percent")) for e in levels)
+    return Value(row.title), Value(family[0].heading), *(known.get(e, Value(None, "percent")) for e in levels)
 
 
 def _rings(board: Board, ring: BoardColumn | None, curves: list[Family]) -> str:
@@ -271,8 +271,7 @@ def _alt(board: Board, family: Family) -> str:
     """Say the curves in words: each defense's value at the smallest and the largest level."""
     first, last, symbol = family[0], family[-1], formatting.level_name(family[0].level_name)
     parts = [
-        f"{row.defense} {formatting.percent(row.value(first), row.n)} % to "
-        f"{formatting.percent(row.value(last), row.n)} %"
+        f"{row.title} {formatting.percent(row.value(first), row.n)} % to {formatting.percent(row.value(last), row.n)} %"
         for row in plot_data.drawn(board)
     ]
     return f"Accuracy from {symbol} = {first.level:g} to {symbol} = {last.level:g}: {'; '.join(parts)}."

@@ -96,7 +96,7 @@ def cost_against_robustness(board: Board, tables: Tables) -> Figure | None:
         caption=f"Accuracy under {plot_data.title(board)} against {label[0].lower()}{label[1:]}. "
         "Vertical whiskers are 95 % intervals over images"
         f"{horizontal}.",
-        alt=f"On the front, by rising cost: {formatting.listing([points[i].row.defense for i in best])}.",
+        alt=f"On the front, by rising cost: {formatting.listing([points[i].row.title for i in best])}.",
         panels=(
             Panel(
                 "", _drawing(board, points, best, measure), narrow=_drawing(board, points, best, measure, narrow=True)
@@ -108,7 +108,7 @@ def cost_against_robustness(board: Board, tables: Tables) -> Figure | None:
         header=("Defense", "Cost", "Least seed", "Most seed", "Accuracy, %", "On the front"),
         numbers=tuple(
             (
-                Value(p.row.defense),
+                Value(p.row.title),
                 *(Value(cost, measure.form) for cost in (p.cost, p.least, p.most)),
                 Value(p.value, "percent", p.row.n),
                 Value("yes" if i in best else "no"),
@@ -130,11 +130,11 @@ def finding(board: Board, points: list[_Point], best: list[int], measure: _Measu
     top, cheap = points[best[-1]], points[best[0]]
     reach = {p.row.defense: f"{formatting.percent(p.value, p.row.n)}\u00a0%" for p in points}
     if top is cheap:
-        return f"The most robust, {top.row.defense} ({reach[top.row.defense]}), is the cheapest to train"
+        return f"The most robust, {top.row.title} ({reach[top.row.defense]}), is the cheapest to train"
     times = f"{top.cost / cheap.cost:.1f}"
     return (
-        f"The most robust, {top.row.defense} ({reach[top.row.defense]}), costs {times}\u00a0× what "
-        f"{cheap.row.defense} does, which reaches {reach[cheap.row.defense]}"
+        f"The most robust, {top.row.title} ({reach[top.row.defense]}), costs {times}\u00a0× what "
+        f"{cheap.row.title} does, which reaches {reach[cheap.row.defense]}"
     )
 
 

@@ -32,12 +32,12 @@ def curvature_against_gradient(board: Board, tables: Tables) -> Figure | None:
         title=_finding(flattest, smallest, len(rows)),
         caption=f"Each faint dot is one test image (up to {CLOUD // len(rows)} per defense); large marks are the "
         "means on the board. Low means flat (low normalised curvature), left means small gradients.",
-        alt=f"Lowest mean curvature: {flattest.defense}; smallest mean gradient norm: {smallest.defense}.",
+        alt=f"Lowest mean curvature: {flattest.title}; smallest mean gradient norm: {smallest.title}.",
         panels=(Panel("", wide, narrow=narrow),),
         wide=True,
         folded=True,
         header=("Defense", "Gradient norm", "Curvature"),
-        numbers=tuple((Value(r.defense), *(Value(r.value(c), "number") for c in (x, y))) for r in rows),
+        numbers=tuple((Value(r.title), *(Value(r.value(c), "number") for c in (x, y))) for r in rows),
     )
 
 
@@ -63,10 +63,10 @@ def _drawing(
 def _finding(flattest: Row, smallest: Row, rows: int) -> str:
     """Return what the means say: whether the flattest defense has the smallest gradients too."""
     if rows == 1:
-        return f"How flat {flattest.defense} is, and how large its gradients are"
+        return f"How flat {flattest.title} is, and how large its gradients are"
     if flattest is smallest:
-        return f"The flattest, {flattest.defense}, has the smallest gradients too"
-    return f"The flattest, {flattest.defense}, is not the one with the smallest gradients, {smallest.defense}"
+        return f"The flattest, {flattest.title}, has the smallest gradients too"
+    return f"The flattest, {flattest.title}, is not the one with the smallest gradients, {smallest.title}"
 
 
 def cloud(table: pd.DataFrame, x: str, y: str, most: int) -> np.ndarray:

@@ -34,7 +34,7 @@ def decision_boundaries(board: Board, tables: Tables) -> Figure | None:
         caption="The paper's Figure 1 (a, b): the heavy line is the decision boundary (probability one half), the fine "
         "ones are 10, 25, 75 and 90 %. Last, its Figure 1 (c): softplus grows without limit as its β falls, while "
         "centered softplus tends to x/2.",
-        alt=f"Decision boundaries of {formatting.listing(names)}.",
+        alt=f"Decision boundaries of {formatting.listing(list(dict.fromkeys(row.title for row, _, _ in maps)))}.",
         panels=(*panels, *(_softplus(board, centered) for centered in (False, True))),
         legend="never",
     )
@@ -51,7 +51,7 @@ def finding(board: Board, names: list[str]) -> str:
     rows = [row for row in board.rows if row.defense in names and row.value(clean) is not None]
     if clean is None or not rows:
         return f"Where {formatting.spelled(len(names))} draw the line"
-    shares = sorted((row.value(clean) or 0.0, row.defense) for row in rows)
+    shares = sorted((row.value(clean) or 0.0, row.title) for row in rows)
     n = max(row.cells[clean.name].n for row in rows)
     (low, last), (high, first) = shares[0], shares[-1]
     if low == high:
@@ -86,7 +86,7 @@ def _map(board: Board, table: pd.DataFrame, row: Row, seed: int, grid: Grid) -> 
         sheet.axes.scatter(found[:, 0], found[:, 1], s=7, marker=marker, color=svg.FAINT, alpha=0.6, lw=0.7)
     sheet.axes.set(xlim=(left, right), ylim=(bottom, top))
     sheet.axes.grid(visible=False)
-    return Panel(f"{row.defense}, seed {seed}", sheet.finish(f"map-{slug(row.anchor)}-{seed}"), row.anchor)
+    return Panel(f"{row.title}, seed {seed}", sheet.finish(f"map-{slug(row.anchor)}-{seed}"), row.anchor)
 
 
 def points(board: Board, table: pd.DataFrame, seed: int, label: int) -> np.ndarray:

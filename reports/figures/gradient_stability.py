@@ -97,7 +97,7 @@ def finding(rows: list[Row], column: BoardColumn) -> str:
         rows: the defenses.
         column: the change of the gradient at that radius.
     """
-    known = sorted((v, row.defense) for row in rows if (v := row.value(column)) is not None)
+    known = sorted((v, row.title) for row in rows if (v := row.value(column)) is not None)
     where = f"moved by {column.level:g}"
     if not known:
         return f"How far the gradient turns when the image is {where}"
@@ -124,7 +124,7 @@ def _panel(board: Board, row: Row, found: list[Curve], radii: list[float], ends:
     sheet.axes.set(xscale="log", yscale="log", ylim=(floor, top), xlim=(left, right))
     log_ticks(sheet.axes, "x", left, right, "{:g}")
     log_ticks(sheet.axes, "y", 2 * floor, top, "{:g}")
-    return Panel(row.defense, sheet.finish(f"stability-{slug(row.anchor)}"), row.anchor)
+    return Panel(row.title, sheet.finish(f"stability-{slug(row.anchor)}"), row.anchor)
 
 
 def _lines(row: Row, found: list[Curve], radii: list[float]) -> Iterator[tuple[Value, ...]]:
@@ -132,7 +132,7 @@ def _lines(row: Row, found: list[Curve], radii: list[float]) -> Iterator[tuple[V
     for curve in found:
         known = dict(zip(curve.x.tolist(), curve.middle.tolist(), strict=True))
         words = line_style(curve.kind).words
-        yield Value(row.defense), Value(words), *(Value(known.get(radius), "number") for radius in radii)
+        yield Value(row.title), Value(words), *(Value(known.get(radius), "number") for radius in radii)
 
 
 def companions(board: Board, family: Family) -> dict[str, dict[float, str]]:
@@ -179,5 +179,5 @@ def _key(kind: str) -> Key:
 
 
 def _alt(rows: list[Row], column: BoardColumn) -> str:
-    parts = [f"{r.defense} {formatting.number(r.value(column))}" for r in rows]
+    parts = [f"{r.title} {formatting.number(r.value(column))}" for r in rows]
     return f"Mean relative gradient change at {column.level_name} {column.level:g}: {'; '.join(parts)}."

@@ -28,6 +28,7 @@ def rank_correlation(board: Board, tables: Tables) -> Figure | None:
     if not found:
         return None
     strongest = max(found, key=lambda c: abs(c.rho))
+    titles = {row.defense: row.title for row in board.rows}
     return Figure(
         name="correlation",
         title=finding(found),
@@ -36,7 +37,7 @@ def rank_correlation(board: Board, tables: Tables) -> Figure | None:
         "the loss around an image, the harder it was to break; 0: flatness tells nothing. The title's ρ is the "
         "median over defenses of the "
         f"strongest pair: yes from {STRONG} on, partly from {WEAK} on, without its sign.",
-        alt=f"Strongest: {strongest.flatness.name} with {strongest.robustness.name} of {strongest.defense}, "
+        alt=f"Strongest: {strongest.flatness.name} with {strongest.robustness.name} of {titles[strongest.defense]}, "
         f"{formatting.correlation(strongest.rho)}.",
         panels=tuple(_panel(board, found, column) for column in dict.fromkeys(c.flatness.name for c in found)),
         legend="never",
@@ -44,7 +45,7 @@ def rank_correlation(board: Board, tables: Tables) -> Figure | None:
         header=("Defense", "Flatness", "Robustness", "ρ", "n"),
         numbers=tuple(
             (
-                Value(c.defense),
+                Value(titles[c.defense]),
                 Value(flatness.label(c.flatness)),
                 Value(c.robustness.name),
                 Value(c.rho, "correlation"),

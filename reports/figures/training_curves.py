@@ -66,7 +66,7 @@ def training(board: Board, tables: Tables) -> Figure | None:
         header=("Defense", "Quantity", "Seed", "Last epoch", "Value there"),
         numbers=tuple(
             (
-                Value(c.row.defense),
+                Value(c.row.title),
                 Value(quantity.title),
                 Value(c.seed, "integer"),
                 Value(int(c.epoch[-1]), "integer"),
@@ -84,7 +84,7 @@ def finding(found: list[tuple[Quantity, list[Curve]]]) -> str:
     Args:
         found: the quantities that were logged, with their curves.
     """
-    ends = {q.key: sorted((float(c.value[-1]), c.row.defense) for c in lines) for q, lines in found}
+    ends = {q.key: sorted((float(c.value[-1]), c.row.title) for c in lines) for q, lines in found}
     if accuracy := ends.get("train_accuracy"):
         (low, worst), (high, _) = accuracy[0], accuracy[-1]
         if 100 * (high - low) < 0.5:

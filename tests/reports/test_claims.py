@@ -201,7 +201,7 @@ def test_no_claim_on_cost_is_decided_by_times_from_a_busy_machine() -> None:
     for claim in ("cost-gradreg", "cost-adversarial"):
         assert found[claim].verdict == "undecided"
         said = found[claim].conditions[0].numbers[1]
-        assert "not believed: the machine was busy: it ran 50 % of the time while training with seed 1" in said
+        assert "not believed: the machine was busy: its own training ran 50 % of the time with seed 1" in said
 
 
 def test_a_claim_that_holds_on_one_seed_is_undecided() -> None:

@@ -32,8 +32,9 @@ def test_each_seed_is_compared_with_the_same_seed() -> None:
 def test_a_training_that_waited_for_its_core_gives_no_ratio() -> None:
     quiet, busy = {0: training(3.0, 0.91)}, {0: training(3.0, 0.89)}
     assert doubt(quiet, quiet) == ""
-    assert doubt(busy, quiet) == "the machine was busy: it ran 89 % of the time while training with seed 0"
-    assert doubt(quiet, busy) == "the machine was busy: standard ran 89 % of the time while training with seed 0"
+    assert doubt(busy, quiet) == "the machine was busy: its own training ran 89 % of the time with seed 0"
+    theirs = "the machine was busy: standard, by whose time it is divided, ran 89 % of the time with seed 0"
+    assert doubt(quiet, busy) == doubt({0: training(3.0, 0.5)}, busy) == theirs
 
 
 def test_seeds_that_disagree_give_no_ratio() -> None:
