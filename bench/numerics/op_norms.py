@@ -30,6 +30,7 @@ UNIT_NORM: Final = frozenset(
         "Flip",
         "Neg",
         "Permute",
+        "PixelUnshuffle",
         "ReshapeAlias",
         "Roll",
         "Select",
@@ -47,7 +48,9 @@ UNIT_NORM: Final = frozenset(
     ]
 )
 # Operations that are not affine, with derivatives of at most 1 in size.
-ONE_LIPSCHITZ: Final = frozenset(["Abs", "Clamp", "ClampMax", "ClampMin", "Hardtanh", "Relu", "Softplus", "Tanh"])
+ONE_LIPSCHITZ: Final = frozenset(
+    ["Abs", "Clamp", "ClampMax", "ClampMin", "Hardtanh", "Relu", "Softplus", "Sort", "Tanh"]
+)
 
 
 def nonaffine_ops(logits: Tensor, calls: RecordedCalls) -> list[str]:
@@ -130,6 +133,12 @@ def _convolution(node: Node) -> float:
         groups=node._saved_groups,
     )
     return _cached_conv_norm(_Kernel(weight), geometry)
+
+
+def _spectral_convolution(node: Node) -> float:
+    """Return the largest norm of a circular convolution's matrices, one per frequency (`CayleyConv2d`)."""
+    (spectrum,) = node.saved_tensors
+    return float(torch.linalg.matrix_norm(spectrum.detach().to(torch.complex128), 2).max()) * (1 + 1e-12)
 
 
 class _Kernel:
@@ -221,6 +230,7 @@ _AFFINE: Final[dict[str, Callable[[Node], float]]] = {
     "Mm": _matrix,
     "NativeBatchNorm": _batch_norm,
     "Sum": _sum,
+    "_ConstantSpectralConv": _spectral_convolution,
     "_ConstantConv2d": _convolution,  # of bench.numerics.hvp_ops
 }
 

@@ -1,27 +1,36 @@
-"""The layers of Srinivas et al. 2022, each usable on its own in any network, and their training statistics."""
+"""Layers of the defenses, each usable on its own in any network, and their training statistics."""
 
 from __future__ import annotations
 
 from torch import nn
 
 from bench.models.layers.batch_norm import BatchNorm2d
+from bench.models.layers.cayley_conv import CayleyConv2d, MaxMin
 from bench.models.layers.centered_softplus import CenteredSoftplus, Softplus, centered_softplus
+from bench.models.layers.common_gamma_batch_norm import CommonGammaBatchNorm2d
 from bench.models.layers.conv_fourier_bound import conv_norm_bound
 from bench.models.layers.conv_geometry import ConvGeometry
 from bench.models.layers.conv_lanczos import top_singular
 from bench.models.layers.conv_spectral_norm import SpectralNormConv2d
 from bench.models.layers.double_backward_conv import DoubleBackwardConv2d
+from bench.models.layers.kernel_spectral_norm import KernelSpectralNormConv2d
 from bench.models.layers.lipschitz_batch_norm import LipschitzBatchNorm2d
+from bench.models.layers.parseval_conv import ParsevalConv2d
 from bench.models.layers.penalty import beta_sum, gamma_sum
 from bench.models.layers.precompute import PrecomputedWeight, precomputed
 from bench.models.layers.spectral_linear import SpectralNormLinear
 
 __all__ = [
     "BatchNorm2d",
+    "CayleyConv2d",
     "CenteredSoftplus",
+    "CommonGammaBatchNorm2d",
     "ConvGeometry",
     "DoubleBackwardConv2d",
+    "KernelSpectralNormConv2d",
     "LipschitzBatchNorm2d",
+    "MaxMin",
+    "ParsevalConv2d",
     "PrecomputedWeight",
     "Softplus",
     "SpectralNormConv2d",

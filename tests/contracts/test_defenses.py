@@ -1,5 +1,7 @@
 """What every registered defense must do, whoever wrote it."""
 
+from importlib.util import find_spec
+
 import pytest
 
 from bench.contracts.contract import digits
@@ -7,7 +9,8 @@ from bench.contracts.defense import DefenseContract
 from bench.core import registry
 from bench.training.optimization import parameter_groups
 
-NAMES = [d.name for d in registry.defenses]
+OPTIONAL = {"torchlip": "deel"}  # defense → the library that it needs
+NAMES = [d.name for d in registry.defenses if find_spec(OPTIONAL.get(d.name, "torch")) is not None]
 PROMISES = DefenseContract(registry.defenses.get("standard")).promises
 
 
