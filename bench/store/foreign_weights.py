@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -117,13 +118,13 @@ def _pickled(path: Path) -> object:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise SecurityError(
-            f"{path.name}: expected tensors in plain containers, got objects that only code in the file restores "
-            f"({_short(error)}). Where you trust it: torch.load(file, weights_only=False), then "
+            f"{path.name}: expected tensors in plain containers, got objects that only code restores"
+            f"{_named(error)}. Where you trust it: torch.load(file, weights_only=False), then "
             "torch.save(model.state_dict(), new_file)."
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError) as error:
         raise IntegrityError(
-            f"{path.name}: expected what torch.save wrote, got {_short(error)}. Replace the file."
+            f"{path.name}: expected what torch.save wrote, got {_read_as(error)}. Replace the file."
         ) from error
 
 
@@ -133,6 +134,19 @@ def _is_script(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _named(error: pickle.UnpicklingError) -> str:
+    """Return which object a file would have made by code, in brackets; "" where torch does not name it."""
+    found = re.search(r"\bGLOBAL ([\w.]{1,80})", str(error))
+    return f" ({found[1]})" if found else ""
+
+
+def _read_as(error: Exception) -> str:
+    """Return why a file is none of torch's: its words, or that it is empty or something else, of which it has none."""
+    if isinstance(error, EOFError):
+        return "an empty or cut off file"
+    return "another kind of file" if isinstance(error, KeyError | IndexError) else _short(error)
 
 
 def _short(error: BaseException) -> str:

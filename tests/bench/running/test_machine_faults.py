@@ -14,22 +14,15 @@ import pytest
 
 from bench.core.errors import BenchError
 from bench.store.store import Store
+from tests.bench.short_suite import SHORT_EVALUATIONS
 
 ROOT = Path(__file__).resolve().parents[3]
-EVALUATIONS = """
-[evaluations.accuracy]
-limit = 40
-[evaluations.pgd_l2]
-eps = [0.5]
-steps = 2
-limit = 40
-"""
 
 
 @pytest.fixture
 def command(tmp_path: Path, write_suite: Callable[..., Path]) -> tuple[Path, tuple[object, ...]]:
     """Return a result folder and the command that fills it."""
-    suite, out = write_suite(tmp_path / "tiny.toml", ["standard"], EVALUATIONS, epochs=1), tmp_path / "out"
+    suite, out = write_suite(tmp_path / "tiny.toml", ["standard"], SHORT_EVALUATIONS, epochs=1), tmp_path / "out"
     return out, ("run", "--suite", suite, "--out", out, "--train-limit", 100, "--quiet")
 
 
