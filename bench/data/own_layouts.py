@@ -174,8 +174,8 @@ def npz(path: Path) -> Layout | str | None:
     forms = {_axes(shapes[images]) for images, _ in keys.values()}
     form = next(iter(forms))
     if len(forms) > 1 or form is None:
-        found = " and ".join(dict.fromkeys(str(shapes[images]) for images, _ in keys.values()))
-        return f"{file.name} holds arrays {found}, not (N, H, W), (N, H, W, C) or (N, C, H, W)"
+        held = " and ".join(dict.fromkeys(str(shapes[images]) for images, _ in keys.values()))
+        return f"{file.name} holds arrays {held}, not (N, H, W), (N, H, W, C) or (N, C, H, W)"
     axes, shape = form
     labels = {part: array_of(file, key).reshape(-1) for part, (_, key) in keys.items()}
     names = [one_line(str(c)) for c in array_of(file, "classes")] if "classes" in shapes else _numbered(labels.values())
