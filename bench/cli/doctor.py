@@ -84,11 +84,11 @@ def _print_detection(full: bool, save: Path | None, as_json: bool) -> None:
 def _print_museum(data: Path | None, exhibits: Path | None, quick: bool, save: Path | None, as_json: bool) -> None:
     """Put the exhibits to the checks, print which fired; exit 1 if a fake passes or an honest network is flagged."""
     from bench.cli.museum_table import LEGEND, museum_tables, refusal_lines
-    from bench.museum.folder import DATA, FOLDER, load_museum
-    from bench.museum.visit import visit_museum
+    from bench.museum.folder import DATA, FOLDER
+    from bench.museum.visit import Place, visit_museum
 
-    folder = data or (DATA if DATA.is_dir() else None)
-    report = visit_museum(load_museum(exhibits or FOLDER), folder=folder, quick=quick, report_progress=complain)
+    place = Place(exhibits or FOLDER, data or (DATA if DATA.is_dir() else None))
+    report = visit_museum(place, quick=quick, report_progress=complain)
     if save:
         save_measured(save, report.record(), report.seconds)
     if as_json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from bench.museum.examine import examine
 from bench.museum.exhibit import FaultyAttack
 from bench.museum.folder import DATA, FOLDER, load_museum
 from bench.museum.networks import Networks
+from bench.museum.visit import PER_PROCESS, Place, visit_museum
 from bench.trust.museum import STORED, BrokenAttack, Finding, MuseumReport, read_report
 from benchmarks.museum import DOCUMENT, with_tables
 
@@ -145,6 +147,19 @@ def test_adding_an_exhibit_is_one_file(tmp_path):
     (tmp_path / "second.py").write_text(PLAIN.format(kind="honest", declared=declared))
     with pytest.raises(UsageError, match=r"second.py: expected a new name, got a second 'linear'. Rename it."):
         load_museum(tmp_path)
+
+
+def test_exhibits_are_examined_alike_side_by_side_and_one_after_the_other(tmp_path):
+    text = PLAIN.format(kind="refused", declared='refused(source="here")')
+    for name, width in (("one", "1"), ("seven", "7")):  # fewer logits than classes: refused at the door
+        (tmp_path / f"{name}.py").write_text(text.replace("linear", name).replace("64, 10", f"64, {width}"))
+    lines: list[str] = []
+    visits = [visit_museum(Place(tmp_path), processes=n, report_progress=lines.append).findings for n in (1, 2)]
+    first, second = ([replace(f, seconds=0.0) for f in findings] for findings in visits)
+    assert first == second
+    assert [(f.exhibit, f.outcome) for f in first] == [("one", "refused"), ("seven", "refused")]
+    assert [line.partition(":")[0] for line in lines] == 2 * ["one", "seven"]
+    assert len(MUSEUM.exhibits) >= 2 * PER_PROCESS, "two cores examine the whole in two processes"
 
 
 def test_without_a_checkout_it_says_so(tmp_path, cli):
