@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from bench.attacks.core import balls, folding, losses, randomness, search
 from bench.attacks.core.randomness import Stream
-from bench.attacks.core.square_windows import HALVINGS, Windows, move_mass, stripes, tiles, window_side
+from bench.attacks.core.square_ahead import Pace, SquareState, operations, several_at_once
+from bench.attacks.core.square_windows import HALVINGS, Windows, stripes, tiles, window_side
 from bench.attacks.core.trace import Trace
 from bench.core.decorators import attack
 from bench.core.ranges import Ge, Interval
@@ -86,50 +87,67 @@ def square(
 
 
 def _search(model: nn.Module, x: Tensor, rows: Tensor, keys: Tensor, best: search.Best, s: SquareParams) -> None:
-    """Search from the starting pattern; `delta` (n, C, H, W) is the accepted perturbation of the active examples."""
+    """Search from the starting pattern, block by block of queries whose windows are of one side."""
     sync_every, (channels, height, width) = search.check_interval(x), x.shape[1:]
-    x0, label, keys, eps = x[rows], best.y[rows], keys[rows], s.eps
-    start = (stripes if s.norm == "linf" else tiles)(x0, keys, eps)
-    delta = balls.into(x0, x0 + start, eps, s.norm) - x0
-    margin = best.update(rows, x0 + delta, search.predict(model, x0 + delta))
-    nonfinite_guard = torch.zeros_like(margin)  # NaN or infinite once a margin was: a sum instead of a check a query
+    x0 = x[rows]
+    start = (stripes if s.norm == "linf" else tiles)(x0, keys[rows], s.eps)
+    delta = balls.into(x0, x0 + start, s.eps, s.norm) - x0
+    with operations(model) as counted:
+        margin = best.update(rows, x0 + delta, search.predict(model, x0 + delta))
+    state = SquareState(rows, x0, best.y[rows], keys[rows], delta, margin, torch.zeros_like(margin))
     query, block = 0, BLOCK if x.device.type == "cpu" else GPU_BLOCK
-    while query < s.n_queries and len(rows):
+    pace = Pace(model, sum(counted) / len(rows))
+    while query < s.n_queries and len(state):
         draw_page = query // PAGE
         if query % PAGE == 0:
-            page = randomness.uniform(keys, Stream.SQUARE_WINDOWS + draw_page, (PAGE, 5 + channels), x.dtype)
-        draws = page[:, query - draw_page * PAGE :]
-        block_size = max(1, block // (len(rows) * height * width))
+            shape = (PAGE, 5 + channels)
+            state.page = randomness.uniform(state.keys, Stream.SQUARE_WINDOWS + draw_page, shape, x.dtype)
+        draws = state.page[:, query - draw_page * PAGE :]
+        block_size = max(1, block // (len(state) * height * width))
         halvings = (h + 1 for h in HALVINGS if h >= query)
         stop = min(s.n_queries, query + block_size, (draw_page + 1) * PAGE, *halvings)
         side = window_side(query, (height, width), s.p, s.norm)
         windows = Windows.place(draws[:, : stop - query], (height, width), side, s.norm)
-        for i in range(stop - query):
-            first, change = windows.first[i], windows.change[i]
-            if s.norm == "linf":
-                trial = torch.addcmul(eps * change, delta, 1 - first)
-            else:
-                trial = move_mass(delta, first, windows.either[i], change, eps)
-            x_adv = (x0 + trial).clamp_(0, 1)
-            logits = search.predict(model, x_adv)
-            reached = losses.margin_loss(logits, label)
-            nonfinite_guard = nonfinite_guard + reached
-            better = reached > margin
-            margin = torch.where(better, reached, margin)
-            delta = torch.where(better.view(-1, 1, 1, 1), x_adv - x0, delta)
-            if (query + i) % sync_every == sync_every - 1 and bool((margin > 0).any()):
-                keep = margin <= search.slack(logits)
-                kept = search.kept_rows(keep)
-                if kept is not None:
-                    done = (~keep).nonzero()[:, 0]
-                    _update_best(model, best, rows[done], (x0 + delta)[done], nonfinite_guard[done])
-                    rows, x0, label, keys, page = rows[kept], x0[kept], label[kept], keys[kept], page[kept]
-                    delta, margin, nonfinite_guard = delta[kept], margin[kept], nonfinite_guard[kept]
-                    windows = windows.keep(kept)
-                if not len(rows):
-                    return
+        asked = len(state) * (stop - query)
+        if pace.ahead(state, stop - query):
+            several_at_once(model, state, windows, s.eps, s.norm)
+            _drop(model, best, state, state.done)
+        else:
+            _one_by_one(model, best, state, windows, query, sync_every, s)
+        pace.note(state, asked)
         query = stop
-    _update_best(model, best, rows, x0 + delta, nonfinite_guard)
+    _update_best(model, best, state.rows, state.x0 + state.delta, state.nonfinite_guard)
+
+
+def _one_by_one(
+    model: nn.Module, best: search.Best, state: SquareState, windows: Windows, query: int, every: int, s: SquareParams
+) -> None:
+    """Ask the queries of a block in turn; `query` is the number of the first, every so many broken ones are dropped."""
+    for i in range(len(windows.first)):
+        trial = windows.at(i).propose(state.delta, s.eps, s.norm)
+        x_adv = (state.x0 + trial).clamp_(0, 1)
+        logits = search.predict(model, x_adv)
+        reached = losses.margin_loss(logits, state.label)
+        state.nonfinite_guard = state.nonfinite_guard + reached
+        better = reached > state.margin
+        state.gained(better)
+        state.margin = torch.where(better, reached, state.margin)
+        state.delta = torch.where(better.view(-1, 1, 1, 1), x_adv - state.x0, state.delta)
+        if (query + i) % every == every - 1 and bool((state.margin > 0).any()):
+            kept = _drop(model, best, state, state.margin > search.slack(logits))
+            windows = windows if kept is None else windows.keep(kept)
+            if not len(state):
+                return
+
+
+def _drop(model: nn.Module, best: search.Best, state: SquareState, done: Tensor) -> Tensor | None:
+    """Update `best` with the examples that are done, bool (n,), and keep the others; return their places if fewer."""
+    kept = search.kept_rows(~done)
+    if kept is not None:
+        gone = done.nonzero()[:, 0]
+        _update_best(model, best, state.rows[gone], (state.x0 + state.delta)[gone], state.nonfinite_guard[gone])
+        state.keep(kept)
+    return kept
 
 
 def _update_best(model: nn.Module, best: search.Best, rows: Tensor, x_adv: Tensor, nonfinite_guard: Tensor) -> None:

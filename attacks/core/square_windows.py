@@ -80,6 +80,17 @@ class Windows:
         second = _box(offsets[2], offsets[3], side).to(draws.dtype)
         return cls(first, torch.maximum(first, second), sign * pattern)
 
+    def at(self, query: int | Tensor, rows: Tensor | None = None) -> Windows:
+        """Return the windows of one query, (n, …), or those of several (n, S) of each example at `rows` (n, 1)."""
+        place = query if rows is None else (query, rows)
+        return Windows(self.first[place], self.either[place], self.change[place])
+
+    def propose(self, delta: Tensor, eps: float, norm: str) -> Tensor:
+        """Return the perturbations (n, C, H, W) after the query whose windows these are."""
+        if norm == "linf":
+            return torch.addcmul(eps * self.change, delta, 1 - self.first)
+        return move_mass(delta, self.first, self.either, self.change, eps)
+
     def keep(self, places: Tensor) -> Windows:
         """Return the windows of the examples at some places (k,) among the n."""
         return Windows(self.first[:, places], self.either[:, places], self.change[:, places])
