@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from bench.core.errors import StoreError, UsageError
+from bench.core.errors import IntegrityError, StoreError, UsageError
 from bench.measuring.model_contract import DOOR_IMAGES
 from bench.running.child import ChildError
 from bench.running.computers import Computers
@@ -60,7 +60,8 @@ def _not_stored(plan: Plan, runs: list[Run]) -> list[Run]:
     if not (plan.out / NAME).is_file():
         return runs
     done = set[str]()
-    with contextlib.suppress(StoreError), Store.open(plan.out) as store:  # what is damaged there, the run itself says
+    # What is damaged there, the run itself says and computes anew.
+    with contextlib.suppress(StoreError, IntegrityError), Store.open(plan.out) as store:
         done |= {cell.id for run in runs if (cell := store.cell(run.cell.id)) and cell.status == "done"}
     return [run for run in runs if run.cell.id not in done]
 

@@ -18,6 +18,7 @@ from bench.core.errors import IntegrityError, SecurityError, UsageError
 from bench.core.hashing import sha256
 from bench.store.foreign_weights import load_into, read_state
 from tests.bench.short_suite import SHORT_EVALUATIONS
+from tests.bench.store.folders import change
 
 FACTORY = '''
 import os
@@ -248,6 +249,13 @@ def test_verify_asks_for_the_file_that_builds_the_network(place, cli, tmp_path_f
     finally:
         user_code._included.update(included)
     assert cli("verify", "--out", place / "out", "--include", other / "own_net.py").code == 0
+
+
+def test_a_damaged_record_of_a_model_is_computed_anew(place, evaluate):
+    assert evaluate("net", "--weights", place / "handed.pt").code == 0
+    change(place / "out", "UPDATE cells SET info = '{}' WHERE kind = 'train'")
+    done = evaluate("net", "--weights", place / "handed.pt")
+    assert (done.code, "computed again where it is needed" in done.err) == (0, True), done.err
 
 
 class Net(nn.Module):
