@@ -179,6 +179,46 @@ RANDOMISED: tuple[BoardColumn, ...] = (
     ),
 )
 
+# After them, where something is proved at the board's threat.
+PROVED: tuple[BoardColumn, ...] = (
+    BoardColumn(
+        "proved_rank_low",
+        Column(
+            "Best place however the unknown images turn out: what no further attack can change.",
+            "place",
+            "count",
+            direction="lower",
+            formula="1 + number better at the worst resolution of the unknown images (Holm over ordered pairs, 5 %)",
+            source="McNemar 1947 (exact, one-sided) at the ends of the brackets, Holm 1979",
+        ),
+        heading="Best proved rank",
+        form="count",
+    ),
+    BoardColumn(
+        "proved_rank_high",
+        Column(
+            "Worst place however the unknown images turn out; a row without certificates is better than none.",
+            "place",
+            "count",
+            direction="lower",
+            formula="K − number that it is better than at the worst resolution (Holm over ordered pairs, 5 %)",
+            source="McNemar 1947 (exact, one-sided) at the ends of the brackets, Holm 1979",
+        ),
+        heading="Worst proved rank",
+        form="count",
+    ),
+    BoardColumn(
+        "bracket",
+        Column(
+            "Per cent of images proved right at the board's threat, of those that nothing has broken, and the rest.",
+            kind="text",
+            formula="proved ≥ certified, broken ≤ best known, unknown their difference",
+        ),
+        heading="Bracket",
+        form="text",
+    ),
+)
+
 # After them, where trust was assessed.
 TRUST: tuple[BoardColumn, ...] = (
     BoardColumn(
@@ -290,19 +330,23 @@ MODEL: tuple[BoardColumn, ...] = (
     BoardColumn("year", Column("When its paper appeared.", kind="count", shown=False), heading="Year", form="count"),
     BoardColumn("link", Column("Address of its paper.", kind="text", shown=False), heading="Paper", form="text"),
 )
-OWN: tuple[BoardColumn, ...] = (*IDENTITY, *RANDOMISED, *TRUST, *COST, *MODEL)
+OWN: tuple[BoardColumn, ...] = (*IDENTITY, *RANDOMISED, *PROVED, *TRUST, *COST, *MODEL)
 
 
-def in_order(measured: list[BoardColumn], trust: bool, randomised: bool = False) -> tuple[BoardColumn, ...]:
+def in_order(
+    measured: list[BoardColumn], trust: bool, randomised: bool = False, proved: bool = False
+) -> tuple[BoardColumn, ...]:
     """Return all columns in the order of leaderboard.csv: who, what was measured, trust, violations, cost, the model.
 
     Args:
         measured: the measured columns. The first that counts violations becomes one of the board's own, like trust.
         trust: whether trust was assessed.
         randomised: whether a row is ranked among the randomised ones.
+        proved: whether anything is proved at the board's threat.
     """
     violations = with_role(measured, "violations")[:1]
     rest = [c for c in measured if c not in violations]
     own = [replace(c, evaluation="", form="count", images=0) for c in violations]
     aside = RANDOMISED if randomised else ()
-    return (*IDENTITY, *aside, *rest, *(TRUST if trust else ()), *own, *COST, *MODEL)
+    proofs = PROVED if proved else ()
+    return (*IDENTITY, *aside, *rest, *proofs, *(TRUST if trust else ()), *own, *COST, *MODEL)

@@ -16,7 +16,7 @@ from bench.reports.board.audits import AuditBadge
 from bench.reports.board.challenges import AppliedChallenge
 from bench.reports.board.columns import BoardColumn, with_role
 from bench.reports.board.contested import Contested
-from bench.reports.board.parts import Apart, Cell, Pair, RunFacts
+from bench.reports.board.parts import Apart, Bracket, Cell, Pair, RunFacts
 from bench.reports.board.pictures import StoredImages
 from bench.reports.board.repeats import Repeat
 from bench.reports.board.row_trust import RowTrust
@@ -57,6 +57,7 @@ class Row:
         missing: what has not been run to its end yet, each with how far it came.
         unranked: why the row has no rank, "" if it has one.
         apart: place of a randomised row among the randomised ones; None for all others, and where it has none.
+        bracket: what is proved and what is broken at the board's threat; None where no row has anything proved.
         audit: what risk-limiting audits say of its models; None: they were not audited.
         variance: of the ranking column's number, by source, kept apart: "images", "training" seeds, "attack" seeds;
             None where there is only one. Empty for a row that is not ranked.
@@ -88,6 +89,7 @@ class Row:
     missing: tuple[str, ...] = ()
     unranked: str = ""
     apart: Apart | None = None
+    bracket: Bracket | None = None
     audit: AuditBadge | None = None
     variance: dict[str, float | None] = field(default_factory=dict)
 
@@ -154,6 +156,16 @@ class Row:
         return None if self.apart is None else self.apart.rank
 
     @property
+    def proved_rank_low(self) -> int | None:
+        """Best place that it can hold however the unknown images turn out; None where nothing is proved."""
+        return None if self.bracket is None else self.bracket.rank_low
+
+    @property
+    def proved_rank_high(self) -> int | None:
+        """Worst place that it can hold however the unknown images turn out; None where nothing is proved."""
+        return None if self.bracket is None else self.bracket.rank_high
+
+    @property
     def trust(self) -> Grade | None:
         """The grade of its worst seed; None where trust was not assessed."""
         return self.assessment.grade
@@ -205,6 +217,7 @@ class Row:
             return self.bound_violations
         derived: dict[str, int | str] = {
             "seeds": len(self.seeds),
+            "bracket": "" if self.bracket is None else str(self.bracket),
             "trust": "" if self.trust is None else self.trust.name,
             "trust_failed": ";".join(self.trust_failed),
         }

@@ -87,3 +87,27 @@ class Pair:
     only_a: int
     only_b: int
     discordance: float = 0.0
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """What is known of a row at the board's threat, whatever attacks are still to come.
+
+    Attributes:
+        proved: share of images proved right within eps, mean over seeds.
+        unbroken: share that nothing has broken, mean over seeds.
+        n: images.
+        rank_low: best place that it can hold however the unknown images turn out; None where it is not ranked.
+        rank_high: worst place likewise.
+    """
+
+    proved: float
+    unbroken: float
+    n: int
+    rank_low: int | None = None
+    rank_high: int | None = None
+
+    def __str__(self) -> str:
+        """Return "proved ≥ 38.2, broken ≤ 46.0, unknown 7.8": per cent proved, unbroken, and neither."""
+        unknown = self.unbroken - self.proved
+        return f"proved ≥ {self.proved:.1%}, broken ≤ {self.unbroken:.1%}, unknown {unknown:.1%}".replace("%", "")
