@@ -27,12 +27,15 @@ def write_figures(board: Board, folder: Path) -> list[Path]:
     Raises:
         MachineError: the folder cannot be written, or the disk is full.
     """
+    import seaborn  # which loads scipy.stats
+
+    quiet = seaborn.axes_style("white")
     paths, looks = list[Path](), styles(plot_data.names(board))
     rows = [row.defense for row in plot_data.drawn(board)]
     for figure in index.draw(board, plot_data.tables(board)):
         legend = {name: looks[name] for name in rows} if figure.legend == "always" else {}
         for panel in figure.panels:
-            with style():
+            with style(quiet):
                 panel.drawing.label(panel.title, legend)
                 for form in FORMATS:
                     path = folder / f"{panel.drawing.name}.{form}"

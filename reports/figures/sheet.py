@@ -30,7 +30,8 @@ LETTER: Final = 6.8  # mean width of a letter of a label
 LEADER: Final = 24  # between the axes and the names at the ends of curves
 NEAR: Final = 12.0  # a name farther from its point gets a line to it
 
-# What `seaborn.axes_style("white")` sets. Importing seaborn loads scipy.stats, a second of every report.
+# What `seaborn.axes_style("white")` sets. Importing seaborn loads scipy.stats, a second of every report: the page does
+# without it, the files of `report --figures` are drawn in its own.
 QUIET: Mapping[str, object] = {
     "xtick.direction": "out",
     "ytick.direction": "out",
@@ -85,9 +86,13 @@ RC: Mapping[str, object] = {
 }
 
 
-def style() -> AbstractContextManager[Any]:
-    """Return seaborn's quiet style with ours on top, for the time of a `with` block."""
-    looks: Any = {**QUIET, **RC}
+def style(quiet: Mapping[str, object] = QUIET) -> AbstractContextManager[Any]:
+    """Return seaborn's quiet style with ours on top, for the time of a `with` block.
+
+    Args:
+        quiet: the style below ours; seaborn's own where it is loaded anyway.
+    """
+    looks: Any = {**quiet, **RC}
     return matplotlib.rc_context(looks)
 
 

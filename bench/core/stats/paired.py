@@ -12,6 +12,7 @@ from scipy.special import gammaln
 from bench.core.stats.intervals import ALPHA, clopper_pearson
 
 DRAWS = 10_000  # of a bootstrap or of random sign flips
+DIGITS = 12  # of a p value: the last ones of a sum of products depend on where its arrays lie in memory
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
@@ -55,7 +56,7 @@ def sign_flip(differences: np.ndarray) -> float:
         differences: d_i in any integer unit, e.g. (right seeds of a) − (right seeds of b), shape (n,).
 
     Returns:
-        p in (0, 1].
+        p in (0, 1], to DIGITS significant digits.
     """
     total = abs(int(differences.sum()))
     sizes, counts = _tally(np.abs(differences[differences != 0]))
@@ -73,7 +74,8 @@ def sign_flip(differences: np.ndarray) -> float:
     reach = len(rest) // 2
     # P(step·(2B − m) ≥ total − r): B ≥ ((total − r)/step + m)/2, rounded up.
     needed = -((-(total - np.arange(-reach, reach + 1) + step * m)) // (2 * step))
-    return float(min(1.0, 2.0 * rest @ survival(m)[np.clip(needed, 0, m + 1)]))
+    p = float(min(1.0, 2.0 * rest @ survival(m)[np.clip(needed, 0, m + 1)]))
+    return float(f"{p:.{DIGITS}g}")
 
 
 def _tally(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
