@@ -26,7 +26,7 @@ COLUMNS = {
         direction="higher",
         role="certified",
         params={"norm": "l2"},
-        formula="min_k (z_y − z_k)/min(√2 L, ‖w_y − w_k‖·L_features)",
+        formula="min_k (z_y − z_k)/min(√2 L, ‖w_y − w_k‖·L_features), or certified_radius_curvature if that is larger",
         source="docs/theory.md, section 6",
     ),
     "certified_radius_lipschitz": Column(
@@ -34,6 +34,18 @@ COLUMNS = {
         direction="higher",
         formula="min_k (z_y − z_k)/(√2 L)",
         source="Tsuzuku et al. 2018, Proposition 1",
+    ),
+    "certified_radius_curvature": Column(
+        "The same from the slopes at the image and the data-free Lipschitz constant of the Jacobian",
+        direction="higher",
+        formula="min_k 2m_k/(‖∇m_k‖ + √(‖∇m_k‖² + 2 c_k m_k)), m_k = z_y − z_k",
+        source="after Entesari, Sharifi, Fazlyab 2024 (docs/theory.md, section 6)",
+    ),
+    "jacobian_lipschitz": Column(
+        "Data-free Lipschitz constant of the Jacobian of image → logits; the same for every image",
+        direction="lower",
+        formula="c ≥ sup ‖∂z/∂x(x) − ∂z/∂x(x')‖₂ / ‖x − x'‖₂",
+        source="Entesari, Sharifi, Fazlyab 2024 (docs/theory.md, section 6)",
     ),
     "lipschitz_constant": Column(
         "Data-free Lipschitz constant L of image → logits, from true convolution norms; the same for every image",
@@ -56,7 +68,7 @@ COLUMNS = {
 }
 
 
-@evaluation(source=SOURCE, columns=COLUMNS, version=2, chunk=500)
+@evaluation(source=SOURCE, columns=COLUMNS, version=3, chunk=500)
 def certificate(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> dict[str, Tensor | list[str]]:
     """Certify an l2 radius for every image, in float64, from the network's operations alone.
 
@@ -128,20 +140,52 @@ def certified_radii(logits: Tensor, y: Tensor, graph: LipschitzGraph) -> tuple[T
     return margins.amin(1) / lipschitz, (margins / constants).scatter(1, y[:, None], torch.inf).amin(1)
 
 
+def curvature_radii(logits: Tensor, x: Tensor, y: Tensor, graph: LipschitzGraph) -> Tensor:
+    """Return min_k 2m_k/(‖∇m_k‖ + √(‖∇m_k‖² + 2 c_k m_k)) with m_k = z_y − z_k, (B,); 0 where one is not positive.
+
+    m_k(x + ε) ≥ m_k − ‖∇m_k‖r − c_k r²/2 for ‖ε‖ ≤ r, c_k = min(√2·c, ‖w_y − w_k‖·c_features); the radius is where
+    the right side is 0. c is the Lipschitz constant of the Jacobian.
+
+    Args:
+        logits: z, (B, K), with their graph.
+        x: images (B, C, H, W) that the graph leads to.
+        y: labels (B,).
+        graph: Lipschitz constants of the network.
+    """
+    from_input, last = graph.jacobian_from_input(), graph.last_matrix()
+    z, radii = logits.detach(), []
+    for k in range(z.shape[1]):
+        seed = torch.zeros_like(z).scatter(1, y[:, None], 1.0)
+        seed[:, k] -= 1
+        constant = torch.full_like(z[:, 0], 2**0.5 * from_input[graph.order[-1]])
+        if last is not None:
+            features, rows = last
+            constant = torch.minimum(constant, (rows[y] - rows[k]).norm(dim=1) * from_input[features])
+        slope = differentiate(logits, x, seed).flatten(1).norm(dim=1)
+        margin = (z * seed).sum(1)
+        radius = 2 * margin / (slope + (slope.square() + 2 * constant * margin.clamp_min(0)).sqrt())
+        radii.append(torch.where(y == k, torch.inf, radius.nan_to_num(nan=0.0)))
+    return torch.stack(radii, 1).amin(1).clamp_min(0)
+
+
 def _certify(model: nn.Module, graph: LipschitzGraph, x: Tensor, y: Tensor, keys: Tensor) -> dict[str, Tensor]:
     """Return the numeric columns of a micro-batch x (B, C, H, W)."""
     x = x.requires_grad_(True)
     logits = logits_of(model, x)
     z = logits.detach()
     coarse, fine = certified_radii(z, y, graph)
+    curved = curvature_radii(logits, x, y, graph)
     push = pushforward(logits, x)
     start = normal(keys, Stream.LANCZOS_START, (x[0].numel(),), x.dtype)
     squared = lanczos(lambda v: differentiate(logits, x, push(v)).flatten(1), start, JACOBIAN_NORM_STEPS)
     correct, diameter = z.argmax(1) == y, x[0].numel() ** 0.5
     coarse, fine = (r.masked_fill(r.isposinf(), diameter) for r in (coarse, fine))
+    fine = torch.maximum(fine, curved.clamp_max(diameter))
     return {
         "certified_radius": torch.where(correct, fine * ROUNDING, 0.0),
         "certified_radius_lipschitz": torch.where(correct, coarse * ROUNDING, 0.0),
+        "certified_radius_curvature": torch.where(correct, curved.clamp_max(diameter) * ROUNDING, 0.0),
+        "jacobian_lipschitz": torch.full_like(coarse, graph.jacobian_from_input()[graph.order[-1]]),
         "lipschitz_constant": torch.full_like(coarse, graph.from_input()[graph.order[-1]]),
         "local_slope": squared.norm.sqrt(),
     }

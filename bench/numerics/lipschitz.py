@@ -18,8 +18,8 @@ from bench.numerics.autograd_graph import (
     operation,
     topological_order,
 )
-from bench.numerics.op_norms import op_lipschitz
-from bench.numerics.smoothness import SOFTPLUS
+from bench.numerics.op_norms import ONE_LIPSCHITZ, op_lipschitz
+from bench.numerics.smoothness import NONSMOOTH_OPS, SOFTPLUS
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,32 @@ class LipschitzGraph:
             else:
                 combined = math.hypot(*inputs) if operation(node) == "Cat" else sum(inputs)
             result[node] = self.op_constants[node] * combined
+        return result
+
+    def jacobian_from_input(self) -> dict[Node, float]:
+        """Return for every node a Lipschitz constant c of the Jacobian of the map from the image to its output.
+
+        Claim: ‖J(x) − J(x')‖₂ ≤ c·‖x − x'‖ for all images (Entesari, Sharifi, Fazlyab 2024). An affine operation of
+        norm n: n·c; sums add, concatenations add in squares. An activation with slopes in [0, 1] and s'' ≤ β/4 behind
+        a map of constants L and c: c + (β/4)·L². Infinite behind an operation that is not smooth.
+
+        Returns:
+            Node to constant, ≥ 0.
+        """
+        slopes, result = self.from_input(), {}
+        for node in self.order:
+            inputs = [result[p] for p, _ in node.next_functions if p is not None] or [0.0]
+            if node in self.softplus_nodes:
+                activation, added = self.softplus_nodes[node], 0.0
+                if node is activation.after.grad_fn:
+                    inner = 1.0 if activation.source is None else slopes[activation.source]
+                    added = (activation.beta or math.inf) / 4 * inner**2
+                result[node] = max(inputs) + added
+            elif operation(node) in ONE_LIPSCHITZ or operation(node) in NONSMOOTH_OPS:
+                result[node] = math.inf
+            else:
+                combined = math.hypot(*inputs) if operation(node) == "Cat" else sum(inputs)
+                result[node] = self.op_constants[node] * combined
         return result
 
     def to_logits(self) -> dict[Node, float]:
