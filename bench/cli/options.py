@@ -89,3 +89,31 @@ def parse_duration(option: str, text: str | None) -> float | None:
     except ValueError:
         unit = f" Say its unit: {text}s, {text}m or {text}h." if text.replace(".", "", 1).isdecimal() else ""
         raise UsageError(f"{option}: expected a duration such as 90s, 9m or 1.5h, got {text!r}.{unit}") from None
+
+
+def parse_pairs(option: str, text: str | None) -> dict[str, str]:
+    """Return the settings of an option such as `--slurm partition=gpu,time=2h`; none if it was not given.
+
+    Raises:
+        UsageError: a part is not NAME=VALUE.
+    """
+    parts = [part.strip() for part in (text or "").split(",") if part.strip()]
+    if wrong := [part for part in parts if not all(part.partition("=")[::2])]:
+        raise UsageError(f"{option}: expected NAME=VALUE,NAME=VALUE, got {wrong[0]!r}.")
+    return {name.strip(): value.strip() for name, _, value in (part.partition("=") for part in parts)}
+
+
+def parse_resources(option: str, text: str | None) -> dict[str, float]:
+    """Return what a task takes, of an option such as `--per-task cpus=1,gpus=0.5,memory=4G`, memory in bytes.
+
+    Raises:
+        UsageError: another name, or no positive number.
+    """
+    found, units = dict[str, float](), {"M": 2.0**20, "G": 2.0**30}
+    for name, value in parse_pairs(option, text).items():
+        unit = units.get(value[-1:], 1.0) if name == "memory" else 1.0
+        number = value[:-1] if unit > 1 else value
+        if name not in ("cpus", "gpus", "memory") or not number.replace(".", "", 1).isdecimal():
+            raise UsageError(f"{option}: expected cpus, gpus or memory with a number ≥ 0, got {name}={value}.")
+        found[name] = float(number) * unit
+    return found

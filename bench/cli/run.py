@@ -48,8 +48,16 @@ def run(  # noqa: PLR0917 - the command's options
     hang_limit: Annotated[
         str | None, typer.Option(help="End included code and plug-ins after so long without a sign of life: 10m.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="Where cells run: local.")] = "local",
-    address: Annotated[str | None, typer.Option(help="Address of a cluster.")] = None,
+    engine: Annotated[str, typer.Option(help="Where cells run: local, ray or slurm.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Address of a Ray cluster; without it, one of this machine.")
+    ] = None,
+    per_task: Annotated[
+        str | None, typer.Option(metavar="cpus=1,gpus=0.5,memory=4G", help="What a task of a Ray cluster takes.")
+    ] = None,
+    slurm: Annotated[
+        str | None, typer.Option(metavar="partition=P,gpus=1,time=2h", help="What a job asks Slurm for.")
+    ] = None,
     backbone: Annotated[str | None, typer.Option(help="Backbone instead of the suite's.")] = None,
     attack_peer: Annotated[str | None, typer.Option(help="Also run the attacks by another library.")] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Exit 7 if another run holds the cells.")] = False,
@@ -65,8 +73,9 @@ def run(  # noqa: PLR0917 - the command's options
     from bench.running import child, environment, prepare
     from bench.training.execution import ExecutionConfig, parse_step_mode
 
-    if address is not None and engine == "local":
-        raise UsageError("--address: expected an engine that runs on a cluster, got --engine local. Leave it out.")
+    for option, value in (("--address", address), ("--per-task", per_task), ("--slurm", slurm)):
+        if value is not None and engine == "local":
+            raise UsageError(f"{option}: expected an engine that runs on a cluster, got --engine local. Leave it out.")
     settings = prepare.Options(
         suite=suite,
         narrow={
@@ -88,6 +97,9 @@ def run(  # noqa: PLR0917 - the command's options
         time_limit=options.parse_duration("--time-limit", time_limit),
         hang_limit=options.parse_duration("--hang-limit", hang_limit) or child.SILENT_SECONDS,
         engine=engine,
+        address=address,
+        resources=options.parse_resources("--per-task", per_task),
+        slurm=options.parse_pairs("--slurm", slurm),
         no_wait=no_wait,
         debug=debug,
         quiet=quiet,

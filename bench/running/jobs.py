@@ -157,6 +157,7 @@ def _evaluation_task(
         keep_images=planned.keep_images,
         batch_size=context.options.batch_size,
         done=tuple(context.store.chunk_info(lease.cell)),
+        cell=lease.cell,
     )
 
 

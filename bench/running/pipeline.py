@@ -88,7 +88,8 @@ def run(options: Options) -> Result:
         states = cell_states(plan, store)
         left = sum(not s.cached for s in states)
         computers.expect(plan.runs if left else ())
-        helpers = _helpers(plan, left) if options.arguments and not options.no_wait else 0
+        shared = options.arguments and not options.no_wait and getattr(engine, "HELPERS", False)
+        helpers = _helpers(plan, left) if shared else 0
         code, failures = 0, dict[str, str]()
         try:
             with (

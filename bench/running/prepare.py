@@ -39,6 +39,9 @@ class Options:
         download: whether data that are not here may be fetched.
         only: the board shows this command's rows alone, without those of earlier commands.
         engine: where cells run, a module of bench/running/engines.
+        address: of a cluster; None: one of this machine.
+        resources: "cpus", "gpus" and bytes of "memory" that a task of a cluster takes.
+        slurm: what a job asks Slurm for, e.g. partition.
         included: third-party files that were imported.
         command: the command as typed.
         arguments: the command's arguments, for workers; empty: no workers.
@@ -56,6 +59,9 @@ class Options:
     batch_size: int | None = None
     time_limit: float | None = None
     engine: str = "local"
+    address: str | None = None
+    resources: Mapping[str, float] = field(default_factory=dict)
+    slurm: Mapping[str, str] = field(default_factory=dict)
     no_wait: bool = False
     debug: bool = False
     quiet: bool = False

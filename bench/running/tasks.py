@@ -10,7 +10,7 @@ import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from bench.running.handed_over import register
 from bench.training.epoch import EpochRecord
 from bench.training.execution import ExecutionConfig
 from bench.training.loop import TrainJob
+
+LARGE: Final = 1 << 14  # bytes; larger arrays may travel beside a task, each content once
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class EvaluationTask:
         keep_images: names of the image columns that are kept; None: all.
         batch_size: images per call; None: what memory should hold.
         done: numbers of the chunks that are stored already.
+        cell: id of its cell.
     """
 
     label: str
@@ -105,6 +108,7 @@ class EvaluationTask:
     keep_images: frozenset[str] | None
     batch_size: int | None
     done: tuple[int, ...]
+    cell: str = ""
 
     def keeps(self, column: str) -> bool:
         """Tell whether an image column is to be kept."""
@@ -212,6 +216,16 @@ def without_images(job: TrainJob) -> TrainJob:
 class _Pickler(pickle.Pickler):
     """Writes a registered entry as its name, and a training with what differs from its defense's defaults."""
 
+    def __init__(self, stream: io.BytesIO, keep: Callable[[np.ndarray], str] | None) -> None:
+        super().__init__(stream, protocol=pickle.HIGHEST_PROTOCOL)
+        self._keep = keep
+
+    def persistent_id(self, obj: object) -> str | None:
+        """Return the name of a large array that is kept beside the bytes; None for what is written into them."""
+        if self._keep is None or not isinstance(obj, np.ndarray) or obj.nbytes <= LARGE or obj.dtype.hasobject:
+            return None
+        return self._keep(obj)
+
     def reducer_override(self, obj: object) -> Any:
         if isinstance(obj, Defense):
             return _defense, (obj.name, obj.source, obj.handed_over)
@@ -239,13 +253,41 @@ def _job(defense: Defense, given: dict[str, object], recipe: TrainingRecipe, val
     return TrainJob(defense, {**defense.hyperparameters, **given}, replace(recipe, loss=defense.recipe.loss), *values)
 
 
-def to_bytes(value: object) -> bytes:
-    """Return a task or an event as bytes."""
+class _Unpickler(pickle.Unpickler):
+    """Reads what `_Pickler` wrote."""
+
+    def __init__(self, stream: io.BytesIO, fetch: Callable[[str], np.ndarray] | None) -> None:
+        super().__init__(stream)
+        self._fetch = fetch
+
+    def persistent_load(self, pid: str) -> np.ndarray:
+        """Return a large array that was kept beside the bytes.
+
+        Raises:
+            UnpicklingError: none was to be expected.
+        """
+        if self._fetch is None:
+            raise pickle.UnpicklingError(f"array {pid[:12]} is kept elsewhere")
+        return self._fetch(pid)
+
+
+def to_bytes(value: object, keep: Callable[[np.ndarray], str] | None = None) -> bytes:
+    """Return a task or an event as bytes.
+
+    Args:
+        value: the task or event.
+        keep: takes each large array and returns the name that stands for it in the bytes; None: they hold it.
+    """
     stream = io.BytesIO()
-    _Pickler(stream, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
+    _Pickler(stream, keep).dump(value)
     return stream.getvalue()
 
 
-def from_bytes(content: bytes) -> Any:
-    """Return what `to_bytes` was given; only for bytes that a process of this command has written."""
-    return pickle.loads(content)
+def from_bytes(content: bytes, fetch: Callable[[str], np.ndarray] | None = None) -> Any:
+    """Return what `to_bytes` was given; only for bytes that a process of this command has written.
+
+    Args:
+        content: the bytes.
+        fetch: returns the large array of a name; None: the bytes hold them.
+    """
+    return _Unpickler(io.BytesIO(content), fetch).load()

@@ -10,16 +10,19 @@ decides which one is next, and goes through `attempt`, which claims a cell, keep
 - stopping: `context.raise_if_stopped()` between two jobs;
 - the outcome: failures by job; a failure leaves the other jobs alone.
 
-A process on another machine needs the same plan (the command's arguments give it), the folder's store, and `attempt`.
+It may name a package that it `NEEDS`, and whether further processes of the same command work beside it (`HELPERS`).
+
+Engines for clusters share `remote`: their workers get orders and give results as bytes, and have no store.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 from types import ModuleType
 
-from bench.core.errors import UsageError, did_you_mean
+from bench.core.errors import MachineError, UsageError, did_you_mean
 
 
 def names() -> list[str]:
@@ -35,7 +38,15 @@ def load(name: str) -> ModuleType:
 
     Raises:
         UsageError: there is no such engine.
+        MachineError: the package that it needs is not installed.
     """
     if name not in names():
         raise UsageError(f"--engine: expected {', '.join(names())}, got {name!r}. {did_you_mean(name, names())}")
-    return importlib.import_module(f"{__name__}.{name}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    package = getattr(module, "NEEDS", "")
+    if package and importlib.util.find_spec(package) is None:
+        raise MachineError(
+            f"--engine {name}: expected the package {package}, got none. Install the extra: "
+            f"pip install 'adversarial-bench[{name}]'."
+        )
+    return module

@@ -6,14 +6,16 @@ import time
 from collections.abc import Sequence
 
 from bench.core.errors import LockedError
-from bench.running.attempt import attempt
+from bench.running.attempt import Attempt, attempt
 from bench.running.cell_index import CellIndex
+from bench.running.cells import Cell
 from bench.running.computers import Computers
 from bench.running.context import Outcome, RunContext
 from bench.running.schedule import Job, Schedule
 from bench.store.leases import STALE_SECONDS
 from bench.store.weights import require_weights
 
+HELPERS = True  # further processes of the same command share its cells
 POLL_SECONDS = 0.5  # between two looks at cells that other processes compute
 
 
@@ -32,10 +34,10 @@ def run(context: RunContext) -> Outcome:
         MachineError, IntegrityError, StoreError, SecurityError: nothing more can be done here.
     """
     with Computers(context.options.hang_limit, context.reporter.log) as computers:
-        return _LocalRun(context, computers).run()
+        return JobByJob(context, computers).run()
 
 
-class _LocalRun:
+class JobByJob:
     """The state of one run: which jobs are settled, and what became of them."""
 
     def __init__(self, context: RunContext, computers: Computers) -> None:
@@ -58,13 +60,28 @@ class _LocalRun:
             left = [job for job in waiting if not self._settle(job)]
             if left and len(left) == len(waiting):
                 if self._context.options.no_wait:
-                    raise self._locked()
+                    raise self.locked()
                 time.sleep(POLL_SECONDS)
             waiting = left
+        return self.outcome()
+
+    def outcome(self) -> Outcome:
+        """Return what was computed so far, and what failed."""
         return Outcome(self._computed, self._failures)
 
     def _settle(self, job: Job) -> bool:
         """Compute a job if it can be; True if nothing more is to be done about it."""
+        step = self.step(job)
+        if isinstance(step, bool):
+            return step
+        return self.ended(job, attempt(job, step, self._context, self._index, self._computers))
+
+    def step(self, job: Job) -> Cell | bool:
+        """Return the cell of a job that is to be computed now; else whether nothing more is to be done about the job.
+
+        Raises:
+            Stopped: the run was asked to stop.
+        """
         self._context.raise_if_stopped()
         if any(needed.id not in self._settled for needed in self._index.schedule.inputs(job)):
             return False
@@ -75,7 +92,10 @@ class _LocalRun:
             self._context.store.plans.bind(self._context.number, job.place, job.key, cell.id)
         if self._is_stored(job) or self._is_left_out(job):
             return self._is_settled(job)
-        done = attempt(job, cell, self._context, self._index, self._computers)
+        return cell
+
+    def ended(self, job: Job, done: Attempt) -> bool:
+        """Note how an attempt on a job ended; True if nothing more is to be done about it."""
         if done.state == "held":
             self._held.append(job)
             return False
@@ -116,7 +136,8 @@ class _LocalRun:
             self._context.reporter.log(f"  {job.name}: not done, {missing} were left out when the results were packed")
         return bool(missing)
 
-    def _locked(self) -> LockedError:
+    def locked(self) -> LockedError:
+        """Return what to raise where another process holds the cells that are left."""
         leases = self._context.store.leases
         cells = [cell.id for job in self._held if (cell := self._index.cell(job))]
         holders = {holder: cell for cell in cells if (holder := leases.holder(cell))}

@@ -1,0 +1,37 @@
+"""How orders reach the processes that compute them: what an engine for a cluster has to provide."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Ticket(Protocol):
+    """An order on its way; only the transport that has given it out looks into it."""
+
+
+class Transport(Protocol):
+    """Carries orders to processes without a store. Its methods may be called from any thread."""
+
+    def put(self, content: bytes) -> str:
+        """Make a blob available to every worker, once per content, and return its SHA-256."""
+        ...
+
+    def submit(self, order: bytes) -> Ticket:
+        """Send an order; it is sent again by itself where the process that computes it dies."""
+        ...
+
+    def answer(self, ticket: Ticket, seconds: float) -> bytes | None:
+        """Return the reply to an order; None if there is none within so many seconds.
+
+        Raises:
+            MachineError: there will be none: processes died over it again and again, or the cluster is gone.
+        """
+        ...
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Give an order up."""
+        ...
+
+    def close(self) -> None:
+        """Give every order up; whoever waits for an answer gets a MachineError."""
+        ...

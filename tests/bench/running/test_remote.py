@@ -1,0 +1,145 @@
+"""Cells computed by workers without a store: the same results as on one machine, faults included."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.core.errors import IntegrityError, MachineError, UsageError
+from bench.core.hashing import sha256_of
+from bench.running import pipeline
+from bench.running.engines import local
+from bench.running.prepare import Options
+from bench.running.remote import elsewhere, orders, replies
+from bench.running.remote.crew import run_elsewhere
+from bench.running.remote.work import compute
+from bench.running.tasks import Measured, Note, Trained
+from bench.store.store import Store
+
+NARROW = {"defenses": ("standard", "gradreg"), "seeds": (0,), "limit": 6, "train_limit": 100, "epochs": 2}
+EVALUATIONS = ("accuracy", "curvature")
+
+
+class InProcess:
+    """Computes orders in this process; the first three are computed twice, as after the loss of a process."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[str, bytes] = {}
+        self.sent: list[bytes] = []
+        self.lost = 0
+        self._lock = threading.Lock()
+
+    def put(self, content: bytes) -> str:
+        self.blobs[sha256_of(content)] = content
+        return sha256_of(content)
+
+    def submit(self, order: bytes) -> bytes:
+        self.sent.append(order)
+        return order
+
+    def answer(self, ticket: bytes, seconds: float) -> bytes | None:
+        with self._lock:  # torch's settings belong to the process
+            reply = compute(ticket, self.blobs.__getitem__)
+            if self.lost < 3:
+                self.lost += 1
+                reply = compute(ticket, self.blobs.__getitem__)
+            return reply
+
+    def cancel(self, ticket: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _options(out: Path, **more: object) -> Options:
+    return Options(suite="digits", narrow=NARROW | {"evaluations": EVALUATIONS}, out=out, quiet=True, **more)  # type: ignore[arg-type]
+
+
+def _content(out: Path) -> dict[str, object]:
+    """Return what a store holds but for times and the log: the bytes of every chunk, and the weights."""
+    found: dict[str, object] = {}
+    with Store.open(out) as store:
+        for row in store._database.query("SELECT cell, number, sha256, images_sha256 FROM chunks"):
+            found[f"{row['cell']} {row['number']}"] = (row["sha256"], row["images_sha256"])
+        for kind in ("train", "evaluation"):
+            for cell in store.cells(kind):
+                found[cell.id] = (cell.status, cell.info.get("weights"), cell.info.get("images"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("alone") / "r"
+    assert pipeline.run(_options(out)).code == 0
+    return out
+
+
+def test_the_seam_gives_the_bits_of_the_local_engine(alone, tmp_path, monkeypatch) -> None:
+    transport = InProcess()
+    monkeypatch.setattr(orders.OrderBook, "seconds", 0.0)  # a step of a training in each order
+    monkeypatch.setattr(local, "run", lambda context: run_elsewhere(context, transport, jobs=3))
+    assert pipeline.run(_options(tmp_path / "r")).code == 0
+    assert _content(tmp_path / "r") == _content(alone)
+    board = [json.loads((out / "leaderboard.json").read_text())["rows"] for out in (alone, tmp_path / "r")]
+    assert [row["defense"] for row in board[0]] == [row["defense"] for row in board[1]]
+    for content in transport.sent:
+        order = orders.parse_order(content)
+        assert order.to_bytes() == content
+        assert order.blobs <= transport.blobs.keys()
+    assert str(tmp_path).encode() not in b"".join([*transport.sent, *transport.blobs.values()])
+
+
+def test_a_reply_that_was_changed_on_its_way_is_not_believed() -> None:
+    reply = replies.to_reply([Note("x"), Trained(b"w", {"probe": [[0.1, None]]}), Measured({"a": 1.5})])
+    assert list(replies.from_reply(reply, "c")) == [
+        Note("x"),
+        Trained(b"w", {"probe": [[0.1, None]]}),
+        Measured({"a": 1.5}),
+    ]
+    with pytest.raises(IntegrityError, match="expected results as they were sent"):
+        list(replies.from_reply(reply[:-1] + bytes([reply[-1] ^ 1]), "c"))
+
+
+@pytest.mark.parametrize("error", [IntegrityError("a: expected b, got c."), UsageError("d"), ValueError("e")])
+def test_a_failure_keeps_its_class_and_its_text(error: Exception) -> None:
+    (failure,) = replies.from_reply(replies.to_reply([replies.Failure.of(error)]), "c")
+    assert isinstance(failure, replies.Failure)
+    again = failure.error()
+    assert str(error) in str(again)
+    assert not isinstance(error, IntegrityError) or isinstance(again, IntegrityError)
+
+
+def test_a_worker_with_another_bench_computes_nothing() -> None:
+    order = orders.Order("c", "chunk", (0, 1), "w", "t", code="0" * 64)
+    (failure,) = replies.from_reply(compute(order.to_bytes(), {}.__getitem__), "c")
+    assert isinstance(failure, replies.Failure)
+    assert "Install the same version on every node" in failure.message
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"format": 2}', b"[1]"])
+def test_an_order_that_is_none_is_refused(content: bytes) -> None:
+    with pytest.raises(IntegrityError, match="an order of work: expected one of format 1, got"):
+        orders.parse_order(content)
+
+
+def test_a_cluster_that_never_answers_ends_the_run_in_time() -> None:
+    class Silent(InProcess):
+        def answer(self, ticket: bytes, seconds: float) -> bytes | None:
+            return None
+
+    transport = Silent()
+    book = orders.OrderBook(transport.put, {}, 1.0)
+    driver = elsewhere.Elsewhere(transport, book, 1.0, patience=0.2)
+    with pytest.raises(MachineError, match=r"expected a reply within 0\.2 s, got none"):
+        list(driver._results([orders.Order("c", "chunk", (0, 1), "w", "t")], lambda: False))  # type: ignore[arg-type]
+
+
+def test_a_large_array_travels_once_and_comes_back_as_it_was() -> None:
+    transport, array = InProcess(), np.arange(40_000, dtype=np.float32).reshape(4, -1)
+    book = orders.OrderBook(transport.put, {}, 1.0)
+    names = {book._kept(array), book._kept(array), book._kept(array.copy())}
+    assert len(names) == 1
+    assert len(transport.blobs) == 1
