@@ -87,6 +87,7 @@ def test_lost_requests_and_replies_of_ray_change_nothing(tmp_path, monkeypatch) 
 
 @needs_slurm
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # submitit's
 def test_jobs_of_submitit_on_this_machine_give_the_board_of_the_local_engine(tmp_path) -> None:
     found = _board(tmp_path / "slurm", engine="slurm", slurm={"cluster": "local", "jobs": "2", "time": "5m"})
     assert found == _board(tmp_path / "local")
