@@ -20,6 +20,7 @@ MAX_GAINS: Final = 0.05  # share of queries that may gain: what is asked behind 
 # Operations of a pass over all examples, up to which its time is mostly that of its calls; docs/measured.md.
 CHEAP: Final = 1e8
 CHEAP_ON_GPU: Final = 1e10  # not measured
+SMALL: Final = 1 << 15  # numbers in a pass on a CPU; with more, what is done around the network takes what is saved
 
 
 @dataclass
@@ -152,8 +153,10 @@ class Pace:
             state: the search before the block.
             queries: of the block.
         """
-        limit = CHEAP_ON_GPU if state.x0.device.type == "cuda" else CHEAP
-        cheap = len(state) <= MAX_EXAMPLES and 0 < len(state) * self._per_image <= limit
+        on_gpu = state.x0.device.type == "cuda"
+        limit = CHEAP_ON_GPU if on_gpu else CHEAP
+        small = on_gpu or AHEAD * state.x0.numel() <= SMALL
+        cheap = small and len(state) <= MAX_EXAMPLES and 0 < len(state) * self._per_image <= limit
         few_gain = queries > AHEAD and self._rate <= MAX_GAINS
         return cheap and few_gain and not isinstance(self._model, RandomisedModel) and self._is_exact(state)
 
