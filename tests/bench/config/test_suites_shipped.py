@@ -12,6 +12,7 @@ from bench.core.registry import defenses
 NAMES = [str(entry["name"]) for entry in suites()]
 SEVEN = ("standard", "lcnn", "gradreg", "lcnn_gradreg", "cure", "softplus_wd", "adversarial_training")
 PAPER_SUITES = ("cifar10", "cifar100", "svhn")
+OTHER_THREATS = ("two-moons", "randomised", "neighbours", "digits-linf", "cifar10-linf")
 BUDGETS = [0.05, 0.1, 0.15, 0.2, 0.5]
 RADII = [0.001, 0.003, 0.01, 0.03, 0.1]
 
@@ -22,7 +23,16 @@ def limits(suite: Suite) -> dict[str, int | None]:
 
 def test_all_are_there() -> None:
     fast = {"cifar10-fast", "cifar100-fast"}
-    others = {"digits", "two-moons", "randomised", "neighbours", "ablation", "architectures"}
+    others = {
+        "digits",
+        "two-moons",
+        "randomised",
+        "neighbours",
+        "ablation",
+        "architectures",
+        "digits-linf",
+        "cifar10-linf",
+    }
     assert set(NAMES) == {*others, *PAPER_SUITES, *fast}
 
 
@@ -36,7 +46,7 @@ def test_loads_under_its_own_name(name: str) -> None:
         assert all(value is not None for value in recipe.settings().values())
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("two-moons", "randomised", "neighbours")])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in OTHER_THREATS])
 def test_measures_the_papers_budgets_and_radii(name: str) -> None:
     suite = load_suite(name)
     by_key = {e.key: e for e in suite.evaluations}
