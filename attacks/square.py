@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from bench.attacks.core import balls, folding, losses, randomness, search
 from bench.attacks.core.randomness import Stream
-from bench.attacks.core.square_ahead import Pace, SquareState, operations, several_at_once
+from bench.attacks.core.square_ahead import several_at_once
+from bench.attacks.core.square_pace import Pace, operations
+from bench.attacks.core.square_state import SquareState
 from bench.attacks.core.square_windows import HALVINGS, Windows, stripes, tiles, window_side
 from bench.attacks.core.trace import Trace
 from bench.core.decorators import attack

@@ -18,18 +18,18 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from bench.attacks.core import square_ahead
+from bench.attacks.core import square_pace
 from bench.attacks.square import square
 from benchmarks.attacks import Case
 from benchmarks.raced import cases
 
-SMALL: Final = square_ahead.SMALL
-LIMITS: Final = {"one at a time": -1.0, "by the rule": square_ahead.CHEAP, "forced": math.inf}
+SMALL: Final = square_pace.SMALL
+LIMITS: Final = {"one at a time": -1.0, "by the rule": square_pace.CHEAP, "forced": math.inf}
 
 
 def timed(case: Case, limit: float, queries: int) -> tuple[float, Tensor]:
     """Return the CPU time and the points of a search with a limit of operations for asking ahead."""
-    vars(square_ahead).update(CHEAP=limit, SMALL=1 << 40 if limit == math.inf else SMALL)
+    vars(square_pace).update(CHEAP=limit, SMALL=1 << 40 if limit == math.inf else SMALL)
     start = time.process_time()
     found = square(case.model, case.x, case.y, eps=case.eps / 2, norm=case.norm, n_queries=queries)
     return time.process_time() - start, found

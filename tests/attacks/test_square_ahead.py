@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.attacks.core import square_ahead
+from bench.attacks.core import square_pace
 from bench.attacks.square import square
 from bench.measuring.passes import counted
 from tests.attacks.known import flags
@@ -31,7 +31,7 @@ def both(monkeypatch, problem, **arguments):
     model, x, y = problem
     results = []
     for cheap in (-1, 1e12):
-        monkeypatch.setattr(square_ahead, "CHEAP", cheap)
+        monkeypatch.setattr(square_pace, "CHEAP", cheap)
         trace = {}
         with counted(model) as passes:
             found = square(model, x, y, trace=trace, **arguments)
@@ -58,12 +58,12 @@ def test_only_cheap_passes_are_asked_ahead(monkeypatch, problem):
     needed = 2 * 12 * (64 * 4 * 9 + 9 * 8 * 36 + 5 * 72)
     asked = []
     for cheap in (needed - 1, needed):
-        monkeypatch.setattr(square_ahead, "CHEAP", cheap)
+        monkeypatch.setattr(square_pace, "CHEAP", cheap)
         with counted(model) as passes:
             square(model, x, y, eps=0.01, n_queries=300)
         asked.append(passes.forwards)
     assert asked[0] == 12 * 303, "the images, the start, the queries, the end"
-    assert asked[1] > asked[0] + 12 * square_ahead.AHEAD
+    assert asked[1] > asked[0] + 12 * square_pace.AHEAD
 
 
 def test_nothing_is_asked_ahead_where_logits_depend_on_the_size_of_a_pass(monkeypatch, problem):
@@ -74,4 +74,4 @@ def test_nothing_is_asked_ahead_where_logits_depend_on_the_size_of_a_pass(monkey
             return model(x) * (1 + 1e-12 * (len(x) > 12))
 
     (_, _, passes), (_, _, more) = both(monkeypatch, (Uneven(), x, y), eps=0.05, n_queries=300)
-    assert more <= passes + 12 * (1 + square_ahead.AHEAD), "but for the two passes that compare"
+    assert more <= passes + 12 * (1 + square_pace.AHEAD), "but for the two passes that compare"
