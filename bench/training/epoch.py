@@ -88,7 +88,7 @@ def train_epoch(
         epoch: counted from 0.
         holdout: images to measure on after the epoch; None: none.
         checkpointer: writes checkpoints while the epoch runs.
-        should_stop: called after each step.
+        should_stop: called after each step but the epoch's last.
 
     Returns:
         The record of the finished epoch.
@@ -107,15 +107,34 @@ def train_epoch(
     for x, y in batches.of_epoch(epoch, first):
         step(x, y, learning_rate(batches.recipe, state.step, batches.per_epoch))
         state.step += 1
-        stop, now = should_stop(), time.monotonic()
-        if checkpointer.due(now, stopping=stop):
-            state.time += watch.read()
-            checkpointer.save(state, now)
-            watch.restart()
-        if stop:
-            raise Stopped(f"training stopped after step {state.step}; run the same command to go on.")
+        if state.step % batches.per_epoch:
+            pause(state, watch, checkpointer, should_stop)
     state.time += watch.read()
     return _record(state, batches, holdout)
+
+
+def pause(state: TrainState, watch: Stopwatch, checkpointer: Checkpointer, should_stop: Callable[[], bool]) -> None:
+    """Write a checkpoint if one is due, and stop if that is asked for.
+
+    After an epoch's last step it is called once the epoch's record is written: a training that goes on from there
+    would not write it again.
+
+    Args:
+        state: what a checkpoint holds.
+        watch: runs while the training computes; its time so far is added to the state's before a checkpoint.
+        checkpointer: writes checkpoints.
+        should_stop: whether to stop here.
+
+    Raises:
+        Stopped: `should_stop` returned True; a checkpoint is written.
+    """
+    stop, now = should_stop(), time.monotonic()
+    if checkpointer.due(now, stopping=stop):
+        state.time += watch.read()
+        checkpointer.save(state, now)
+        watch.restart()
+    if stop:
+        raise Stopped(f"training stopped after step {state.step}; run the same command to go on.")
 
 
 def _record(state: TrainState, batches: Batches, holdout: Split | None) -> EpochRecord:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.core import files
+from bench.core.computing_time import Stopwatch
 from bench.core.errors import BenchError, IntegrityError
 from bench.core.recipe import TrainingRecipe
 from bench.core.records import Defense
@@ -24,7 +25,7 @@ from bench.data.split import Split
 from bench.training.batches import Batches
 from bench.training.build import build_network
 from bench.training.checkpoint import Checkpointer, CheckpointFile, TrainState, load_checkpoint
-from bench.training.epoch import EpochRecord, nonfinite, parameter_names, train_epoch
+from bench.training.epoch import EpochRecord, nonfinite, parameter_names, pause, train_epoch
 from bench.training.execution import ExecutionConfig
 from bench.training.gradients import Log
 from bench.training.hooks import finalize
@@ -102,7 +103,8 @@ def train(
         on_epoch: called with the log record of each finished epoch.
         after_first_epoch: called once, with the network after the first epoch of this call; it leaves the network
             and the generators as they are.
-        should_stop: called after each step; if it returns True, a checkpoint is written and `Stopped` raised.
+        should_stop: called after each step but the last of all; if it returns True, a checkpoint is written and
+            `Stopped` raised. After an epoch's last step it is called once `on_epoch` has returned.
         execution: how: eagerly, as a CUDA graph, compiled; deterministically or not. None: the default.
         log: called, with one line, if a mode of execution is not available here, or a checkpoint is of no use.
 
@@ -147,6 +149,8 @@ def train(
             on_epoch(record)
             if epoch == first:
                 after_first_epoch(model)
+            if epoch + 1 < recipe.epochs:
+                pause(state, Stopwatch(device), checkpointer, should_stop)
     state.optimizer.zero_grad(set_to_none=True)
     model = model.to(memory_format=torch.contiguous_format)
     finalize(model)

@@ -16,6 +16,7 @@ from bench.core.records import Defense
 from bench.data.split import Split
 from bench.store import owned_file
 from bench.training.checkpoint import CheckpointFile, TrainState, load_checkpoint, save_checkpoint
+from bench.training.epoch import EpochRecord
 from bench.training.loop import TrainJob, train
 
 CPU = torch.device("cpu")
@@ -46,6 +47,26 @@ def weights(model: torch.nn.Module) -> bytes:
 def test_a_stopped_training_ends_in_the_same_weights(tmp_path: Path) -> None:
     stopped_at(tmp_path / "cell.pt", 5)
     assert weights(train(job(), CPU, checkpoint=tmp_path / "cell.pt")) == weights(train(job(), CPU))
+
+
+@pytest.mark.parametrize("steps", range(1, 12))
+def test_a_training_stopped_anywhere_writes_every_epochs_record_once(tmp_path: Path, steps: int) -> None:
+    path, taken, records = tmp_path / "cell.pt", iter(range(1, 100)), list[EpochRecord]()
+    with pytest.raises(Stopped, match=f"after step {steps};"):
+        train(job(), CPU, checkpoint=path, on_epoch=records.append, should_stop=lambda: next(taken) == steps)
+    trained = train(job(), CPU, checkpoint=path, on_epoch=records.append)
+    whole = list[EpochRecord]()
+    assert weights(trained) == weights(train(job(), CPU, on_epoch=whole.append))
+    assert [(r.epoch, r.loss, r.train_accuracy) for r in records] == [
+        (r.epoch, r.loss, r.train_accuracy) for r in whole
+    ]
+    assert [r.epoch for r in records] == [1, 2, 3]
+
+
+def test_a_stop_at_the_last_step_lets_the_training_end(tmp_path: Path) -> None:
+    taken = iter(range(1, 100))
+    trained = train(job(), CPU, checkpoint=tmp_path / "cell.pt", should_stop=lambda: next(taken) == 12)
+    assert weights(trained) == weights(train(job(), CPU))
 
 
 def refused(path: Path, match: str, seed: int = 0) -> None:
