@@ -24,13 +24,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from multiprocessing.pool import Pool
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from bench.core.stats.intervals import clopper_pearson
 from bench.trust.registry import checks
-from benchmarks.trust_units import HONEST, Unit, build, examine, narrow, networks, plant, units
+from benchmarks.trust_units import HONEST, Found, Unit, build, examine, narrow, networks, plant, units
 
-Found = dict[str, Any]  # one unit, as plain data
 KEY: Final = ("network", "block", "fault", "attack")
 MISSING: Final = "not assessable"
 

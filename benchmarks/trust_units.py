@@ -27,6 +27,8 @@ from bench.training.loop import TrainJob, train
 from bench.trust.binarisation import binarisation
 from bench.trust.readout import feature_count
 
+Found = dict[str, Any]  # one unit, as plain data
+
 BLOCK: Final = 64  # images of a unit
 BLOCK_OF_VOTES: Final = 32  # where an answer is 100 passes; as in the suite `randomised`
 EPS: Final = {"digits": 0.5, "votes": 0.5, "cifar": 0.25, "nets": 0.25}  # l2
@@ -253,7 +255,7 @@ def with_fault(model: nn.Module, unit: Unit) -> nn.Module:
     return RandomisedModel(network, **draws).eval()
 
 
-def examine(unit: Unit, folder: Path | None, weights: Path) -> dict[str, Any]:
+def examine(unit: Unit, folder: Path | None, weights: Path) -> Found:
     """Return what the checks say of a unit, as plain data."""
     torch.set_num_threads(1)
     started = time.process_time()
@@ -264,7 +266,7 @@ def examine(unit: Unit, folder: Path | None, weights: Path) -> dict[str, Any]:
     kind = unit.network.partition(":")[0]
     device = "cuda" if kind == "cifar" and torch.cuda.is_available() else "cpu"
     names = ["accuracy", *([unit.attack] if unit.attack else []), "trust"]
-    found: dict[str, Any] = {**vars(unit), "expected": unit.expected, "checks": {}, "refused": ""}
+    found: Found = {**vars(unit), "expected": unit.expected, "checks": {}, "refused": ""}
     try:
         table = bench.evaluate(model, data=(x, y), evaluations=names, eps=EPS[kind], device=device)
     except BenchError as error:
@@ -281,7 +283,7 @@ def examine(unit: Unit, folder: Path | None, weights: Path) -> dict[str, Any]:
     }
 
 
-def plant(network: str, coarse: bool, weights: Path) -> dict[str, Any]:
+def plant(network: str, coarse: bool, weights: Path) -> Found:
     """Return on how many images an example can be planted behind a network's last layer, and how many PGD finds.
 
     Args:

@@ -132,7 +132,7 @@ class RayTransport:
 
     def __init__(self, ray: Any, resources: Mapping[str, float]) -> None:
         self._ray, self._lock = ray, threading.Lock()
-        self._blobs: dict[str, Any] = {}
+        self._blobs: dict[str, object] = {}
         self._closed = False
         memory = {"memory": int(resources["memory"])} if resources.get("memory") else {}
         options = {"num_cpus": resources.get("cpus", 1.0), "num_gpus": resources.get("gpus", 0.0), **memory}

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
+from importlib import resources
 from pathlib import Path
 
-import bench
-from bench import attacks, models
 from bench.core.errors import IntegrityError
 from bench.core.hashing import sha256, sha256_of
 
@@ -15,12 +14,12 @@ from bench.core.hashing import sha256, sha256_of
 def code_digest() -> str:
     """Return the SHA-256 over the Python and TOML files of bench, wherever it is installed."""
     found = list[str]()
-    for package in (bench, models, attacks):
-        folder = Path(next(iter(package.__path__)))
+    for package in ("bench", "bench.models", "bench.attacks"):
+        folder = Path(str(resources.files(package)))
         for path in sorted({*folder.rglob("*.py"), *folder.rglob("*.toml")}):
             name = path.relative_to(folder).as_posix()
-            if package is not bench or name.partition("/")[0] not in ("models", "attacks", "reports"):
-                found.append(f"{package.__name__} {name} {sha256(path)}")
+            if package != "bench" or name.partition("/")[0] not in ("models", "attacks", "reports"):
+                found.append(f"{package} {name} {sha256(path)}")
     return sha256_of("\n".join(found).encode())
 
 
