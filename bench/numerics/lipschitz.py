@@ -71,7 +71,8 @@ class LipschitzGraph:
         Returns:
             Node to constant, ≥ 0.
         """
-        slopes, result = self.from_input(), {}
+        slopes = self.from_input()
+        result: dict[Node, float] = {}
         for node in self.order:
             inputs = [result[p] for p, _ in node.next_functions if p is not None] or [0.0]
             if node in self.softplus_nodes:

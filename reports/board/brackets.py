@@ -111,7 +111,7 @@ def _states(
     runs: Sequence[RunTables], columns: tuple[BoardColumn, BoardColumn, BoardColumn]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the images of the ranking column and the state of each on every seed, (S, n); empty where incomplete."""
-    index, states = np.zeros(0, dtype=np.int64), []
+    index, states = np.zeros(0, dtype=np.int64), list[np.ndarray]()
     for run in runs:
         verdicts, known, proved = (_values(run, c.evaluation, c.example_column) for c in columns)
         if verdicts is None or (states and not np.array_equal(index, verdicts[0])):

@@ -67,7 +67,7 @@ def to_reply(results: Iterable[Result]) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, _SCHEMA) as writer:
         writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
-    content = sink.getvalue().to_pybytes()
+    content: bytes = sink.getvalue().to_pybytes()
     return sha256_of(content).encode() + content
 
 
