@@ -16,6 +16,10 @@ def test_types(tmp_path):
             (package / source.name).symlink_to(source)
     command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "-p", "bench"]
     done = subprocess.run(
-        [*command, "--cache-dir", str(ROOT / ".mypy_cache")], cwd=tmp_path, capture_output=True, text=True, check=False
+        [*command, "--cache-dir", str(ROOT / ".mypy_cache" / "test_types")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

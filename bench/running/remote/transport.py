@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Protocol, TypeAlias
 
-
 Ticket: TypeAlias = Any  # what a transport knows an order by
 
 
