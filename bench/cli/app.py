@@ -30,6 +30,7 @@ from bench.cli import (
     store,
     suite,
     verify,
+    work,
 )
 from bench.cli.terminal import complain
 from bench.core import streams
@@ -70,6 +71,7 @@ app = typer.Typer(
 )
 for group in (run, evaluate, new, check, listing, board, open_page, index, doctor, verify, audit, challenge, status):
     app.add_typer(group.commands)
+app.add_typer(work.commands)
 app.add_typer(results.commands, name="results")
 app.add_typer(store.commands, name="store")
 app.add_typer(suite.commands, name="suite")

@@ -103,6 +103,18 @@ def parse_pairs(option: str, text: str | None) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in (part.partition("=") for part in parts)}
 
 
+def parse_share(option: str, text: str) -> tuple[int, int]:
+    """Return which share of how many, of an option such as `--share 0/8`.
+
+    Raises:
+        UsageError: not two whole numbers, the first one below the second.
+    """
+    which, _, of = text.partition("/")
+    if not (which.isdecimal() and of.isdecimal() and int(which) < int(of)):
+        raise UsageError(f"{option}: expected I/N with 0 ≤ I < N, got {text!r}. Write 0/8 for the first of eight.")
+    return int(which), int(of)
+
+
 def parse_resources(option: str, text: str | None) -> dict[str, float]:
     """Return what a task takes, of an option such as `--per-task cpus=1,gpus=0.5,memory=4G`, memory in bytes.
 

@@ -48,7 +48,7 @@ def run(  # noqa: PLR0917 - the command's options
     hang_limit: Annotated[
         str | None, typer.Option(help="End included code and plug-ins after so long without a sign of life: 10m.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="Where cells run: local, ray or slurm.")] = "local",
+    engine: Annotated[str, typer.Option(help="Where cells run: local, ray, slurm or parts.")] = "local",
     address: Annotated[
         str | None, typer.Option(help="Address of a Ray cluster; without it, one of this machine.")
     ] = None,

@@ -179,6 +179,9 @@ class RayTransport:
         with contextlib.suppress(Exception):  # it may have ended, or the cluster
             self._ray.cancel(ticket, force=True)
 
+    def drop(self, ticket: Any) -> None:
+        """Nothing to forget: a reply ends with the command."""
+
     def close(self) -> None:
         """Give every order up."""
         self._closed = True

@@ -19,11 +19,10 @@ from bench.running.child import ChildError
 from bench.running.context import Outcome, RunContext
 from bench.running.remote.crew import run_elsewhere
 from bench.running.remote.orders import parse_order
-from bench.running.remote.parts import Parts
+from bench.running.remote.parts import Parts, parts_folder
 from bench.running.stopping import parse_duration
 
 NEEDS: Final = "submitit"
-PARTS: Final = "parts"  # below the result folder, unless --slurm parts=FOLDER names a shared one
 CLUSTERS: Final = ("slurm", "local", "debug")
 GATHER_SECONDS: Final = 1.0  # orders of that time are one array
 RETRIES: Final = 3  # of an order whose job ends without a reply
@@ -47,9 +46,13 @@ def run(context: RunContext) -> Outcome:
         MachineError, LockedError, IntegrityError, StoreError, SecurityError: nothing more can be done here.
     """
     asked = dict(context.options.slurm)
-    folder = Path(asked.get("parts") or context.plan.out / PARTS).resolve()
-    transport = SlurmTransport(executor(folder, asked), Parts(folder))
-    return run_elsewhere(context, transport, int(asked.get("jobs", JOBS)), PATIENCE)
+    parts = Parts(parts_folder(context.plan.out, asked))
+    transport = SlurmTransport(executor(parts.folder, asked), parts)
+    try:
+        return run_elsewhere(context, transport, int(asked.get("jobs", JOBS)), PATIENCE)
+    finally:
+        for finding in parts.contradictions():
+            context.reporter.log(finding)
 
 
 def executor(folder: Path, asked: Mapping[str, str]) -> Any:
@@ -177,6 +180,10 @@ class SlurmTransport:
             self._gathered = [name for name in self._gathered if name != ticket]
             if (job := self._jobs.pop(ticket, None)) is not None:
                 job.cancel(check=False)
+
+    def drop(self, ticket: str) -> None:
+        """Forget the reply to an order, which was a failure: the next command asks again."""
+        self._parts.drop(ticket)
 
     def close(self) -> None:
         """Give every order up."""

@@ -50,13 +50,23 @@ def run_elsewhere(context: RunContext, transport: Transport, jobs: int, patience
         MachineError, IntegrityError, StoreError, SecurityError: nothing more can be done here.
     """
     with contextlib.ExitStack() as held:
-        book = OrderBook(
-            transport.put, included_files(context.plan.included, transport.put), context.options.hang_limit
-        )
-        computers = held.enter_context(Elsewhere(transport, book, context.options.hang_limit, patience))
+        computers = held.enter_context(computers_of(context, transport, patience))
         pool = held.enter_context(ThreadPoolExecutor(max(1, min(jobs, MOST_JOBS)), "bench job"))
         held.callback(transport.close)  # before the pool waits for its threads
         return Crew(context, computers).run_with(pool, max(1, min(jobs, MOST_JOBS)))
+
+
+def computers_of(context: RunContext, transport: Transport, patience: float = ANSWER_SECONDS) -> Elsewhere:
+    """Return what has the tasks of a run computed by a transport.
+
+    Args:
+        context: plan, store, reporter and stop request.
+        transport: carries the orders.
+        patience: seconds without any reply after which the cluster counts as gone.
+    """
+    silent = context.options.hang_limit
+    book = OrderBook(transport.put, included_files(context.plan.included, transport.put), silent)
+    return Elsewhere(transport, book, silent, patience)
 
 
 class Crew(JobByJob):

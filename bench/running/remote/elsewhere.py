@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from bench.core import files
-from bench.core.errors import MachineError, Stopped
+from bench.core.errors import BenchError, MachineError, Stopped
 from bench.running.computers import Computers
 from bench.running.remote.orders import Order, OrderBook
 from bench.running.remote.replies import Failure, Result, Unfinished, from_reply
@@ -116,13 +116,25 @@ class Elsewhere(Computers):
                 if reply is None:
                     waiting.append((order, ticket))
                     continue
-                for result in from_reply(reply, order.cell):
-                    if isinstance(result, Failure):
-                        raise result.error()
-                    yield result
+                yield from self._opened(reply, order, ticket)
         finally:
             for _, ticket in waiting:
                 self._transport.cancel(ticket)
+
+    def _opened(self, reply: bytes, order: Order, ticket: Ticket) -> Iterator[Result]:
+        """Yield the results of a reply.
+
+        Raises:
+            BenchError: it holds a failure, or is damaged; it is not read again.
+        """
+        try:
+            for result in from_reply(reply, order.cell):
+                if isinstance(result, Failure):
+                    raise result.error()
+                yield result
+        except BenchError:
+            self._transport.drop(ticket)
+            raise
 
     def _reply(self, ticket: Ticket) -> bytes | None:
         """Look for a reply for a moment.

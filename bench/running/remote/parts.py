@@ -5,14 +5,29 @@ No SQLite file lies there: a network file system has no locks to rely on. Only t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from bench.core import files
 from bench.core.errors import MachineError
 from bench.core.hashing import sha256_of
+from bench.running.remote.replies import findings
 from bench.running.remote.work import compute
 
-ORDERS, BLOBS, REPLIES = "orders", "blobs", "replies"
+PARTS: Final = "parts"  # below the result folder, unless --slurm parts=FOLDER names a shared one
+ORDERS, BLOBS, REPLIES, OTHERS = "orders", "blobs", "replies", "contradictions"
+_NAME: Final = 64  # digits of a SHA-256; a file that is being written has another name
+
+
+def parts_folder(out: Path, asked: Mapping[str, str]) -> Path:
+    """Return the folder of orders and replies.
+
+    Args:
+        out: the result folder.
+        asked: the settings of `--slurm`.
+    """
+    return Path(asked.get("parts") or out / PARTS).resolve()
 
 
 class Parts:
@@ -41,12 +56,39 @@ class Parts:
     def work(self, order: str) -> None:
         """Compute an order unless its reply is there; run again after a fault, it writes the same reply.
 
+        The first reply counts. One that comes later is dropped if it is equal, times apart, and kept beside if not.
+
         Raises:
-            MachineError: the order or one of its blobs is not there.
+            MachineError: the order is not there.
         """
-        if not self._path(REPLIES, order).is_file():
-            content = self._read(ORDERS, order)
-            files.write_bytes(self._path(REPLIES, order), compute(content, lambda sha256: self._read(BLOBS, sha256)))
+        if self.reply(order) is not None:
+            return
+        reply = compute(self._read(ORDERS, order), lambda sha256: self._read(BLOBS, sha256))
+        first = self.reply(order)
+        if first is None:
+            files.write_bytes(self._path(REPLIES, order), reply)
+        elif findings(first) != findings(reply):
+            files.write_bytes(self._path(OTHERS, order), reply)
+
+    def drop(self, order: str) -> None:
+        """Forget the reply to an order."""
+        files.remove(self._path(REPLIES, order))
+
+    def left(self) -> list[str]:
+        """Return the orders that have no reply."""
+        return sorted(self._names(ORDERS) - self._names(REPLIES))
+
+    def contradictions(self) -> list[str]:
+        """Return, in words, each order that was computed twice with different results."""
+        return [
+            f"order {name[:12]}: expected equal results of two workers, got different ones; the first counts. Compare "
+            f"{self._path(REPLIES, name)} and {self._path(OTHERS, name)}, and look at the workers' machines."
+            for name in sorted(self._names(OTHERS))
+        ]
+
+    def _names(self, kind: str) -> set[str]:
+        folder = self.folder / kind
+        return {path.name for path in folder.iterdir() if len(path.name) == _NAME} if folder.is_dir() else set()
 
     def _write(self, kind: str, content: bytes) -> str:
         sha256 = sha256_of(content)

@@ -109,6 +109,23 @@ def from_reply(content: bytes, cell: str) -> Iterator[Result]:
         yield _result(row["kind"], json.loads(row["facts"]), row["data"], row["more"])
 
 
+def findings(content: bytes) -> dict[str, str]:
+    """Return what two replies to one order must agree in: not times, nor checkpoints, which hold times.
+
+    Args:
+        content: as `to_reply` gives it.
+
+    Returns:
+        Name of each chunk and of trained weights to the SHA-256 of its content.
+    """
+    found = dict[str, str]()
+    for row in pa.ipc.open_stream(content[_DIGEST:]).read_all().to_pylist():
+        if row["kind"] in ("Chunk", "Trained"):
+            number = json.loads(row["facts"]).get("number", "")
+            found[f"{row['kind']} {number}"] = sha256_of((row["data"] or b"") + (row["more"] or b""))
+    return found
+
+
 def _result(kind: str, facts: dict[str, Any], data: bytes | None, more: bytes | None) -> Result:
     if kind == "Chunk":
         table = serialise.unpack_table(data or b"")

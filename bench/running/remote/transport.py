@@ -30,6 +30,10 @@ class Transport(Protocol):
         """Give an order up."""
         ...
 
+    def drop(self, ticket: Ticket) -> None:
+        """Forget the reply to an order, which was a failure: the next command asks again."""
+        ...
+
     def close(self) -> None:
         """Give every order up; whoever waits for an answer gets a MachineError."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import json
 import os
 import threading
 import time
@@ -24,6 +25,7 @@ NARROW = {
     "epochs": 2,
     "evaluations": ("accuracy", "curvature"),
 }
+SMALLEST = NARROW | {"limit": 8, "epochs": 1, "evaluations": ("accuracy",)}  # a job of Slurm is a process of its own
 TIMES = ("seconds", "cpu", "wall", "per_second")
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray is not installed")
 needs_slurm = pytest.mark.skipif(
@@ -31,9 +33,9 @@ needs_slurm = pytest.mark.skipif(
 )
 
 
-def _board(out: Path, **more: object) -> list[dict[str, str]]:
+def _board(out: Path, narrow: dict[str, object] = NARROW, **more: object) -> list[dict[str, str]]:
     """Return the rows of a board without times."""
-    options = Options(suite="digits", narrow=NARROW, out=out, quiet=True, **more)  # type: ignore[arg-type]
+    options = Options(suite="digits", narrow=narrow, out=out, quiet=True, **more)  # type: ignore[arg-type]
     result = pipeline.run(options)
     assert result.code == 0, result.failures
     with (out / "leaderboard.csv").open(newline="") as stream:
@@ -74,25 +76,32 @@ def test_a_cluster_of_ray_that_loses_a_worker_gives_the_board_of_this_machine(tm
 @needs_ray
 @pytest.mark.slow
 def test_lost_requests_and_replies_of_ray_change_nothing(tmp_path, monkeypatch) -> None:
-    failures = (
-        "CoreWorkerService.grpc_client.PushTask=3:25:25,NodeManagerService.grpc_client.RequestWorkerLease=3:25:25"
-    )
-    monkeypatch.setenv("RAY_testing_rpc_failure", failures)
+    each = {
+        "num_failures": 4,
+        "req_failure_prob": 25,
+        "resp_failure_prob": 25,
+        "num_lower_bound_req_failures": 1,
+        "num_lower_bound_resp_failures": 1,
+    }
+    calls = ("CoreWorkerService.grpc_client.PushTask", "NodeManagerService.grpc_client.ReturnWorkerLease")
+    monkeypatch.setenv("RAY_testing_rpc_failure", json.dumps(dict.fromkeys(calls, each)))
     begun = time.monotonic()
-    found = _board(tmp_path / "ray", engine="ray")
+    found = _board(tmp_path / "ray", SMALLEST, engine="ray")
     assert time.monotonic() - begun < 900
     monkeypatch.delenv("RAY_testing_rpc_failure")
-    assert found == _board(tmp_path / "local")
+    assert found == _board(tmp_path / "local", SMALLEST)
 
 
 @needs_slurm
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # submitit's
 def test_jobs_of_submitit_on_this_machine_give_the_board_of_the_local_engine(tmp_path) -> None:
-    found = _board(tmp_path / "slurm", engine="slurm", slurm={"cluster": "local", "jobs": "2", "time": "5m"})
-    assert found == _board(tmp_path / "local")
+    found = _board(tmp_path / "slurm", SMALLEST, engine="slurm", slurm={"cluster": "local", "jobs": "2", "time": "5m"})
+    assert found == _board(tmp_path / "local", SMALLEST)
     assert not list((tmp_path / "slurm" / "parts").glob("**/*.db"))
-    assert _board(tmp_path / "slurm", engine="slurm", slurm={"cluster": "local"}) == found  # nothing is computed again
+    assert (
+        _board(tmp_path / "slurm", SMALLEST, engine="slurm", slurm={"cluster": "local"}) == found
+    )  # nothing is computed again
 
 
 @pytest.mark.parametrize(("name", "package"), [("ray", "ray"), ("slurm", "submitit")])

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.core import files
 from bench.core.errors import IntegrityError, MachineError, UsageError
 from bench.core.hashing import sha256_of
 from bench.running import pipeline
 from bench.running.engines import local
 from bench.running.prepare import Options
-from bench.running.remote import elsewhere, orders, replies
+from bench.running.remote import elsewhere, orders, parts, replies
 from bench.running.remote.crew import run_elsewhere
 from bench.running.remote.work import compute
 from bench.running.tasks import Measured, Note, Trained
@@ -50,6 +51,8 @@ class InProcess:
             return reply
 
     def cancel(self, ticket: bytes) -> None: ...
+
+    def drop(self, ticket: bytes) -> None: ...
 
     def close(self) -> None: ...
 
@@ -143,3 +146,52 @@ def test_a_large_array_travels_once_and_comes_back_as_it_was() -> None:
     names = {book._kept(array), book._kept(array), book._kept(array.copy())}
     assert len(names) == 1
     assert len(transport.blobs) == 1
+
+
+def test_orders_that_others_compute_between_two_commands_give_the_same_bits(alone, tmp_path, cli) -> None:
+    out, folder, codes = tmp_path / "r", tmp_path / "parts", list[int]()
+    chosen = [("--defense", name) for name in NARROW["defenses"]] + [("--evaluation", name) for name in EVALUATIONS]  # type: ignore[attr-defined]
+    narrow = ["--seeds", "0", "--limit", "6", "--train-limit", "100", "--epochs", "2", *sum(chosen, ())]
+    for step in range(8):
+        done = cli("collect", "--parts", folder, "--out", out, *narrow, "--quiet")
+        codes.append(done.code)
+        if done.code == 0:
+            break
+        for share in ("0/2", "1/2"):
+            assert cli("work", folder, "--share", share).code == 0
+        assert not parts.Parts(folder).left()
+        if step == 0:  # a damaged reply is refused once, and computed again
+            path = next((folder / parts.REPLIES).iterdir())
+            path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert codes[:2] == [75, 3]
+    assert codes[-1] == 0
+    assert set(codes[2:-1]) == {75}
+    assert _content(out) == _content(alone)
+    assert not list(folder.glob("**/*.db"))
+    assert not parts.Parts(folder).contradictions()
+
+
+@pytest.mark.parametrize("share", ["8/8", "1", "-1/2", "a/b"])
+def test_a_share_that_is_none_is_refused(share: str, tmp_path, cli) -> None:
+    done = cli("work", tmp_path, "--share", share)
+    assert done.code == 2
+    assert "--share: expected I/N" in done.err
+
+
+@pytest.mark.parametrize(("weights", "contradictions"), [(b"w", 0), (b"v", 1)])
+def test_a_second_reply_is_equal_or_a_finding(weights: bytes, contradictions: int, tmp_path, monkeypatch) -> None:
+    folder = parts.Parts(tmp_path)
+    order = folder.order(orders.Order("c", "training", (0, 0), "", "t").to_bytes())
+    first, second = (replies.to_reply([Trained(w, {"seconds": s})]) for w, s in ((b"w", 1.0), (weights, 2.0)))
+
+    def late(content: bytes, fetch: object) -> bytes:
+        """Compute so slowly that another worker's reply is there first."""
+        files.write_bytes(tmp_path / parts.REPLIES / order, first)
+        return second
+
+    monkeypatch.setattr(parts, "compute", late)
+    folder.work(order)
+    assert folder.reply(order) == first
+    found = folder.contradictions()
+    assert len(found) == contradictions
+    assert all("expected equal results of two workers" in text for text in found)
