@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -42,7 +44,7 @@ COLUMNS = {
         source="after Entesari, Sharifi, Fazlyab 2024 (docs/theory.md, section 6)",
     ),
     "jacobian_lipschitz": Column(
-        "Data-free Lipschitz constant of the Jacobian of image → logits; the same for every image",
+        "Data-free Lipschitz constant of the Jacobian of image → logits, missing where it jumps; the same for all",
         direction="lower",
         formula="c ≥ sup ‖∂z/∂x(x) − ∂z/∂x(x')‖₂ / ‖x − x'‖₂",
         source="Entesari, Sharifi, Fazlyab 2024 (docs/theory.md, section 6)",
@@ -174,6 +176,7 @@ def _certify(model: nn.Module, graph: LipschitzGraph, x: Tensor, y: Tensor, keys
     logits = logits_of(model, x)
     z = logits.detach()
     coarse, fine = certified_radii(z, y, graph)
+    bend = graph.jacobian_from_input()[graph.order[-1]]
     curved = curvature_radii(logits, x, y, graph)
     push = pushforward(logits, x)
     start = normal(keys, Stream.LANCZOS_START, (x[0].numel(),), x.dtype)
@@ -185,7 +188,7 @@ def _certify(model: nn.Module, graph: LipschitzGraph, x: Tensor, y: Tensor, keys
         "certified_radius": torch.where(correct, fine * ROUNDING, 0.0),
         "certified_radius_lipschitz": torch.where(correct, coarse * ROUNDING, 0.0),
         "certified_radius_curvature": torch.where(correct, curved.clamp_max(diameter) * ROUNDING, 0.0),
-        "jacobian_lipschitz": torch.full_like(coarse, graph.jacobian_from_input()[graph.order[-1]]),
+        "jacobian_lipschitz": torch.full_like(coarse, bend if math.isfinite(bend) else torch.nan),
         "lipschitz_constant": torch.full_like(coarse, graph.from_input()[graph.order[-1]]),
         "local_slope": squared.norm.sqrt(),
     }

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from bench.models.defenses.adversarial_training import ascend, ascend_as_released, loss
+from bench.core.errors import UsageError
+from bench.models.defenses.adversarial_training import adversarial_training, ascend, ascend_as_released, loss
 from bench.models.defenses.lcnn import lcnn
 
 D = 4 * 4
@@ -64,6 +65,27 @@ def test_points_stay_in_the_box_and_start_again_where_there_is_no_gradient():
     assert (point - x - 1).flatten(1).norm(dim=1).max() <= 0.5 + 1e-12
 
 
+def test_linf_steps_reach_the_corner_of_the_cube_and_start_uniform():
+    model, x, y = linear(), images(), torch.arange(64) % 2
+    point = ascend(model, x, y, eps=0.05, steps=3, step_size=2.5 * 0.05 / 3, norm="linf")
+    w = model[1].weight
+    corner = torch.stack([0.05 * (w[1 - label] - w[label]).sign() for label in y]).view_as(x)
+    torch.testing.assert_close(point, x + corner, rtol=0, atol=1e-12)
+    start = ascend(
+        model, images(4000), torch.zeros(4000, dtype=torch.long), eps=0.05, steps=0, step_size=1.0, norm="linf"
+    )
+    shift = (start - images(4000)) / 0.05
+    assert shift.abs().max() <= 1 + 1e-9
+    assert shift.square().mean().item() == pytest.approx(1 / 3, abs=0.005)
+    at_bound = ascend(model, 0 * x, y, eps=0.05, steps=3, step_size=0.05, norm="linf")
+    assert at_bound.min() == 0
+
+
+def test_the_released_attack_is_refused_in_another_norm():
+    with pytest.raises(UsageError, match="expected norm 'l2' with released=true, got 'linf'"):
+        adversarial_training(3, (1, 8, 8), "convnet-w4", released=True, norm="linf")
+
+
 def test_released_attack_uses_a_third_of_the_budget():
     model, x = linear(), images(256)
     y = model(x).argmax(1)
@@ -92,7 +114,7 @@ def test_objective_is_the_cross_entropy_at_the_point_by_hand(released):
     worst = x.flatten() + 0.1 * torch.where(attacked == 0, -1.0, 1.0).double()
     logits = torch.stack([3 * worst - 1, 0.5 - worst], 1)
     want = (logits.logsumexp(1) - logits[torch.arange(3), y]).mean()
-    terms = loss(model, x, y, eps=0.1, steps=40, step_size=0.1, released=released)
+    terms = loss(model, x, y, eps=0.1, steps=40, step_size=0.1, released=released, norm="l2")
     got = terms["adversarial_cross_entropy"]
     assert got.item() == pytest.approx(want.item(), rel=1e-12)
     gradient = torch.autograd.grad(got, model[1].weight)[0]

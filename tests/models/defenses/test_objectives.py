@@ -207,5 +207,5 @@ def test_cross_entropy_terms_are_labelled():
     model, (x, y) = Tiny(), batch()
     assert set(lcnn.loss(model, x, y, lambda_beta=1.0, lambda_gamma=1.0)) == {"cross_entropy", "beta"}
     assert set(gradreg.loss(model, x, y, lambda_gradient=1.0)) == {"cross_entropy", "gradient"}
-    terms = adversarial_training.loss(model, x, y, eps=0.1, steps=1, step_size=None, released=False)
+    terms = adversarial_training.loss(model, x, y, eps=0.1, norm="l2", steps=1, step_size=None, released=False)
     assert set(terms) == {"adversarial_cross_entropy"}
