@@ -227,7 +227,7 @@ def test_a_file_without_a_factory_is_told_what_it_defines(place, cli):
     done = cli("evaluate", "--suite", place / "tiny.toml", "--model", place / "net.py")
     assert done.code == 2
     assert "expected FILE.py:FACTORY" in done.err
-    assert "It defines net, wrapped, wide, broken." in done.err
+    assert "It defines net, wrapped, wide, broken, " in done.err
 
 
 def test_verify_asks_for_the_file_that_builds_the_network(place, cli, tmp_path_factory):

@@ -49,10 +49,12 @@ def test_a_shipped_suite_measures_what_every_check_reads(name: str) -> None:
     suite = load_suite(name)
     by_key = {entry.key: entry for entry in suite.evaluations}
     assert {"clean", "margin", "robust", "broken_by", "refused", "distance", "trust"} <= roles(suite)
-    ranks = registry.evaluations.get(by_key["autoattack_l2"].evaluation).columns
+    attack = by_key[f"autoattack_{suite.threat.norm}"]
+    trust = by_key["trust" if suite.threat.norm == "l2" else f"trust_{suite.threat.norm}"]
+    ranks = registry.evaluations.get(attack.evaluation).columns
     assert max(column.ranks for column in ranks.values()) >= REFERENCE_RANK, "the attack that a declared one goes with"
-    assert by_key["trust"].limit is None or by_key["trust"].limit >= MIN_IMAGES
-    assert (by_key["autoattack_l2"].limit or 10**9) >= (by_key["trust"].limit or 10**9), "survivors are known on all"
+    assert trust.limit is None or trust.limit >= MIN_IMAGES
+    assert (attack.limit or 10**9) >= (trust.limit or 10**9), "survivors are known on all"
     assert suite.store_adversarial != "none", "V6 and B3 read them"
     defenses = {spec.name for spec in suite.defenses}
     assert "standard" in defenses, "the undefended twin of T2"
@@ -63,7 +65,7 @@ def test_only_what_declares_an_attack_of_its_own_is_in_reach_of_a() -> None:
     declared = {entry.name for entry in registry.defenses if entry.adaptive is not None}
     assert declared == DECLARED, "docs/trust.md names them"
     suites_with = {name for name in ATTACKED if DECLARED & {spec.name for spec in load_suite(name).defenses}}
-    assert suites_with == {"randomised"}
+    assert suites_with == {"neighbours", "randomised"}
 
 
 @pytest.mark.slow
