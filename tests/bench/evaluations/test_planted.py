@@ -222,3 +222,28 @@ def test_the_certificate_is_attained_so_that_one_percent_more_is_broken(column, 
     wrong = float(certificate(model, x, y)[column][0])
     assert wrong == pytest.approx(2 * radius, rel=1e-6)
     assert int(model(pgd(model, x, y, eps=0.99 * wrong)).argmax()) == 1
+
+
+@pytest.mark.parametrize("planted", [1.0, 0.5])
+def test_the_curvature_certificate_is_attained_so_that_half_its_constant_is_broken(planted, monkeypatch):
+    # The margin 0.056 − s0(x₁ − 0.2) falls along x₁ as its second-order model does, up to (βr)²/100 of itself
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 1), CenteredSoftplus(5.0, learn_beta=False), nn.Linear(1, 2))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[1.0, 0, 0, 0]]))
+        model[1].bias.fill_(-0.2)
+        model[3].weight.copy_(torch.tensor([[-0.5], [0.5]]))
+        model[3].bias.copy_(torch.tensor([0.028, -0.028]))
+    constants = LipschitzGraph.jacobian_from_input
+    monkeypatch.setattr(
+        LipschitzGraph, "jacobian_from_input", lambda self: {node: planted * c for node, c in constants(self).items()}
+    )
+    x = torch.full((1, 1, 2, 2), 0.2)
+    table = certificate(model, x, LABEL)
+    radius = float(table["certified_radius_curvature"][0])
+    assert radius > 1.5 * float(table["certified_radius_lipschitz"][0])
+    labels = []
+    for share in (0.99, 1.01):
+        moved = x.clone()
+        moved[0, 0, 0, 0] += share * radius
+        labels.append(int(model(moved).argmax()))
+    assert labels == ([0, 1] if planted == 1 else [1, 1])

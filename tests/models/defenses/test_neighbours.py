@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from bench.attacks.pgd import pgd
 from bench.core.registry import defenses
 from bench.data import catalog
 from bench.data.pixels import to_unit
@@ -22,16 +23,21 @@ from bench.training.optimization import parameter_groups
 TRAIN = 256
 
 
+def digits(count: int, split: str = "train") -> tuple[torch.Tensor, torch.Tensor]:
+    found = catalog.load("digits", train_limit=count, limit=count)
+    part = found.train if split == "train" else found.test
+    return to_unit(torch.tensor(part.images)), torch.tensor(part.labels)
+
+
 @pytest.fixture(scope="module")
 def data() -> tuple[torch.Tensor, torch.Tensor]:
-    train = catalog.load("digits", train_limit=TRAIN, limit=1).train
-    return to_unit(torch.tensor(train.images)), torch.tensor(train.labels)
+    return digits(TRAIN)
 
 
-def trained(name: str, data, *, epochs: int, lr: float = 0.1, **hyperparameters) -> nn.Module:
+def trained(name: str, data, *, epochs: int, lr: float = 0.1, seed: int = 0, **hyperparameters) -> nn.Module:
     """Return the defense's network after some epochs of SGD on the first digits, in eval mode."""
     entry, (x, y) = defenses.get(name), data
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = entry.function(10, (1, 8, 8), "convnet-w8", **hyperparameters).train()
     loss = bound_loss(entry.recipe.loss, {**entry.hyperparameters, **hyperparameters})
     optimizer = torch.optim.SGD(parameter_groups(model, 5e-4), lr=lr, momentum=0.9)
@@ -121,6 +127,26 @@ def test_penalties_of_smooth_gradreg_by_hand(data):
     for penalty, want in (("l2", each.square().sum(1).mean()), ("l1", each.abs().sum(1).mean())):
         got = entry.recipe.loss(model, x[:5].detach(), y[:5], penalty=penalty, lambda_gradient=0.5)["gradient"]
         torch.testing.assert_close(got, 0.5 * want)
+
+
+def test_an_equal_gradient_penalty_gives_more_robustness_on_a_smooth_activation():
+    """λ = 0.5, seeds 0 and 1: 0.41 and 0.36 of 300 digits robust at l2 0.5, on softplus of β = 1e3 0.18 and 0.25.
+
+    0.38 and 0.37 against 0.24 and 0.30 at λ = 0.1; 0.40 and 0.40 against 0.13 and 0.23 at λ = 2.
+    """
+    train, (x, y) = digits(512), digits(300, "test")
+
+    def robust(name: str) -> float:
+        """Return the share of test images that PGD leaves right, mean over two seeds."""
+        shares = []
+        for seed in (0, 1):
+            model = trained(name, train, epochs=15, seed=seed, lambda_gradient=0.5)
+            right = model(x).argmax(1) == y
+            moved = pgd(model, x[right], y[right], eps=0.5, steps=10)
+            shares.append(float((model(moved).argmax(1) == y[right]).sum()) / len(x))
+        return sum(shares) / 2
+
+    assert robust("smooth_gradreg") > robust("gradreg") + 0.06
 
 
 @pytest.mark.skipif(importlib.util.find_spec("deel") is not None, reason="deel-torchlip is installed")
