@@ -37,7 +37,7 @@ def compute(order: bytes, fetch: Fetch) -> bytes:
         fetch: returns the blob of a SHA-256.
 
     Returns:
-        The results, or the failure, see `to_reply`.
+        The results, or the failure, see `to_reply`. A process that is asked to end gives none: the order is sent again.
     """
     results = list[Result]()
 
@@ -49,7 +49,7 @@ def compute(order: bytes, fetch: Fetch) -> bytes:
         asked = parse_order(order)
         require_same_code(asked.code)
         results += _process().carry_out(asked, fetch, take)
-    except (Exception, SystemExit) as error:
+    except Exception as error:  # not SystemExit: that comes from the process that is asked to end
         results.append(Failure.of(error))
     return to_reply(results)
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.util
 import json
 import os
+import re
+import signal
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -26,10 +32,14 @@ NARROW = {
     "evaluations": ("accuracy", "curvature"),
 }
 SMALLEST = NARROW | {"limit": 8, "epochs": 1, "evaluations": ("accuracy",)}  # a job of Slurm is a process of its own
+JOBS = {"cluster": "local", "jobs": "2", "time": "5m"}
 TIMES = ("seconds", "cpu", "wall", "per_second")
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray is not installed")
 needs_slurm = pytest.mark.skipif(
     importlib.util.find_spec("submitit") is None, reason="the extra slurm is not installed"
+)
+submitit_leaks = pytest.mark.filterwarnings(  # its log files are closed by the collector
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
 
 
@@ -43,31 +53,44 @@ def _board(out: Path, narrow: dict[str, object] = NARROW, **more: object) -> lis
     return [{k: v for k, v in row.items() if not any(word in k for word in TIMES)} for row in rows]
 
 
-def _kill_one(name: str, killed: list[int], over: threading.Event) -> None:
-    """Kill one process that computes an order for this one, as soon as there is one."""
-    while not over.wait(0.05):
-        for child in psutil.Process().children(recursive=True):
-            try:
-                if name in " ".join(child.cmdline()) or name in child.name():
-                    child.kill()
-                    killed.append(child.pid)
-                    return
-            except psutil.Error:
-                continue
+def _handles(pid: int, number: int) -> bool:
+    """Tell whether a process has a handler of a signal: before, the signal would end it."""
+    try:
+        caught = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    except OSError:
+        return False
+    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
+
+
+@contextlib.contextmanager
+def _one_hit(name: str, number: int = signal.SIGKILL) -> Iterator[list[int]]:
+    """Send a signal to one process that computes an order for this one, as soon as there is one in the block."""
+    hit, over = list[int](), threading.Event()
+
+    def look() -> None:
+        while not hit and not over.wait(0.05):
+            for child in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    named = name in " ".join(child.cmdline()) or name in child.name()
+                    if not hit and named and (number == signal.SIGKILL or _handles(child.pid, number)):
+                        child.send_signal(number)
+                        hit.append(child.pid)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield hit
+    finally:
+        over.set()
+        thread.join()
 
 
 @needs_ray
 @pytest.mark.slow
 def test_a_cluster_of_ray_that_loses_a_worker_gives_the_board_of_this_machine(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "ray://nowhere.invalid:1")  # is not joined
-    killed, over = list[int](), threading.Event()
-    thread = threading.Thread(target=_kill_one, args=("ray::_compute_here", killed, over))
-    thread.start()
-    try:
+    with _one_hit("ray::_compute_here") as killed:
         found = _board(tmp_path / "ray", engine="ray")
-    finally:
-        over.set()
-        thread.join()
     assert killed
     assert os.environ["RAY_ADDRESS"] == "ray://nowhere.invalid:1"
     assert found == _board(tmp_path / "local")
@@ -88,20 +111,61 @@ def test_lost_requests_and_replies_of_ray_change_nothing(tmp_path, monkeypatch) 
     begun = time.monotonic()
     found = _board(tmp_path / "ray", SMALLEST, engine="ray")
     assert time.monotonic() - begun < 900
+    logs = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray").glob(
+        f"session_*/logs/python-core-driver-*_{os.getpid()}.log"
+    )
+    said = "".join(log.read_text(errors="replace") for log in logs)
+    assert all(f"Inject RPC {what} failure for {calls[0]}" in said for what in ("request", "response"))
     monkeypatch.delenv("RAY_testing_rpc_failure")
     assert found == _board(tmp_path / "local", SMALLEST)
 
 
 @needs_slurm
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # submitit's
+@submitit_leaks
 def test_jobs_of_submitit_on_this_machine_give_the_board_of_the_local_engine(tmp_path) -> None:
-    found = _board(tmp_path / "slurm", SMALLEST, engine="slurm", slurm={"cluster": "local", "jobs": "2", "time": "5m"})
+    with _one_hit("submitit.core._submit") as killed:
+        found = _board(tmp_path / "slurm", SMALLEST, engine="slurm", slurm=JOBS)
+    assert killed
     assert found == _board(tmp_path / "local", SMALLEST)
     assert not list((tmp_path / "slurm" / "parts").glob("**/*.db"))
     assert (
         _board(tmp_path / "slurm", SMALLEST, engine="slurm", slurm={"cluster": "local"}) == found
     )  # nothing is computed again
+
+
+@needs_slurm
+@pytest.mark.slow
+@submitit_leaks
+def test_a_driver_that_was_killed_goes_on_and_a_job_that_was_preempted_too(tmp_path) -> None:
+    words = ["run", "--engine", "slurm", "--slurm", ",".join(f"{k}={v}" for k, v in JOBS.items())]
+    words += ["--suite", "digits", "--seeds", "0", "--limit", "8", "--train-limit", "100", "--epochs", "1"]
+    words += ["--defense", "standard", "--defense", "gradreg", "--evaluation", "accuracy"]
+    out = tmp_path / "slurm"
+    replies = out / "parts" / "replies"
+    driver = subprocess.Popen([sys.executable, "-m", "bench", *words, "--out", str(out), "--quiet"])
+    end = time.monotonic() + 600
+    while not (replies.is_dir() and any(len(p.name) == 64 for p in replies.iterdir())) and time.monotonic() < end:
+        assert driver.poll() is None
+        time.sleep(0.05)
+    driver.kill()
+    driver.wait()
+    before = {path.name: path.stat().st_mtime_ns for path in replies.iterdir() if len(path.name) == 64}
+    assert before
+    with _one_hit("submitit.core._submit", signal.SIGUSR2) as preempted:
+        found = _board(out, SMALLEST, engine="slurm", slurm=JOBS)
+    assert preempted
+    assert any("Requeued job" in log.read_text() for log in (out / "parts" / "logs").glob("*/*_log.*"))
+    assert found == _board(tmp_path / "local", SMALLEST)
+    assert before.items() <= {path.name: path.stat().st_mtime_ns for path in replies.iterdir()}.items()
+
+
+@needs_slurm
+@pytest.mark.slow
+@submitit_leaks
+def test_the_debug_executor_of_submitit_gives_the_board_of_the_local_engine(tmp_path) -> None:
+    found = _board(tmp_path / "slurm", SMALLEST, engine="slurm", slurm={"cluster": "debug", "jobs": "1"})
+    assert found == _board(tmp_path / "local", SMALLEST)
 
 
 @pytest.mark.parametrize(("name", "package"), [("ray", "ray"), ("slurm", "submitit")])

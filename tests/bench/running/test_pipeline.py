@@ -421,7 +421,7 @@ def test_weights_that_were_changed_are_refused_and_missing_ones_trained_anew(sui
         (("run", "--suite", "digits", "--device", "tpu"), 2, "expected auto, cpu, cuda or cuda:i"),
         (("run", "--suite", "digits", "--batch-size", "0"), 2, "expected auto or a number"),
         (("run", "--suite", "digits", "--time-limit", "soon"), 2, "expected a duration"),
-        (("run", "--suite", "digits", "--engine", "rai"), 2, "expected local, ray, slurm, got"),
+        (("run", "--suite", "digits", "--engine", "rai"), 2, "expected local, parts, ray, slurm, got"),
         (("run", "--suite", "digits", "--backbone", "resnet19"), 2, "resnet18"),
         (("run", "--suite", "digits", "--include", "nowhere.py"), 2, "expected a Python file"),
         (("run", "--suite", "digits", "--data", "nowhere"), 2, "nowhere"),

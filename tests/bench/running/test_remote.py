@@ -16,6 +16,7 @@ from bench.running import pipeline
 from bench.running.engines import local
 from bench.running.prepare import Options
 from bench.running.remote import elsewhere, orders, parts, replies
+from bench.running.remote.code import code_digest
 from bench.running.remote.crew import run_elsewhere
 from bench.running.remote.work import compute
 from bench.running.tasks import Measured, Note, Trained
@@ -120,6 +121,16 @@ def test_a_worker_with_another_bench_computes_nothing() -> None:
     (failure,) = replies.from_reply(compute(order.to_bytes(), {}.__getitem__), "c")
     assert isinstance(failure, replies.Failure)
     assert "Install the same version on every node" in failure.message
+
+
+def test_a_worker_that_is_asked_to_end_gives_no_reply() -> None:
+    order = orders.Order("c", "chunk", (0, 1), "w", "t", code=code_digest())
+
+    def ended(sha256: str) -> bytes:
+        raise SystemExit(-1)  # as the handler of a preempted job's signal does
+
+    with pytest.raises(SystemExit):
+        compute(order.to_bytes(), ended)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"format": 2}', b"[1]"])
