@@ -213,11 +213,11 @@ def test_what_is_refused_names_the_cause_and_leaves_nothing(place, evaluate, cas
 @pytest.mark.usefixtures("bad_files")
 def test_a_refused_model_leaves_a_board_as_it_was(place, evaluate):
     """Also in a dry run, and where the row is on the board with other weights."""
-    assert evaluate("net", "--weights", "handed.pt", "--name", "mine").code == 0
+    assert evaluate("net", "--weights", "handed.pt", "--name", "handed_mine").code == 0
     before = {path.name: path.read_bytes() for path in (place / "out").glob("leaderboard.*")}
     assert len(bench.load_results(place / "out").leaderboard) == 1
     for dry in ((), ("--dry-run",)):
-        assert evaluate("net", "--weights", "shape.pt", "--name", "mine", *dry).code == 2
+        assert evaluate("net", "--weights", "shape.pt", "--name", "handed_mine", *dry).code == 2
         assert evaluate("net", "--weights", "evil.pt", "--name", "theirs", *dry).code == 5
     reports.write(place / "out")
     assert {path.name: path.read_bytes() for path in (place / "out").glob("leaderboard.*")} == before
