@@ -10,11 +10,9 @@ distances that `fmn` finds over its own.
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -25,7 +23,7 @@ from bench.attacks.fmn import fmn
 from bench.core.torch_state import full_precision
 from bench.measuring.passes import counted
 from benchmarks.attacks import Case
-from benchmarks.raced import DIGITS, cases
+from benchmarks.raced import cases, options_of_cases
 
 Attack = Callable[[Case], Tensor]  # distances of the points found (B,), infinity where none was
 
@@ -83,14 +81,7 @@ def report(case: Case, steps: int) -> None:
 
 def main() -> None:
     """Parse the command line and print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=40, help="digits per network; 0 leaves them out")
-    parser.add_argument("--data", type=Path, help="folder with nets/ and cifar10-jpeg/")
-    parser.add_argument("--big-images", type=int, default=20, help="images for the foreign networks")
-    parser.add_argument("--resnet-images", type=int, default=0, help="images for the ResNet, which is trained here")
-    parser.add_argument("--defense", nargs="+", default=list(DIGITS), help="networks trained on digits")
-    parser.add_argument("--norm", nargs="+", default=["l2", "linf"])
-    parser.add_argument("--epochs", type=int, default=8)
+    parser = options_of_cases(__doc__, images=40, big_images=20)
     parser.add_argument("--steps", type=int, default=100)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -71,16 +71,28 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
         yield from (Case("ResNet-18, width 16 (CIFAR-10)", model, x, y, RESNET_EPS[norm], norm) for norm in norms)
 
 
-def main() -> None:
-    """Parse the command line and print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=200, help="digits per network; 0 leaves them out")
+def options_of_cases(description: str | None, *, images: int, big_images: int) -> argparse.ArgumentParser:
+    """Return a parser of the options that `cases` reads.
+
+    Args:
+        description: of the benchmark.
+        images: default of `--images`.
+        big_images: default of `--big-images`.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=images, help="digits per network; 0 leaves them out")
     parser.add_argument("--data", type=Path, help="folder with nets/ and cifar10-jpeg/")
-    parser.add_argument("--big-images", type=int, default=30, help="images for the foreign networks")
+    parser.add_argument("--big-images", type=int, default=big_images, help="images for the foreign networks")
     parser.add_argument("--resnet-images", type=int, default=0, help="images for the ResNet, which is trained here")
     parser.add_argument("--defense", nargs="+", default=list(DIGITS), help="networks trained on digits")
     parser.add_argument("--norm", nargs="+", default=["l2", "linf"])
     parser.add_argument("--epochs", type=int, default=8)
+    return parser
+
+
+def main() -> None:
+    """Parse the command line and print the comparison."""
+    parser = options_of_cases(__doc__, images=200, big_images=30)
     parser.add_argument("--sample", type=float, default=0.25, help="share of the images drawn for the full procedure")
     parser.add_argument("--blocks", type=int, default=1, help="turns of each side")
     options = parser.parse_args()
