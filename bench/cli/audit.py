@@ -22,7 +22,7 @@ _EXIT_CODES = {"confirmed": 0, "refuted": 3, "undecided": 75}
 
 @commands.command()
 def audit(  # noqa: PLR0917 - the command's options
-    out: Annotated[Path, typer.Option("--out", help="Result folder, or a pack of one.")] = options.DEFAULT_FOLDER,
+    out: options.FolderOrPack = options.DEFAULT_FOLDER,
     margin: Annotated[str, typer.Option(help="Share of the images counted robust that may fall.")] = "0.01",
     risk: Annotated[str, typer.Option(help="Largest probability of confirming a false claim.")] = "0.05",
     seed: Annotated[
@@ -33,9 +33,9 @@ def audit(  # noqa: PLR0917 - the command's options
         str | None, typer.Option(help="An attack, or a library that offers the ranking one, e.g. pyautoattack.")
     ] = None,
     data: options.Data = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:i.")] = "auto",
+    device: options.Device = "auto",
     max_images: Annotated[int | None, typer.Option(min=1, help="Stop after so many images.")] = None,
-    time_limit: Annotated[str | None, typer.Option(help="Stop in time, e.g. 9m; run again to go on.")] = None,
+    time_limit: options.TimeLimit = None,
     include: options.Included = None,
 ) -> None:
     """Attack images counted robust again, drawn by a public seed, until few enough fall at the stated risk."""

@@ -19,7 +19,7 @@ commands = typer.Typer()
 @commands.command()
 def evaluate(  # noqa: PLR0917 - the command's options
     model: Annotated[str, typer.Option("--model", help="FILE.py:FACTORY; FACTORY() returns the network.")],
-    suite: Annotated[str, typer.Option("--suite", help="Name of a suite, or a TOML file.")] = "digits",
+    suite: options.SuiteName = "digits",
     weights: Annotated[
         Path | None, typer.Option("--weights", help="Weights: .safetensors, or what torch.save wrote.")
     ] = None,
@@ -32,23 +32,19 @@ def evaluate(  # noqa: PLR0917 - the command's options
     evaluation: options.Evaluations = None,
     data: options.Data = None,
     out: options.Out = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:i.")] = "auto",
-    limit: Annotated[int | None, typer.Option(min=1, help="First N test images.")] = None,
-    train_limit: Annotated[
-        int | None, typer.Option(min=1, help="First N training images, where an evaluation is run on those.")
-    ] = None,
-    batch_size: Annotated[str, typer.Option(help="Images per call: a number, or auto.")] = "auto",
-    time_limit: Annotated[str | None, typer.Option(help="Stop in time, e.g. 9m; run again to go on.")] = None,
-    hang_limit: Annotated[
-        str | None, typer.Option(help="End the model's process after so long without a sign of life: 10m.")
-    ] = None,
-    attack_peer: Annotated[str | None, typer.Option(help="Also run the attacks by another library.")] = None,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Exit 7 if another run holds the cells.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    device: options.Device = "auto",
+    limit: options.Limit = None,
+    train_limit: options.TrainLimit = None,
+    batch_size: options.BatchSize = "auto",
+    time_limit: options.TimeLimit = None,
+    hang_limit: options.HangLimit = None,
+    attack_peer: options.AttackPeer = None,
+    no_wait: options.NoWait = False,
+    debug: options.Debug = False,
     include: options.Included = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is cached; do nothing.")] = False,
+    dry_run: options.DryRun = False,
     only: options.Only = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but the board.")] = False,
+    quiet: options.Quiet = False,
     as_json: options.Events = False,
 ) -> None:
     """Put a trained model on the board: the suite's evaluations, no training. FILE.py runs as code."""

@@ -1,4 +1,7 @@
-"""Options that several commands have, and how their values are parsed."""
+"""Options that several commands have, and how their values are parsed.
+
+An alias has no default: a command that takes it says `device: options.Device = "auto"`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,18 @@ import typer
 
 from bench.core.errors import UsageError
 
+
+def complete_suite(incomplete: str) -> list[str]:
+    """Return the shipped suites whose names begin so, for the shell's completion."""
+    files = (resources.files("bench") / "suites").iterdir()
+    return sorted(
+        name for f in files if (name := f.name.removesuffix(".toml")) != f.name and name.startswith(incomplete)
+    )
+
+
+SuiteName = Annotated[
+    str, typer.Option("--suite", help="Name of a suite, or a TOML file.", autocompletion=complete_suite)
+]
 Defenses = Annotated[
     list[str] | None,
     typer.Option("--defense", metavar="NAME", help="Only this defense (repeatable); NAME:key=value,… overrides."),
@@ -22,24 +37,34 @@ Data = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Folder in which data sets are looked for first.")
 ]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Result folder (default: results/<suite>).")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:i.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="First N test images.")]
+TrainLimit = Annotated[int | None, typer.Option("--train-limit", min=1, help="First N training images.")]
+BatchSize = Annotated[str, typer.Option("--batch-size", help="Images per call in evaluations: a number, or auto.")]
+TimeLimit = Annotated[str | None, typer.Option("--time-limit", help="Stop in time: 90s, 9m, 1.5h; run again to go on.")]
+HangLimit = Annotated[
+    str | None,
+    typer.Option(
+        "--hang-limit",
+        help="End included code, plug-ins and models handed over after so long without a sign of life: 10m.",
+    ),
+]
+AttackPeer = Annotated[str | None, typer.Option("--attack-peer", help="Also run the attacks by another library.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Exit 7 if another run holds the cells.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Included = Annotated[
     list[Path] | None,
     typer.Option("--include", metavar="FILE", help="Python file with your own entries (runs as code)."),
 ]
 Only = Annotated[bool, typer.Option("--only", help="Show the last command's rows alone, not those of earlier ones.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is cached; do nothing.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but the board.")]
 Events = Annotated[bool, typer.Option("--json", help="Say what happens as one JSON object per line on stdout.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Folder = Annotated[Path, typer.Option("--out", metavar="DIR", help="Result folder.")]
+FolderOrPack = Annotated[Path, typer.Option("--out", metavar="DIR", help="Result folder, or a pack of one.")]
 
 DEFAULT_FOLDER = Path("results/digits")
-
-
-def complete_suite(incomplete: str) -> list[str]:
-    """Return the shipped suites whose names begin so, for the shell's completion."""
-    files = (resources.files("bench") / "suites").iterdir()
-    return sorted(
-        name for f in files if (name := f.name.removesuffix(".toml")) != f.name and name.startswith(incomplete)
-    )
 
 
 def parse_seeds(text: str | None) -> tuple[int, ...] | None:

@@ -26,28 +26,24 @@ commands = typer.Typer()
 
 @commands.command()
 def run(  # noqa: PLR0917 - the command's options
-    suite: Annotated[
-        str, typer.Option("--suite", help="Name of a suite, or a TOML file.", autocompletion=options.complete_suite)
-    ] = "digits",
+    suite: options.SuiteName = "digits",
     defense: options.Defenses = None,
     evaluation: options.Evaluations = None,
     seeds: options.Seeds = None,
     data: options.Data = None,
     out: options.Out = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:i.")] = "auto",
-    limit: Annotated[int | None, typer.Option(min=1, help="First N test images.")] = None,
-    train_limit: Annotated[int | None, typer.Option(min=1, help="First N training images.")] = None,
+    device: options.Device = "auto",
+    limit: options.Limit = None,
+    train_limit: options.TrainLimit = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs instead of the recipe's.")] = None,
     precision: Annotated[str | None, typer.Option(help="Of training on a GPU: auto, fp32, tf32 or bf16.")] = None,
-    batch_size: Annotated[str, typer.Option(help="Images per call in evaluations: a number, or auto.")] = "auto",
+    batch_size: options.BatchSize = "auto",
     step: Annotated[str, typer.Option(help="How a training step runs: auto, eager, graph or compile.")] = "auto",
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Train with the same bits each time, on a GPU too.")
     ] = False,
-    time_limit: Annotated[str | None, typer.Option(help="Stop in time: 90s, 9m, 1.5h; run again to go on.")] = None,
-    hang_limit: Annotated[
-        str | None, typer.Option(help="End included code and plug-ins after so long without a sign of life: 10m.")
-    ] = None,
+    time_limit: options.TimeLimit = None,
+    hang_limit: options.HangLimit = None,
     engine: Annotated[str, typer.Option(help="Where cells run: local, ray, slurm or parts.")] = "local",
     address: Annotated[
         str | None, typer.Option(help="Address of a Ray cluster; without it, one of this machine.")
@@ -59,13 +55,13 @@ def run(  # noqa: PLR0917 - the command's options
         str | None, typer.Option(metavar="partition=P,gpus=1,time=2h", help="What a job asks Slurm for.")
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="Backbone instead of the suite's.")] = None,
-    attack_peer: Annotated[str | None, typer.Option(help="Also run the attacks by another library.")] = None,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Exit 7 if another run holds the cells.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    attack_peer: options.AttackPeer = None,
+    no_wait: options.NoWait = False,
+    debug: options.Debug = False,
     include: options.Included = None,
     only: options.Only = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is cached; do nothing.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but the board.")] = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
     as_json: options.Events = False,
 ) -> None:
     """Plan, train, evaluate and report a suite. The same command again finishes what is missing."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -22,7 +21,7 @@ LISTED = 50  # findings that are printed
 
 @commands.command()
 def verify(
-    out: Annotated[Path, typer.Option("--out", help="Result folder, or a pack of one.")] = options.DEFAULT_FOLDER,
+    out: options.FolderOrPack = options.DEFAULT_FOLDER,
     defense: options.Defenses = None,
     data: options.Data = None,
     include: options.Included = None,

@@ -15,6 +15,7 @@ PROGRAM = "import sys; sys.argv = ['bench']; from bench.__main__ import main; ma
         ("bench results p", {"pack"}),
         ("bench run --defe", {"--defense"}),
         ("bench run --suite cifar10", {"cifar10", "cifar10-fast"}),
+        ("bench evaluate --suite cifar100", {"cifar100", "cifar100-fast"}),
     ],
 )
 def test_what_is_typed_is_completed(typed, found):

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import typer.main
+
+from bench.cli import evaluate, run
 
 LOADED = """
 import sys
@@ -35,6 +38,16 @@ def test_help_loads_no_library(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", LOADED, *arguments], capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_options_that_run_and_evaluate_share_are_the_same_options() -> None:
+    ours, theirs = (
+        {o.name: (o.opts, o.metavar, getattr(o, "help", None), o.default) for o in command.params}
+        for command in (typer.main.get_command(run.commands), typer.main.get_command(evaluate.commands))
+    )
+    shared = ours.keys() & theirs.keys()
+    assert shared >= {"suite", "data", "out", "device", "limit", "batch_size", "time_limit", "hang_limit", "dry_run"}
+    assert {name: theirs[name] for name in shared} == {name: ours[name] for name in shared}
 
 
 @pytest.mark.parametrize(("name", "package"), [("sklearn.datasets", "scikit-learn"), ("submitit", "submitit")])
