@@ -19,6 +19,7 @@ class DatasetInfo:
         files: names under which torchvision keeps the original, so that torchvision is imported only if one is there.
         totals: images of the official train and test split.
         label_columns: columns of a Hugging Face table that may hold the label, best first.
+        hub: the repository on the Hugging Face Hub that holds the same images; "" without one.
     """
 
     name: str
@@ -29,6 +30,7 @@ class DatasetInfo:
     files: tuple[str, ...] = ()
     totals: tuple[int, int] = (0, 0)
     label_columns: tuple[str, ...] = ("label",)
+    hub: str = ""
 
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -59,6 +61,7 @@ _ALL = (
         torchvision="CIFAR10",
         files=("cifar-10-batches-py", "cifar-10-python.tar.gz"),
         totals=(50_000, 10_000),
+        hub="uoft-cs/cifar10",
     ),
     DatasetInfo(
         "cifar100",
@@ -69,6 +72,7 @@ _ALL = (
         files=("cifar-100-python", "cifar-100-python.tar.gz"),
         totals=(50_000, 10_000),
         label_columns=("fine_label", "label"),
+        hub="uoft-cs/cifar100",
     ),
     DatasetInfo(
         "svhn",
@@ -78,6 +82,7 @@ _ALL = (
         torchvision="SVHN",
         files=("train_32x32.mat", "test_32x32.mat"),
         totals=(73_257, 26_032),
+        hub="ufldl-stanford/svhn",
     ),
 )
 DATASETS: dict[str, DatasetInfo] = {info.name: info for info in _ALL}
