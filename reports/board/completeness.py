@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from bench.core.records import Role
 from bench.reports import formatting
@@ -10,6 +10,7 @@ from bench.reports.board.columns import BoardColumn
 from bench.reports.board.run_tables import RunTables
 
 ASIDE: frozenset[Role] = frozenset({"repeat", "repeat_seed_used"})  # of columns
+ACROSS: Role = "transfer"  # of what is planned only where the folder holds other rows
 LISTED = 3  # evaluations that a reason names
 
 
@@ -18,7 +19,8 @@ def why_incomplete(groups: Mapping[str, list[RunTables]], ranking: BoardColumn |
 
     A mean over the seeds that did not fail is no mean over the planned ones, and a row without an evaluation has not
     passed it: such a row is not ranked. Needed are the ranking evaluation and every evaluation that some run of any
-    row has finished, each on as many images as any of its finished runs has; except what may move no place.
+    row has finished, each on as many images as any of its finished runs has; except what may move no place. What is
+    read of other rows is needed only where it was planned: a row that was alone in its folder had none to read of.
 
     Args:
         groups: defense to its planned runs, one per seed.
@@ -30,13 +32,18 @@ def why_incomplete(groups: Mapping[str, list[RunTables]], ranking: BoardColumn |
     needed = {key: n for key in keys if (n := _images(runs, key, finished=True)) or key == ranks}
     if ranks in needed and not needed[ranks]:
         needed[ranks] = _images(runs, ranks, finished=False)
-    return {name: _reason(group, needed) for name, group in groups.items()}
+    across = {key for key in needed if _is_across(runs, key)}
+    return {name: _reason(group, needed, across) for name, group in groups.items()}
 
 
 def _aside(runs: list[RunTables], key: str) -> bool:
     """Tell whether an evaluation may move no place: a repeat of attacks is no evidence for or against a row."""
     roles = {facts.role for run in runs if key in run.tables for facts in run.tables[key].facts.values()}
     return bool(roles) and roles <= ASIDE
+
+
+def _is_across(runs: list[RunTables], key: str) -> bool:
+    return any(facts.role == ACROSS for run in runs if key in run.tables for facts in run.tables[key].facts.values())
 
 
 def _images(runs: list[RunTables], key: str, finished: bool) -> int:
@@ -53,8 +60,9 @@ def _measured(run: RunTables, key: str) -> int:
     return len(run.tables[key].index) if key in run.tables else 0
 
 
-def _reason(runs: list[RunTables], needed: Mapping[str, int]) -> str:
+def _reason(runs: list[RunTables], needed: Mapping[str, int], across: Set[str]) -> str:
     """Return e.g. "1 of 4 seeds" or "1 of 2 seeds (pgd_l2 on 50 of 120 images)"; "" if nothing is missing."""
+    needed = {key: n for key, n in needed.items() if key not in across or any(key in run.entry.evaluations for run in runs)}
     complete = {key: [run for run in runs if _done(run, key) and _measured(run, key) >= n] for key, n in needed.items()}
     whole = [run for run in runs if all(run in found for found in complete.values())]
     if len(whole) == len(runs):

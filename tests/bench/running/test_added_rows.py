@@ -177,3 +177,19 @@ def test_two_commands_at_once_each_show_their_own_page(
     pipeline.run(second)
     assert set(board_of(out).index) == {"standard", "vanilla"}
     assert json.loads((out / "manifest.json").read_text())["command"] == "bench run vanilla"
+
+
+def test_a_row_that_was_alone_stays_ranked_beside_one_that_is_added(cli: Callable[..., Any], write_suite, tmp_path):
+    """The first had no row whose examples could be tried on it: that is no evaluation that it lacks."""
+    suite, out = write_suite(tmp_path / "tiny.toml", ["standard", "vanilla"], EVALUATIONS, epochs=1), tmp_path / "out"
+    always = ("run", "--suite", suite, "--out", out, "--train-limit", 200, "--quiet")
+    for name in ("standard", "vanilla"):
+        assert cli(*always, "--defense", name).code == 0
+    with Store.open(out) as store:
+        plans = {run.defense: run.evaluations for run in store.plans.board(1).plan.rows}
+    assert {name for name, cells in plans.items() if "transfer_l2" in cells} == {"vanilla"}
+    board = board_of(out)
+    assert board["rank"].notna().all(), board
+    assert board["best_known_l2_0.5"].notna().to_dict() == {"vanilla": True, "standard": False}
+    assert cli(*always, "--defense", "standard").code == 0
+    assert board_of(out)["best_known_l2_0.5"].notna().all(), "the same command again tries the newer row's examples"
