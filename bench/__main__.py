@@ -1,4 +1,8 @@
-"""`python -m bench`, and the script `bench`: Ctrl-C ends with 130 and one line from the first moment on."""
+"""`python -m bench`, and the script `bench`: Ctrl-C ends with 130 and one line from the first moment on.
+
+OpenMP reads how its threads wait when torch loads it, so that is set before anything else is imported. By default a
+thread that waits for its next part of an operator spins, and takes the core from whatever else runs on the machine.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Load the command line and run it; until it is loaded, Ctrl-C ends the process at once, as nothing is held yet."""
     signal.signal(signal.SIGINT, _leave)
+    if "GOMP_SPINCOUNT" not in os.environ:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from bench.cli.app import main as command
 
     command()

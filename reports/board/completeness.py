@@ -62,7 +62,8 @@ def _measured(run: RunTables, key: str) -> int:
 
 def _reason(runs: list[RunTables], needed: Mapping[str, int], across: Set[str]) -> str:
     """Return e.g. "1 of 4 seeds" or "1 of 2 seeds (pgd_l2 on 50 of 120 images)"; "" if nothing is missing."""
-    needed = {key: n for key, n in needed.items() if key not in across or any(key in run.entry.evaluations for run in runs)}
+    planned = {key for run in runs for key in run.entry.evaluations}
+    needed = {key: n for key, n in needed.items() if key in planned or key not in across}
     complete = {key: [run for run in runs if _done(run, key) and _measured(run, key) >= n] for key, n in needed.items()}
     whole = [run for run in runs if all(run in found for found in complete.values())]
     if len(whole) == len(runs):
