@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from bench.core import registry
 from bench.core.errors import BenchError, OutOfMemoryError
 from bench.core.records import Evaluation
 from bench.data.split import Split
 from bench.measuring.adversarial_images import predictions
+from bench.measuring.inputs import CellInputs
 from bench.measuring.model_contract import BadModel, check_model, checked_eval
 from bench.measuring.passes import counted
 from bench.measuring.runner import evaluate_chunks
@@ -211,8 +213,6 @@ def test_the_door_asks_fewer_images_where_memory_runs_out(error):
 @pytest.mark.parametrize("error", [REPORTS[0], REPORTS[1], REPORTS[3]], ids=["torch", "python", "cuda"])
 def test_an_evaluation_fits_into_memory_whatever_reports_that_it_ran_out_and_changes_nothing(name, fits, error):
     """Check of gradients, of the engine of second derivatives, attack: at several images and at one."""
-    from bench.core import registry
-
     entry = registry.evaluations.get(name)
     changed = {"pgd_l2": {"eps": [0.5], "steps": 2}, "stability": {"radius": [0.1]}}.get(name, {})
     arguments = {**entry.hyperparameters, **changed}
@@ -224,6 +224,22 @@ def test_an_evaluation_fits_into_memory_whatever_reports_that_it_ran_out_and_cha
     assert found[0].info["batch_size_fitted"] <= fits
     assert "batch_size_fitted" not in found[1].info
     pd.testing.assert_frame_equal(found[0].table, found[1].table, rtol=1e-4, atol=1e-6)
+
+
+def test_transfer_fits_into_memory_and_asks_no_more_images_at_once_than_it_was_told():
+    entry, data = registry.evaluations.get("transfer_l2"), Split.of(split(40).images, np.arange(40) % 2)
+    others = {place: image + np.float32(0.01) for place, image in enumerate(data.images)}
+    inputs = CellInputs({"robust": dict.fromkeys(range(40), True)}, {"adversarial": {"another row": others}})
+    arguments, found = {**entry.hyperparameters, "eps": [0.5]}, []
+    for fits, batch in ((3, 40), (1000, 7), (1000, 40)):
+        net = Starved(MemoryError(), fits=fits).eval()
+        found += evaluate_chunks(
+            entry, net, data, torch.device("cpu"), arguments=arguments, seed=0, inputs=inputs, batch_size=batch
+        )
+        assert max(net.sizes) == batch
+    assert [chunk.info.get("batch_size_fitted") for chunk in found] == [2, None, None]
+    pd.testing.assert_frame_equal(found[0].table, found[2].table)
+    pd.testing.assert_frame_equal(found[1].table, found[2].table)
 
 
 def test_bench_evaluate_says_at_which_batch_memory_was_enough():
