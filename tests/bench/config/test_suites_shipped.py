@@ -32,6 +32,7 @@ def test_all_are_there() -> None:
         "architectures",
         "digits-linf",
         "cifar10-linf",
+        "cifar10-cpu",
     }
     assert set(NAMES) == {*others, *PAPER_SUITES, *fast}
 
@@ -109,6 +110,15 @@ def test_fast_suites_differ_only_in_length_and_in_what_a_gpu_may_round(name: str
     in_fp32 = [e.arguments | ({"search": "fp32"} if "search" in e.arguments else {}) for e in fast.evaluations]
     assert in_fp32 == [e.arguments for e in paper.evaluations]
     assert [e.key for e in fast.evaluations if e.arguments.get("search") == "tf32"] == ["pgd_l2", "autoattack_l2"]
+
+
+def test_the_cpu_suite_holds_the_papers_rows_in_a_network_that_two_cores_can_train() -> None:
+    suite = load_suite("cifar10-cpu")
+    assert set(SEVEN) < set(map(str, suite.defenses))  # with the penalties of the paper's code
+    assert (suite.dataset, suite.primary_eps, len(suite.seeds)) == ("cifar10", 0.1, 2)
+    assert (limits(suite)["pgd_l2"], limits(suite)["autoattack_l2"], limits(suite)["trust"]) == (1000, 200, 200)
+    small, paper = suite.recipe.settings(), PAPER.settings()
+    assert {k for k in small if small[k] != paper[k]} == {"epochs", "schedule"}
 
 
 def test_ablation_takes_each_part_away() -> None:
