@@ -34,6 +34,7 @@ _WORDS = {
     "autoattack": "AutoAttack",
     "fgsm": "FGSM",
     "apgd": "APGD",
+    "jpeg": "JPEG",
     "hessian": "Hessian",
     **NORM_SYMBOLS,
 }

@@ -63,6 +63,7 @@ Role = Literal[
     "trust",  # a number that a check of trust reads
     "audit",  # verdicts on which two implementations differ
     "repeat",  # whether one run of one kind of attack alone broke the image
+    "corruption",  # right on corrupted copies of the image
     "repeat_seed_used",  # whether its second seed ended at another point
     "other",
 ]
@@ -74,7 +75,7 @@ class Column:
 
     Attributes:
         description: one sentence, for the glossary and the tooltip.
-        unit: "" for a pure number.
+        unit: "" for a pure number; "share" for one in [0, 1] that pages write in per cent, as they do fractions.
         kind: "flag" is boolean; "value" a float (NaN = missing); "count" an integer; "text" a string.
         board: the board's column, with the same {placeholders}; None: not on the board.
         aggregate: how the board's number is made: "fraction" (of a flag, with a Wilson interval), "mean", "sum".
@@ -299,8 +300,7 @@ class Defense(Registered):
         venue: where the paper appeared; "" if unknown.
         year: when; None if unknown.
         handed_over: where its weights come from, if it was trained elsewhere; None: it is trained here.
-        randomised: whether its network answers differently at each call, in eval mode too: it is then judged by votes
-            and ranked apart.
+        randomised: whether its network answers differently at each call, in eval mode too; ranked apart, by votes.
     """
 
     recipe: Recipe = field(default_factory=Recipe)

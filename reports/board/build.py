@@ -110,7 +110,7 @@ def measured_columns(plan: PlanRecord, runs: list[RunTables], prefixes: Prefixes
             if column.board is None:
                 continue
             order = patterns.index(column.pattern) if column.pattern in patterns else len(patterns)
-            fraction = column.aggregate == "fraction"
+            fraction = column.aggregate == "fraction" or column.unit == "share"
             made = BoardColumn(
                 name=column.board,
                 facts=column,

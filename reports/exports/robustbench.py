@@ -6,20 +6,29 @@ import io
 import math
 import re
 import zipfile
+from typing import Final
 
 from bench.core import files
-from bench.core.records import NORM_SYMBOLS, Grade, ThreatModel
+from bench.core.records import NORM_SYMBOLS, Grade, Role, ThreatModel
 from bench.reports import formatting
 from bench.reports.board.columns import BoardColumn, with_role
 from bench.reports.board.model import Board, Row
+from bench.reports.board.parts import Cell
 from bench.reports.exports.json import dump
 from bench.reports.exports.registry import export
+
+CORRUPTIONS: Final = "corruptions"  # RobustBench's name of that threat
+_MEASURED: Final[tuple[Role, Role]] = ("clean", "corruption")
 
 
 @export("model_info")
 def texts(board: Board) -> dict[str, str]:
-    """Return path to text of the files in RobustBench's form, one per row whose clean accuracy was measured."""
-    return dict(found for row in board.rows if (found := _row_info(board, row)) is not None)
+    """Return path to text of the files in RobustBench's form: per row one of the threat, and one of corruptions.
+
+    A row whose clean accuracy was not measured has none.
+    """
+    made = (make(board, row) for row in board.rows for make in (_row_info, _corruption_info))
+    return dict(found for found in made if found is not None)
 
 
 @export("model_info.zip", media="application/zip", label="RobustBench model_info", order=60, written=False)
@@ -47,13 +56,45 @@ def _row_info(board: Board, row: Row) -> tuple[str, str] | None:
         clean.value,
         robust.value if robust else None,
         threat.eps,
-        **paper_of(row.entry.bibtex, row.entry.source) | ({"link": row.link} if row.link else {}),
+        **_paper(row),
         architecture=row.entry.backbone,
-        footnote=f"{row.incomplete or formatting.plural(len(row.seeds), 'seed')}; {sizes}, clean accuracy on "
-        f"{formatting.plural(clean.n, 'image')}; {row.entry.provenance}.",
+        footnote=_footnote(row, clean, sizes),
         unreliable=None if row.trust is None else row.trust > Grade.B,
     )
     return f"model_info/{place(board.plan.data.name, threat_name(threat), row.defense)}", dump(info)
+
+
+def _corruption_info(board: Board, row: Row) -> tuple[str, str] | None:
+    """Return path and text of the row's file on common corruptions, if clean and corrupted images were measured."""
+    clean, found = (row.cells.get(column.name) if (column := board.first(role)) else None for role in _MEASURED)
+    if clean is None or clean.value is None or found is None or found.value is None:
+        return None
+    sizes = f"bench's own corruptions and severities, not CIFAR-10-C's, on {formatting.plural(found.n, 'image')}"
+    info = model_info(
+        board.plan.data.name,
+        row.defense,
+        clean.value,
+        None,
+        None,
+        **_paper(row),
+        architecture=row.entry.backbone,
+        footnote=_footnote(row, clean, sizes),
+        corruptions=found.value,
+    )
+    return f"model_info/{place(board.plan.data.name, CORRUPTIONS, row.defense)}", dump(info)
+
+
+def _paper(row: Row) -> dict[str, str]:
+    """Return link, authors and venue of a row's paper."""
+    return paper_of(row.entry.bibtex, row.entry.source) | ({"link": row.link} if row.link else {})
+
+
+def _footnote(row: Row, clean: Cell, sizes: str) -> str:
+    """Return on how many seeds and images a row's numbers were measured, and where its weights come from."""
+    return (
+        f"{row.incomplete or formatting.plural(len(row.seeds), 'seed')}; {sizes}, clean accuracy on "
+        f"{formatting.plural(clean.n, 'image')}; {row.entry.provenance}."
+    )
 
 
 def _autoattack(board: Board, threat: ThreatModel) -> BoardColumn | None:
@@ -105,7 +146,7 @@ def model_info(
     name: str,
     clean: float,
     robust: float | None,
-    eps: float,
+    eps: float | None,
     *,
     link: str = "",
     authors: str = "",
@@ -113,6 +154,7 @@ def model_info(
     architecture: str = "",
     footnote: str = "",
     unreliable: bool | None = None,
+    corruptions: float | None = None,
 ) -> dict[str, object]:
     """Return a model's entry with RobustBench's keys.
 
@@ -121,15 +163,16 @@ def model_info(
         name: the model's name.
         clean: clean accuracy in [0, 1].
         robust: AutoAttack's robust accuracy in [0, 1]; None: not measured, null in the file.
-        eps: the budget on [0, 1] pixels; multiples of 1/255 are written as such.
+        eps: the budget on [0, 1] pixels; multiples of 1/255 are written as such; None: of corruptions.
         link: address of the paper.
         authors: who.
         venue: where and when it appeared.
         architecture: the backbone.
         footnote: on how many images and seeds.
         unreliable: whether the trust checks say so; None: not assessed, null in the file.
+        corruptions: accuracy on corrupted images in [0, 1], which then stands in the place of AutoAttack's.
     """
-    return {
+    known: dict[str, object] = {
         "link": link,
         "name": name,
         "authors": authors,
@@ -138,14 +181,14 @@ def model_info(
         "dataset": dataset,
         "venue": venue,
         "architecture": architecture,
-        "eps": _budget(eps),
+        "eps": None if eps is None else _budget(eps),
         "clean_acc": f"{100 * clean:.2f}",
         "reported": None,
-        "autoattack_acc": None if robust is None else f"{100 * robust:.2f}",
-        "external": None,
-        "footnote": footnote,
-        "unreliable": unreliable,
     }
+    if corruptions is not None:
+        return known | {"corruptions_acc": f"{100 * corruptions:.2f}", "footnote": footnote}
+    attacked = None if robust is None else f"{100 * robust:.2f}"
+    return known | {"autoattack_acc": attacked, "external": None, "footnote": footnote, "unreliable": unreliable}
 
 
 def _budget(eps: float) -> str:

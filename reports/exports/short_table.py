@@ -53,7 +53,9 @@ class ShortCell:
 
 
 def short_columns(board: Board) -> list[ShortColumn]:
-    """Return the columns that `--columns` names, else the main ones: clean, robust, best known, curvature, cost, trust.
+    """Return the columns that `--columns` names, else the main ones.
+
+    Those are clean accuracy, robust, best known, under corruptions, curvature, cost and trust.
 
     Args:
         board: it has the columns, and the names of those that were asked for.
@@ -72,7 +74,8 @@ def short_columns(board: Board) -> list[ShortColumn]:
         return [_short(board, known[name]) for name in dict.fromkeys(board.chosen)]
     cost = next((c for c in COST if c.form == "ratio" and any(r.own(c) is not None for r in board.rows)), None)
     trust = [c for c in TRUST[:1] if any(row.trust is not None for row in board.rows)]
-    main = [board.first("clean"), board.ranking_column, board.best_known(), board.first("curvature"), cost, *trust]
+    others = [board.first("corruption"), board.first("curvature")]
+    main = [board.first("clean"), board.ranking_column, board.best_known(), *others, cost, *trust]
     return [_short(board, column) for column in main if column is not None]
 
 

@@ -13,14 +13,13 @@ from bench.reports.board.model import Board, Row
 
 
 def board_table(board: Board) -> Table:
-    """Return the board as a table: place, defense, clean, robust at the primary budget, curvature, cost of training."""
+    """Return the board as a table: place, defense, clean, robust corruptions, curvature, cost."""
     data = board.plan.data.name
     title = f"{board.plan.suite.name} on {data}" + (f", ranked by {board.ranking}" if board.ranking else "")
     table = Table(title=Text(one_line(title)), title_justify="left")
     table.add_column("place", justify="right")
     table.add_column("defense", overflow="fold")
-    heads = ("clean %", f"{board.ranking or 'robust'} %", "curvature")
-    for head, column in zip(heads, _shown(board), strict=True):
+    for head, column in _shown(board).items():
         images = board.images_note(column)
         table.add_column(Text(f"{head}, {images}" if images else head), justify="right")
     for name in ("operations ×", "time ×"):
@@ -59,8 +58,15 @@ def _doubts(board: Board) -> list[str]:
     return [f"{formatting.listing(names)}: time × not given: {doubt}" for doubt, names in rows.items()]
 
 
-def _shown(board: Board) -> tuple[BoardColumn | None, ...]:
-    return board.first("clean"), board.ranking_column, board.first("curvature")
+def _shown(board: Board) -> dict[str, BoardColumn | None]:
+    """Return the measured columns that are shown, by their headings; of corruptions only where they were measured."""
+    corruption = board.first("corruption")
+    return {
+        "clean %": board.first("clean"),
+        f"{board.ranking or 'robust'} %": board.ranking_column,
+        **({} if corruption is None else {"corruptions %": corruption}),
+        "curvature": board.first("curvature"),
+    }
 
 
 def _rank(row: Row) -> Text:
@@ -80,17 +86,22 @@ def _points(share: float) -> str:
 
 
 def _numbers(board: Board, row: Row) -> list[str]:
-    """Return clean accuracy, robust accuracy with its interval, curvature, and cost counted and in time, as text."""
-    clean, robust, curvature = (row.cells.get(column.name) if column else None for column in _shown(board))
-    shown = formatting.percent(robust.value, robust.n) if robust else formatting.MISSING
-    if robust and robust.low is not None and robust.high is not None:
-        shown += f" [{formatting.percent(robust.low, robust.n)}, {formatting.percent(robust.high, robust.n)}]"
-    return [
-        formatting.percent(clean.value, clean.n) if clean else formatting.MISSING,
-        shown,
-        formatting.number(curvature.value) if curvature else formatting.MISSING,
-        *(f"{cost:.2f}" if cost is not None else formatting.MISSING for cost in (row.train_flops, row.train_cost)),
-    ]
+    """Return the measured numbers, the one that ranks with its interval, and cost counted and in time, as text."""
+    found = [_number(board, row, column) for column in _shown(board).values()]
+    return found + [formatting.MISSING if cost is None else f"{cost:.2f}" for cost in (row.train_flops, row.train_cost)]
+
+
+def _number(board: Board, row: Row, column: BoardColumn | None) -> str:
+    """Return a number of a row as text."""
+    cell = row.cells.get(column.name) if column else None
+    if cell is None or column is None:
+        return formatting.MISSING
+    if column.form != "fraction":
+        return formatting.number(cell.value)
+    shown = formatting.percent(cell.value, cell.n)
+    if column.name != board.ranking or cell.low is None or cell.high is None:
+        return shown
+    return f"{shown} [{formatting.percent(cell.low, cell.n)}, {formatting.percent(cell.high, cell.n)}]"
 
 
 LISTED = 10  # discordant images named per comparison

@@ -15,7 +15,7 @@ from bench.reports.board.precision import gate_sentences
 from bench.reports.board.races import race_sentences
 from bench.reports.exports import manifest
 from bench.reports.formatting import Lines, Value
-from bench.reports.html import bound_tables, run_tables
+from bench.reports.html import bound_tables, corruption_table, run_tables
 from bench.reports.html.adversarial_examples import Gallery, gallery
 from bench.reports.html.again import row_command
 from bench.reports.html.sprite import Sprite
@@ -38,6 +38,7 @@ class DefenseSection:
         against: (column, median, largest, images) of columns over their companion bound.
         shares: parts of the curvature along its top direction.
         violations: where a bound was violated, in words.
+        corruptions: headings and lines of accuracy by corruption and severity.
         notes: what else a reader must know: why bounds do not apply, how loose the certificate is.
         columns: (column, mean, median, 5 %, 95 %, missing) of every per-example column.
         checks: (check, seed, verdict, what was found) of the trust checks that did not pass.
@@ -60,6 +61,7 @@ class DefenseSection:
     against: Lines
     shares: tuple[bound_tables.Share, ...]
     violations: tuple[str, ...]
+    corruptions: tuple[tuple[str, ...], Lines]
     notes: tuple[str, ...]
     columns: Lines
     checks: Lines
@@ -92,6 +94,7 @@ def defense_section(board: Board, row: Row, table: pd.DataFrame, sprite: Sprite)
         against=tuple(bound_tables.against_bounds(board, table)),
         shares=tuple(bound_tables.shares(board, table)),
         violations=tuple(bound_tables.violations(board, table)),
+        corruptions=corruption_table.by_severity(board, table),
         notes=tuple(bound_tables.notes(board, table)),
         columns=tuple(run_tables.example_columns(table)),
         checks=tuple(run_tables.checks(row)),

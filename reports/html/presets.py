@@ -9,7 +9,7 @@ from bench.reports.board.columns import COST, TRUST
 from bench.reports.html.ranking_table import TableColumn
 
 GEOMETRY: tuple[Role, ...] = ("gradient_norm", "hessian_norm", "curvature")
-ROBUST: tuple[Role, ...] = ("clean", "robust", "best_known", "transfer", "certified", "violations")
+ROBUST: tuple[Role, ...] = ("clean", "robust", "best_known", "transfer", "certified", "corruption", "violations")
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ class TableRow:
 def table_columns(board: Board) -> list[TableColumn]:
     """Return the table's columns: the ranking one, plain fractions, then all others in the board's order."""
     first = [c for c in board.columns if c.evaluation and c.name == board.ranking]
-    plain = [c for c in board.columns if c.evaluation and c.facts.aggregate == "fraction" and c.level is None]
+    plain = [c for c in board.columns if c.evaluation and c.form == "fraction" and c.level is None]
     plain = [c for c in plain if c not in first]
     rest = [c for c in board.columns if c.name not in APART and c not in first and c not in plain]
     return [_measured(board, c) if c.evaluation else _own(board, c) for c in first + plain + rest]
@@ -177,7 +177,7 @@ def _own(board: Board, column: BoardColumn) -> TableColumn:
 
 
 def _measured(board: Board, column: BoardColumn) -> TableColumn:
-    fraction = column.facts.aggregate == "fraction"
+    fraction = column.form == "fraction"
     at = "" if column.level is None else f"{formatting.level_name(column.level_name)}\u00a0{column.level:g}"
     cells = [row.cells[column.name] for row in board.rows if column.name in row.cells]
     return TableColumn(
@@ -235,7 +235,9 @@ def unit(facts: Column, fraction: bool = False) -> str:
         facts: what the column is.
         fraction: whether the page shows its numbers in per cent.
     """
-    return facts.unit or ("% on this page, a fraction in the files" if fraction else "none, a pure number")
+    if fraction and facts.unit in ("", "share"):
+        return "% on this page, a fraction in the files"
+    return facts.unit or "none, a pure number"
 
 
 def _domain(cells: Iterable[Cell], fraction: bool) -> tuple[float, float] | None:

@@ -12,7 +12,7 @@ from bench.core.registry import defenses
 NAMES = [str(entry["name"]) for entry in suites()]
 SEVEN = ("standard", "lcnn", "gradreg", "lcnn_gradreg", "cure", "softplus_wd", "adversarial_training")
 PAPER_SUITES = ("cifar10", "cifar100", "svhn")
-OTHER_THREATS = ("two-moons", "randomised", "neighbours", "digits-linf", "cifar10-linf")
+OTHER_THREATS = ("two-moons", "randomised", "neighbours", "digits-linf", "digits-corruptions", "cifar10-linf")
 BUDGETS = [0.05, 0.1, 0.15, 0.2, 0.5]
 RADII = [0.001, 0.003, 0.01, 0.03, 0.1]
 
@@ -31,6 +31,7 @@ def test_all_are_there() -> None:
         "ablation",
         "architectures",
         "digits-linf",
+        "digits-corruptions",
         "cifar10-linf",
         "cifar10-cpu",
     }
