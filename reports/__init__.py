@@ -8,10 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.core.cycles import uncollected
+
 if TYPE_CHECKING:
     from bench.reports.board.model import Board
 
 
+@uncollected()
 def write(
     out: str | Path,
     *,

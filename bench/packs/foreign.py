@@ -59,7 +59,7 @@ def _check_sizes(db: sqlite3.Connection) -> None:
     for cell, number, data, images in db.execute("SELECT cell, number, data, images FROM chunks"):
         where = f"chunk {number} of cell {str(cell)[:12]}"
         try:
-            size, rows = announced_table(data)
+            size, rows, *_ = announced_table(data)
             pictures = announced_arrays(images) if images is not None else 0
         except (ValueError, TypeError) as error:
             raise StoreError(f"{NAME}: {where}: expected a stored table, got {error}. Fetch the pack again.") from error

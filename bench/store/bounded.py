@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from typing import Final
+from typing import Final, NamedTuple
 
 MOST_IMAGES: Final = 256_000_000  # bytes of one chunk's images; 500 of 3×32×32 at 20 budgets take as much
 MOST_TABLE: Final = 256_000_000  # bytes of one chunk's table; 500 rows of 100 numbers take 400,000
 MOST_ROWS: Final = 1_000_000  # of one chunk
 _MOST_HEADER: Final = 1_000_000  # bytes of the description of a chunk's arrays
 _CONTINUATION: Final = 0xFFFFFFFF
+_NUMBER: Final = struct.Struct("<q")
 _SCHEMA, _RECORD_BATCH = 1, 3  # kinds of messages of the Arrow stream format that the store writes
 
 
@@ -58,8 +59,24 @@ def announced_arrays(data: bytes) -> int:
     return int(8 + length + max(ends, default=0))
 
 
-def announced_table(data: bytes) -> tuple[int, int]:
-    """Return bytes and rows that a stored Arrow stream announces; nothing is unfolded.
+class Announced(NamedTuple):
+    """What a stored Arrow stream announces.
+
+    Attributes:
+        size: bytes that its tables become.
+        rows: of them.
+        schema: place where the message with their schema ends; 0 where the stream does not begin with one.
+        end: place behind its last message, where its end is marked.
+    """
+
+    size: int
+    rows: int
+    schema: int
+    end: int
+
+
+def announced_table(data: bytes) -> Announced:
+    """Return what a stored Arrow stream announces; nothing is unfolded.
 
     The format: https://arrow.apache.org/docs/format/Columnar.html#serialization-and-interprocess-communication-ipc
 
@@ -69,7 +86,7 @@ def announced_table(data: bytes) -> tuple[int, int]:
     Raises:
         ValueError: it is damaged, or holds messages of a kind that the store does not write.
     """
-    place = size = rows = 0
+    place = end = size = rows = schema = 0
     try:
         while place < len(data):
             mark, length = struct.unpack_from("<Ii", data, place)
@@ -86,31 +103,31 @@ def announced_table(data: bytes) -> tuple[int, int]:
             if kind == _RECORD_BATCH:
                 batch = message.table(2)
                 rows += batch.number("<q", 0)
-                read = _unfolded if batch.has(3) else _plain
-                size += sum(read(data, place, body, *buffer) for buffer in batch.pairs(2))
-            place += body
+                size += _unfolded(data, place, body, batch.pairs(2), compressed=batch.has(3))
+            elif end == 0:
+                schema = place + body
+            place = end = place + body
     except (struct.error, IndexError) as error:
         raise ValueError(f"no Arrow stream: {error}") from error
     if rows < 0:
         raise ValueError(f"{rows} rows")
-    return size, rows
+    return Announced(size, rows, schema, end)
 
 
-def _plain(data: bytes, body: int, most: int, offset: int, length: int) -> int:
-    """Return the bytes of one buffer of a message that is not compressed."""
-    if not 0 <= offset <= offset + length <= most:
-        raise ValueError("a buffer outside of its message")
-    return length
+def _unfolded(data: bytes, body: int, most: int, buffers: tuple[int, ...], *, compressed: bool) -> int:
+    """Return the bytes that the buffers of a message become, of which there are offset and length in turn.
 
+    The first eight bytes of a compressed one announce them, −1 for as they are.
 
-def _unfolded(data: bytes, body: int, most: int, offset: int, length: int) -> int:
-    """Return the bytes that one buffer of a message becomes: its first eight announce them, −1 for as they are."""
-    if not 0 <= offset <= offset + length <= most:
-        raise ValueError("a buffer outside of its message")
-    if length == 0:
-        return 0
-    (announced,) = struct.unpack_from("<q", data, body + offset)
-    return max(announced, length)
+    Raises:
+        ValueError: one lies outside of its message.
+    """
+    size = 0
+    for offset, length in zip(buffers[::2], buffers[1::2], strict=True):
+        if not 0 <= offset <= offset + length <= most:
+            raise ValueError("a buffer outside of its message")
+        size += max(_NUMBER.unpack_from(data, body + offset)[0], length) if compressed and length else length
+    return size
 
 
 class _Table:
@@ -155,17 +172,17 @@ class _Table:
             raise ValueError("an Arrow message without content")
         return _Table(self._data, place + struct.unpack_from("<I", self._data, place)[0])
 
-    def pairs(self, number: int) -> list[tuple[int, int]]:
-        """Return a field that holds a vector of pairs of 64-bit numbers, [] by default.
+    def pairs(self, number: int) -> tuple[int, ...]:
+        """Return a field that holds a vector of pairs of 64-bit numbers, one after the other; () by default.
 
         Raises:
             ValueError: it is longer than its message.
         """
         place = self._field(number)
         if place is None:
-            return []
+            return ()
         start = place + struct.unpack_from("<I", self._data, place)[0]
         (count,) = struct.unpack_from("<I", self._data, start)
         if 16 * count > len(self._data):
             raise ValueError(f"{count} buffers")
-        return [struct.unpack_from("<qq", self._data, start + 4 + 16 * i) for i in range(count)]
+        return struct.unpack_from(f"<{2 * count}q", self._data, start + 4)

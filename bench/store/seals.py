@@ -21,6 +21,9 @@ SEALED: Final[Mapping[str, tuple[str, ...]]] = {
     "bindings": ("plan", "row", "evaluation", "cell"),
 }
 
+_PLAIN: Final = (str, int, float, type(None))
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
+
 
 def is_sealed(table: str, row: sqlite3.Row) -> bool:
     """Tell whether a row is as it was written.
@@ -36,9 +39,8 @@ def is_sealed(table: str, row: sqlite3.Row) -> bool:
 
 
 def _seal(table: str, row: sqlite3.Row) -> str:
-    values = [row[name] if isinstance(row[name], str | int | float | None) else "" for name in SEALED[table]]
-    text = json.dumps([table, *values], ensure_ascii=True, separators=(",", ":"))
-    return sha256_of(text.encode())
+    values = [row[name] if isinstance(row[name], _PLAIN) else "" for name in SEALED[table]]
+    return sha256_of(_ENCODE([table, *values]).encode())
 
 
 def put(db: sqlite3.Connection, table: str, values: Mapping[str, Any], *, replace: bool = False) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from bench.core.records import Column
-from bench.store.bounded import MOST_IMAGES, MOST_ROWS, MOST_TABLE, announced_table, inflated
+from bench.store.bounded import MOST_IMAGES, MOST_ROWS, MOST_TABLE, Announced, announced_table, inflated
 
 
 def pack_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -43,9 +43,43 @@ def unpack_table(data: bytes) -> pa.Table:
     Raises:
         ValueError: it is damaged, or becomes larger than `MOST_TABLE`.
     """
-    size, rows = announced_table(data)
-    if size > MOST_TABLE or rows > MOST_ROWS:
-        raise ValueError(f"a table of at most {MOST_TABLE:,} bytes expected, got {size:,} in {rows:,} rows")
+    _bounded(data)
+    return _read_table(data)
+
+
+def unpack_tables(parts: Sequence[bytes]) -> pa.Table:
+    """Return the tables that `pack_table` was given, below each other, in Arrow's form.
+
+    Tables of one schema are read as one stream, in half the time: most of it goes into beginning a stream.
+
+    Args:
+        parts: one or more stored tables.
+
+    Raises:
+        ValueError: one is damaged, or becomes larger than `MOST_TABLE`.
+    """
+    heads, bodies = list[bytes](), list[list[bytes]]()
+    for data in parts:
+        found = _bounded(data)
+        head = data[: found.schema]
+        if not head or not heads or head != heads[-1]:
+            heads.append(head)
+            bodies.append([])
+        bodies[-1].append(data[found.schema : found.end])
+    tables = [_read_table(b"".join((head, *body, _END))) for head, body in zip(heads, bodies, strict=True)]
+    return tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive")
+
+
+def _bounded(data: bytes) -> Announced:
+    """Return what a stored table announces, if it is not too much."""
+    found = announced_table(data)
+    if found.size > MOST_TABLE or found.rows > MOST_ROWS:
+        raise ValueError(f"a table of at most {MOST_TABLE:,} bytes expected, got {found.size:,} in {found.rows:,} rows")
+    return found
+
+
+def _read_table(data: bytes) -> pa.Table:
+    """Return the table of an Arrow stream."""
     try:
         table = pa.ipc.open_stream(data, options=_SERIAL).read_all()
         table.validate(full=True)
@@ -56,6 +90,7 @@ def unpack_table(data: bytes) -> pa.Table:
     return table
 
 
+_END = b"\xff\xff\xff\xff\0\0\0\0"  # of a stream
 _SERIAL = pa.ipc.IpcReadOptions(use_threads=False)  # chunks are small: handing them to threads costs twice the reading
 _COLUMN_FACTS = b"bench.column"
 

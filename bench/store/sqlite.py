@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def connect_unchanging(path: Path) -> sqlite3.Connection:
 
 def _prepared(db: sqlite3.Connection) -> sqlite3.Connection:
     db.row_factory = sqlite3.Row
-    db.text_factory = lambda raw: raw.decode(errors="replace")  # text that is none is then found by its seal
+    db.text_factory = partial(str, encoding="utf-8", errors="replace")  # text that is none is then found by its seal
     db.execute("PRAGMA trusted_schema=OFF")
     return db
 

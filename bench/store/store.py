@@ -265,8 +265,12 @@ class Store:
             IntegrityError: a chunk does not match its SHA-256, or does not parse.
         """
         rows = self._database.rows("chunks", "cell=:cell ORDER BY number", {"cell": cell}, more=("data",))
-        tables = [self._read(row, "data", "sha256", serialise.unpack_table) for row in rows]
-        return pa.concat_tables(tables, promote_options="permissive") if tables else None
+        parts = [self._read(row, "data", "sha256", bytes) for row in rows]
+        try:
+            return serialise.unpack_tables(parts) if parts else None
+        except (ValueError, pa.ArrowException):
+            tables = [self._read(row, "data", "sha256", serialise.unpack_table) for row in rows]  # names the chunk
+            return pa.concat_tables(tables, promote_options="permissive")
 
     def images(self, cell: str) -> dict[str, np.ndarray]:
         """Return the stored images of a cell: index (m,), clean and adversarial (m, C, H, W), prediction (m,).

@@ -21,7 +21,7 @@ from bench.reports.board.model import Board
 from bench.reports.board.plan import board_stem
 from bench.reports.board.ranking import rank_rows
 from bench.reports.board.rows import board_row, with_cost
-from bench.reports.board.run_tables import Prefixes, RunTables, distinct_prefixes, facts_of, load
+from bench.reports.board.run_tables import Prefixes, RunTables, Shared, distinct_prefixes, facts_of, load
 from bench.reports.board.stored_images import stored_images
 from bench.reports.board.trust import assess_runs
 from bench.reports.claims import verdicts
@@ -45,7 +45,8 @@ def build(store: Store, shown: BoardPlan | None = None) -> Board:
     """
     shown = shown or store.plans.board()
     plan = shown.plan
-    loaded = [_read(store, plan, place) for place in range(len(plan.rows))]
+    shared = Shared()
+    loaded = [_read(store, plan, place, shared) for place in range(len(plan.rows))]
     runs, challenges = apply_challenges(plan, loaded, load_challenges(store.out))
     prefixes = distinct_prefixes(plan, runs)
     runs = [run.renamed(prefixes) for run in runs]
@@ -89,9 +90,9 @@ def build(store: Store, shown: BoardPlan | None = None) -> Board:
     return replace(board, claims=verdicts.check(board))
 
 
-def _read(store: Store, plan: PlanRecord, place: int) -> RunTables:
+def _read(store: Store, plan: PlanRecord, place: int, shared: Shared) -> RunTables:
     tick("reading models", place + 1, len(plan.rows))
-    return load(store, plan, plan.rows[place])
+    return load(store, plan, plan.rows[place], shared)
 
 
 def measured_columns(plan: PlanRecord, runs: list[RunTables], prefixes: Prefixes) -> list[BoardColumn]:

@@ -90,13 +90,37 @@ class RunTables:
         return replace(self, tables={key: table.renamed(prefixes[key]) for key, table in self.tables.items()})
 
 
-def load(store: Store, plan: PlanRecord, entry: RunRecord) -> RunTables:
+class Shared:
+    """Arrays that many tables have in common, images and their labels: the first of equal ones stands for all.
+
+    A thousand cells of ten thousand images are thus read into half of the memory, whose pages take time to come.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], list[np.ndarray]] = {}
+
+    def one(self, values: np.ndarray) -> np.ndarray:
+        """Return an array that is known already and equal to this one, or this one.
+
+        Args:
+            values: whole numbers (n,), not to be written to.
+        """
+        known = self._known.setdefault((len(values), int(values[-1]) if len(values) else 0), [])
+        for array in known:
+            if np.array_equal(array, values):
+                return array
+        known.append(values)
+        return values
+
+
+def load(store: Store, plan: PlanRecord, entry: RunRecord, shared: Shared) -> RunTables:
     """Read everything of one defense and seed.
 
     Args:
         store: an open store.
         plan: as `Store.plans.latest` returns it.
         entry: the plan's entry of the run.
+        shared: arrays that other runs have as well.
 
     Returns:
         Its records, its log and its tables.
@@ -115,19 +139,19 @@ def load(store: Store, plan: PlanRecord, entry: RunRecord) -> RunTables:
         trained=training,
         log=store.log(trained) if trained else [],
         records=records,
-        tables={key: _table(plan, key, table) for key, table in tables.items() if table is not None},
+        tables={key: _table(plan, key, table, shared) for key, table in tables.items() if table is not None},
     )
 
 
-def _table(plan: PlanRecord, key: str, arrow: pa.Table) -> Table:
+def _table(plan: PlanRecord, key: str, arrow: pa.Table, shared: Shared) -> Table:
     """Turn a stored table into arrays ordered by image."""
     facts = {name: described(plan, key, column) for name, column in column_facts(arrow).items()}
-    index = arrow["index"].to_numpy()
-    if (np.diff(index) < 0).any():
+    index = shared.one(arrow["index"].to_numpy())
+    if (index[1:] < index[:-1]).any():
         arrow = arrow.sort_by("index")
-        index = arrow["index"].to_numpy()
+        index = shared.one(arrow["index"].to_numpy())
     columns = {name: _array(arrow[name]) for name in arrow.column_names if name not in ("index", "label")}
-    return Table(index, arrow["label"].to_numpy(), columns, facts)
+    return Table(index, shared.one(arrow["label"].to_numpy()), columns, facts)
 
 
 def _array(values: pa.ChunkedArray) -> Values:
@@ -182,7 +206,7 @@ def facts_of(runs: list[RunTables], key: str) -> dict[str, Column]:
 
 
 def numbers(table: Table, column: str) -> np.ndarray:
-    """Return a column as float64, shape (n,); flags become 0 and 1, whatever is missing NaN.
+    """Return a column as float64, shape (n,), not to be written to; flags become 0 and 1, whatever is missing NaN.
 
     Args:
         table: of one cell.
@@ -190,5 +214,5 @@ def numbers(table: Table, column: str) -> np.ndarray:
     """
     values = table.columns[column]
     if isinstance(values, np.ndarray):
-        return values.astype("float64")
+        return values.astype("float64", copy=False)
     return np.asarray(values.to_numpy(dtype="float64", na_value=np.nan))

@@ -9,6 +9,7 @@ import pandas as pd
 from scipy.special import stdtr
 
 from bench.core.records import Role
+from bench.core.stats.order import mean_ranks
 from bench.reports.board.columns import BoardColumn, families, with_role
 from bench.reports.board.model import Board, Row
 from bench.reports.figures.figure import Tables
@@ -94,7 +95,7 @@ def across(board: Board, rows: list[Row], column: BoardColumn) -> float | None:
 
 def _ranks(values: np.ndarray) -> np.ndarray:
     """Return the ranks of the values (n, m) in each column, from 1; equal ones share the mean of their places."""
-    return pd.DataFrame(values).rank().to_numpy(copy=True)
+    return np.column_stack([mean_ranks(column) for column in values.T])
 
 
 def rank_p(rho: float, n: int) -> float:
@@ -137,6 +138,38 @@ def breaking_distance(board: Board, table: pd.DataFrame) -> np.ndarray:
     return found
 
 
+@dataclass(frozen=True)
+class Images:
+    """How flat and how robust each image of one defense is, over all seeds; NaN where it was not measured.
+
+    Attributes:
+        seed: of the model, (n,).
+        right: whether it is classified right without an attack, bool (n,).
+        flat: column of the board to its values (n,).
+        robust: name of a target to its values (n,).
+    """
+
+    seed: np.ndarray
+    right: np.ndarray
+    flat: dict[str, np.ndarray]
+    robust: dict[str, np.ndarray]
+
+
+def images(board: Board, table: pd.DataFrame) -> Images:
+    """Return every measure of flatness and of robustness on the images of one defense.
+
+    Args:
+        board: it says what the columns are.
+        table: per-example table of the defense.
+    """
+    return Images(
+        seed=table["seed"].to_numpy(),
+        right=right(board, table),
+        flat={column.name: numbers(table, column.example_column) for column in flat_columns(board)},
+        robust={target.name: target.values(board, table) for target in targets(board)},
+    )
+
+
 def correlations(board: Board, tables: Tables) -> list[Correlation]:
     """Return the rank correlations of every flatness with every robustness.
 
@@ -149,7 +182,8 @@ def correlations(board: Board, tables: Tables) -> list[Correlation]:
     flat, robust = flat_columns(board), targets(board)
     found = []
     for row in drawn(board):
-        seeds = [_rank_correlations(board, t, flat, robust) for _, t in tables[row.defense].groupby("seed")]
+        measured = images(board, tables[row.defense])
+        seeds = [_rank_correlations(measured, measured.seed == seed) for seed in np.unique(measured.seed)]
         for i, column in enumerate(flat):
             for j, target in enumerate(robust):
                 rhos = [rho[i, j] for rho, _ in seeds if rho is not None and not np.isnan(rho[i, j])]
@@ -158,13 +192,10 @@ def correlations(board: Board, tables: Tables) -> list[Correlation]:
     return found
 
 
-def _rank_correlations(
-    board: Board, table: pd.DataFrame, flat: list[BoardColumn], robust: list[Target]
-) -> tuple[np.ndarray | None, int]:
+def _rank_correlations(measured: Images, among: np.ndarray) -> tuple[np.ndarray | None, int]:
     """Return Spearman's rho (flatness, target), NaN where a column is constant, and the number of images."""
-    columns = [numbers(table, c.example_column) for c in flat] + [t.values(board, table) for t in robust]
-    values = np.column_stack(columns)
-    kept = ~np.isnan(values).any(axis=1) & right(board, table)
+    values = np.column_stack([v[among] for v in (*measured.flat.values(), *measured.robust.values())])
+    kept = ~np.isnan(values).any(axis=1) & measured.right[among]
     if kept.sum() < LEAST_IMAGES:
         return None, int(kept.sum())
     ranks = _ranks(values[kept])
@@ -172,4 +203,4 @@ def _rank_correlations(
     size = np.sqrt((ranks**2).sum(axis=0))
     with np.errstate(invalid="ignore"):
         rho = (ranks.T @ ranks) / np.outer(size, size)
-    return rho[: len(flat), len(flat) :], int(kept.sum())
+    return rho[: len(measured.flat), len(measured.flat) :], int(kept.sum())

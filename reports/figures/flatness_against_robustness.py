@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator
 
@@ -13,7 +14,7 @@ from bench.reports.board.columns import BoardColumn
 from bench.reports.board.model import Board, Row
 from bench.reports.figures import flatness, plot_data
 from bench.reports.figures.figure import Figure, Panel, Tables, figure
-from bench.reports.figures.flatness import DISTANCE, Target
+from bench.reports.figures.flatness import DISTANCE, Images, Target
 from bench.reports.figures.sheet import PANEL, Sheet, slug
 from bench.reports.figures.ticks import log_ticks, percent_ticks
 from bench.reports.formatting import Value
@@ -27,8 +28,9 @@ def flatness_against_robustness(board: Board, tables: Tables) -> Figure | None:
     """Draw each flatness against margin and breaking distance image by image, and against the ranking column by row."""
     rows, columns = plot_data.drawn(board), flatness.flat_columns(board)
     panels: list[Panel] = []
+    measured = {row.defense: flatness.images(board, tables[row.defense]) for row in rows}
     for column in columns:
-        found = [_by_image(board, tables, rows, column, target) for target in flatness.targets(board)]
+        found = [_by_image(board, measured, rows, column, target) for target in flatness.targets(board)]
         panels += [panel for panel in (*found, _by_defense(board, rows, column)) if panel is not None]
     if not panels:
         return None
@@ -72,10 +74,12 @@ def finding(across: list[tuple[str, float | None]], defenses: int) -> str:
     return f"{'Flatter is more robust' if rho < 0 else 'Flatter is less robust'}: {shown}"
 
 
-def _by_image(board: Board, tables: Tables, rows: list[Row], column: BoardColumn, target: Target) -> Panel | None:
+def _by_image(
+    board: Board, measured: Mapping[str, Images], rows: list[Row], column: BoardColumn, target: Target
+) -> Panel | None:
     """Draw a flatness against a robustness, a dot per image."""
     steps = flatness.budgets(board) if target is DISTANCE else []
-    clouds = [(row, _points(board, tables[row.defense], column, target)) for row in rows]
+    clouds = [(row, _points(measured[row.defense], column, target)) for row in rows]
     clouds = [(row, points[:: max(1, -(-len(points) * len(rows) // DOTS))]) for row, points in clouds if len(points)]
     if not clouds or (target is DISTANCE and not steps):
         return None
@@ -101,12 +105,11 @@ def _log_axis(axes: Axes, lowest: float, highest: float) -> None:
     log_ticks(axes, "x", lowest / 1.3, highest * 1.3, "{:g}")
 
 
-def _points(board: Board, table: pd.DataFrame, column: BoardColumn, target: Target) -> np.ndarray:
+def _points(images: Images, column: BoardColumn, target: Target) -> np.ndarray:
     """Return (flatness, robustness) of the correctly classified images that have both, shape (m, 2)."""
-    if column.example_column not in table:
-        return np.empty((0, 2))
-    pairs = np.column_stack([plot_data.numbers(table, column.example_column), target.values(board, table)])
-    return pairs[(pairs[:, 0] > 0) & ~np.isnan(pairs[:, 1]) & plot_data.right(board, table)]
+    flat, robust = images.flat[column.name], images.robust[target.name]
+    kept = (flat > 0) & ~np.isnan(robust) & images.right
+    return np.column_stack([flat[kept], robust[kept]])
 
 
 def _by_defense(board: Board, rows: list[Row], column: BoardColumn) -> Panel | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from bench.core.stats.order import nearest_quantiles
 from bench.reports import formatting
 from bench.reports.board.columns import BoardColumn, families, with_role
 from bench.reports.board.model import Board, Row
@@ -170,7 +171,7 @@ def curves(board: Board, table: pd.DataFrame, family: Family) -> list[Curve]:
 
 def _quartiles(v: np.ndarray) -> np.ndarray | None:
     v = v[~np.isnan(v)]
-    return np.quantile(v, (0.25, 0.5, 0.75), method="nearest") if len(v) else None
+    return nearest_quantiles(v, (0.25, 0.5, 0.75)) if len(v) else None
 
 
 def _key(kind: str) -> Key:

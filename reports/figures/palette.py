@@ -5,7 +5,9 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
+from typing import Any
 
 # matplotlib's markers as paths in a box of 12 × 12, so that legends show the same mark as the figures.
 SHAPES: dict[str, str] = {
@@ -46,7 +48,7 @@ def styles(defenses: Iterable[str]) -> dict[str, Style]:
     The names in palette.toml keep their slot; the others take the free slots, then the used ones again with another
     marker and dash.
     """
-    facts = tomllib.loads(resources.files("bench.reports.figures").joinpath("palette.toml").read_text("utf-8"))
+    facts = _facts()
     colours, markers, slots = facts["light"], facts["markers"], facts["slots"]
     names = list(dict.fromkeys(defenses))
     places = {name: slots[name] for name in names if name in slots}
@@ -62,3 +64,9 @@ def styles(defenses: Iterable[str]) -> dict[str, Style]:
         )
         for name in names
     }
+
+
+@cache
+def _facts() -> dict[str, Any]:
+    """Return what palette.toml says."""
+    return tomllib.loads(resources.files("bench.reports.figures").joinpath("palette.toml").read_text("utf-8"))

@@ -31,13 +31,17 @@ def tables(board: Board) -> Tables:
 
 
 def numbers(table: pd.DataFrame, column: str) -> np.ndarray:
-    """Return a column as float64, shape (n,): flags as 0 and 1, whatever is no number as NaN.
+    """Return a column as float64, shape (n,), not to be written to: flags as 0 and 1, whatever is no number as NaN.
 
     Args:
         table: per-example table.
         column: its name.
     """
     values = table[column]
+    if values.dtype == np.float64:
+        return (
+            values.to_numpy()
+        )  # the table's own: copies of millions of numbers are what a large report would wait for
     if values.dtype == object or pd.api.types.is_string_dtype(values.dtype):
         values = pd.to_numeric(values, errors="coerce")
     return values.to_numpy(dtype="float64", na_value=np.nan)

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from bench.core.stats.order import nearest_quantiles
 from bench.reports import formatting
 from bench.reports.board.join import KEYS
 from bench.reports.board.model import Board, Row
@@ -107,7 +108,7 @@ def example_columns(table: pd.DataFrame) -> Iterator[tuple[Entry, ...]]:
         if pd.api.types.is_bool_dtype(table[name].dtype):
             yield Value(name), mean, None, None, None, missing
         else:
-            points = np.quantile(v, (0.5, 0.05, 0.95), method="nearest")
+            points = nearest_quantiles(v, (0.5, 0.05, 0.95))
             yield Value(name), mean, *(Value(float(p), "number") for p in points), missing
 
 

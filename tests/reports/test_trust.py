@@ -22,7 +22,7 @@ from bench.reports.board.build import build
 from bench.reports.board.compare import compare
 from bench.reports.board.model import Board
 from bench.reports.board.row_trust import row_trust
-from bench.reports.board.run_tables import RunTables, load
+from bench.reports.board.run_tables import RunTables, Shared, load
 from bench.reports.board.stages import cascade
 from bench.reports.board.trust import assess_runs
 from bench.reports.exports import csv as csv_export
@@ -289,7 +289,7 @@ def runs(tmp_path: Path, make_board: Callable[..., Board]) -> tuple[PlanRecord, 
     make_board(tmp_path, names=names, n=60)
     with Store.open(tmp_path) as store:
         plan = store.plans.latest()
-        return plan, [load(store, plan, entry) for entry in plan.rows]
+        return plan, [load(store, plan, entry, Shared()) for entry in plan.rows]
 
 
 def evidence_seen(plan: PlanRecord, runs: list[RunTables]) -> dict[tuple[str, int], Evidence]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import lcm
 
 import numpy as np
 from scipy.special import gammaln
 
 from bench.core.stats.intervals import ALPHA, clopper_pearson
+from bench.core.stats.tallies import Tally, tally
 
 DRAWS = 10_000  # of a bootstrap or of random sign flips
 DIGITS = 12  # of a p value: the last ones of a sum of products depend on where its arrays lie in memory
@@ -30,8 +32,16 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 def _log_pmf(m: int) -> np.ndarray:
     """Return the log of the pmf of Binomial(m, ½) at 0..m, shape (m + 1,)."""
-    k = np.arange(m + 1)
-    return gammaln(m + 1) - gammaln(k + 1) - gammaln(m - k + 1) - m * np.log(2.0)
+    known = _log_factorials(max(10, m.bit_length()))[: m + 1]
+    found: np.ndarray = known[m] - known - known[::-1] - m * np.log(2.0)
+    return found
+
+
+@lru_cache(maxsize=4)
+def _log_factorials(bits: int) -> np.ndarray:
+    """Return log k! at k = 0..2^bits − 1."""
+    found: np.ndarray = gammaln(np.arange(1, 2**bits + 1))
+    return found
 
 
 def survival(m: int) -> np.ndarray:
@@ -58,8 +68,17 @@ def sign_flip(differences: np.ndarray) -> float:
     Returns:
         p in (0, 1], to DIGITS significant digits.
     """
-    total = abs(int(differences.sum()))
-    sizes, counts = _tally(np.abs(differences[differences != 0]))
+    return sign_flip_of(tally(differences))
+
+
+def sign_flip_of(differences: Tally) -> float:
+    """Return the same p of a tally of differences.
+
+    Args:
+        differences: d_i in any integer unit.
+    """
+    total, found = abs(differences.total), differences.sizes()
+    sizes, counts = found.values, found.counts
     if total == 0 or not len(sizes):
         return 1.0
     unit = int(np.gcd.reduce(sizes))
@@ -76,16 +95,6 @@ def sign_flip(differences: np.ndarray) -> float:
     needed = -((-(total - np.arange(-reach, reach + 1) + step * m)) // (2 * step))
     p = float(min(1.0, 2.0 * rest @ survival(m)[np.clip(needed, 0, m + 1)]))
     return float(f"{p:.{DIGITS}g}")
-
-
-def _tally(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct values of small integers, ascending, and how often each occurs."""
-    if not len(values):
-        return values, values
-    low = int(values.min())
-    counts = np.bincount(values - low)
-    found = np.flatnonzero(counts)
-    return found + low, counts[found]
 
 
 def _convolve(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -215,10 +224,18 @@ def compare_flags(a: np.ndarray, b: np.ndarray, alpha: float = ALPHA) -> Paired:
         Difference of the accuracies with its bootstrap interval, and the sign-flip test's p.
     """
     d, unit = integer_differences(a, b)
-    low, high = bootstrap_difference(d, unit, alpha)
-    better, worse = int((d > 0).sum()), int((d < 0).sum())
-    discordance = float(np.square(d).mean()) / unit**2
-    return Paired(float(d.mean()) / unit, low, high, sign_flip(d), len(d), better, worse, discordance)
+    return compare_tally(tally(d), unit, bootstrap_difference(d, unit, alpha))
+
+
+def compare_tally(d: Tally, unit: int, interval: tuple[float, float]) -> Paired:
+    """Return the comparison of two defenses whose paired differences are known.
+
+    Args:
+        d: differences of their outcomes, integers.
+        unit: one step of d is worth 1 / unit.
+        interval: of the mean difference.
+    """
+    return Paired(d.mean / unit, *interval, sign_flip_of(d), d.n, d.positive, d.negative, d.squares / unit**2)
 
 
 def bootstrap_difference(d: np.ndarray, unit: int = 1, alpha: float = ALPHA) -> tuple[float, float]:
@@ -237,19 +254,36 @@ def bootstrap_difference(d: np.ndarray, unit: int = 1, alpha: float = ALPHA) -> 
     Returns:
         Lower and upper end, in [-1, 1] for flags.
     """
-    values, counts = _tally(d)
-    n = len(d)
-    if len(values) == 1:
-        slack, centre = clopper_pearson(0, n, alpha)[1], float(values[0]) / unit
+    return bootstrap_difference_of(tally(d), unit, alpha)
+
+
+def bootstrap_difference_of(d: Tally, unit: int = 1, alpha: float = ALPHA) -> tuple[float, float]:
+    """Return the same interval of a tally of differences.
+
+    Args:
+        d: paired differences, integers.
+        unit: one step of d is worth 1 / unit.
+        alpha: one minus the confidence, in (0, 1).
+    """
+    n = d.n
+    if len(d.values) == 1:
+        slack, centre = clopper_pearson(0, n, alpha)[1], float(d.values[0]) / unit
         return max(-1.0, centre - slack), min(1.0, centre + slack)
-    size = 1 << int(np.ceil(np.log2(24 * np.sqrt(n * d.var()) + 64)))  # twelve standard deviations to either side
-    start = round(n * d.mean()) - size // 2
+    size = 1 << int(np.ceil(np.log2(24 * np.sqrt(n * d.variance) + 64)))  # twelve standard deviations to either side
+    start = d.total - size // 2
     k = np.arange(size // 2 + 1)
-    turn = -2j * np.pi / size
-    phi = np.exp(turn * (np.outer(k, values) % size)) @ (counts / n)
-    cdf = np.cumsum(np.clip(np.fft.irfft(phi**n * np.exp(-turn * (k * start % size)), size), 0.0, None))
+    phi = _turns(size, tuple(d.values.tolist())) @ (d.counts / n)
+    shifted = phi**n * np.exp(2j * np.pi / size * (k * start % size))
+    cdf = np.cumsum(np.clip(np.fft.irfft(shifted, size), 0.0, None))
     low, high = np.searchsorted(cdf, [cdf[-1] * alpha / 2, cdf[-1] * (1 - alpha / 2)])
     return (start + int(low)) / (n * unit), (start + int(high)) / (n * unit)
+
+
+@lru_cache(maxsize=64)
+def _turns(size: int, values: tuple[int, ...]) -> np.ndarray:
+    """Return exp(−2πi·k·v / size) at k = 0..size/2 for each of some values v, shape (size/2 + 1, m)."""
+    found: np.ndarray = np.exp(-2j * np.pi / size * (np.outer(np.arange(size // 2 + 1), values) % size))
+    return found
 
 
 def bootstrap_mean(values: np.ndarray, alpha: float = ALPHA, draws: int = 2_000) -> tuple[float, float]:

@@ -9,14 +9,8 @@ from functools import partial
 import numpy as np
 
 from bench.core.stats.intervals import ALPHA, nearest
-from bench.core.stats.paired import (
-    Paired,
-    bootstrap_difference,
-    compare_flags,
-    integer_differences,
-    simultaneous,
-    survival,
-)
+from bench.core.stats.paired import Paired, bootstrap_difference_of, compare_tally, simultaneous, survival
+from bench.core.stats.tallies import pair_tallies
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +45,10 @@ def ranks(outcomes: Sequence[np.ndarray], alpha: float = ALPHA) -> Ranks:
         Places, ranges of places and adjusted p-values, in the order of `outcomes`.
     """
     size = len(outcomes)
-    keys = [(i, j) for i in range(size) for j in range(i + 1, size)]
-    alone = [compare_flags(outcomes[i], outcomes[j], alpha) for i, j in keys]
-    differences = [integer_differences(outcomes[i], outcomes[j]) for i, j in keys]
-    found, adjusted = simultaneous(alone, [partial(bootstrap_difference, d, unit) for d, unit in differences], alpha)
-    pairs = dict(zip(keys, found, strict=True))
+    tallies = list(pair_tallies(outcomes))
+    alone = [compare_tally(d, unit, (0.0, 0.0)) for _, d, unit in tallies]  # the intervals come adjusted
+    found, adjusted = simultaneous(alone, [partial(bootstrap_difference_of, d, unit) for _, d, unit in tallies], alpha)
+    pairs = {key: paired for (key, _, _), paired in zip(tallies, found, strict=True)}
     p = np.ones((size, size))
     p[np.triu_indices(size, 1)] = adjusted
     p = np.minimum(p, p.T)
