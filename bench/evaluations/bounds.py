@@ -26,7 +26,7 @@ MEMORY = 1 << 26
 MAX_IMAGES = 16
 
 
-@evaluation(source=SOURCE, columns=COLUMNS, version=2, chunk=16, gradients=True)
+@evaluation(source=SOURCE, columns=COLUMNS, version=3, chunk=16, gradients=True)
 def bounds(
     model: nn.Module,
     x: Tensor,
@@ -41,7 +41,8 @@ def bounds(
     Along segments in one random direction and along the Hessian's top eigenvector (`_worst`): Propositions 1
     and 2, the Taylor remainder and the growth of the gradient, with the integral and with the supremum of the
     normalised curvature, with ε0 = 0 and 1e-6, and the printed forms. At the image: the exact split of the
-    Hessian by activation, |uᵀHu| ≤ uᵀMu, the data-free bounds, properties of the softmax and of the activations.
+    Hessian by activation, |uᵀHu| ≤ uᵀMu, the data-free bounds, properties of the softmax and of the activations, and
+    how fast the Jacobian changes, with Lipschitz constants composed from weights alone and anchored at the image.
 
     A pass on a grid is a proof up to rounding for the supremum forms (more nodes only raise the right side); a
     failure makes the grid finer. A failure on a grid that still changes at `max_nodes` is undecided. What the
@@ -93,7 +94,7 @@ def _check(batch: BoundBatch, radii: Sequence[float], max_nodes: int) -> dict[st
     if batch.not_applicable:
         return _not_applicable(y, batch.not_applicable)
     check, spectrum = BoundCheck.empty(y), batch.spectrum()
-    measured = check_segments(batch, spectrum, radii, max_nodes, check) | check_images(batch, spectrum, check)
+    measured = check_segments(batch, spectrum, radii, max_nodes, check) | check_images(batch, spectrum, radii, check)
     return {
         "bound_violations": check.violations.double(),
         "bounds_undecided": check.undecided.double(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from bench.attacks.core.randomness import Stream, example_keys, normal
 from bench.core.decorators import evaluation
 from bench.core.records import Column
-from bench.numerics.autograd_graph import record_activations
+from bench.numerics.anchors import slopes_at_images
+from bench.numerics.autograd_graph import Activation, record_activations
 from bench.numerics.derivatives import differentiate
 from bench.numerics.hessian_terms import pushforward
 from bench.numerics.lanczos import lanczos
@@ -38,7 +40,7 @@ COLUMNS = {
         source="Tsuzuku et al. 2018, Proposition 1",
     ),
     "certified_radius_curvature": Column(
-        "The same from the slopes at the image and the data-free Lipschitz constant of the Jacobian",
+        "The same from the slopes at the image and the Lipschitz constant of the Jacobian from there on",
         direction="higher",
         formula="min_k 2m_k/(‖∇m_k‖ + √(‖∇m_k‖² + 2 c_k m_k)), m_k = z_y − z_k",
         source="after Entesari, Sharifi, Fazlyab 2024 (docs/theory.md, section 6)",
@@ -48,6 +50,12 @@ COLUMNS = {
         direction="lower",
         formula="c ≥ sup ‖∂z/∂x(x) − ∂z/∂x(x')‖₂ / ‖x − x'‖₂",
         source="Entesari, Sharifi, Fazlyab 2024 (docs/theory.md, section 6)",
+    ),
+    "jacobian_lipschitz_anchored": Column(
+        "Lipschitz constant of the Jacobian from the image on, missing where it jumps: at most the data-free one",
+        direction="lower",
+        formula="c(x) ≥ sup_{x'} ‖∂z/∂x(x') − ∂z/∂x(x)‖₂ / ‖x' − x‖₂",
+        source="after Entesari, Sharifi, Fazlyab 2024, anchored (docs/theory.md, section 6)",
     ),
     "lipschitz_constant": Column(
         "Data-free Lipschitz constant L of image → logits, from true convolution norms; the same for every image",
@@ -70,7 +78,7 @@ COLUMNS = {
 }
 
 
-@evaluation(source=SOURCE, columns=COLUMNS, version=3, chunk=500)
+@evaluation(source=SOURCE, columns=COLUMNS, version=4, chunk=500)
 def certificate(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0) -> dict[str, Tensor | list[str]]:
     """Certify an l2 radius for every image, in float64, from the network's operations alone.
 
@@ -142,27 +150,55 @@ def certified_radii(logits: Tensor, y: Tensor, graph: LipschitzGraph) -> tuple[T
     return margins.amin(1) / lipschitz, (margins / constants).scatter(1, y[:, None], torch.inf).amin(1)
 
 
-def curvature_radii(logits: Tensor, x: Tensor, y: Tensor, graph: LipschitzGraph) -> Tensor:
+@dataclass(frozen=True)
+class JacobianConstants:
+    """Lipschitz constants of Jacobians that hold from B images on, (B,) each; infinite where the Jacobian jumps.
+
+    Attributes:
+        logits: of image → logits.
+        features: of image → features of the last matrix; None without one.
+    """
+
+    logits: Tensor
+    features: Tensor | None
+
+    @classmethod
+    def anchored(cls, graph: LipschitzGraph, activations: list[Activation], x: Tensor) -> JacobianConstants:
+        """Return the constants anchored at images.
+
+        Args:
+            graph: Lipschitz constants of the network.
+            activations: of the forward pass of the images, in order.
+            x: images (B, C, H, W).
+        """
+        output, last = graph.order[-1], graph.last_matrix()
+        smooth = math.isfinite(graph.jacobian_from_input()[output])
+        slopes = slopes_at_images(graph, activations, x) if smooth else [{}] * len(x)
+        found = [graph.jacobian_from_input(at) for at in slopes]
+        features = None if last is None else x.new_tensor([constants[last[0]] for constants in found])
+        return cls(x.new_tensor([constants[output] for constants in found]), features)
+
+
+def curvature_radii(logits: Tensor, x: Tensor, y: Tensor, graph: LipschitzGraph, c: JacobianConstants) -> Tensor:
     """Return min_k 2m_k/(‖∇m_k‖ + √(‖∇m_k‖² + 2 c_k m_k)) with m_k = z_y − z_k, (B,); 0 where one is not positive.
 
     m_k(x + ε) ≥ m_k − ‖∇m_k‖r − c_k r²/2 for ‖ε‖ ≤ r, c_k = min(√2·c, ‖w_y − w_k‖·c_features); the radius is where
-    the right side is 0. c is the Lipschitz constant of the Jacobian.
+    the right side is 0. c is the Lipschitz constant of the Jacobian from x on.
 
     Args:
         logits: z, (B, K), with their graph.
         x: images (B, C, H, W) that the graph leads to.
         y: labels (B,).
         graph: Lipschitz constants of the network.
+        c: of the Jacobians, from these images on.
     """
-    from_input, last = graph.jacobian_from_input(), graph.last_matrix()
-    z, radii = logits.detach(), []
+    last, z, radii = graph.last_matrix(), logits.detach(), []
     for k in range(z.shape[1]):
         seed = torch.zeros_like(z).scatter(1, y[:, None], 1.0)
         seed[:, k] -= 1
-        constant = torch.full_like(z[:, 0], 2**0.5 * from_input[graph.order[-1]])
-        if last is not None:
-            features, rows = last
-            constant = torch.minimum(constant, (rows[y] - rows[k]).norm(dim=1) * from_input[features])
+        constant = 2**0.5 * c.logits
+        if last is not None and c.features is not None:
+            constant = torch.minimum(constant, (last[1][y] - last[1][k]).norm(dim=1) * c.features)
         slope = differentiate(logits, x, seed).flatten(1).norm(dim=1)
         margin = (z * seed).sum(1)
         radius = 2 * margin / (slope + (slope.square() + 2 * constant * margin.clamp_min(0)).sqrt())
@@ -173,11 +209,13 @@ def curvature_radii(logits: Tensor, x: Tensor, y: Tensor, graph: LipschitzGraph)
 def _certify(model: nn.Module, graph: LipschitzGraph, x: Tensor, y: Tensor, keys: Tensor) -> dict[str, Tensor]:
     """Return the numeric columns of a micro-batch x (B, C, H, W)."""
     x = x.requires_grad_(True)
-    logits = logits_of(model, x)
+    with record_activations(model) as calls:
+        logits = logits_of(model, x)
     z = logits.detach()
     coarse, fine = certified_radii(z, y, graph)
     bend = graph.jacobian_from_input()[graph.order[-1]]
-    curved = curvature_radii(logits, x, y, graph)
+    anchored = JacobianConstants.anchored(graph, calls.activations, x)
+    curved = curvature_radii(logits, x, y, graph, anchored)
     push = pushforward(logits, x)
     start = normal(keys, Stream.LANCZOS_START, (x[0].numel(),), x.dtype)
     squared = lanczos(lambda v: differentiate(logits, x, push(v)).flatten(1), start, JACOBIAN_NORM_STEPS)
@@ -189,6 +227,7 @@ def _certify(model: nn.Module, graph: LipschitzGraph, x: Tensor, y: Tensor, keys
         "certified_radius_lipschitz": torch.where(correct, coarse * ROUNDING, 0.0),
         "certified_radius_curvature": torch.where(correct, curved.clamp_max(diameter) * ROUNDING, 0.0),
         "jacobian_lipschitz": torch.full_like(coarse, bend if math.isfinite(bend) else torch.nan),
+        "jacobian_lipschitz_anchored": torch.where(anchored.logits.isfinite(), anchored.logits, torch.nan),
         "lipschitz_constant": torch.full_like(coarse, graph.from_input()[graph.order[-1]]),
         "local_slope": squared.norm.sqrt(),
     }

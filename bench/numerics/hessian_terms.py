@@ -52,6 +52,20 @@ def pushforward(output: Tensor, x: Tensor) -> Product:
     return lambda v: differentiate(pullback, dummy, v.view_as(x))
 
 
+def pushforwards(outputs: list[Tensor], x: Tensor) -> Callable[[Tensor], list[Tensor]]:
+    """Return v (B, d) ↦ [(∂output_1/∂x)v, …] from two reverse passes for all of them.
+
+    Args:
+        outputs: (B, …) each, with their graphs.
+        x: (B, C, H, W).
+    """
+    dummies = [torch.zeros_like(o, requires_grad=True) for o in outputs]
+    pullback = torch.autograd.grad(outputs, x, dummies, create_graph=True, retain_graph=True)[0]
+    return lambda v: list(
+        torch.autograd.grad(pullback, dummies, v.view_as(x), retain_graph=True, materialize_grads=True)
+    )
+
+
 def logit_term(at: Expansion, y: Tensor) -> Product:
     """Return v ↦ JᵀH_zJv/scale with J = ∂z/∂x: what the softmax's curvature contributes to ∇²f.
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bench.numerics.autograd_graph import Activation, Node
 from bench.numerics.derivatives import Expansion, differentiate
-from bench.numerics.hessian_terms import error_vector, pushforward, softmax_product
+from bench.numerics.hessian_terms import error_vector, pushforward, pushforwards, softmax_product
 from bench.numerics.lanczos import lanczos
 from bench.numerics.lipschitz import LipschitzGraph
 
@@ -64,12 +64,7 @@ class LayerwiseHessian:
 
     def push(self) -> Callable[[Tensor], list[Tensor]]:
         """Return v (B, d) ↦ [J_1v, …, J_mv, Jv] from two reverse passes."""
-        outputs = [a.before for a in self.activations] + [self.at.logits]
-        dummies = [torch.zeros_like(o, requires_grad=True) for o in outputs]
-        pullback = self._pull(outputs, dummies, graph=True)
-        return lambda v: list(
-            torch.autograd.grad(pullback, dummies, v.view_as(self.at.x), retain_graph=True, materialize_grads=True)
-        )
+        return pushforwards([a.before for a in self.activations] + [self.at.logits], self.at.x)
 
     def shares(self, u: Tensor) -> Tensor:
         """Return the parts of uᵀ(∇²f/scale)u for u (B, d): one per activation, the loss's last, (B, m + 1)."""
@@ -86,13 +81,9 @@ class LayerwiseHessian:
             *inner, logits = push(v)
             weighted = [d.abs() * b for d, b in zip(self.weights, inner, strict=True)]
             weighted.append(softmax_product(self.at.logits, self.y, logits))
-            return self._pull(outputs, weighted).flatten(1)
+            return torch.autograd.grad(outputs, self.at.x, weighted, retain_graph=True)[0].flatten(1)
 
         return product
-
-    def _pull(self, outputs: list[Tensor], weights: list[Tensor], *, graph: bool = False) -> Tensor:
-        """Return Σ_i (∂output_i/∂x)ᵀ weight_i, shaped like x."""
-        return torch.autograd.grad(outputs, self.at.x, weights, create_graph=graph, retain_graph=True)[0]
 
     def elementwise(self, start: Tensor, steps: int) -> tuple[Tensor, list[Tensor]]:
         """Return ‖J‖²‖H_z‖/scale + Σ_i ‖d_i‖_∞‖J_i‖² (B,), and the norms [‖J_1‖, …, ‖J_m‖, ‖J‖].

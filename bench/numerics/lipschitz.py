@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -61,25 +62,33 @@ class LipschitzGraph:
             result[node] = self.op_constants[node] * combined
         return result
 
-    def jacobian_from_input(self) -> dict[Node, float]:
+    def activation_outputs(self) -> list[Node]:
+        """Return the nodes that are the outputs of activations of the softplus family, in the order of the calls."""
+        return [node for node, activation in self.softplus_nodes.items() if node is activation.after.grad_fn]
+
+    def jacobian_from_input(self, slopes: Mapping[Node, float] | None = None) -> dict[Node, float]:
         """Return for every node a Lipschitz constant c of the Jacobian of the map from the image to its output.
 
-        Claim: ‖J(x) − J(x')‖₂ ≤ c·‖x − x'‖ for all images (Entesari, Sharifi, Fazlyab 2024). An affine operation of
-        norm n: n·c; sums add, concatenations add in squares. An activation with slopes in [0, 1] and s'' ≤ β/4 behind
-        a map of constants L and c: c + (β/4)·L². Infinite behind an operation that is not smooth.
+        Claim: ‖J(x') − J(x)‖₂ ≤ c·‖x' − x‖ for all images (Entesari, Sharifi, Fazlyab 2024); with `slopes`, for the
+        one image x that they were taken at and every x'. An affine operation of norm n: n·c; sums add, concatenations
+        add in squares. An activation with slopes in [0, 1] and s'' ≤ β/4 behind a map of constants L and c:
+        c + (β/4)·L·R, R = L or, anchored, its slope at x. Infinite behind an operation that is not smooth.
+
+        Args:
+            slopes: node of an activation's output → R ≥ max_k ‖∇z_k(x)‖₂ of its input z; None: none is known.
 
         Returns:
             Node to constant, ≥ 0.
         """
-        slopes = self.from_input()
+        gains = self.from_input()
         result: dict[Node, float] = {}
         for node in self.order:
             inputs = [result[p] for p, _ in node.next_functions if p is not None] or [0.0]
             if node in self.softplus_nodes:
                 activation, added = self.softplus_nodes[node], 0.0
                 if node is activation.after.grad_fn:
-                    inner = 1.0 if activation.source is None else slopes[activation.source]
-                    added = (activation.beta or math.inf) / 4 * inner**2
+                    inner = 1.0 if activation.source is None else gains[activation.source]
+                    added = (activation.beta or math.inf) / 4 * inner * min(inner, (slopes or {}).get(node, inner))
                 result[node] = max(inputs) + added
             elif operation(node) in ONE_LIPSCHITZ or operation(node) in NONSMOOTH_OPS:
                 result[node] = math.inf

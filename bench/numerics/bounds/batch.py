@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from bench.attacks.core.randomness import Stream, normal
 from bench.numerics.autograd_graph import RecordedCalls, nonsmooth_ops, record_activations
 from bench.numerics.derivatives import Expansion, expand
 from bench.numerics.lanczos import Spectrum, lanczos
+from bench.numerics.vectors import unit
 
 SPECTRUM_STEPS = 20
 
@@ -69,3 +71,13 @@ class BoundBatch:
     def spectrum(self) -> Spectrum:
         """Return what 20 Lanczos products tell about ∇²f/scale of every image."""
         return lanczos(self.at.hvp, self.normal(Stream.LANCZOS_START), SPECTRUM_STEPS)
+
+    def directions(self, spectrum: Spectrum) -> list[Tensor]:
+        """Return a random unit vector and the Hessian's top eigenvector, on the side where the loss rises, (B, d) each.
+
+        Args:
+            spectrum: of the images' Hessians.
+        """
+        worst = unit(spectrum.top_vector)
+        worst = torch.where((worst * self.at.gradient).sum(1, keepdim=True) < 0, -worst, worst)
+        return [unit(self.normal(Stream.SEGMENT_DIRECTION)), worst]

@@ -9,6 +9,7 @@ from bench.numerics.engine_check import fast_engine_column
 
 PAPER = "Srinivas et al. 2022"
 OURS = "docs/theory.md"
+COMPOSED = "after Entesari, Sharifi, Fazlyab 2024 (docs/theory.md, section 6)"
 SIDES = {"": "a random direction", "_worst": "the Hessian's top eigenvector, on the side where the loss rises"}
 
 VERDICTS = {
@@ -149,6 +150,34 @@ AT_THE_IMAGE = {
         source=OURS,
         role="tightness",
         heading="The layer bound from weights alone, the better of its two forms",
+    ),
+    "tightness_jacobian": Column(
+        "The Jacobian's Lipschitz constant, composed from weights alone, for the network's own curvature",
+        formula="‖Σ_k q_k∇²z_k‖ / (c‖p − e_y‖)",
+        source=COMPOSED,
+        role="tightness",
+        heading="The Jacobian's Lipschitz constant from weights alone",
+    ),
+    "tightness_jacobian_anchored": Column(
+        "The Jacobian's Lipschitz constant from the image on, for the network's own curvature",
+        formula="‖Σ_k q_k∇²z_k‖ / (c(x)‖p − e_y‖)",
+        source=COMPOSED,
+        role="tightness",
+        heading="The Jacobian's Lipschitz constant, anchored at the image",
+    ),
+    "tightness_compositional": Column(
+        "The compositional bound of the Hessian from weights alone",
+        formula="‖∇²f‖ / (L²‖H_z‖ + c‖p − e_y‖)",
+        source=COMPOSED,
+        role="tightness",
+        heading="The compositional bound from weights alone",
+    ),
+    "tightness_compositional_anchored": Column(
+        "The compositional bound of the Hessian, anchored at the image",
+        formula="‖∇²f‖ / (‖J‖²‖H_z‖ + c(x)‖p − e_y‖)",
+        source=COMPOSED,
+        role="tightness",
+        heading="The compositional bound, anchored at the image",
     ),
     "curvature_share_loss": Column(
         "Share of the loss (softmax and cross-entropy) in uᵀ∇²f u, u the top eigenvector; shares add up to 1",

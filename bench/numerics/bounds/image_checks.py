@@ -8,6 +8,7 @@ norms, which err low and appear on left sides only. Tolerance: 1e-9 relative; 1e
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,12 +17,13 @@ from bench.attacks.core.randomness import Stream
 from bench.numerics.autograd_graph import Activation
 from bench.numerics.bounds.batch import SPECTRUM_STEPS, BoundBatch
 from bench.numerics.bounds.check import BoundCheck
+from bench.numerics.bounds.jacobian_checks import check_jacobian
 from bench.numerics.derivatives import Expansion
 from bench.numerics.hessian_terms import Product, error_vector
 from bench.numerics.inequalities import Inequality
 from bench.numerics.lanczos import Spectrum, lanczos
 from bench.numerics.layer_bounds import LayerwiseHessian
-from bench.numerics.lipschitz import lipschitz_graph
+from bench.numerics.lipschitz import LipschitzGraph, lipschitz_graph
 from bench.numerics.op_norms import nonaffine_ops
 from bench.numerics.vectors import norms, unit
 
@@ -30,12 +32,13 @@ NORM_STEPS = 10
 ACTIVATION_TOLERANCE = 1e-8
 
 
-def check_images(batch: BoundBatch, spectrum: Spectrum, check: BoundCheck) -> dict[str, Tensor]:
+def check_images(batch: BoundBatch, spectrum: Spectrum, radii: Sequence[float], check: BoundCheck) -> dict[str, Tensor]:
     """Check and measure what holds at the images; only the softmax's part where an operation is not affine.
 
     Args:
         batch: B images.
         spectrum: of their Hessians.
+        radii: lengths of the steps over which the Jacobian's change is checked.
         check: where failures are counted.
 
     Returns:
@@ -56,7 +59,29 @@ def check_images(batch: BoundBatch, spectrum: Spectrum, check: BoundCheck) -> di
         "tightness_layer_elementwise": spectrum.norm / elementwise,
     }
     check_activations(layers, check)
-    return columns | _check_data_free(layers, spectrum, jacobian_norms[-1], check)
+    try:
+        graph = lipschitz_graph(at.logits, batch.calls.activations)
+    except NotImplementedError:
+        return columns
+    columns |= _check_data_free(layers, graph, spectrum, jacobian_norms[-1], check)
+    steps = [r * direction for r in radii for direction in batch.directions(spectrum)]
+    found = check_jacobian(batch, graph, steps, start, check)
+    return columns | (_compositional(layers, graph, spectrum, jacobian_norms[-1], found) if found else {})
+
+
+def _compositional(
+    layers: LayerwiseHessian, graph: LipschitzGraph, spectrum: Spectrum, jacobian_norm: Tensor, c: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return what is measured over what the Jacobian's constants allow: its change, and the loss's Hessian."""
+    error, softmax = norms(error_vector(layers.at.logits, layers.y)), layers.softmax_norm()
+    lipschitz = graph.from_input()[graph.order[-1]]
+    return {
+        "tightness_jacobian": c["bend"] / (c["jacobian"] * error),
+        "tightness_jacobian_anchored": c["bend"] / (c["jacobian_anchored"] * error),
+        "tightness_compositional": spectrum.norm / (lipschitz**2 * softmax + c["jacobian"] * error),
+        "tightness_compositional_anchored": spectrum.norm
+        / (jacobian_norm**2 * softmax + c["jacobian_anchored"] * error),
+    }
 
 
 def _check_split(
@@ -138,13 +163,9 @@ def _activation_excess(activation: Activation, beta: float, first: Tensor, secon
 
 
 def _check_data_free(
-    layers: LayerwiseHessian, spectrum: Spectrum, jacobian_norm: Tensor, check: BoundCheck
+    layers: LayerwiseHessian, graph: LipschitzGraph, spectrum: Spectrum, jacobian_norm: Tensor, check: BoundCheck
 ) -> dict[str, Tensor]:
-    """Check ‖J‖ ≤ L and (4.3), and measure (4.3) and the printed theorem; empty where a constant is unknown."""
-    try:
-        graph = lipschitz_graph(layers.at.logits, layers.activations)
-    except NotImplementedError:
-        return {}
+    """Check ‖J‖ ≤ L and (4.3), and measure (4.3) and the printed theorem."""
     lipschitz, curvature = layers.data_free(graph)
     scale = layers.at.scale
     error = norms(error_vector(layers.at.logits, layers.y))

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.core.randomness import Stream
 from bench.numerics.bounds.batch import BoundBatch
 from bench.numerics.bounds.check import BoundCheck
 from bench.numerics.derivatives import expand
@@ -21,7 +20,7 @@ from bench.numerics.inequalities import Inequality, approximations, segment_ineq
 from bench.numerics.lanczos import Spectrum
 from bench.numerics.micro_batches import micro_batch_size
 from bench.numerics.segments import SegmentGrids, trace_segments
-from bench.numerics.vectors import norms, require_finite, unit
+from bench.numerics.vectors import norms, require_finite
 
 EPS0 = (0.0, 1e-6)  # without, and with the constant of the authors' code
 SIDES = ("", "_worst")  # suffixes: a random direction, the Hessian's top eigenvector
@@ -48,7 +47,7 @@ def check_segments(
     count = len(y)
     each = len(SIDES) * len(radii)
     image = torch.arange(count, device=y.device).repeat_interleave(each)
-    direction = torch.stack(_directions(batch, spectrum), 1).repeat(1, len(radii), 1).flatten(0, 1)
+    direction = torch.stack(batch.directions(spectrum), 1).repeat(1, len(radii), 1).flatten(0, 1)
     length = torch.tensor(radii, dtype=at.x.dtype, device=y.device).repeat_interleave(len(SIDES)).repeat(count)
     start = at.x.detach().flatten(1)[image]
 
@@ -70,13 +69,6 @@ def check_segments(
         "bounds_unsettled": (~settled).view(count, each).sum(1).double(),
         "fundamental_theorem_error": error.view(count, each).amax(1),
     }
-
-
-def _directions(batch: BoundBatch, spectrum: Spectrum) -> list[Tensor]:
-    """Return a random unit vector and the top eigenvector on the side where the loss rises, (B, d) each."""
-    worst = unit(spectrum.top_vector)
-    worst = torch.where((worst * batch.at.gradient).sum(1, keepdim=True) < 0, -worst, worst)
-    return [unit(batch.normal(Stream.SEGMENT_DIRECTION)), worst]
 
 
 def _record_inequalities(grids: SegmentGrids, image: Tensor, names: Sequence[str], check: BoundCheck) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from bench.core.registry import defenses
 from bench.evaluations.certificate import certificate
 from bench.models.layers import CenteredSoftplus
+from bench.numerics import anchors
 from bench.numerics.autograd_graph import record_activations
 from bench.numerics.lipschitz import lipschitz_graph
 
@@ -90,3 +91,53 @@ def test_the_larger_radius_counts_and_no_point_inside_changes_the_class():
     directions = directions / directions.flatten(1).norm(dim=1).view(-1, 1, 1, 1, 1)
     moved = x + directions * (0.999 * best.float()).view(-1, 1, 1, 1)
     assert (model(moved.flatten(0, 1)).argmax(1).view(200, 40) == y).all()
+
+
+def test_slopes_at_images_are_the_largest_rows_of_the_jacobian_and_never_above_what_norms_compose(monkeypatch):
+    torch.manual_seed(0)
+    model = defenses.get("lcnn").function(3, (1, 6, 6), "convnet-w4").double().eval().requires_grad_(False)
+    x = torch.rand(3, 1, 6, 6, dtype=torch.float64).requires_grad_()
+    with record_activations(model) as calls:
+        logits = model(x)
+    graph, found = lipschitz_graph(logits, calls.activations), []
+    for exact in (anchors.EXACT, 0):
+        monkeypatch.setattr(anchors, "EXACT", exact)
+        found.append(anchors.slopes_at_images(graph, calls.activations, x))
+    gains = graph.from_input()
+    for i, (rows, composed) in enumerate(zip(*found, strict=True)):
+        for node, activation in zip(graph.activation_outputs(), calls.activations, strict=True):
+            assert 0 < rows[node] <= composed[node] * (1 + 1e-12) <= gains[activation.source] * (1 + 1e-9)
+            rest = [torch.autograd.grad(z, x, retain_graph=True)[0][i].norm() for z in activation.before[i].flatten()]
+            assert rows[node] == pytest.approx(float(max(rest)), rel=1e-9)
+
+
+@pytest.mark.parametrize("exact", [anchors.EXACT, 0])
+def test_anchored_constants_are_smaller_and_no_jacobian_differs_by_more(exact, monkeypatch):
+    monkeypatch.setattr(anchors, "EXACT", exact)
+    torch.manual_seed(0)
+    model = defenses.get("lcnn").function(3, (1, 6, 6), "convnet-w4").eval()
+    x = torch.rand(4, 1, 6, 6)
+    found = certificate(model, x, model(x).argmax(1).detach())
+    anchored = found["jacobian_lipschitz_anchored"]
+    assert (anchored <= found["jacobian_lipschitz"] * (1 + 1e-12)).all()
+    if exact:
+        assert (anchored < 0.5 * found["jacobian_lipschitz"]).all()
+    double = model.double()
+    jacobian = lambda v: torch.autograd.functional.jacobian(lambda u: double(u[None])[0], v).flatten(1)  # noqa: E731
+    for i in range(4):
+        here = jacobian(x[i].double())
+        for size in (0.01, 0.3, 3.0):
+            step = torch.randn(1, 6, 6, dtype=torch.float64)
+            step = size * step / step.norm()
+            change = torch.linalg.matrix_norm(jacobian(x[i].double() + step) - here, 2)
+            assert change <= anchored[i] * size
+
+
+def test_the_anchored_radius_is_the_larger_one(monkeypatch):
+    torch.manual_seed(0)
+    model = defenses.get("cayley").function(3, (1, 6, 6), "convnet-w4", activation="softplus").eval()
+    x = torch.rand(8, 1, 6, 6)
+    y = model(x).argmax(1).detach()
+    anchored = certificate(model, x, y)["certified_radius_curvature"]
+    monkeypatch.setattr("bench.evaluations.certificate.slopes_at_images", lambda graph, activations, x: [{}] * len(x))
+    assert (anchored > certificate(model, x, y)["certified_radius_curvature"]).all()

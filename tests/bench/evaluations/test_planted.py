@@ -12,7 +12,7 @@ from bench.evaluations.bounds import bounds
 from bench.evaluations.certificate import certificate
 from bench.models.layers import CenteredSoftplus
 from bench.numerics.autograd_graph import record_activations
-from bench.numerics.bounds import segment_checks
+from bench.numerics.bounds import jacobian_checks, segment_checks
 from bench.numerics.bounds.check import BoundCheck
 from bench.numerics.bounds.image_checks import check_activations, check_softmax
 from bench.numerics.derivatives import expand
@@ -28,6 +28,8 @@ PRINTED = {"gradient_printed", "loss_printed"}
 LAYERS = {f"{what}, {u}" for what in ("split by layer", "layer bound") for u in ("top eigenvector", "random vector")}
 SOFTMAX = {"‖H_z‖ ≤ √2‖p − e_y‖", "‖H_z‖ ≤ 1/2", "‖H_z‖ ≤ 2(1 − p_y)"}
 DATA_FREE = {"‖J‖ ≤ L", "‖∇²f‖ ≤ L²/2 + √2B", "‖∇²f‖ ≤ (√2L² + B)‖p − e_y‖"}
+AT_IMAGE = {f"‖Σq_k∇²z_k‖ ≤ {c}‖q‖" for c in ("c", "c(x)")}
+IN_A_STEP = {f"‖ΔJᵀq‖ ≤ {c}‖ε‖‖q‖" for c in ("c", "c(x)")}
 ACTIVATION = {"s' ≥ 0", "s' ≤ 1", "s'' ≥ 0", "s'' ≤ β/4", "s'' = β(1 − s')s'", "s0 ≤ ReLU", "s0 ≥ ReLU − log 2/β"}
 SELF_CHECK = "gradient against integrated Hessian"
 
@@ -77,7 +79,8 @@ ZERO, LABEL = torch.zeros(1, 1, 2, 2), torch.zeros(1, dtype=torch.long)
 
 def test_no_assertion_is_left_out(lcnn, images, recorded):
     bounds(lcnn, *images, radius=[0.01])
-    expected = SHARP | PRINTED | LAYERS | SOFTMAX | DATA_FREE | {f"activation: {a}" for a in ACTIVATION} | {SELF_CHECK}
+    expected = SHARP | PRINTED | LAYERS | SOFTMAX | DATA_FREE | AT_IMAGE | IN_A_STEP | {SELF_CHECK}
+    expected |= {f"activation: {a}" for a in ACTIVATION}
     assert set(recorded) == expected
     assert violated(recorded) == set()
 
@@ -160,6 +163,62 @@ def test_constants_of_the_layer_bounds(planted, monkeypatch, recorded):
     assert violated(recorded) == expected
 
 
+@pytest.mark.parametrize("planted", ["nothing", "constants", "slopes"])
+def test_constants_of_the_jacobian(planted, monkeypatch, recorded):
+    composed, slopes = LipschitzGraph.jacobian_from_input, jacobian_checks.slopes_at_images
+    if planted == "constants":
+        monkeypatch.setattr(
+            LipschitzGraph, "jacobian_from_input", lambda *a: {n: 0.9 * c for n, c in composed(*a).items()}
+        )
+    elif planted == "slopes":
+        monkeypatch.setattr(
+            jacobian_checks, "slopes_at_images", lambda *a: [{n: 0.9 * r for n, r in one.items()} for one in slopes(*a)]
+        )
+    table = bounds(single_unit(), ZERO, LABEL, radius=[0.001])
+    found = violated(recorded)
+    anchored = {claim for claim in AT_IMAGE | IN_A_STEP if "c(x)" in claim}
+    assert found == {"nothing": set(), "constants": AT_IMAGE | IN_A_STEP, "slopes": anchored}[planted]
+    if planted == "nothing":
+        assert float(table["tightness_jacobian_anchored"]) == pytest.approx(1, rel=1e-6)
+
+
+class Growing(nn.Module):
+    """f(x) = s0(s0(x − m; 1) − 0.4 (x − m) + b; β): the slope of its inner part grows eightfold in one step."""
+
+    def __init__(self, beta: float, start: float, below: float) -> None:
+        super().__init__()
+        self.inner, self.outer = CenteredSoftplus(1.0, learn_beta=False), CenteredSoftplus(beta, learn_beta=False)
+        self.last = nn.Linear(1, 2)
+        with torch.no_grad():
+            self.last.weight.copy_(torch.tensor([[0.001], [-0.001]]))
+            self.last.bias.copy_(torch.tensor([10.0, -10.0]))
+            u = torch.tensor(start)
+            self.shift = float(0.4 * u - self.inner(u)) - below / beta
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        u = x.flatten(1)
+        return self.last(self.outer(self.inner(u) - 0.4 * u + self.shift))
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_an_anchor_in_place_of_both_constants_holds_at_the_image_and_fails_in_a_step(wrong, monkeypatch, recorded):
+    """Only one of the two factors L may be the slope at the image: (β/4)R² instead of (β/4)LR is no bound."""
+    slopes = jacobian_checks.slopes_at_images
+
+    def both(graph, activations, x):
+        gains = graph.from_input()
+        inner = {n: a.source and gains[a.source] for n, a in graph.softplus_nodes.items()}
+        return [
+            {n: r * r / inner[n] if inner[n] else r for n, r in one.items()} for one in slopes(graph, activations, x)
+        ]
+
+    if wrong:
+        monkeypatch.setattr(jacobian_checks, "slopes_at_images", both)
+    model = Growing(beta=155.0, start=-0.323, below=5.0)
+    bounds(model, torch.full((1, 1, 1, 1), -0.323), torch.ones(1, dtype=torch.long), radius=[0.646])
+    assert violated(recorded) == ({"‖ΔJᵀq‖ ≤ c(x)‖ε‖‖q‖"} if wrong else set())
+
+
 @pytest.mark.parametrize("factor", [1.0, 1.1])
 def test_constants_of_the_softmax(factor, recorded):
     logits = torch.tensor([[12.0, 0.0, -40.0], [0.0, 0.0, -40.0]])[..., None, None]
@@ -235,7 +294,7 @@ def test_the_curvature_certificate_is_attained_so_that_half_its_constant_is_brok
         model[3].bias.copy_(torch.tensor([0.028, -0.028]))
     constants = LipschitzGraph.jacobian_from_input
     monkeypatch.setattr(
-        LipschitzGraph, "jacobian_from_input", lambda self: {node: planted * c for node, c in constants(self).items()}
+        LipschitzGraph, "jacobian_from_input", lambda *a: {node: planted * c for node, c in constants(*a).items()}
     )
     x = torch.full((1, 1, 2, 2), 0.2)
     table = certificate(model, x, LABEL)
