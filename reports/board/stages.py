@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,7 +31,7 @@ class Stage:
     missed: int
 
 
-def cascade(attack: str, broken_by: Sequence[str]) -> tuple[Stage, ...]:
+def cascade(attack: str, broken_by: Mapping[str, int]) -> tuple[Stage, ...]:
     """Return the stages of an attack in their order; empty where their order is not known.
 
     Of the last stage "broken by it alone" is a fact: every other one had been tried on the same images. Of the others
@@ -40,12 +39,11 @@ def cascade(attack: str, broken_by: Sequence[str]) -> tuple[Stage, ...]:
 
     Args:
         attack: its name.
-        broken_by: the stage that broke each image, "" or "clean" for none.
+        broken_by: stage to how many images it broke; "" or "clean" for none.
     """
     order = CASCADES.get(attack, ())
-    counts = Counter(broken_by)
-    found = {name: counts[name] for name in order}
-    if not order or sum(found.values()) != counts.total() - counts[""] - counts["clean"]:
+    found = {name: broken_by.get(name, 0) for name in order}
+    if not order or any(name not in found and k for name, k in broken_by.items() if name not in ("", "clean")):
         return ()
     missed = {name: sum(found[later] for later in order[place:]) for place, name in enumerate(order)}
     return tuple(Stage(name, k, k if name == order[-1] else None, missed[name]) for name, k in found.items())

@@ -78,6 +78,7 @@ def cloud(table: pd.DataFrame, x: str, y: str, most: int) -> np.ndarray:
         y: another.
         most: pairs.
     """
-    pairs = np.column_stack([plot_data.numbers(table, x), plot_data.numbers(table, y)])
-    pairs = pairs[np.isfinite(pairs).all(1) & (pairs > 0).all(1)]
+    a, b = plot_data.numbers(table, x), plot_data.numbers(table, y)
+    kept = (a > 0) & (b > 0) & np.isfinite(a) & np.isfinite(b)
+    pairs = np.column_stack([a[kept], b[kept]])
     return pairs[:: max(1, -(-len(pairs) // most))]

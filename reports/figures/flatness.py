@@ -89,13 +89,7 @@ def across(board: Board, rows: list[Row], column: BoardColumn) -> float | None:
     known = np.array([(a, b) for a, b in found if a is not None and b is not None], dtype="float64")
     if len(known) < LEAST_DEFENSES or (np.ptp(known, axis=0) == 0).any():
         return None
-    ranks = _ranks(known)
-    return float(np.corrcoef(ranks.T)[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Return the ranks of the values (n, m) in each column, from 1; equal ones share the mean of their places."""
-    return np.column_stack([mean_ranks(column) for column in values.T])
+    return float(np.corrcoef([mean_ranks(values) for values in known.T])[0, 1])
 
 
 def rank_p(rho: float, n: int) -> float:
@@ -194,11 +188,13 @@ def correlations(board: Board, tables: Tables) -> list[Correlation]:
 
 def _rank_correlations(measured: Images, among: np.ndarray) -> tuple[np.ndarray | None, int]:
     """Return Spearman's rho (flatness, target), NaN where a column is constant, and the number of images."""
-    values = np.column_stack([v[among] for v in (*measured.flat.values(), *measured.robust.values())])
-    kept = ~np.isnan(values).any(axis=1) & measured.right[among]
+    columns = [*measured.flat.values(), *measured.robust.values()]
+    kept = among & measured.right
+    for values in columns:
+        kept &= ~np.isnan(values)
     if kept.sum() < LEAST_IMAGES:
         return None, int(kept.sum())
-    ranks = _ranks(values[kept])
+    ranks = np.column_stack([mean_ranks(values[kept]) for values in columns])
     ranks -= ranks.mean(axis=0)
     size = np.sqrt((ranks**2).sum(axis=0))
     with np.errstate(invalid="ignore"):

@@ -81,12 +81,13 @@ def defense_section(board: Board, row: Row, table: pd.DataFrame, sprite: Sprite)
         table: its per-example table.
         sprite: the pictures are added to it.
     """
+    broken_by = run_tables.broken_by(board, table)
     return DefenseSection(
         command=row_command(board, row),
         belief=(*_belief(board, row), *race_sentences(board, table)),
         manifest=manifest.row_manifest(row),
-        stages=run_tables.stages(board, table),
-        alone=run_tables.alone(board, table),
+        stages=run_tables.stages(broken_by),
+        alone=run_tables.alone(broken_by),
         kinds=tuple(run_tables.kinds_alone(row)),
         repeat=tuple(f"Seed {seed}: {found.sentence}" for seed, found in row.repeats.items()),
         tightness=bound_tables.ratios(board, table, "tightness"),

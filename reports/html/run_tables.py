@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,28 +24,54 @@ UNBROKEN = {"": "not broken", "clean": "wrong without an attack"}  # stages that
 Stages: TypeAlias = tuple[tuple[str, ...], Lines]  # headings and lines
 
 
-def stages(board: Board, table: pd.DataFrame) -> Stages:
+@dataclass(frozen=True)
+class BrokenBy:
+    """What broke the images of one defense under the ranking attack, over all seeds.
+
+    Attributes:
+        counts: stage to images, the most first; "" and "clean" are none.
+        stages: in their order, where that is known.
+    """
+
+    counts: Mapping[str, int]
+    stages: tuple[Stage, ...]
+
+
+def broken_by(board: Board, table: pd.DataFrame) -> BrokenBy:
+    """Return what broke the images of one defense; nothing where that was not stored.
+
+    Args:
+        board: it says which column holds the stages.
+        table: per-example table of the defense.
+    """
+    column = board.beside(board.ranking_column, "broken_by")
+    if column is None or column not in table:
+        return BrokenBy({}, ())
+    found = table[column].dropna().value_counts(sort=False)
+    counts = {str(name): int(k) for name, k in sorted(found.items(), key=lambda item: -item[1])}
+    return BrokenBy(counts, cascade(str(board.facts[column].params.get("attack")), counts) if counts else ())
+
+
+def stages(found: BrokenBy) -> Stages:
     """Return how many images each stage of the ranking attack broke, over all seeds, and how many without it.
 
     Where each stage attacks what the ones before have left, the stages stand in their order, with the images that
     would count as robust without a stage and those after it.
 
     Args:
-        board: it says which column holds the stages.
-        table: per-example table of one defense.
+        found: of one defense.
 
     Returns:
         Headings and lines; no line where no stage was stored.
     """
-    heads, (found, known) = ("Stage", "Images", "Share, %"), _broken_by(board, table)
-    counts = dict(Counter(found).most_common())
+    heads, counts, known = ("Stage", "Images", "Share, %"), found.counts, found.stages
     order = [*(stage.name for stage in known), *(name for name in UNBROKEN if name in counts)] if known else counts
     missed = {stage.name: Value(stage.missed, "integer") for stage in known}
     lines = tuple(
         (
             Value(UNBROKEN.get(name, name)),
             Value(counts.get(name, 0), "integer"),
-            Value(100 * counts.get(name, 0) / len(found), "share"),
+            Value(100 * counts.get(name, 0) / sum(counts.values()), "share"),
             *((missed.get(name),) if known else ()),
         )
         for name in order
@@ -52,26 +79,15 @@ def stages(board: Board, table: pd.DataFrame) -> Stages:
     return (*heads, *(("Missed without",) if known else ())), lines
 
 
-def _broken_by(board: Board, table: pd.DataFrame) -> tuple[list[str], tuple[Stage, ...]]:
-    """Return what broke each image under the ranking attack, and its stages in their order where that is known."""
-    column = board.beside(board.ranking_column, "broken_by")
-    if column is None or column not in table:
-        return [], ()
-    found = table[column].dropna().astype(str).tolist()
-    return found, cascade(str(board.facts[column].params.get("attack")), found) if found else ()
-
-
-def alone(board: Board, table: pd.DataFrame) -> str:
+def alone(found: BrokenBy) -> str:
     """Return what is known of the stages alone as a sentence, "" where their order is not known.
 
     Args:
-        board: it says which column holds the stages.
-        table: per-example table of one defense.
+        found: of one defense.
     """
-    _, known = _broken_by(board, table)
-    if not known:
+    if not found.stages:
         return ""
-    last = known[-1]
+    last = found.stages[-1]
     fell = formatting.plural(last.broken, "image") if last.broken else "No image"
     return (
         f"Missed without: images that would count as robust without the stage and those after it. {fell} fell to "

@@ -45,8 +45,8 @@ def test_the_figures_look_as_seaborns_quiet_style_does() -> None:
 def test_a_thousand_cells_of_ten_thousand_images_take_seconds(tmp_path: Path, fabricate: ModuleType) -> None:
     """Twenty defenses × 5 seeds × 10 evaluations, `report` alone, imports included.
 
-    The goal is 10 s on an idle machine; CPU time grows by half or more where others use the same cores, so that
-    only a gross loss fails here. The measured time is printed.
+    The goal is 10 s on an idle machine; CPU time grows by half where others use the same cores, and so much is allowed
+    here. The measured time is printed.
     """
     names = {"standard": 0.2} | {f"defense_{i:02d}": 0.2 + 0.02 * i for i in range(1, 20)}
     evaluations = ("accuracy", "pgd_l2", "autoattack_l2", "stability", "curvature", "bounds")
@@ -61,4 +61,4 @@ def test_a_thousand_cells_of_ten_thousand_images_take_seconds(tmp_path: Path, fa
     after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - started
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(f"report of 1,000 cells × 10,000 images: {cpu:.1f} s of CPU, {wall:.1f} s")
-    assert cpu < 25
+    assert cpu < 15

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -449,10 +450,10 @@ def test_page_and_json_have_the_sentence(with_repeat: Callable[..., Board]) -> N
 
 def test_of_the_last_stage_alone_is_a_fact() -> None:
     broken_by = ["", "clean", *["apgd-ce"] * 5, "apgd-t", "apgd-t", *["square"] * 3]
-    found = {s.name: (s.broken, s.alone, s.missed) for s in cascade("autoattack", broken_by)}
+    found = {s.name: (s.broken, s.alone, s.missed) for s in cascade("autoattack", Counter(broken_by))}
     assert found == {"apgd-ce": (5, None, 10), "apgd-t": (2, None, 5), "fab-t": (0, None, 3), "square": (3, 3, 3)}
 
 
 def test_stages_of_an_unknown_attack_or_name_have_no_order() -> None:
-    assert cascade("pgd", ["pgd_l2"]) == ()
-    assert cascade("autoattack", ["apgd-ce", "audit:square"]) == ()
+    assert cascade("pgd", {"pgd_l2": 1}) == ()
+    assert cascade("autoattack", {"apgd-ce": 1, "audit:square": 1}) == ()

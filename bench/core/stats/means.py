@@ -40,9 +40,10 @@ def mean_interval(values: np.ndarray, alpha: float = ALPHA) -> tuple[float, floa
     if scale == 0.0:
         return centre, centre
     d = d / scale  # so that no power of it overflows
-    second = float(np.mean(d**2))
-    skewness = float(np.mean(d**3)) / second**1.5 / np.sqrt(n)
-    kurtosis = (float(np.mean(d**4)) / second**2 - 3.0) / n
+    square = d * d
+    second = float(np.mean(square))
+    skewness = float(np.mean(square * d)) / second**1.5 / np.sqrt(n)
+    kurtosis = (float(np.mean(square * square)) / second**2 - 3.0) / n
     z = ndtri(np.array([alpha / 2, 1 - alpha / 2]))
     bent = z + skewness * (z**2 - 1) / 6 + kurtosis * (z**3 - 3 * z) / 24 - skewness**2 * (2 * z**3 - 5 * z) / 36
     low, high = centre + scale * np.sqrt(second / n) * bent
