@@ -48,6 +48,7 @@ CASES: Final = (
     Case("standard, digits", "standard", "digits", 0.5),
     Case("standard, digits, nothing left", "standard", "digits", 3.0),
     Case("smoothing, digits (no attack declared)", "smoothing", "digits", 0.5),
+    Case("smoothing, digits, little left (no attack declared)", "smoothing", "digits", 1.0),
     Case("foreign, CIFAR-10 images", "sdp-adv", "nets", 0.25),
     Case("small ResNet, little left", "standard", "cifar10", 0.25),
     Case("small ResNet, nothing left", "standard", "cifar10", 2.0),

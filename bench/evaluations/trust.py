@@ -48,11 +48,10 @@ def _trust(
     eps: Sequence[float],
 ) -> dict[str, Tensor]:
     radius = check_budgets(name, eps, norm, x.shape[1:])[-1]
-    track: Track = "randomised" if isinstance(model, RandomisedModel) else "deterministic"
-    per_question = model.draws if isinstance(model, RandomisedModel) else 1
-    work = None if inputs.passes is None else Work(inputs.passes, inputs.images, inputs.kept, per_question)
+    draws, votes = (model.draws, model.votes) if isinstance(model, RandomisedModel) else (0, 0)
+    work = None if inputs.passes is None else Work(inputs.passes, inputs.images, inputs.kept, draws, votes)
     rank = None if work is None else inputs.rank
-    subject = Subject(model, x, y, radius, norm, seed, rank, allot(work, track), inputs.witness)
+    subject = Subject(model, x, y, radius, norm, seed, rank, allot(work), inputs.witness)
     numbers = measured(subject, inputs.own.get("robust"), inputs.own.get("adversarial"))
     return {f"{name}_{number}": values for number, values in numbers.items()}
 
@@ -145,11 +144,14 @@ def _holds(subject: Subject, adversarial: Tensor | None) -> Tensor:
     if adversarial is None:
         return torch.full((len(subject.x),), torch.nan, device=subject.x.device)
     stored = (adversarial != subject.x).flatten(1).any(1)
-    judged = judge(subject.model, subject.x, subject.y, adversarial, eps=subject.eps, norm=subject.norm)
-    return torch.where(stored, judged.broken.float(), torch.nan)
+    if not stored.any():
+        return torch.full((len(subject.x),), torch.nan, device=subject.x.device)
+    x, y, x_adv = subject.x[stored], subject.y[stored], adversarial[stored]
+    judged = judge(subject.model, x, y, x_adv, eps=subject.eps, norm=subject.norm)
+    return _spread(stored, {"holds": judged.broken})["holds"]
 
 
-@evaluation(source=SOURCE, columns=trust_columns("trust", "l2", SOURCE), needs=NEEDS, tracks=TRACKS, version=3)
+@evaluation(source=SOURCE, columns=trust_columns("trust", "l2", SOURCE), needs=NEEDS, tracks=TRACKS, version=4)
 def trust(
     model: nn.Module,
     x: Tensor,
@@ -178,7 +180,7 @@ def trust(
     return _trust(model, x, y, inputs, name="trust", norm="l2", seed=seed, eps=eps)
 
 
-@evaluation(source=SOURCE, columns=trust_columns("trust_linf", "linf", SOURCE), needs=NEEDS, tracks=TRACKS, version=3)
+@evaluation(source=SOURCE, columns=trust_columns("trust_linf", "linf", SOURCE), needs=NEEDS, tracks=TRACKS, version=4)
 def trust_linf(
     model: nn.Module,
     x: Tensor,

@@ -24,37 +24,51 @@ class Search:
     """What a search costs.
 
     Attributes:
-        kept: passes of an image that the row's attack kept, forward and backward, as counted on honest networks.
-        broken: of one that it broke.
+        kept: questions to the model, forward and backward, about an image that the row's attack kept.
+        broken: about one that it broke.
+        votes: decisions of a randomised model about an image kept: the judge's, and those that confirm it.
+        broken_votes: about one that was broken.
         least: images of the smallest sample.
     """
 
     kept: int
     broken: int
+    votes: int = 0
+    broken_votes: int = 0
     least: int = FEW
 
 
-# By what they catch per pass (docs/trust.md): the first are cut last.
-SEARCHES: Final[Mapping[str, Search]] = {
-    "answers": Search(12, 12),  # G1-G3, R1, R3
+# By what they catch per pass (docs/trust.md): the first are cut last. As counted on honest networks.
+DETERMINISTIC: Final[Mapping[str, Search]] = {
+    "answers": Search(12, 12),  # G1-G3
     "repeats": Search(7, 7, least=4),  # V3-V5, G5
     "one_step": Search(4, 4),  # A1
     "box": Search(60, 25),  # E2
     "losses": Search(0, 40),  # G4, and E1 at the radius itself
     "larger": Search(165, 25),  # E1 at 2 and 4 times the radius
     "longer": Search(650, 0),  # A2, A3, G6
-    "draws": Search(220, 0),  # R2
     "grid": Search(95, 0),  # B5
     "random": Search(101, 0),  # B1
     "planted": Search(290, 290),  # T1
     "smaller": Search(0, 165),  # E1 at 1/4 and 1/2 of the radius
     "decision": Search(510, 0),  # B4
 }
-ONLY: Final[Mapping[Track, tuple[str, ...]]] = {  # searches that a track has alone
-    "deterministic": ("longer", "grid", "planted"),
-    "randomised": ("draws",),
+# The most that each can take: where draws decide, its attacks stop late, and on fakes never.
+RANDOMISED: Final[Mapping[str, Search]] = {
+    "answers": Search(26, 26, 3, 3),  # G1-G3, R1, R3
+    "repeats": Search(0, 0, 1, 1, least=4),  # V5
+    "one_step": Search(2, 2, 2, 2),
+    "box": Search(44, 44, 2, 2),
+    "losses": Search(0, 88, 0, 4),
+    "larger": Search(88, 88, 4, 4),
+    "draws": Search(220, 0, 4, 0),  # R2
+    "random": Search(101, 0, 2, 0),
+    "smaller": Search(0, 88, 0, 4),
+    "decision": Search(510, 0, 2, 0),
 }
+SEARCHES: Final[Mapping[Track, Mapping[str, Search]]] = {"deterministic": DETERMINISTIC, "randomised": RANDOMISED}
 ALWAYS: Final = ("answers", "repeats")  # about the model itself
+AT_ONCE: Final = 4  # images: the passes of fewer of a randomised model take as long as those of so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +79,23 @@ class Work:
         passes: of the attack per image, forward and backward.
         images: of the cell.
         kept: of these, correctly classified and not broken.
-        per_question: passes of the network for one question to the model: the draws of a randomised one.
+        draws: passes of the network for one question to a randomised model; 0: it is none.
+        votes: passes for one decision of it.
     """
 
     passes: float
     images: int
     kept: int
-    per_question: int = 1
+    draws: int = 0
+    votes: int = 0
+
+    @property
+    def track(self) -> Track:
+        """Of the model."""
+        return "randomised" if self.draws else "deterministic"
 
 
-def allot(work: Work | None, track: Track = "deterministic") -> dict[str, int]:
+def allot(work: Work | None) -> dict[str, int]:
     """Return on how many of the images, in a random order of theirs, each search is run; 0: not at all.
 
     Every search first gets as many images as a check needs to pass, then all of them, in the order of `SEARCHES`, as
@@ -83,20 +104,29 @@ def allot(work: Work | None, track: Track = "deterministic") -> dict[str, int]:
 
     Args:
         work: of the row's attack; None: there is none to compare with, and everything is run.
-        track: of the model.
     """
+    names = dict.fromkeys(name for searches in SEARCHES.values() for name in searches)
     if work is None:
-        return dict.fromkeys(SEARCHES, EVERYTHING)
-    found = dict.fromkeys(SEARCHES, 0)
-    others = {name for kind, names in ONLY.items() if kind != track for name in names}
-    left = SHARE * work.passes * work.images
+        return dict.fromkeys(names, EVERYTHING)
+    found = dict.fromkeys(names, 0)
+    searches = SEARCHES[work.track]
+    left = SHARE * work.passes * work.images - asked(work)
     for first in (True, False):
-        for name in (n for n in (SEARCHES if work.kept else ("repeats",)) if n not in others):
-            images = min(SEARCHES[name].least, work.images) if first else work.images
+        for name in searches if work.kept else ("repeats",):
+            images = min(searches[name].least, work.images) if first else work.images
             more = cost(name, images, work) - cost(name, found[name], work)
             if more <= left or (first and name in ALWAYS):
                 found[name], left = images, left - more
     return found
+
+
+def asked(work: Work) -> float:
+    """Return the passes of a randomised model's decisions on all images, and on the adversarial examples stored.
+
+    Args:
+        work: of the row's attack.
+    """
+    return float(work.votes * (2 * work.images - work.kept))
 
 
 def cost(name: str, images: int, work: Work) -> float:
@@ -107,6 +137,9 @@ def cost(name: str, images: int, work: Work) -> float:
         images: on so many of the images.
         work: of the row's attack.
     """
-    search = SEARCHES[name]
-    whole = search.kept * work.kept + search.broken * (work.images - work.kept)
-    return whole * work.per_question * images / max(work.images, 1)
+    search, share = SEARCHES[work.track][name], images / max(work.images, 1)
+    kept, broken = share * work.kept, share * (work.images - work.kept)
+    votes = work.votes * (search.votes * kept + search.broken_votes * broken)
+    if work.track == "randomised":
+        kept, broken = (max(n, AT_ONCE) if n else 0.0 for n in (kept, broken))
+    return max(work.draws, 1) * (search.kept * kept + search.broken * broken) + votes

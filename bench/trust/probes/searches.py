@@ -25,7 +25,7 @@ from bench.trust.probes.draws import MORE
 from bench.trust.probes.grid import on_grid
 
 STEPS: Final = 40  # of PGD, as everywhere
-DRAWN_STEPS: Final = 20  # where each gradient is a mean over four times the draws
+DRAWN_STEPS: Final = 20  # where each gradient is a mean over draws
 FACTORS: Final = (0.25, 0.5, 1.0, 2.0, 4.0)  # radii at which the margin is attacked anew, over eps
 LAST: Final = 10  # steps at the end of a run over which its loss should be flat
 DRAWS: Final = 100
@@ -58,6 +58,11 @@ class Subject:
     rank: Tensor | None = None
     allotted: Mapping[str, int] = field(default_factory=dict)
     witness: Witness | None = None
+
+    @property
+    def steps(self) -> int:
+        """Of PGD."""
+        return DRAWN_STEPS if isinstance(self.model, RandomisedModel) else STEPS
 
     def of(self, rows: slice | Tensor) -> Subject:
         """Return the subject of some of the images."""
@@ -149,8 +154,8 @@ def searches(subject: Subject, correct: Tensor, known: Tensor | None) -> dict[st
     """
     losses = subject.runs("losses")
     attacked = (correct if known is None else correct & ~known) & losses
-    ce = subject.broken(pgd, attacked, losses=["ce"], steps=STEPS, seed=subject.seed + MORE_SEEDS)
-    margin = subject.broken(pgd, attacked, losses=["margin"], steps=STEPS, seed=subject.seed + MORE_SEEDS)
+    ce = subject.broken(pgd, attacked, losses=["ce"], steps=subject.steps, seed=subject.seed + MORE_SEEDS)
+    margin = subject.broken(pgd, attacked, losses=["margin"], steps=subject.steps, seed=subject.seed + MORE_SEEDS)
     survivor = correct & ~ce & ~margin if known is None else correct & known
     again = subject.runs("draws" if isinstance(subject.model, RandomisedModel) else "longer")
     if isinstance(subject.model, RandomisedModel):
@@ -213,10 +218,10 @@ def radii(subject: Subject, correct: Tensor, survivor: Tensor, at_eps: Tensor) -
             continue
         run = subject.runs("larger" if factor > 1 else "smaller")
         rows = correct & run & ~survivor if factor < 1 else correct & run
-        broken = subject.broken(pgd, rows, min(factor * subject.eps, whole), losses=["margin"], steps=STEPS)
+        broken = subject.broken(pgd, rows, min(factor * subject.eps, whole), losses=["margin"], steps=subject.steps)
         found[factor_name(factor)] = where(run, correct & ~broken)
     run = subject.runs("box")
-    alone = subject.broken(pgd, correct & run, whole, losses=["margin"], steps=STEPS, random_start=False)
+    alone = subject.broken(pgd, correct & run, whole, losses=["margin"], steps=subject.steps, random_start=False)
     return found | {"e2_robust": where(run, correct & ~alone)}
 
 

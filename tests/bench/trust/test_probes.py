@@ -14,7 +14,7 @@ from bench.attacks.pgd import pgd
 from bench.core.torch_state import frozen_eval
 from bench.evaluations.trust import measured
 from bench.measuring.judge import judge
-from bench.trust.allotment import SEARCHES
+from bench.trust.allotment import allot
 from bench.trust.columns import NUMBERS
 from bench.trust.probes.answers import answers
 from bench.trust.probes.forward_pass import ENGINE, autograd_calls, forward_pass
@@ -225,7 +225,7 @@ def test_only_survivors_are_searched_for_what_survivors_show(linear):
 def test_a_search_is_run_on_the_images_that_it_is_allotted(linear):
     network, x, y, exact, eps = linear
     rank = torch.arange(len(x)).flip(0)
-    allotted = dict.fromkeys(SEARCHES, 0) | {"box": 5, "larger": 7, "longer": len(x)}
+    allotted = dict.fromkeys(allot(None), 0) | {"box": 5, "larger": 7, "longer": len(x)}
     subject = Subject(network, x, y, eps, "l2", 0, rank, allotted)
     found = searches(subject, right(network, x, y), exact > eps)
     assert (~found["e2_robust"].isnan()).tolist() == (rank < 5).tolist()
