@@ -26,6 +26,7 @@ from bench.cli import (
     open_page,
     results,
     run,
+    search,
     status,
     store,
     suite,
@@ -69,8 +70,9 @@ app = typer.Typer(
     rich_markup_mode=None,  # its libraries take a third of the time of --help to load
     help="Train, attack, measure and rank adversarial-robustness defenses under one equal recipe.",
 )
-for group in (run, evaluate, new, check, listing, board, open_page, index, doctor, verify, audit, challenge, status):
+for group in (run, evaluate, search, new, check, listing, board, open_page, index, doctor, verify, audit, challenge):
     app.add_typer(group.commands)
+app.add_typer(status.commands)
 app.add_typer(work.commands)
 app.add_typer(results.commands, name="results")
 app.add_typer(store.commands, name="store")

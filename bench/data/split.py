@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -96,3 +96,28 @@ def hold_out(split: Split, n: int, seed: int) -> tuple[Split, Split]:
     held = np.zeros(len(split), bool)
     held[np.random.RandomState(seed % 2**32).permutation(len(split))[:n]] = True
     return Split.of(split.images[~held], split.labels[~held]), Split.of(split.images[held], split.labels[held])
+
+
+def on_held_out(dataset: Dataset, n: int) -> Dataset:
+    """Return a data set in which n training images, always the same ones, take the place of the test images.
+
+    It has another name, because nothing that is measured on it is a result on the test images.
+
+    Args:
+        dataset: with its training images.
+        n: how many are kept apart.
+
+    Raises:
+        UsageError: n leaves nothing to train on.
+    """
+    train, held = hold_out(dataset.train, n, seed=0)
+    note = f"measured on {n} training images that were kept apart, not on the test images of {dataset.name}"
+    return replace(
+        dataset,
+        name=f"{dataset.name}-held-out",
+        original=False,
+        train=train,
+        test=held,
+        test_total=n,
+        note="; ".join(filter(None, (dataset.note, note))),
+    )

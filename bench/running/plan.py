@@ -113,6 +113,7 @@ def make_plan(
     splits: tuple[Split, Split | None] = (dataset.train, None)
     if suite.holdout:
         splits = split.hold_out(dataset.train, suite.holdout, seed=0)
+        dataset = replace(dataset, train=splits[0])  # an evaluation on training images sees those that are trained on
     execution = execution or ExecutionConfig()
     builds = Builds(hang_limit)
     jobs = [_job(suite, dataset, splits, spec, seed) for seed in suite.seeds for spec in suite.defenses]

@@ -15,12 +15,15 @@ from bench.core import discovery, registry
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.files import safe_name
 from bench.data import catalog
+from bench.data.split import on_held_out
 from bench.running import engines, machine
 from bench.running.child import SILENT_SECONDS
 from bench.running.environment import choose_device
 from bench.running.handed_over import Submission, register
 from bench.running.plan import Plan, make_plan
 from bench.training.execution import ExecutionConfig
+
+HELD_OUT_SHARE, MOST_HELD_OUT = 10, 5000  # one of ten training images, where neither suite nor command says how many
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Options:
         execution: how a training step is carried out.
         hang_limit: seconds for which third parties' code may give no sign of life.
         model: a trained model that is the plan's only row, in the place of the suite's defenses; None: none.
+        held_out: training images that are kept apart and take the test images' place; 0: the suite's `holdout`, or a
+            tenth of them and at most 5,000. None: the test images stay.
         whole_trainings: give a training up that cannot end before the time limit, because no checkpoint outlives it.
     """
 
@@ -73,6 +78,7 @@ class Options:
     arguments: tuple[str, ...] = ()
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     hang_limit: float = SILENT_SECONDS
+    held_out: int | None = None
     whole_trainings: bool = False
     model: Submission | None = None
 
@@ -113,6 +119,9 @@ def prepare(options: Options) -> Plan:
         download=options.download,
         need_train=options.model is None or any(e.split == "train" for e in suite.evaluations),
     )
+    if options.held_out is not None:
+        n = options.held_out or suite.holdout or min(MOST_HELD_OUT, len(dataset.train) // HELD_OUT_SHARE)
+        dataset, suite = on_held_out(dataset, n), replace(suite, holdout=0)
     if device.type == "cpu":
         machine.limit_threads(math.prod(dataset.shape))
     out = options.out or Path("results") / safe_name(suite.name)

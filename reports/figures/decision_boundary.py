@@ -14,7 +14,7 @@ from bench.reports.figures import plot_data, svg
 from bench.reports.figures.figure import Figure, Panel, Tables, figure
 from bench.reports.figures.sheet import NAME, PANEL, Sheet, slug
 
-POINTS = 120  # drawn per class, by a fixed stride
+POINTS = 200  # drawn per class, by a fixed stride
 BETAS = {0.3: 0.3, 0.5: 0.45, 1.0: 0.6, 3.0: 0.8, 20.0: 1.0}  # of softplus, with the opacity of the line
 # `probability`, rows of the probability of class 1, lowest row first; `extent`, [left, right, bottom, top].
 Grid: TypeAlias = Mapping[str, Any]
@@ -27,13 +27,13 @@ def decision_boundaries(board: Board, tables: Tables) -> Figure | None:
     if not maps:
         return None
     names = list(dict.fromkeys(row.defense for row, _, _ in maps))
-    panels = [_map(board, tables[row.defense], row, seed, grid) for row, seed, grid in maps]
+    panels = [_map(board, _with_points(board, tables, row), row, seed, grid) for row, seed, grid in maps]
     return Figure(
         name="boundaries",
         title=finding(board, names),
         caption="The paper's Figure 1 (a, b): the heavy line is the decision boundary (probability one half), the fine "
-        "ones are 10, 25, 75 and 90 %. Last, its Figure 1 (c): softplus grows without limit as its β falls, while "
-        "centered softplus tends to x/2.",
+        "ones are 10, 25, 75 and 90 %; circles and crosses are points of the two labels, as the data have them. Last, "
+        "its Figure 1 (c): softplus grows without limit as its β falls, while centered softplus tends to x/2.",
         alt=f"Decision boundaries of {formatting.listing(list(dict.fromkeys(row.title for row, _, _ in maps)))}.",
         panels=(*panels, *(_softplus(board, centered) for centered in (False, True))),
         legend="never",
@@ -71,6 +71,14 @@ def grids(board: Board) -> list[tuple[Row, int, Grid]]:
     ]
 
 
+def _with_points(board: Board, tables: Tables, row: Row) -> pd.DataFrame:
+    """Return a row's table with the coordinates of points: of the training points where they were evaluated."""
+    trained = board.train_examples
+    if board.examples_with("coordinate", among=trained):
+        return trained[trained["defense"] == row.defense]
+    return tables[row.defense]
+
+
 def _map(board: Board, table: pd.DataFrame, row: Row, seed: int, grid: Grid) -> Panel:
     """Draw the lines of equal probability of one run, and the points of the two classes."""
     sheet = Sheet(board, (PANEL[0], 268), (30, 12, 24, 8))
@@ -90,7 +98,7 @@ def _map(board: Board, table: pd.DataFrame, row: Row, seed: int, grid: Grid) -> 
 
 
 def points(board: Board, table: pd.DataFrame, seed: int, label: int) -> np.ndarray:
-    """Return up to POINTS points (m, 2) of one class, where an evaluation stored their coordinates.
+    """Return up to POINTS points (m, 2) of one label, where an evaluation stored their coordinates.
 
     Args:
         board: it says which columns are coordinates.

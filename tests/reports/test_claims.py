@@ -336,6 +336,7 @@ def test_a_planned_seed_that_was_not_measured_leaves_a_claim_undecided() -> None
         (0.0, -0.2, 0.2, (-0.1, 0.1), 0.0, 400),
         (0.0, -0.2, 0.2, (-0.1, 0.1), 0.05, 1600),
         (0.0, -0.2, 0.2, (-np.inf, 0.0), 0.0, None),
+        (0.0, -0.2, 0.2, (1e-300, np.inf), 0.0, None),  # 4e601 images
     ],
 )
 def test_needed_images(

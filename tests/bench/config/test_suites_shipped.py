@@ -94,10 +94,11 @@ def test_digits_is_the_small_default() -> None:
 
 def test_two_moons_draws_figure_1() -> None:
     suite = load_suite("two-moons")
-    assert {"standard", "lcnn"} <= set(map(str, suite.defenses))
+    assert [spec.name for spec in suite.defenses] == ["standard", "lcnn"]
     assert {"accuracy", "curvature"} <= limits(suite).keys()
+    assert (len(suite.seeds), suite.holdout) == (3, 280)  # the held-out points chose the penalties
     assert not any("eps" in e.arguments for e in suite.evaluations)  # no attack on points in the plane
-    assert suite.backbone == "mlp"
+    assert suite.backbone == "mlp-w128"
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.datasets import make_moons
 
 from bench.core.errors import IntegrityError, MachineError, UsageError
 from bench.data.catalog import available, load
@@ -84,19 +85,28 @@ class TestTwoMoons:
         data = load("two-moons")
         points = np.concatenate([data.train.images, data.test.images])
         assert data.shape == (2, 1, 1)
-        assert points.shape == (2000, 2, 1, 1)
+        assert points.shape == (1400, 2, 1, 1)
         assert points.min(0).ravel() == pytest.approx([0.05, 0.05])
         assert points.max(0).ravel() == pytest.approx([0.95, 0.95])
         assert data.classes == ("upper moon", "lower moon")
 
     def test_labels_tell_upper_from_lower(self) -> None:
         data = load("two-moons")
-        height = [data.train.images[data.train.labels == k, 1].mean() for k in (0, 1)]
+        height = [data.test.images[data.test.labels == k, 1].mean() for k in (0, 1)]
         assert height[0] > height[1] + 0.2
+
+    def test_one_training_label_in_eight_is_wrong_inside_what_a_suite_trains_on_too(self) -> None:
+        train = load("two-moons").train
+        _, truth = make_moons(1400, noise=0.2, random_state=0)
+        assert (train.labels != truth[:400]).sum() == 48
+        small, _ = hold_out(train, 280, seed=0)
+        right = {point.tobytes(): label for point, label in zip(train.images, truth, strict=False)}
+        wrong = sum(right[p.tobytes()] != label for p, label in zip(small.images, small.labels, strict=True))
+        assert 0.1 < wrong / len(small) < 0.2
 
     def test_is_the_same_everywhere(self) -> None:
         rounded = np.round(load("two-moons").train.images * 1000).astype(np.int64)
-        assert hashlib.sha256(rounded.tobytes()).hexdigest()[:16] == "1e197e98610ca8a9"
+        assert hashlib.sha256(rounded.tobytes()).hexdigest()[:16] == "66f34a5d50b84440"
 
 
 class TestFingerprint:

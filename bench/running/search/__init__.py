@@ -1,0 +1,1 @@
+"""Equal-budget search: every defense gets the same number of trials, and held-out training images choose."""
