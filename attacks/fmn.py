@@ -27,6 +27,7 @@ EXTRA: Final = {
         unit="norm on [0, 1] pixels",
         direction="higher",
         aggregate="mean",
+        role="breaking",
         shown=False,
     )
 }
