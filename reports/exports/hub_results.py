@@ -9,14 +9,14 @@ import json
 from collections.abc import Iterator, Mapping
 
 from bench.core import files
-from bench.core.records import Grade
+from bench.core.records import Grade, Role
 from bench.data.info import DATASETS
 from bench.reports import formatting
 from bench.reports.board.columns import BoardColumn, with_role
 from bench.reports.board.model import Board, Row
 from bench.reports.exports.registry import export
 
-SHOWN = ("clean", "robust", "best_known")  # roles of the columns that are written
+SHOWN: tuple[Role, ...] = ("clean", "robust", "best_known")  # roles of the columns that are written
 
 
 @export("eval_results")

@@ -6,7 +6,7 @@ import io
 import math
 import re
 import zipfile
-from typing import Final
+from typing import Final, TypedDict
 
 from bench.core import files
 from bench.core.records import NORM_SYMBOLS, Grade, Role, ThreatModel
@@ -19,6 +19,14 @@ from bench.reports.exports.registry import export
 
 CORRUPTIONS: Final = "corruptions"  # RobustBench's name of that threat
 _MEASURED: Final[tuple[Role, Role]] = ("clean", "corruption")
+
+
+class Paper(TypedDict):
+    """A row's paper: its address, its authors, where and when it appeared."""
+
+    link: str
+    authors: str
+    venue: str
 
 
 @export("model_info")
@@ -84,9 +92,10 @@ def _corruption_info(board: Board, row: Row) -> tuple[str, str] | None:
     return f"model_info/{place(board.plan.data.name, CORRUPTIONS, row.defense)}", dump(info)
 
 
-def _paper(row: Row) -> dict[str, str]:
+def _paper(row: Row) -> Paper:
     """Return link, authors and venue of a row's paper."""
-    return paper_of(row.entry.bibtex, row.entry.source) | ({"link": row.link} if row.link else {})
+    found = paper_of(row.entry.bibtex, row.entry.source)
+    return Paper(link=row.link or found["link"], authors=found["authors"], venue=found["venue"])
 
 
 def _footnote(row: Row, clean: Cell, sizes: str) -> str:
@@ -112,7 +121,7 @@ def threat_name(threat: ThreatModel) -> str:
     return threat.norm.capitalize() if threat.norm in NORM_SYMBOLS else threat.norm
 
 
-def paper_of(bibtex: str, source: str) -> dict[str, str]:
+def paper_of(bibtex: str, source: str) -> Paper:
     """Return link, authors and venue from a defense's BibTeX; its source line names the authors where it has none.
 
     Args:
@@ -123,11 +132,7 @@ def paper_of(bibtex: str, source: str) -> dict[str, str]:
     people = re.sub(r"\\\w\{|\\\W|[{}]", "", fields.get("author", "")).split(" and ")  # accents are dropped
     names = [" ".join(reversed(person.split(", "))) for person in people if person]
     where = (fields.get("booktitle") or fields.get("journal", ""), fields.get("year", ""))
-    return {
-        "link": fields.get("url", ""),
-        "authors": ", ".join(names) or source,
-        "venue": ", ".join(filter(None, where)),
-    }
+    return Paper(link=fields.get("url", ""), authors=", ".join(names) or source, venue=", ".join(filter(None, where)))
 
 
 def place(dataset: str, threat_model: str, name: str) -> str:

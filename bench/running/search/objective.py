@@ -30,7 +30,7 @@ class Objective:
 
 def columns_of(suite: Suite) -> dict[str, tuple[str, Column]]:
     """Return the board's columns that a suite measures on test images: name to evaluation and column."""
-    found = {}
+    found: dict[str, tuple[str, Column]] = {}
     for entry in suite.evaluations:
         if entry.split == "test":
             evaluation = registry.evaluations.get(entry.evaluation)
