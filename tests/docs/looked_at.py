@@ -17,6 +17,7 @@ from unittest import mock
 from typer.main import get_command
 
 from bench.cli.app import app
+from bench.config.search_space import parse_space
 from bench.config.suite_file import load_suite
 from bench.running import campaign
 
@@ -52,7 +53,7 @@ def look_at(words: Sequence[str]) -> None:
 
 
 def _bench(arguments: Sequence[str]) -> None:
-    """Parse a command of bench; of `run` also the suite, the defenses and the evaluations."""
+    """Parse a command of bench; also the suite, the defenses and the evaluations."""
     command, rest, name = get_command(app), list(arguments), "bench"
     while known := getattr(command, "commands", None):
         name = next(word for word in rest if not word.startswith("-"))
@@ -62,6 +63,8 @@ def _bench(arguments: Sequence[str]) -> None:
     given = command.make_context(name, rest).params
     if "suite" in given:
         defenses, evaluations = (tuple(given.get(key) or ()) for key in ("defense", "evaluation"))
+        if name == "search":
+            defenses = tuple(parse_space(text).trials(given["budget"], 0)[0] for text in defenses)
         load_suite(_found(given["suite"])).with_overrides(defenses=defenses, evaluations=evaluations)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bench.config.suite_file import load_suite
 from bench.core.records import Column
 from bench.core.stats.paired import bootstrap_ratio
 from bench.reports.board import estimates
@@ -31,6 +32,7 @@ from bench.store.plan_record import (
     SplitRecord,
     SuiteRecord,
 )
+from benchmarks.claims import claims_on, lines
 
 N = 10_000  # test images of CIFAR-100
 MEASURED = 1_000  # of them with gradients and curvature, as in the suite
@@ -374,3 +376,30 @@ def test_intervals_of_a_claim_are_corrected_for_its_conditions() -> None:
 def test_judging(by_seeds: list[dict[int, bool | None]], verdict: str) -> None:
     conditions = tuple(Condition("", by_seed, {}, "" if by_seed else "x") for by_seed in by_seeds)
     assert judge(conditions)[0] == verdict
+
+
+def test_figure_1_is_about_the_rows_of_its_suite() -> None:
+    rows = {str(spec) for spec in load_suite("two-moons").defenses}
+    claim = next(c for c in FACTS["claim"] if c["id"] == "figure-1")
+    assert claim["datasets"] == ["two-moons"]
+    assert {c[side] for c in claim["conditions"] for side in ("left", "right")} == rows
+
+
+def test_data_whose_training_the_paper_does_not_describe_have_no_deviations() -> None:
+    board = replace(paper_board(seeds=(0,)), plan=paper_plan("two-moons", epochs=800, backbone="mlp-w128"))
+    found = verdicts.check(board)
+    assert found is not None
+    assert (found.deviations, found.footnotes) == ((), ())
+    copied = replace(board, plan=paper_plan("two-moons-held-out", "two-moons"))
+    assert (verdicts.check(copied) or found).deviations == ("data two-moons-held-out instead of two-moons",)
+
+
+def test_claims_are_checked_on_boards_of_other_data_too() -> None:
+    board = paper_board(seeds=(1,))
+    elsewhere = replace(board, plan=paper_plan("digits"))
+    assert verdicts.check(elsewhere) is None
+    found = claims_on(elsewhere, "cifar100")
+    assert [c.verdict for c in found] == [c.verdict for c in (verdicts.check(board) or pytest.fail("no claims")).claims]
+    text = list(lines(found))
+    assert text[0].startswith("curvature: ")
+    assert any("seed 1 holds: " in line for line in text)
