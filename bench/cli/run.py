@@ -12,7 +12,7 @@ import typer
 from bench.cli import options
 from bench.cli.terminal import complain, print_board, print_json
 from bench.core.errors import UsageError
-from bench.core.processes import WORKER_MARK
+from bench.core.processes import WORKER_MARK, torchrun_rank
 from bench.core.text import one_line
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def starting(suite: str, quiet: bool) -> None:
         suite: as it was named.
         quiet: say nothing.
     """
-    if not quiet and sys.stderr.isatty() and not os.environ.get(WORKER_MARK):
+    if not quiet and sys.stderr.isatty() and not os.environ.get(WORKER_MARK) and not torchrun_rank():
         complain(f"suite {suite}: loading torch and the data")
 
 
@@ -132,13 +132,32 @@ def execute(settings: Options, dry_run: bool) -> None:
     from bench.running import pipeline, workers
     from bench.running.dry_run import dry_run as plan_only
 
+    rank = torchrun_rank()
     if workers.is_worker():
         pipeline.work(settings)
     elif dry_run:
-        plan, states = plan_only(replace(settings, download=False))
-        print_json(plan_data(states)) if settings.events else print_plan(plan, states)
+        if not rank:  # of several processes the first one speaks
+            plan, states = plan_only(replace(settings, download=False))
+            print_json(plan_data(states)) if settings.events else print_plan(plan, states)
+    elif rank is not None:
+        _together(settings)
     else:
         finish(pipeline.run(settings), settings.events)
+
+
+def _together(settings: Options) -> None:
+    """Run a suite in the processes that torchrun has started: the first one runs it, the others train with it.
+
+    Raises:
+        typer.Exit: with the run's code.
+    """
+    from bench.running import pipeline, torchrun
+
+    with torchrun.group(settings.device, settings.engine, settings.hang_limit) as group:
+        if group.rank:
+            torchrun.take_part(group)
+        else:
+            finish(pipeline.run(settings), settings.events)
 
 
 def finish(result: Result, events: bool) -> NoReturn:

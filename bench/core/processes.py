@@ -26,6 +26,12 @@ _HINTS: Final = {
 }
 
 
+def torchrun_rank() -> int | None:
+    """Return the number of this process among those that torchrun has started together; None: it runs alone."""
+    size, rank = os.environ.get("WORLD_SIZE", ""), os.environ.get("RANK", "")
+    return int(rank) if size.isdecimal() and rank.isdecimal() and int(size) > 1 else None
+
+
 def die_with_parent() -> None:
     """Have the system kill this process when the one that started it ends (Linux; nothing elsewhere)."""
     if sys.platform.startswith("linux"):

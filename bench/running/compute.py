@@ -21,6 +21,7 @@ from bench.measuring.model_contract import check_model, checked_eval
 from bench.measuring.passes import after_forward
 from bench.measuring.runner import evaluate_chunks
 from bench.measuring.witness import Witness
+from bench.running import torchrun
 from bench.running.pace import Pace
 from bench.running.precision_gate import check_precision
 from bench.running.probe import check_probe, check_restorable, check_untrained, probe
@@ -162,20 +163,23 @@ def _train(task: TrainTask, emit: Emit, stop: Stop) -> None:
         pace.step()
         return stop()
 
+    group = torchrun.group_for(task)
     with out_of_memory_detected(f"training {task.label}"):
         check_untrained(job, device)
         flops = _flops(job)
         gate = {"precision_gate": check_precision(job, device)} if task.gated else {}
-        model = train(
-            job,
-            device,
-            checkpoint=task.checkpoint,
-            on_epoch=take,
-            after_first_epoch=lambda model: check_restorable(model, job, device),
-            should_stop=after_step,
-            execution=task.execution,
-            log=lambda text: emit(Note(f"  {task.label}: {text}")),
-        )
+        with torchrun.together(task, group):
+            model = train(
+                job,
+                device,
+                checkpoint=task.checkpoint,
+                on_epoch=take,
+                after_first_epoch=lambda model: check_restorable(model, job, device),
+                should_stop=after_step,
+                execution=task.execution,
+                log=lambda text: emit(Note(f"  {task.label}: {text}")),
+                group=group,
+            )
         check_restorable(model, job, device)
     unlike_elsewhere = job.defense.randomised and device.type != "cpu"  # generators of other devices draw otherwise
     info = {
@@ -184,6 +188,7 @@ def _train(task: TrainTask, emit: Emit, stop: Stop) -> None:
         "parameters": sum(p.numel() for p in model.parameters()),
         "device": device.type,
         "threads": torch.get_num_threads(),
+        **({} if group is None else {"processes": group.size}),
         "images": len(job.train) * job.recipe.epochs,
         **flops,
         **gate,

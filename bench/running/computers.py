@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from bench.core.process_state import process_state_kept
 from bench.core.user_code import origin_of, origins_of
+from bench.running import torchrun
 from bench.running.child import warm_up
 from bench.running.compute import Computer
 from bench.running.kept_child import KeptChild
@@ -66,4 +67,5 @@ class Computers:
             with contextlib.nullcontext() if ours else process_state_kept():
                 self._here.compute(task, emit, stop)
             return
+        torchrun.refuse_apart(task)
         self._apart.compute(task, emit, stop, origins=origins, purpose=(task.label, origins))

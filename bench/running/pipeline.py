@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.core.errors import Stopped
 from bench.reports import write as write_reports
 from bench.reports.board.model import Board
-from bench.running import computers, engines, machine, workers
+from bench.running import computers, engines, machine, torchrun, workers
 from bench.running.cell_index import CellIndex
 from bench.running.companions import with_companions
 from bench.running.context import RunContext
@@ -129,6 +129,6 @@ def work(options: Options) -> None:
 
 def _helpers(plan: Plan, cells: int) -> int:
     """Return how many further processes should work on a plan: none on a GPU, none for images that fill a core."""
-    if plan.device.type != "cpu":
+    if plan.device.type != "cpu" or torchrun.joined() is not None:
         return 0
     return workers.wanted(machine.limit_threads(math.prod(plan.dataset.shape)), cells) - 1

@@ -34,6 +34,7 @@ class Batches:
         n, size = len(self.labels), recipe.batch_size
         # A last batch of one image has no batch statistics: it joins the batch before.
         self.per_epoch = max(1, n // size + (n % size > 1))
+        self.smallest = min(size, n - (self.per_epoch - 1) * size)  # images of the smallest batch
 
     def of_epoch(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of an epoch from number `first` on: x (B, C, H, W) in [0, 1] and y (B,)."""

@@ -21,6 +21,7 @@ from bench.core.computing_time import Stopwatch
 from bench.core.errors import BenchError, IntegrityError
 from bench.core.recipe import TrainingRecipe
 from bench.core.records import Defense
+from bench.core.seeding import preserved_generators
 from bench.data.split import Split
 from bench.training.batches import Batches
 from bench.training.build import build_network
@@ -28,11 +29,16 @@ from bench.training.checkpoint import Checkpointer, CheckpointFile, TrainState, 
 from bench.training.epoch import EpochRecord, nonfinite, parameter_names, pause, train_epoch
 from bench.training.execution import ExecutionConfig
 from bench.training.gradients import Log
-from bench.training.hooks import finalize
+from bench.training.hooks import finalize, set_epoch
 from bench.training.losses import bound_loss
 from bench.training.make_step import make_step
 from bench.training.optimization import parameter_groups
 from bench.training.precision import autocast, memory_format, torch_settings
+from bench.training.split.check import check_split
+from bench.training.split.group import Group
+from bench.training.split.share import check_equal, share_state
+from bench.training.split.step import SplitStep
+from bench.training.step import Step
 
 
 class Diverged(BenchError):
@@ -91,6 +97,7 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     execution: ExecutionConfig | None = None,
     log: Log = lambda text: None,
+    group: Group | None = None,
 ) -> nn.Module:
     """Train a network.
 
@@ -107,6 +114,8 @@ def train(
             `Stopped` raised. After an epoch's last step it is called once `on_epoch` has returned.
         execution: how: eagerly, as a CUDA graph, compiled; deterministically or not. None: the default.
         log: called, with one line, if a mode of execution is not available here, or a checkpoint is of no use.
+        group: the processes over which each batch is split, all of which call this; the first one's checkpoint and
+            `should_stop` count for all. None: this process alone.
 
     Returns:
         The network in eval mode, its layers finalised (spectral vectors converged and frozen).
@@ -115,6 +124,8 @@ def train(
         Diverged: a loss term is not finite; names the epoch and the last good weights.
         Stopped: `should_stop` returned True.
         MachineError: the checkpoint cannot be read or written.
+        UsageError: the training cannot be split over the processes, see `check_split`.
+        LostProcessError: one of them has ended, or has not answered in time.
     """
     execution, recipe = execution or ExecutionConfig(), job.recipe
     layout = memory_format((job.shape[1], job.shape[2]), recipe.precision, device)
@@ -125,23 +136,17 @@ def train(
         log(f"{damage} It is set aside; training from the start.")
         state, unused = _start(job, device, layout)
     model = state.model
-    step = make_step(
-        execution.step_mode(device),
-        model,
-        state.optimizer,
-        bound_loss(recipe.loss, job.hyperparameters),
-        state.sums,
-        autocast=lambda: autocast(recipe.precision, device),
-        size=recipe.batch_size,
-        log=log,
-    )
+    step = _step(job, state, device, execution, log) if group is None else _split(job, state, batches, group)
+    asked = should_stop if group is None else lambda: group.agreed(should_stop)
     checkpointer, good = Checkpointer(file), dict[str, Tensor]()
     with torch_settings(execution, recipe.precision, device):
         first = state.step // batches.per_epoch
         for epoch in range(first, recipe.epochs):
             record = train_epoch(
-                state, step, batches, epoch, holdout=job.holdout, checkpointer=checkpointer, should_stop=should_stop
+                state, step, batches, epoch, holdout=job.holdout, checkpointer=checkpointer, should_stop=asked
             )
+            if group is not None:
+                check_equal(state, f"training {job.defense.name} seed {job.seed}", group)
             bad = sorted(record.nonfinite - unused)
             if bad or not all(math.isfinite(v) for v in record.terms.values()):
                 raise Diverged(_divergence(job, record, bad, good, checkpoint))
@@ -150,11 +155,56 @@ def train(
             if epoch == first:
                 after_first_epoch(model)
             if epoch + 1 < recipe.epochs:
-                pause(state, Stopwatch(device), checkpointer, should_stop)
+                pause(state, Stopwatch(device), checkpointer, asked)
     state.optimizer.zero_grad(set_to_none=True)
     model = model.to(memory_format=torch.contiguous_format)
     finalize(model)
     return model.eval()
+
+
+def _step(job: TrainJob, state: TrainState, device: torch.device, execution: ExecutionConfig, log: Log) -> Step:
+    """Return the step of a training in one process."""
+    return make_step(
+        execution.step_mode(device),
+        state.model,
+        state.optimizer,
+        bound_loss(job.recipe.loss, job.hyperparameters),
+        state.sums,
+        autocast=lambda: autocast(job.recipe.precision, device),
+        size=job.recipe.batch_size,
+        log=log,
+    )
+
+
+def _split(job: TrainJob, state: TrainState, batches: Batches, group: Group) -> Step:
+    """Return the step of a training over several processes, which is tried first; all get the first one's state.
+
+    Raises:
+        UsageError: the training cannot be split.
+    """
+    device, loss, recipe = group.device, bound_loss(job.recipe.loss, job.hyperparameters), job.recipe
+
+    def build() -> nn.Module:
+        model = job.build().to(device, memory_format=batches.layout).train()
+        set_epoch(model, 0)
+        return model
+
+    def cast() -> torch.autocast:
+        return autocast(recipe.precision, device)
+
+    with preserved_generators():
+        check_split(
+            f"training {job.defense.name} seed {job.seed}",
+            build,
+            loss,
+            cast,
+            next(batches.of_epoch(0, 0)),
+            group,
+            smallest=batches.smallest,
+            rounded=recipe.precision != "fp32",
+        )
+    share_state(state, group)
+    return SplitStep(state.model, state.optimizer, loss, state.sums, autocast=cast, group=group)
 
 
 def _start(job: TrainJob, device: torch.device, layout: torch.memory_format) -> tuple[TrainState, frozenset[str]]:

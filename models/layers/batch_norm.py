@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.core.split_batch import is_split
 from bench.core.torch_state import functorch_active
 
 # The library's own kernels.
@@ -117,7 +118,7 @@ def scaled_batch_norm(layer: nn.BatchNorm2d, x: Tensor, weight: Tensor | None) -
     mean, var, momentum = layer.running_mean, layer.running_var, layer.momentum
     if mean is None or var is None or momentum is None:
         raise ValueError(f"batch norm: expected running statistics with a fixed momentum, got {layer}. Set both.")
-    if not layer.training or torch.compiler.is_compiling() or functorch_active():
+    if not layer.training or torch.compiler.is_compiling() or functorch_active() or is_split():
         return F.batch_norm(x, mean, var, weight, None, layer.training, momentum, layer.eps)
     weight = torch.ones_like(mean) if weight is None else weight
     return _BatchNorm.apply(x, weight, mean, var, momentum, layer.eps)

@@ -45,6 +45,8 @@ def look_at(words: Sequence[str]) -> None:
         _pip(words[1:])
     elif words[0] == "tox":
         _tox(words[1:])
+    elif words[0] == "torchrun":
+        look_at(["python", *words[words.index("-m") :]])
     elif words[0] == "uvx":
         look_at(words[words.index("bench") :])
     else:
