@@ -20,17 +20,20 @@ from typing import Any
 MISSING = "–"
 
 
-def leaderboard(folder: Path) -> dict[str, Any]:
+def leaderboard(folder: Path) -> Mapping[str, Any]:
     """Return leaderboard.json of a pack or a result folder.
 
     Args:
         folder: either of them.
     """
     archive = folder / "board.zip"
-    if not archive.is_file():
-        return dict(json.loads((folder / "leaderboard.json").read_text(encoding="utf-8")))
-    with zipfile.ZipFile(archive) as board:
-        return dict(json.loads(board.read("leaderboard.json")))
+    if archive.is_file():
+        with zipfile.ZipFile(archive) as files:
+            text = files.read("leaderboard.json").decode()
+    else:
+        text = (folder / "leaderboard.json").read_text(encoding="utf-8")
+    board: Mapping[str, Any] = json.loads(text)
+    return board
 
 
 def lines(board: Mapping[str, Any]) -> list[str]:

@@ -48,7 +48,7 @@ def suite(tmp_path_factory) -> Path:
     return path
 
 
-def tried(out: Path) -> list[dict[str, Any]]:
+def tried(out: Path) -> list[Any]:
     return json.loads((out / "search.json").read_text())["defenses"]
 
 
