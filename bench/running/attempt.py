@@ -14,10 +14,10 @@ from bench.core.errors import BenchError, IntegrityError, MachineError, Security
 from bench.core.text import described, one_line
 from bench.running.cell_index import CellIndex
 from bench.running.cells import Cell
-from bench.running.computers import Computers
 from bench.running.context import RunContext
 from bench.running.jobs import run_job
 from bench.running.schedule import Job
+from bench.running.tasks import Computes
 from bench.store.records import Lease, LeaseLost
 from bench.store.store import Store
 
@@ -38,7 +38,7 @@ class Attempt:
     cause: str = ""
 
 
-def attempt(job: Job, cell: Cell, context: RunContext, index: CellIndex, computers: Computers) -> Attempt:
+def attempt(job: Job, cell: Cell, context: RunContext, index: CellIndex, computers: Computes) -> Attempt:
     """Compute a job unless it is done or somebody else computes it.
 
     Args:
@@ -46,7 +46,7 @@ def attempt(job: Job, cell: Cell, context: RunContext, index: CellIndex, compute
         cell: its cell.
         context: the run's surroundings.
         index: where its inputs are.
-        computers: what computes, in which process.
+        computers: what has tasks computed.
 
     Returns:
         How it ended. A failure is stored; the next command tries the cell again, this one's workers do not.

@@ -56,10 +56,15 @@ class CellIndex:
             return True
         return state.left_out and all(map(self.is_done, self.schedule.own_evaluations(job)))
 
+    def trained(self, job: Job) -> CellStatus | None:
+        """Return what the training of a job's run has left, None if it is not trained."""
+        state = self._known.state(job.run.cell.id)
+        return state if state and state.status == "done" else None
+
     def weights(self, job: Job) -> str | None:
         """Return the SHA-256 of the weights of a job's run, None if it is not trained."""
-        state = self._known.state(job.run.cell.id)
-        return state.weights if state and state.status == "done" else None
+        state = self.trained(job)
+        return state.weights if state else None
 
     def reopened(self, job: Job) -> None:
         """Forget what is known of the cells of a job's run: its training is computed again."""

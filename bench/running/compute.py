@@ -38,6 +38,7 @@ from bench.running.tasks import (
     Trained,
     TrainTask,
 )
+from bench.store.packed_chunk import pack_chunk
 from bench.store.weights import load_weights, pack_state
 from bench.training.flops import FEW, count_flops
 from bench.training.loop import TrainJob, train
@@ -100,7 +101,7 @@ class Computer:
                 if images:
                     size = min(PREDICTION_BATCH, chunk.fitted or PREDICTION_BATCH)
                     images = {**images, "prediction": predictions(model, images["adversarial"], device, size)}
-                emit(replace(chunk, images=images))
+                emit(pack_chunk(chunk.number, chunk.table, images, chunk.info, chunk.columns, cell=task.cell))
                 pace.begin()
                 left -= 1
                 if stop() and left:

@@ -10,15 +10,15 @@ from bench.core.errors import BenchError
 from bench.core.records import REFERENCE_RANK, Role
 from bench.measuring.inputs import CellInputs, Values, column_values, image_values
 from bench.measuring.model_contract import DOOR_IMAGES
-from bench.measuring.runner import FITTED, Chunk
+from bench.measuring.runner import FITTED
 from bench.running.cell_index import CellIndex
-from bench.running.computers import Computers
 from bench.running.context import RunContext
 from bench.running.planned import PlannedEvaluation, Run
 from bench.running.progress.costs import forwards
 from bench.running.schedule import Job
 from bench.running.tasks import (
     Advance,
+    Computes,
     EvaluationTask,
     Event,
     Measured,
@@ -29,6 +29,7 @@ from bench.running.tasks import (
 )
 from bench.running.trial import take_over_task
 from bench.store import serialise
+from bench.store.packed_chunk import PackedChunk
 from bench.store.records import CellRecord, Lease
 from bench.store.store import Store
 from bench.store.weights import save_weights, weights_path
@@ -38,7 +39,7 @@ _COUNTS = ("forwards", "backwards", "images")
 _TIMES = ("cpu_seconds", "thread_seconds", "wall_seconds", "device_seconds")
 
 
-def run_job(job: Job, lease: Lease, context: RunContext, index: CellIndex, computers: Computers) -> None:
+def run_job(job: Job, lease: Lease, context: RunContext, index: CellIndex, computers: Computes) -> None:
     """Compute a job's cell, store its result and mark the cell done.
 
     Args:
@@ -46,7 +47,7 @@ def run_job(job: Job, lease: Lease, context: RunContext, index: CellIndex, compu
         lease: the right to write its cell.
         context: the run's surroundings.
         index: where its inputs are.
-        computers: what computes, in which process.
+        computers: what has tasks computed.
 
     Raises:
         Stopped: the run was asked to stop; what is finished of the cell is stored.
@@ -65,7 +66,7 @@ def run_job(job: Job, lease: Lease, context: RunContext, index: CellIndex, compu
     context.reporter.done(job.title, time.monotonic() - started, note)
 
 
-def _train(run: Run, lease: Lease, context: RunContext, computers: Computers) -> str:
+def _train(run: Run, lease: Lease, context: RunContext, computers: Computes) -> str:
     """Train a run's model and store its weights.
 
     Returns:
@@ -104,7 +105,7 @@ def _train(run: Run, lease: Lease, context: RunContext, computers: Computers) ->
     return f"train accuracy {accuracy:.1%}" if isinstance(accuracy, float) else ""
 
 
-def _take_over(run: Run, lease: Lease, context: RunContext, computers: Computers) -> str:
+def _take_over(run: Run, lease: Lease, context: RunContext, computers: Computes) -> str:
     """Take over the weights of a model that was trained elsewhere, and store them.
 
     Returns:
@@ -122,7 +123,7 @@ def _take_over(run: Run, lease: Lease, context: RunContext, computers: Computers
         if isinstance(event, Trained):
             taken.append(event)
 
-    computers.compute(take_over_task(run, context.plan), take, context.stop, apart=lease.abandoned)
+    computers.compute(take_over_task(run, context.plan, lease.cell), take, context.stop, apart=lease.abandoned)
     context.store.finish(lease, {"weights": save_weights(taken[-1].weights, context.plan.out), **taken[-1].info})
     given = taken[-1].info["handed_over"]
     return f"{given['weights']} (SHA-256 {given['sha256'][:12]})" if given["weights"] else f"from {given['factory']}"
@@ -137,15 +138,14 @@ def _evaluation_task(
     job: Job, planned: PlannedEvaluation, lease: Lease, context: RunContext, index: CellIndex
 ) -> EvaluationTask:
     """Return the task of an evaluation, with what it reads of the store."""
-    plan, run, weights = context.plan, job.run, index.weights(job)
-    assert weights is not None  # an evaluation has a cell only once its run is trained
-    trained = context.store.cell(run.cell.id)
+    plan, run, trained = context.plan, job.run, index.trained(job)
+    assert trained is not None  # an evaluation has a cell only once its run is trained
     return EvaluationTask(
         label=run.label,
         job=without_images(run.job),
-        weights=weights_path(plan.out, weights),
-        sha256=weights,
-        probe=trained.info.get("probe") if trained else None,
+        weights=weights_path(plan.out, trained.weights),
+        sha256=trained.weights,
+        probe=trained.info.get("probe"),
         door=plan.dataset.test.images[:DOOR_IMAGES],
         evaluation=planned.evaluation,
         arguments=planned.spec["arguments"],
@@ -167,29 +167,44 @@ def _evaluate(
     task: EvaluationTask,
     lease: Lease,
     context: RunContext,
-    computers: Computers,
+    computers: Computes,
 ) -> None:
-    """Evaluate a model chunk by chunk; chunks that are stored already stay."""
+    """Evaluate a model chunk by chunk; chunks that are stored already stay.
+
+    The last chunk is stored with the end of the cell where that follows at once: where neither images nor a summary are
+    to be written in between.
+    """
     chunks = -(-len(planned.split) // planned.evaluation.chunk)
     expected = forwards(job)
     context.reporter.cell(job.title, chunks, len(task.done), None if expected is None else expected / chunks)
     measured: list[Measured] = []
+    last: list[PackedChunk] = []
+    left = chunks - len(task.done)
 
     def take(event: Event) -> None:
-        if isinstance(event, Chunk):
-            context.store.put_chunk(lease, event.number, event.table, event.images, event.info, event.columns)
+        nonlocal left
+        if isinstance(event, PackedChunk):
+            left -= 1
+            if not left and event.images is None and planned.evaluation.summary is None:
+                last.append(event)
+                return
+            context.store.put_packed(lease, event)
             context.reporter.advance()
         elif isinstance(event, Advance):
             context.reporter.progress(event.stage, event.done, event.of, event.forwards)
+        elif isinstance(event, Note):
+            context.reporter.log(event.text)
         elif isinstance(event, Measured):
             measured.append(event)
 
     computers.compute(task, take, context.stop, apart=lease.abandoned)
-    infos = [*context.store.chunk_info(lease.cell).values(), measured[-1].time]
+    infos = [*context.store.chunk_info(lease.cell).values(), *(chunk.info for chunk in last), measured[-1].time]
     fitted = [info[FITTED] for info in infos if FITTED in info]
     totals = {**_sums(infos, (*_COUNTS, *_TIMES)), **({FITTED: min(fitted)} if fitted else {}), **measured[-1].summary}
     _export_images(context.store, lease, f"{task.sha256}.{files.safe_name(planned.entry.key)}")
-    context.store.finish(lease, totals)
+    context.store.finish(lease, totals, *last)
+    for _ in last:
+        context.reporter.advance()
 
 
 def _export_images(store: Store, lease: Lease, stem: str) -> None:

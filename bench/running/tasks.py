@@ -21,8 +21,8 @@ from bench.core.recipe import TrainingRecipe
 from bench.core.records import Defense, Evaluation
 from bench.data.split import Split
 from bench.measuring.inputs import CellInputs
-from bench.measuring.runner import Chunk
 from bench.running.handed_over import register
+from bench.store.packed_chunk import PackedChunk
 from bench.training.epoch import EpochRecord
 from bench.training.execution import ExecutionConfig
 from bench.training.loop import TrainJob
@@ -60,12 +60,14 @@ class TakeOverTask:
         job: builds the network; its defense says where the weights are.
         device: where it is checked.
         door: images on which the model contract is checked, (m, C, H, W).
+        cell: id of its cell; "" for one that is only tried.
     """
 
     label: str
     job: TrainJob
     device: torch.device
     door: np.ndarray
+    cell: str = ""
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ class Advance:
     forwards: int = 0
 
 
-Event: TypeAlias = Advance | Note | EpochRecord | Chunk | Trained | Measured | Returned
+Event: TypeAlias = Advance | Note | EpochRecord | PackedChunk | Trained | Measured | Returned
 Emit: TypeAlias = Callable[[Event], None]
 
 
@@ -193,6 +195,25 @@ class Stop(Protocol):
 
     def at_once(self) -> bool:
         """Tell whether to stop within a chunk as well."""
+        ...
+
+
+class Computes(Protocol):
+    """Has tasks computed: whoever stores their results does not ask where."""
+
+    def compute(self, task: Task, emit: Emit, stop: Stop, *, apart: bool = False) -> None:
+        """Compute a task.
+
+        Args:
+            task: what is computed.
+            emit: called with each result, in order.
+            stop: asked whether to stop.
+            apart: compute our own code in a child as well: the last process that computed it has died.
+
+        Raises:
+            Stopped: it was asked to.
+            BenchError: it cannot be computed.
+        """
         ...
 
 
@@ -214,19 +235,17 @@ def without_images(job: TrainJob) -> TrainJob:
 
 
 class _Pickler(pickle.Pickler):
-    """Writes a registered entry as its name, and a training with what differs from its defense's defaults."""
+    """Writes a registered entry as its name, a training with what differs from its defense's defaults."""
 
-    def __init__(self, stream: io.BytesIO, keep: Callable[[np.ndarray], str] | None) -> None:
+    def __init__(self, stream: io.BytesIO, keep: Callable[[np.ndarray], str] | None, large: int) -> None:
         super().__init__(stream, protocol=pickle.HIGHEST_PROTOCOL)
-        self._keep = keep
-
-    def persistent_id(self, obj: object) -> str | None:
-        """Return the name of a large array that is kept beside the bytes; None for what is written into them."""
-        if self._keep is None or not isinstance(obj, np.ndarray) or obj.nbytes <= LARGE or obj.dtype.hasobject:
-            return None
-        return self._keep(obj)
+        self._keep, self._large = keep, large
 
     def reducer_override(self, obj: object) -> Any:
+        if isinstance(obj, np.ndarray):
+            if self._keep is None or obj.nbytes <= self._large or obj.dtype.hasobject:
+                return NotImplemented
+            return _kept_array, (self._keep(obj),)
         if isinstance(obj, Defense):
             return _defense, (obj.name, obj.source, obj.handed_over)
         if isinstance(obj, Evaluation):
@@ -253,6 +272,15 @@ def _job(defense: Defense, given: dict[str, object], recipe: TrainingRecipe, val
     return TrainJob(defense, {**defense.hyperparameters, **given}, replace(recipe, loss=defense.recipe.loss), *values)
 
 
+def _kept_array(name: str) -> np.ndarray:
+    """Stand for a large array that is kept beside the bytes: `_Unpickler` puts what fetches it in this place.
+
+    Raises:
+        UnpicklingError: nothing fetches arrays.
+    """
+    raise pickle.UnpicklingError(f"array {name[:12]} is kept elsewhere")
+
+
 class _Unpickler(pickle.Unpickler):
     """Reads what `_Pickler` wrote."""
 
@@ -260,26 +288,23 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(stream)
         self._fetch = fetch
 
-    def persistent_load(self, pid: str) -> np.ndarray:
-        """Return a large array that was kept beside the bytes.
-
-        Raises:
-            UnpicklingError: none was to be expected.
-        """
-        if self._fetch is None:
-            raise pickle.UnpicklingError(f"array {pid[:12]} is kept elsewhere")
-        return self._fetch(pid)
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what a name stands for."""
+        if self._fetch is not None and (module, name) == (__name__, _kept_array.__name__):
+            return self._fetch
+        return super().find_class(module, name)
 
 
-def to_bytes(value: object, keep: Callable[[np.ndarray], str] | None = None) -> bytes:
+def to_bytes(value: object, keep: Callable[[np.ndarray], str] | None = None, large: int = LARGE) -> bytes:
     """Return a task or an event as bytes.
 
     Args:
         value: the task or event.
         keep: takes each large array and returns the name that stands for it in the bytes; None: they hold it.
+        large: bytes above which an array is large.
     """
     stream = io.BytesIO()
-    _Pickler(stream, keep).dump(value)
+    _Pickler(stream, keep, large).dump(value)
     return stream.getvalue()
 
 

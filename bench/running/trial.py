@@ -46,14 +46,15 @@ def try_models(plan: Plan, options: Options, stop: StopRequest) -> None:
                 raise UsageError(f"{run.label}: {error}") from error
 
 
-def take_over_task(run: Run, plan: Plan) -> TakeOverTask:
+def take_over_task(run: Run, plan: Plan, cell: str = "") -> TakeOverTask:
     """Return the task of taking a run's model over.
 
     Args:
         run: of a model that was handed over.
         plan: of the command.
+        cell: id of its cell; "": it is only tried.
     """
-    return TakeOverTask(run.label, run.job, plan.device, plan.dataset.test.images[:DOOR_IMAGES])
+    return TakeOverTask(run.label, run.job, plan.device, plan.dataset.test.images[:DOOR_IMAGES], cell)
 
 
 def _not_stored(plan: Plan, runs: list[Run]) -> list[Run]:

@@ -42,19 +42,12 @@ class Plans:
             db.execute("DELETE FROM bindings WHERE plan=:id", {"id": number})
             return number
 
-    def bind(self, plan: int, place: int, evaluation: str, cell: str) -> None:
-        """Record which cell an evaluation of a run is, known once its weights are.
+    def bind_all(self, bindings: Iterable[tuple[int, int, str, str]]) -> None:
+        """Record which cells evaluations of runs are, known once their weights are.
 
         Args:
-            plan: number of the plan.
-            place: place of the run in it.
-            evaluation: key of the evaluation.
-            cell: id of the cell.
+            bindings: number of the plan, place of the run in it, key of the evaluation and id of the cell, of each.
         """
-        self.bind_all([(plan, place, evaluation, cell)])
-
-    def bind_all(self, bindings: Iterable[tuple[int, int, str, str]]) -> None:
-        """Record many bindings at once; the four values of `bind` each."""
         with self._database.transaction() as db:
             for plan, place, evaluation, cell in bindings:
                 values = {"plan": plan, "row": place, "evaluation": evaluation, "cell": cell}

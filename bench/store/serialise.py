@@ -105,11 +105,13 @@ def pack_table(table: pd.DataFrame, columns: Mapping[str, Column] | None = None)
     Returns:
         The stream; the same table gives the same bytes.
     """
-    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
-    for number, name in enumerate(arrow.column_names):
-        if columns and name in columns:
-            facts = {_COLUMN_FACTS: dump_json(columns[name].metadata()).encode()}
-            arrow = arrow.set_column(number, arrow.schema.field(number).with_metadata(facts), arrow.column(number))
+    arrays = {name: pa.array(values, from_pandas=True) for name, values in table.items()}
+    facts = {name: dump_json(columns[name].metadata()).encode() for name in arrays if columns and name in columns}
+    fields = [
+        pa.field(name, array.type, metadata={_COLUMN_FACTS: facts[name]} if name in facts else None)
+        for name, array in arrays.items()
+    ]
+    arrow = pa.Table.from_arrays(list(arrays.values()), schema=pa.schema(fields))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, arrow.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
         writer.write_table(arrow)
@@ -136,8 +138,11 @@ def dump_json(value: Any, sort: bool = True) -> str:
 
 
 def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if kind is dict or isinstance(value, Mapping):
         return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return [_finite(v) for v in value] if isinstance(value, list | tuple) else value

@@ -16,14 +16,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from bench.core.errors import IntegrityError, UsageError
+from bench.core.errors import IntegrityError
 from bench.core.hashing import sha256_of
 from bench.core.records import Column
 from bench.core.text import one_line
 from bench.store import seals, serialise
-from bench.store.bounded import MOST_IMAGES
 from bench.store.database import Database
 from bench.store.leases import Leases, require_lease, touch
+from bench.store.packed_chunk import PackedChunk, pack_chunk
 from bench.store.plans import Plans
 from bench.store.records import (
     LEFT_OUT,
@@ -119,23 +119,19 @@ class Store:
             LeaseLost: another process has taken the cell over.
             UsageError: the images are more than a chunk can hold.
         """
-        if (size := sum(array.nbytes for array in (images or {}).values())) > MOST_IMAGES:
-            raise UsageError(
-                f"cell {lease.cell[:12]}: expected at most {MOST_IMAGES:,} bytes of adversarial images in a chunk, got "
-                f'{size:,}. Set store_adversarial = "primary", or attack at fewer budgets.'
-            )
-        data = serialise.pack_table(table, columns)
-        packed = serialise.pack_arrays(images) if images else None
-        values = {
-            "cell": lease.cell,
-            "number": number,
-            "data": data,
-            "sha256": sha256_of(data),
-            "images": packed,
-            "images_sha256": sha256_of(packed) if packed else None,
-            "info": serialise.dump_json(info),
-        }
-        self._write(lease, "chunks", values)
+        self.put_packed(lease, pack_chunk(number, table, images, info, columns, cell=lease.cell))
+
+    def put_packed(self, lease: Lease, chunk: PackedChunk) -> None:
+        """Store one chunk of an evaluation cell as it was packed; when this returns it is on disk.
+
+        Args:
+            lease: the right to write the cell.
+            chunk: of it.
+
+        Raises:
+            LeaseLost: another process has taken the cell over.
+        """
+        self._write(lease, "chunks", _chunk_values(lease, chunk))
 
     def put_epoch(self, lease: Lease, record: Mapping[str, Any]) -> None:
         """Store one epoch's record of a training log; a repeated epoch replaces the old record.
@@ -156,17 +152,18 @@ class Store:
             seals.put(db, table, values, replace=True)
             touch(db, lease)
 
-    def finish(self, lease: Lease, info: Mapping[str, Any]) -> None:
+    def finish(self, lease: Lease, info: Mapping[str, Any], last: PackedChunk | None = None) -> None:
         """Mark a cell done.
 
         Args:
             lease: the right to write the cell.
             info: counts, seconds and hashes of the whole cell.
+            last: a chunk that is stored in the same transaction; None: all of them are stored.
 
         Raises:
             LeaseLost: another process has taken the cell over.
         """
-        self._end(lease, "done", None, info)
+        self._end(lease, "done", None, info, last)
 
     def fail(self, lease: Lease, error: str) -> None:
         """Mark a cell failed, with its cause; the next run tries it again.
@@ -180,9 +177,14 @@ class Store:
         """
         self._end(lease, "failed", one_line(error), {})
 
-    def _end(self, lease: Lease, status: str, error: str | None, info: Mapping[str, Any]) -> None:
+    def _end(
+        self, lease: Lease, status: str, error: str | None, info: Mapping[str, Any], last: PackedChunk | None = None
+    ) -> None:
         with self._database.transaction() as db:
             require_lease(db, lease)
+            if last is not None:
+                seals.put(db, "chunks", _chunk_values(lease, last), replace=True)
+                touch(db, lease)
             db.execute(
                 "UPDATE cells SET status=:status, error=:error, info=:info, seconds=:seconds, owner=NULL WHERE id=:id",
                 {
@@ -308,3 +310,16 @@ class Store:
             return unpack(data)
         except ValueError as error:
             raise IntegrityError(f"{where}: expected {blob} that can be read, got {error}. {RESTORE}") from error
+
+
+def _chunk_values(lease: Lease, chunk: PackedChunk) -> Mapping[str, str | int | bytes | None]:
+    """Return a chunk as a row of its table."""
+    return {
+        "cell": lease.cell,
+        "number": chunk.number,
+        "data": chunk.data,
+        "sha256": sha256_of(chunk.data),
+        "images": chunk.images,
+        "images_sha256": sha256_of(chunk.images) if chunk.images else None,
+        "info": serialise.dump_json(chunk.info),
+    }

@@ -277,5 +277,5 @@ def make_store(
                 pieces = [table[i : i + chunk] for i in range(0, size, chunk)]
                 info = {"forwards": 40 * size, "backwards": 20 * size, "images": size, **times(2.5 + seed)}
                 write_cell(store, cell, "evaluation", info, pieces)
-                store.plans.bind(number, place, key, cell)
+                store.plans.bind_all([(number, place, key, cell)])
         return store.plans.latest()

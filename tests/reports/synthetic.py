@@ -227,7 +227,7 @@ def fill(
             table["bound_violations"] = np.where(np.arange(n) == 7, float(name in violated), 0.0)
             for key in evaluations:
                 cell = _id(key, name, seed)
-                store.plans.bind(number, place, key, cell)
+                store.plans.bind_all([(number, place, key, cell)])
                 lease = store.leases.claim(cell, "evaluation", {})
                 assert lease is not None
                 if name in failed and key == "autoattack_l2":

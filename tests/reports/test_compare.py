@@ -101,7 +101,7 @@ def test_an_incomplete_row_is_compared_and_said(tmp_path: Path, fabricate: Modul
         for place, row in enumerate(plan["rows"]):
             for key in plan["evaluations"]:
                 if (row["defense"], row["seed"]) != ("lcnn", 1):
-                    store.plans.bind(number, place, key, fabricate.name_of(key, row["defense"], row["seed"]))
+                    store.plans.bind_all([(number, place, key, fabricate.name_of(key, row["defense"], row["seed"]))])
     report = compare(tmp_path, "standard", "lcnn")
     assert report.notes == ("lcnn is incomplete: 1 of 2 seeds",)
     assert "lcnn is incomplete: 1 of 2 seeds" in text_of(report)

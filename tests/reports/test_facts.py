@@ -74,7 +74,7 @@ def third_party(
                 assert lease is not None
                 store.put_chunk(lease, 0, values, None, {}, known)
                 store.finish(lease, {"images": 100})
-                store.plans.bind(number, place, key, fabricate.name_of(key, name))
+                store.plans.bind_all([(number, place, key, fabricate.name_of(key, name))])
     return write(out), tables
 
 

@@ -156,7 +156,7 @@ def test_the_smallest_known_change_orders_the_pictures(tmp_path: Path, fabricate
                 facts["breaking_l2_0.5_distance"] = Column("Size.", role="breaking", params={"norm": "l2", "eps": 0.5})
             store.put_chunk(lease, 0, table, images if key == "autoattack_l2" else None, {}, facts)
             store.finish(lease, {})
-            store.plans.bind(number, 0, key, key)
+            store.plans.bind_all([(number, 0, key, key)])
         stored = build(store).adversarial["lcnn", 0]
     order = np.argsort(sizes)
     assert stored.bisected

@@ -68,7 +68,7 @@ def changed(fabricate: ModuleType, out: Path, plan: dict[str, Any], tables: dict
                     store.fail(lease, table)
                 else:
                     fabricate.write_cell(store, cell, "evaluation", {"images": size, **fabricate.times(1.0)}, [table])
-                store.plans.bind(number, place, key, cell)
+                store.plans.bind_all([(number, place, key, cell)])
         return build(store)
 
 
@@ -258,7 +258,7 @@ def test_half_a_run_ranks_what_is_complete(tmp_path: Path, fabricate: ModuleType
                     store.put_chunk(lease, 0, table[:50], None, {}, fabricate.facts_of(table))
                 else:
                     fabricate.write_cell(store, cell, "evaluation", {}, [table])
-                store.plans.bind(number, place, key, cell)
+                store.plans.bind_all([(number, place, key, cell)])
         rows = rows_of(build(store))
     assert [(rows[name].rank, rows[name].incomplete) for name in names] == [
         (1, ""),
@@ -278,7 +278,7 @@ def test_rows_that_are_all_half_finished_are_not_ranked(tmp_path: Path, fabricat
             assert lease is not None
             table = fabricate.table_of("autoattack_l2", name, 0, 50, 0.3)
             store.put_chunk(lease, 0, table, None, {}, fabricate.facts_of(table))
-            store.plans.bind(number, place, "autoattack_l2", cell)
+            store.plans.bind_all([(number, place, "autoattack_l2", cell)])
         board = build(store)
     assert all(row.rank is None and row.incomplete.startswith("0 of 1 seed") for row in board.rows)
     assert board.pairs == ()
@@ -403,7 +403,7 @@ def test_adversarial_examples_are_the_nearest_and_the_farthest(tmp_path: Path, f
             images_of = images if key == "autoattack_l2" else None
             store.put_chunk(lease, 0, table, images_of, {}, fabricate.facts_of(table))
             store.finish(lease, {})
-            store.plans.bind(number, 0, key, key)
+            store.plans.bind_all([(number, 0, key, key)])
         stored = build(store).adversarial
     found = stored["lcnn", 0]
     order = np.argsort(sizes)

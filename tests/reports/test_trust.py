@@ -123,7 +123,7 @@ def test_a_row_without_trust_among_rows_that_have_it_is_incomplete(tmp_path: Pat
                 if key == "trust":
                     values = pd.concat([values, trust_checks.table(120, "B")], axis=1)
                 fabricate.write_cell(store, cell, "evaluation", {}, [values], trust_checks.COLUMNS)
-                store.plans.bind(number, place, key, cell)
+                store.plans.bind_all([(number, place, key, cell)])
         board = build(store)
     gradreg = row(board, "gradreg")
     assert (gradreg.trust, gradreg.rank) == (None, None)
@@ -386,7 +386,7 @@ def with_repeat(tmp_path: Path, fabricate: ModuleType) -> Callable[..., Board]:
                         values = pd.concat([values, repeated(n).assign(**changed)], axis=1)
                     declared = trust_checks.COLUMNS | facts
                     fabricate.write_cell(store, cell, "evaluation", {}, [values], declared, eps=[0.5])
-                    store.plans.bind(number, place, key, cell)
+                    store.plans.bind_all([(number, place, key, cell)])
             return build(store)
 
     return make

@@ -2,17 +2,18 @@
 
 An engine is a module with `run(context: RunContext) -> Outcome`. It gets the jobs of `context.plan` from a `Schedule`,
 decides which one is next, and goes through `attempt`, which claims a cell, keeps its lease alive, has it computed by
-`Computers` and stored by `run_job`, and records how it ended. An engine itself has to provide:
+what the engine gives (`Computes`) and stored by `run_job`, and records how it ended. An engine itself has to provide:
 
 - order: a job only after everything in `Schedule.inputs` is done or has failed for good;
 - waiting: for jobs that another process holds, until they are done or their holder is dead;
-- bindings: where it is the owner of the plan, `store.plans.bind` for each cell once `CellIndex.cell` knows it;
+- bindings: where it is the owner of the plan, `store.plans.bind_all` for cells once `CellIndex.cell` knows it;
 - stopping: `context.raise_if_stopped()` between two jobs;
 - the outcome: failures by job; a failure leaves the other jobs alone.
 
 It may name a package that it `NEEDS`, and whether further processes of the same command work beside it (`HELPERS`).
 
-Engines for clusters share `remote`: their workers get orders and give results as bytes, and have no store.
+All share `remote`: workers get orders and give results as bytes, and have no store. The local engine's worker is in the
+same process (`remote/here.py`); those of clusters are reached by a `Transport`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The local engine: one job after the other. Several processes may work on one folder."""
+"""The local engine: one job after the other, by a worker in this process. Several processes may work on one folder."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from bench.core.errors import LockedError
 from bench.running.attempt import Attempt, attempt
 from bench.running.cell_index import CellIndex
 from bench.running.cells import Cell
-from bench.running.computers import Computers
 from bench.running.context import Outcome, RunContext
+from bench.running.remote.here import Here
 from bench.running.schedule import Job, Schedule
+from bench.running.tasks import Computes
 from bench.store.leases import STALE_SECONDS
 from bench.store.weights import require_weights
 
@@ -33,17 +34,18 @@ def run(context: RunContext) -> Outcome:
         LockedError: the option `no_wait`, and another process holds a cell.
         MachineError, IntegrityError, StoreError, SecurityError: nothing more can be done here.
     """
-    with Computers(context.options.hang_limit, context.reporter.log) as computers:
+    with Here(context.plan.out, context.options.hang_limit, context.reporter.log) as computers:
         return JobByJob(context, computers).run()
 
 
 class JobByJob:
     """The state of one run: which jobs are settled, and what became of them."""
 
-    def __init__(self, context: RunContext, computers: Computers) -> None:
+    def __init__(self, context: RunContext, computers: Computes) -> None:
         self._context, self._computers = context, computers
         self._index = CellIndex(Schedule(context.plan), context.store)
         self._settled: set[tuple[int, str]] = set()
+        self._bound: dict[tuple[int, str], str] = {}
         self._held: list[Job] = []
         self._computed = 0
         self._failures: dict[str, str] = {}
@@ -88,11 +90,20 @@ class JobByJob:
         cell = self._index.cell(job)
         if cell is None:  # what it needs has failed
             return self._is_settled(job)
-        if job.evaluation and self._context.role == "owner":
-            self._context.store.plans.bind(self._context.number, job.place, job.key, cell.id)
+        self._bind(job, cell)
         if self._is_stored(job) or self._is_left_out(job):
             return self._is_settled(job)
         return cell
+
+    def _bind(self, job: Job, cell: Cell) -> None:
+        """Record which cell an evaluation is, and with it the others of its run that are known by now."""
+        if job.evaluation is None or self._context.role != "owner" or self._bound.get(job.id) == cell.id:
+            return
+        row = (other for other in self._index.schedule.row(job.place) if other.evaluation)
+        found = {job.id: cell.id} | {other.id: known for other in row if (known := self._index.cell_id(other))}
+        new = {place: known for place, known in found.items() if self._bound.get(place) != known}
+        self._context.store.plans.bind_all((self._context.number, *place, known) for place, known in new.items())
+        self._bound |= new
 
     def ended(self, job: Job, done: Attempt) -> bool:
         """Note how an attempt on a job ended; True if nothing more is to be done about it."""

@@ -11,12 +11,12 @@ import math
 
 from bench.core.errors import Stopped
 from bench.running.attempt import attempt
-from bench.running.computers import Computers
 from bench.running.context import Outcome, RunContext
 from bench.running.engines.local import JobByJob
 from bench.running.remote.crew import computers_of
 from bench.running.remote.parts import Parts, parts_folder
 from bench.running.schedule import Job
+from bench.running.tasks import Computes
 
 AGAIN = 75  # the exit code: the same command goes on
 
@@ -56,7 +56,7 @@ class Collecting(JobByJob):
         unanswered: jobs that are not settled, because orders have no reply or another process computes them.
     """
 
-    def __init__(self, context: RunContext, computers: Computers) -> None:
+    def __init__(self, context: RunContext, computers: Computes) -> None:
         super().__init__(context, computers)
         self.unanswered: set[str] = set()
 

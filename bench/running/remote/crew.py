@@ -23,6 +23,7 @@ from bench.running.progress.events import Event, Said
 from bench.running.progress.reporter import Reporter
 from bench.running.progress.view import Overall
 from bench.running.remote.elsewhere import ANSWER_SECONDS, Elsewhere
+from bench.running.remote.here import Here
 from bench.running.remote.included import included_files
 from bench.running.remote.orders import OrderBook
 from bench.running.remote.transport import Transport
@@ -66,7 +67,7 @@ def computers_of(context: RunContext, transport: Transport, patience: float = AN
     """
     silent = context.options.hang_limit
     book = OrderBook(transport.put, included_files(context.plan.included, transport.put), silent)
-    return Elsewhere(transport, book, silent, patience)
+    return Elsewhere(transport, book, Here(context.plan.out, silent, context.reporter.log), patience)
 
 
 class Crew(JobByJob):

@@ -9,32 +9,40 @@ from typing import Final
 
 from bench.core import files
 from bench.core.errors import BenchError, MachineError, Stopped
-from bench.running.computers import Computers
+from bench.running.remote.here import Here
 from bench.running.remote.orders import Order, OrderBook
 from bench.running.remote.replies import Failure, Result, Unfinished, from_reply
 from bench.running.remote.transport import Ticket, Transport
 from bench.running.tasks import Emit, EvaluationTask, Measured, Stop, Task, TrainTask
+from bench.store.packed_chunk import PackedChunk
 
 ANSWER_SECONDS: Final = 3600.0  # without any reply, the cluster counts as gone
 POLL_SECONDS: Final = 0.2
 
 
-class Elsewhere(Computers):
+class Elsewhere:
     """Computes trainings and evaluations by a transport; weights that are taken over stay in this process.
+
+    A context manager, which ends the child of this process.
 
     Args:
         transport: carries the orders.
         book: writes them.
-        silent_seconds: how long a child of this process may give no sign of life.
+        here: what computes in this process.
         patience: seconds without any reply after which the cluster counts as gone.
     """
 
-    def __init__(
-        self, transport: Transport, book: OrderBook, silent_seconds: float, patience: float = ANSWER_SECONDS
-    ) -> None:
-        super().__init__(silent_seconds, lambda line: None)
-        self._transport, self._book, self._patience = transport, book, patience
+    def __init__(self, transport: Transport, book: OrderBook, here: Here, patience: float = ANSWER_SECONDS) -> None:
+        self._transport, self._book, self._here, self._patience = transport, book, here, patience
         self._lock, self._heard = threading.Lock(), time.monotonic()
+
+    def __enter__(self) -> Elsewhere:
+        """Return it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the child of this process."""
+        self._here.close()
 
     def compute(self, task: Task, emit: Emit, stop: Stop, *, apart: bool = False) -> None:
         """Have a task computed; called from several threads at once.
@@ -55,13 +63,13 @@ class Elsewhere(Computers):
             self._train(task, emit, stop)
         else:
             with self._lock:
-                super().compute(task, emit, stop, apart=True)
+                self._here.compute(task, emit, stop, apart=True)
 
     def _evaluate(self, task: EvaluationTask, emit: Emit, stop: Stop) -> None:
         count = -(-len(task.split) // task.evaluation.chunk)
         left = [number for number in range(count) if number not in task.done]
         with self._lock:
-            orders = self._book.evaluation(task, left)
+            orders = self._book.evaluation(task, [(number, number + 1) for number in left])
         for result in self._results(orders, stop):
             if not isinstance(result, Measured | Unfinished | Failure):
                 emit(result)
@@ -131,6 +139,8 @@ class Elsewhere(Computers):
             for result in from_reply(reply, order.cell):
                 if isinstance(result, Failure):
                     raise result.error()
+                if isinstance(result, PackedChunk):
+                    result.require_readable(order.cell)
                 yield result
         except BenchError:
             self._transport.drop(ticket)

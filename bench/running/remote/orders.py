@@ -1,7 +1,7 @@
-"""What is asked of a process that has no store: one chunk of an evaluation, its summary, or a part of a training.
+"""What is asked of a worker, which has no store: chunks of an evaluation, a training or a part of one.
 
 An order is canonical JSON. What it is computed from it names by SHA-256: the weights, the images, the task's settings
-and the included files are blobs that its process fetches once.
+and the included files are blobs that the worker fetches once.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ import torch
 from bench.core.errors import IntegrityError
 from bench.core.hashing import sha256_of
 from bench.running.remote.code import code_digest
-from bench.running.tasks import EvaluationTask, TrainTask, to_bytes
+from bench.running.tasks import LARGE, EvaluationTask, TakeOverTask, Task, TrainTask, to_bytes
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+KEPT: Final = 64  # arrays whose SHA-256 is remembered
 SLICE_SECONDS: Final = 120.0  # of a training, until its checkpoint is handed back: what a lost process costs at most
 Put = Callable[[bytes], str]  # stores a blob where workers find it, and returns its SHA-256
+Part = Literal["evaluation", "training", "taking over"]
 
 
 @dataclass(frozen=True)
@@ -31,25 +33,28 @@ class Order:
 
     Attributes:
         cell: id of the cell.
-        part: "chunk", "summary" or "training".
-        chunks: first chunk, and the one behind the last.
-        weights: SHA-256 of the weights; "" for a training.
+        part: "evaluation", "training", or "taking over" weights that were trained elsewhere.
+        chunks: of an evaluation, the first one and the one behind the last.
+        weights: SHA-256 of the weights; "" where there are none yet.
         task: SHA-256 of the task's settings.
+        summary: whether to measure as well, behind the chunks, what is known of the model as a whole.
         checkpoint: SHA-256 of the checkpoint that a training goes on from; "" where it begins.
         arrays: SHA-256 of the images and values that the task reads.
         code: SHA-256 of the driver's code.
         included: name of a third party's file to path below its folder to the SHA-256 of each file that it needs.
         threads: of torch.
-        seconds: after which a training hands its checkpoint back.
+        seconds: after which a training hands its checkpoint back; 0: it goes on to its end.
         silent: seconds for which third parties' code may give no sign of life.
+        apart: whether our own code is computed in a child process as well.
         format: `FORMAT` of the version that wrote it.
     """
 
     cell: str
-    part: Literal["chunk", "summary", "training"]
+    part: Part
     chunks: tuple[int, int]
     weights: str
     task: str
+    summary: bool = False
     checkpoint: str = ""
     arrays: tuple[str, ...] = ()
     code: str = ""
@@ -57,6 +62,7 @@ class Order:
     threads: int = 1
     seconds: float = SLICE_SECONDS
     silent: float = 600.0
+    apart: bool = False
     format: int = FORMAT
 
     @property
@@ -104,41 +110,47 @@ class OrderBook:
 
     Attributes:
         seconds: of a training in one order.
+        large: bytes above which an array is kept beside the settings of a task.
     """
 
     seconds = SLICE_SECONDS
+    large = LARGE
 
     def __init__(self, put: Put, included: dict[str, dict[str, str]], silent: float) -> None:
         self._put, self._included, self._silent = put, included, silent
         self._used = set[str]()  # by the task that is being written
         self._arrays: dict[int, tuple[np.ndarray, str]] = {}  # kept alive, so that no other array gets its identity
 
-    def evaluation(self, task: EvaluationTask, numbers: Iterable[int]) -> list[Order]:
-        """Return one order per chunk of an evaluation.
+    def evaluation(self, task: EvaluationTask, chunks: Iterable[tuple[int, int]]) -> list[Order]:
+        """Return one order per range of chunks of an evaluation.
 
         Args:
             task: the evaluation.
-            numbers: of the chunks.
+            chunks: the first one and the one behind the last, of each range.
         """
-        whole = self._order(task, task.cell, self._put(task.weights.read_bytes()))
-        return [replace(whole, part="chunk", chunks=(number, number + 1)) for number in numbers]
+        whole = self._order("evaluation", task, task.cell, self._weights(task))
+        return [replace(whole, chunks=part) for part in chunks]
 
     def summary(self, task: EvaluationTask) -> Order:
         """Return the order of what is known of the model as a whole, once all chunks are there."""
-        return replace(self._order(task, task.cell, task.sha256), part="summary")
+        return replace(self._order("evaluation", task, task.cell, task.sha256), summary=True)
 
     def training(self, task: TrainTask) -> Order:
-        """Return the order of the next part of a training, from its checkpoint on."""
-        begun = task.checkpoint.is_file()
-        checkpoint = self._put(task.checkpoint.read_bytes()) if begun else ""
-        return replace(self._order(task, task.checkpoint.stem, ""), part="training", checkpoint=checkpoint)
+        """Return the order of a training, from its checkpoint on."""
+        return replace(self._order("training", task, task.checkpoint.stem, ""), checkpoint=self._checkpoint(task))
 
-    def _order(self, task: EvaluationTask | TrainTask, cell: str, weights: str) -> Order:
+    def taking_over(self, task: TakeOverTask) -> Order:
+        """Return the order of taking weights over."""
+        return self._order("taking over", task, task.cell, "")
+
+    def _order(self, part: Part, task: Task, cell: str, weights: str) -> Order:
         self._used = set[str]()
-        settings = self._put(to_bytes(_without_places(task), self._kept))
+        settings = self._put(to_bytes(_without_places(task), self._kept, self.large))
+        while len(self._arrays) > KEPT:
+            del self._arrays[next(iter(self._arrays))]
         return Order(
             cell=cell,
-            part="chunk",
+            part=part,
             chunks=(0, 0),
             weights=weights,
             task=settings,
@@ -150,21 +162,35 @@ class OrderBook:
             silent=self._silent,
         )
 
+    def _weights(self, task: EvaluationTask) -> str:
+        """Make weights available to workers and return their SHA-256."""
+        return self._put(task.weights.read_bytes())
+
+    def _checkpoint(self, task: TrainTask) -> str:
+        """Make the checkpoint of a training available to workers and return its SHA-256; "" where there is none."""
+        return self._put(task.checkpoint.read_bytes()) if task.checkpoint.is_file() else ""
+
     def _kept(self, array: np.ndarray) -> str:
-        known = self._arrays.get(id(array))
-        if known is None:
-            stream = io.BytesIO()
-            np.save(stream, array, allow_pickle=False)
-            known = self._arrays[id(array)] = array, self._put(stream.getvalue())
+        """Return the SHA-256 of an array; those that were used last are not hashed again."""
+        known = self._arrays.pop(id(array), None) or (array, self._put_array(array))
+        self._arrays[id(array)] = known
         self._used.add(known[1])
         return known[1]
 
+    def _put_array(self, array: np.ndarray) -> str:
+        """Make an array available to workers and return the SHA-256 of its file."""
+        stream = io.BytesIO()
+        np.save(stream, array, allow_pickle=False)
+        return self._put(stream.getvalue())
 
-def _without_places(task: EvaluationTask | TrainTask) -> EvaluationTask | TrainTask:
+
+def _without_places(task: Task) -> Task:
     """Return a task without what differs between machines, and without what is done of it."""
     if isinstance(task, TrainTask):
         return replace(task, checkpoint=type(task.checkpoint)(task.checkpoint.name))
-    return replace(task, weights=type(task.weights)(task.weights.name), done=())
+    if isinstance(task, EvaluationTask):
+        return replace(task, weights=type(task.weights)(task.weights.name), done=())
+    return task
 
 
 def checked(content: bytes, sha256: str) -> bytes:

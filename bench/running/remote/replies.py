@@ -14,11 +14,9 @@ from bench.core.computing_time import ComputingTime
 from bench.core.errors import BenchError, IntegrityError
 from bench.core.hashing import sha256_of
 from bench.core.text import described
-from bench.measuring.passes import Passes
-from bench.measuring.runner import Chunk
 from bench.running.child import ChildError
-from bench.running.tasks import Measured, Note, Trained
-from bench.store import serialise
+from bench.running.tasks import Advance, Measured, Note, Trained
+from bench.store.packed_chunk import PackedChunk
 from bench.training.epoch import EpochRecord
 
 _DIGEST: Final = 64
@@ -54,7 +52,13 @@ class Failure:
         return found
 
 
-Result: TypeAlias = Chunk | EpochRecord | Trained | Measured | Note | Unfinished | Failure
+Result: TypeAlias = PackedChunk | EpochRecord | Trained | Measured | Note | Advance | Unfinished | Failure
+_PLAIN: Final[dict[str, type[Measured | Note | Advance | Failure]]] = {
+    "Measured": Measured,
+    "Note": Note,
+    "Advance": Advance,
+    "Failure": Failure,
+}
 
 
 def to_reply(results: Iterable[Result]) -> bytes:
@@ -63,21 +67,20 @@ def to_reply(results: Iterable[Result]) -> bytes:
     Args:
         results: in the order in which they came.
     """
-    rows = [dict(zip(_SCHEMA.names, _row(result), strict=True)) for result in results]
+    columns = zip(*map(_row, results), strict=True)
+    arrays = [pa.array(values, kind) for values, kind in zip(columns, _TYPES.values(), strict=False)]
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, _SCHEMA) as writer:
-        writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
+        if arrays:
+            writer.write_batch(pa.record_batch(arrays, schema=_SCHEMA))
     content: bytes = sink.getvalue().to_pybytes()
     return sha256_of(content).encode() + content
 
 
 def _row(result: Result) -> tuple[str, str, bytes | None, bytes | None]:
     kind = type(result).__name__
-    if isinstance(result, Chunk):
-        facts = {"number": result.number, "passes": asdict(result.passes), "time": asdict(result.time)}
-        images = serialise.pack_arrays(result.images) if result.images else None
-        data = serialise.pack_table(result.table, result.columns)
-        return kind, _json({**facts, "fitted": result.fitted}), data, images
+    if isinstance(result, PackedChunk):
+        return kind, _json({"number": result.number, "info": result.info}), result.data, result.images
     if isinstance(result, EpochRecord):
         values = {**asdict(result), "nonfinite": sorted(result.nonfinite)}
         return kind, _json(values), None, None
@@ -120,24 +123,15 @@ def findings(content: bytes) -> dict[str, str]:
     """
     found = dict[str, str]()
     for row in pa.ipc.open_stream(content[_DIGEST:]).read_all().to_pylist():
-        if row["kind"] in ("Chunk", "Trained"):
+        if row["kind"] in ("PackedChunk", "Trained"):
             number = json.loads(row["facts"]).get("number", "")
             found[f"{row['kind']} {number}"] = sha256_of((row["data"] or b"") + (row["more"] or b""))
     return found
 
 
 def _result(kind: str, facts: dict[str, Any], data: bytes | None, more: bytes | None) -> Result:
-    if kind == "Chunk":
-        table = serialise.unpack_table(data or b"")
-        return Chunk(
-            number=facts["number"],
-            table=table.to_pandas(use_threads=False),
-            images=None if more is None else serialise.unpack_arrays(more),
-            passes=Passes(**facts["passes"]),
-            time=ComputingTime(**facts["time"]),
-            columns=serialise.column_facts(table),
-            fitted=facts["fitted"],
-        )
+    if kind == "PackedChunk":
+        return PackedChunk(data=data or b"", images=more, **facts)
     if kind == "EpochRecord":
         nonfinite, time = frozenset(facts.pop("nonfinite")), ComputingTime(**facts.pop("time"))
         return EpochRecord(**facts, time=time, nonfinite=nonfinite)
@@ -145,5 +139,4 @@ def _result(kind: str, facts: dict[str, Any], data: bytes | None, more: bytes | 
         return Trained(data or b"", facts)
     if kind == "Unfinished":
         return Unfinished(data)
-    plain: dict[str, type[Measured | Note | Failure]] = {"Measured": Measured, "Note": Note, "Failure": Failure}
-    return plain[kind](**facts)
+    return _PLAIN[kind](**facts)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import io
-import math
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import torch
@@ -23,10 +22,35 @@ from bench.running.computers import Computers
 from bench.running.remote.code import require_same_code
 from bench.running.remote.orders import Order, checked, parse_order
 from bench.running.remote.replies import Failure, Result, Unfinished, to_reply
-from bench.running.tasks import Advance, EvaluationTask, Event, Note, Returned, TrainTask, from_bytes
+from bench.running.tasks import Advance, EvaluationTask, Event, Note, Returned, Stop, Task, TrainTask, from_bytes
 
 Fetch = Callable[[str], bytes]  # the blob of a SHA-256
 KEPT: Final = 64  # arrays that a process keeps
+
+
+class Supply(Protocol):
+    """Gives a worker what an order names."""
+
+    def blob(self, sha256: str) -> bytes:
+        """Return the blob of a SHA-256."""
+        ...
+
+    def array(self, sha256: str) -> np.ndarray:
+        """Return the array of a SHA-256."""
+        ...
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a worker beside the driver finds trained weights and leaves the checkpoints of its trainings.
+
+    Attributes:
+        weights: files named by their SHA-256.
+        checkpoints: a training goes on from the one that is there.
+    """
+
+    weights: Path
+    checkpoints: Path
 
 
 def compute(order: bytes, fetch: Fetch) -> bytes:
@@ -41,121 +65,192 @@ def compute(order: bytes, fetch: Fetch) -> bytes:
     """
     results = list[Result]()
 
-    def take(event: Event) -> None:
-        if not isinstance(event, Advance | Returned):
-            results.append(event)
+    def take(result: Result) -> None:
+        if not isinstance(result, Advance):
+            results.append(result)
 
     try:
-        asked = parse_order(order)
-        require_same_code(asked.code)
-        results += _process().carry_out(asked, fetch, take)
+        worker, arrays = _process()
+        worker.carry_out(parse_order(order), Fetched(fetch, arrays), take, Until(0.0))
     except Exception as error:  # not SystemExit: that comes from the process that is asked to end
         results.append(Failure.of(error))
     return to_reply(results)
 
 
+def compute_by_parts(order: bytes, worker: Worker, supply: Supply, take: Callable[[bytes], None], stop: Stop) -> None:
+    """Compute an order for a driver that takes each result as it comes, as bytes, and may ask to stop.
+
+    Args:
+        order: see `Order`.
+        worker: of this process.
+        supply: gives what the order names.
+        take: called with the bytes of each result, see `to_reply`.
+        stop: asked whether to stop.
+
+    Raises:
+        Stopped: it was asked to.
+        BenchError: it cannot be computed.
+    """
+    worker.carry_out(parse_order(order), supply, lambda result: take(to_reply([result])), stop)
+
+
 @functools.cache
-def _process() -> _Worker:
-    """Return the worker of this process."""
-    return _Worker()
+def _process() -> tuple[Worker, dict[str, np.ndarray]]:
+    """Return the worker of this process, and the arrays that it keeps."""
+    return Worker(), {}
 
 
-class _Until:
-    """Asks a training to stop after a time, with a checkpoint."""
+class Until:
+    """Asks a training to stop after a time, with a checkpoint, and passes on what a driver asks.
 
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
+    Args:
+        seconds: from now on; 0: no time.
+        stop: of the driver; None: it never asks.
+    """
+
+    def __init__(self, seconds: float, stop: Stop | None = None) -> None:
+        self._end = time.monotonic() + seconds if seconds else None
+        self._stop = stop
 
     def __call__(self) -> bool:
-        """Tell whether the time is over."""
-        return time.monotonic() >= self._end
+        """Tell whether to stop."""
+        over = self._end is not None and time.monotonic() >= self._end
+        return over or (self._stop is not None and self._stop())
 
     def at_once(self) -> bool:
-        """Never: a chunk is computed whole."""
-        return False
+        """Tell whether to stop within a chunk: only a driver asks for that."""
+        return self._stop is not None and self._stop.at_once()
 
 
-class _Worker:
-    """Computes orders one after the other, in a folder of its own."""
+class Fetched:
+    """What orders name, fetched as blobs.
 
-    def __init__(self) -> None:
+    Args:
+        fetch: returns the blob of a SHA-256.
+        arrays: those that the process keeps.
+    """
+
+    def __init__(self, fetch: Fetch, arrays: dict[str, np.ndarray]) -> None:
+        self._fetch, self._arrays = fetch, arrays
+
+    def blob(self, sha256: str) -> bytes:
+        """Return the blob of a SHA-256.
+
+        Raises:
+            IntegrityError: what was fetched has another.
+        """
+        return checked(self._fetch(sha256), sha256)
+
+    def array(self, sha256: str) -> np.ndarray:
+        """Return the array of a SHA-256."""
+        if sha256 not in self._arrays:
+            if len(self._arrays) >= KEPT:
+                del self._arrays[next(iter(self._arrays))]
+            self._arrays[sha256] = np.load(io.BytesIO(self.blob(sha256)), allow_pickle=False)
+        return self._arrays[sha256]
+
+
+class Worker:
+    """Computes orders one after the other; close it where the process goes on without it.
+
+    Args:
+        folders: beside the driver; None: a folder of its own, from which checkpoints are handed back.
+        log: called with a line of a child's output; None: it becomes a result.
+    """
+
+    def __init__(self, folders: Folders | None = None, log: Callable[[str], None] | None = None) -> None:
         machine.keep_memory()
-        self._scratch = tempfile.TemporaryDirectory(prefix="bench-worker-")
-        self._folder = Path(self._scratch.name)
-        self._arrays: dict[str, np.ndarray] = {}
+        self._folders, self._log = folders, log
         self._included: set[str] = set()
         self._computers: Computers | None = None
-        self._take: Callable[[Event], None] = lambda event: None
+        self._take: Callable[[Result], None] = lambda result: None
 
-    def carry_out(self, order: Order, fetch: Fetch, take: Callable[[Event], None]) -> list[Result]:
+    def close(self) -> None:
+        """End the child, if there is one."""
+        if self._computers is not None:
+            self._computers.close()
+
+    def carry_out(self, order: Order, supply: Supply, take: Callable[[Result], None], stop: Stop) -> None:
         """Compute an order.
 
         Args:
             order: what is computed.
-            fetch: returns the blob of a SHA-256.
-            take: called with each result.
+            supply: gives what it names.
+            take: called with each result; the last one of a training that is not finished is its checkpoint.
+            stop: asked whether to stop.
 
-        Returns:
-            What follows those results: the checkpoint of a training that is not finished.
+        Raises:
+            Stopped: it was asked to.
+            BenchError: it cannot be computed.
         """
+        require_same_code(order.code)
         torch.set_num_threads(order.threads)
         self._take = take
         for name, needed in (order.included or {}).items():
-            self._include(name, needed, fetch, order.silent)
+            self._include(name, needed, supply, order.silent)
         if self._computers is None:
-            self._computers = Computers(order.silent, lambda line: self._take(Note(line)))
-        task = from_bytes(checked(fetch(order.task), order.task), lambda sha: self._array(sha, fetch))
+            self._computers = Computers(order.silent, self._log or (lambda line: self._take(Note(line))))
+        task = from_bytes(supply.blob(order.task), supply.array)
         if isinstance(task, TrainTask):
-            return self._train(order, task, fetch)
-        self._evaluate(order, task, fetch)
-        return []
+            self._train(order, task, supply, stop)
+        elif isinstance(task, EvaluationTask):
+            self._evaluate(order, task, supply, stop)
+        else:
+            self._compute(order, task, stop)
 
-    def _train(self, order: Order, task: TrainTask, fetch: Fetch) -> list[Result]:
+    def _train(self, order: Order, task: TrainTask, supply: Supply, stop: Stop) -> None:
         """Train until the time of the order is over, from its checkpoint on."""
-        checkpoint = self._folder / task.checkpoint
+        if self._folders is not None:
+            self._compute(order, replace(task, checkpoint=self._folders.checkpoints / task.checkpoint), stop)
+            return
+        checkpoint = self._scratch / task.checkpoint
         files.remove(checkpoint)
         if order.checkpoint:
-            files.write_bytes(checkpoint, checked(fetch(order.checkpoint), order.checkpoint))
+            files.write_bytes(checkpoint, supply.blob(order.checkpoint))
         try:
-            self._compute(replace(task, checkpoint=checkpoint), _Until(order.seconds))
+            self._compute(order, replace(task, checkpoint=checkpoint), Until(order.seconds, stop))
         except Stopped:
-            return [Unfinished(checkpoint.read_bytes() if checkpoint.is_file() else None)]
+            if stop():
+                raise
+            self._take(Unfinished(checkpoint.read_bytes() if checkpoint.is_file() else None))
         finally:
             files.remove(checkpoint)
-        return []
 
-    def _evaluate(self, order: Order, task: EvaluationTask, fetch: Fetch) -> None:
-        """Compute the chunks of an order, or what is known of the model as a whole."""
-        weights = self._folder / f"{order.weights}.safetensors"
-        if not weights.is_file():
-            files.write_bytes(weights, checked(fetch(order.weights), order.weights))
+    def _evaluate(self, order: Order, task: EvaluationTask, supply: Supply, stop: Stop) -> None:
+        """Compute the chunks of an order, and what is known of the model as a whole if that is asked for."""
+        weights = (self._folders.weights if self._folders else self._scratch) / f"{order.weights}.safetensors"
+        if not self._folders and not weights.is_file():
+            files.write_bytes(weights, supply.blob(order.weights))
         wanted = range(*order.chunks)
         count = -(-len(task.split) // task.evaluation.chunk)
         done = tuple(number for number in range(count) if number not in wanted)
-        evaluation = task.evaluation if order.part == "summary" else replace(task.evaluation, summary=None)
-        self._compute(replace(task, weights=weights, done=done, evaluation=evaluation), _Until(math.inf))
+        evaluation = task.evaluation if order.summary else replace(task.evaluation, summary=None)
+        self._compute(order, replace(task, weights=weights, done=done, evaluation=evaluation), stop)
 
-    def _compute(self, task: EvaluationTask | TrainTask, until: _Until) -> None:
+    def _compute(self, order: Order, task: Task, stop: Stop) -> None:
+        def take(event: Event) -> None:
+            if not isinstance(event, Returned):
+                self._take(event)
+
         assert self._computers is not None  # narrows the type: made before the first task
-        self._computers.compute(task, self._take, until)
+        self._computers.compute(task, take, stop, apart=order.apart)
 
-    def _include(self, name: str, needed: dict[str, str], fetch: Fetch, seconds: float) -> None:
+    @functools.cached_property
+    def _scratch(self) -> Path:
+        """A folder of this worker alone, which goes with it."""
+        self._holder = tempfile.TemporaryDirectory(prefix="bench-worker-")
+        return Path(self._holder.name)
+
+    def _include(self, name: str, needed: dict[str, str], supply: Supply, seconds: float) -> None:
         """Write a third party's file and what it needs to this worker's folder, and import it there once."""
         digest = sha256_of("".join(f"{path}\0{needed[path]}\n" for path in sorted(needed)).encode())
         if digest in self._included:
             return
-        folder = self._folder / digest[:16]
+        folder = self._scratch / digest[:16]
         for path, sha256 in needed.items():
             target = folder / path
             if not target.resolve().is_relative_to(folder.resolve()):
                 raise SecurityError(f"included file {path!r}: expected a path below its folder, got one outside it.")
-            files.write_bytes(target, checked(fetch(sha256), sha256))
+            files.write_bytes(target, supply.blob(sha256))
         discovery.include(folder / name, seconds)
         self._included.add(digest)
-
-    def _array(self, sha256: str, fetch: Fetch) -> np.ndarray:
-        if sha256 not in self._arrays:
-            if len(self._arrays) >= KEPT:
-                del self._arrays[next(iter(self._arrays))]
-            self._arrays[sha256] = np.load(io.BytesIO(checked(fetch(sha256), sha256)), allow_pickle=False)
-        return self._arrays[sha256]

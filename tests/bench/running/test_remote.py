@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +17,13 @@ from bench.core.hashing import sha256_of
 from bench.running import pipeline
 from bench.running.engines import local
 from bench.running.prepare import Options
-from bench.running.remote import elsewhere, orders, parts, replies
+from bench.running.remote import elsewhere, here, orders, parts, replies
 from bench.running.remote.code import code_digest
 from bench.running.remote.crew import run_elsewhere
 from bench.running.remote.work import compute
 from bench.running.tasks import Measured, Note, Trained
+from bench.store.database import Database
+from bench.store.packed_chunk import PackedChunk
 from bench.store.store import Store
 
 NARROW = {"defenses": ("standard", "gradreg"), "seeds": (0,), "limit": 6, "train_limit": 100, "epochs": 2}
@@ -96,6 +100,63 @@ def test_the_seam_gives_the_bits_of_the_local_engine(alone, tmp_path, monkeypatc
     assert str(tmp_path).encode() not in b"".join([*transport.sent, *transport.blobs.values()])
 
 
+def test_the_local_engine_computes_by_orders_and_stores_what_came_back_as_bytes(alone, tmp_path, monkeypatch) -> None:
+    asked, given = list[orders.Order](), list[bytes]()
+    committed, inside = list[int](), list[bool]()
+    computed, transaction = here.compute_by_parts, Database.transaction
+
+    def watched(order: bytes, worker, supply, take, stop) -> None:
+        asked.append(orders.parse_order(order))
+        assert asked[-1].to_bytes() == order
+        assert str(tmp_path).encode() not in order
+
+        def taken(reply: bytes) -> None:
+            given.append(reply)
+            inside.append(False)  # the driver's turn
+            take(reply)
+            inside.pop()
+
+        inside.append(True)
+        computed(order, worker, supply, taken, stop)
+        inside.pop()
+
+    def counted(database: Database) -> AbstractContextManager[sqlite3.Connection]:
+        assert not (inside and inside[-1]), "a worker wrote the store"
+        committed.append(len(asked))
+        return transaction(database)
+
+    monkeypatch.setattr(here, "compute_by_parts", watched)
+    monkeypatch.setattr(Database, "transaction", counted)
+    assert pipeline.run(_options(tmp_path / "r")).code == 0
+    content = _content(tmp_path / "r")
+    assert content == _content(alone)
+    weights = {order.weights for order in asked if order.part == "evaluation"}
+    assert len(weights) == len(NARROW["defenses"])  # type: ignore[arg-type]
+    chunks = [result for reply in given for result in replies.from_reply(reply, "c") if isinstance(result, PackedChunk)]
+    stored = {sha256 for name, (sha256, *_) in content.items() if " " in name}  # type: ignore[misc]
+    assert {sha256_of(chunk.data) for chunk in chunks} == stored
+    evaluations = [count for count in committed if asked[count - 1 if count else 0].part == "evaluation"]
+    assert len(evaluations) <= 2 * sum(order.part == "evaluation" for order in asked) + len(weights) + 8
+
+
+def test_chunks_that_are_stored_in_between_split_an_order(tmp_path) -> None:
+    assert list(here.ranges([])) == []
+    assert list(here.ranges([0, 1, 2])) == [(0, 3)]
+    assert list(here.ranges([1, 2, 5, 7, 8])) == [(1, 3), (5, 6), (7, 9)]
+
+
+def test_an_array_at_hand_is_named_by_the_digest_of_its_file_and_not_copied(tmp_path) -> None:
+    array, transport = np.arange(4_000, dtype=np.float32)[::2], InProcess()
+    at_hand = here.AtHand()
+    name = here.BookHere(at_hand, 1.0)._kept(array)
+    assert at_hand.array(name) is array
+    assert name == orders.OrderBook(transport.put, {}, 1.0)._kept(array)
+    with at_hand.cleared():
+        pass
+    with pytest.raises(KeyError):
+        at_hand.array(name)
+
+
 def test_a_reply_that_was_changed_on_its_way_is_not_believed() -> None:
     reply = replies.to_reply([Note("x"), Trained(b"w", {"probe": [[0.1, None]]}), Measured({"a": 1.5})])
     assert list(replies.from_reply(reply, "c")) == [
@@ -117,14 +178,14 @@ def test_a_failure_keeps_its_class_and_its_text(error: Exception) -> None:
 
 
 def test_a_worker_with_another_bench_computes_nothing() -> None:
-    order = orders.Order("c", "chunk", (0, 1), "w", "t", code="0" * 64)
+    order = orders.Order("c", "evaluation", (0, 1), "w", "t", code="0" * 64)
     (failure,) = replies.from_reply(compute(order.to_bytes(), {}.__getitem__), "c")
     assert isinstance(failure, replies.Failure)
     assert "Install the same version on every node" in failure.message
 
 
 def test_a_worker_that_is_asked_to_end_gives_no_reply() -> None:
-    order = orders.Order("c", "chunk", (0, 1), "w", "t", code=code_digest())
+    order = orders.Order("c", "evaluation", (0, 1), "w", "t", code=code_digest())
 
     def ended(sha256: str) -> bytes:
         raise SystemExit(-1)  # as the handler of a preempted job's signal does
@@ -133,22 +194,22 @@ def test_a_worker_that_is_asked_to_end_gives_no_reply() -> None:
         compute(order.to_bytes(), ended)
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b'{"format": 2}', b"[1]"])
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"format": 1}', b"[1]"])
 def test_an_order_that_is_none_is_refused(content: bytes) -> None:
-    with pytest.raises(IntegrityError, match="an order of work: expected one of format 1, got"):
+    with pytest.raises(IntegrityError, match="an order of work: expected one of format 2, got"):
         orders.parse_order(content)
 
 
-def test_a_cluster_that_never_answers_ends_the_run_in_time() -> None:
+def test_a_cluster_that_never_answers_ends_the_run_in_time(tmp_path) -> None:
     class Silent(InProcess):
         def answer(self, ticket: bytes, seconds: float) -> bytes | None:
             return None
 
     transport = Silent()
     book = orders.OrderBook(transport.put, {}, 1.0)
-    driver = elsewhere.Elsewhere(transport, book, 1.0, patience=0.2)
+    driver = elsewhere.Elsewhere(transport, book, here.Here(tmp_path, 1.0, print), patience=0.2)
     with pytest.raises(MachineError, match=r"expected a reply within 0\.2 s, got none"):
-        list(driver._results([orders.Order("c", "chunk", (0, 1), "w", "t")], lambda: False))  # type: ignore[arg-type]
+        list(driver._results([orders.Order("c", "evaluation", (0, 1), "w", "t")], lambda: False))  # type: ignore[arg-type]
 
 
 def test_a_large_array_travels_once_and_comes_back_as_it_was() -> None:

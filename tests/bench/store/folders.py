@@ -82,7 +82,7 @@ def claimed(store: Store, cell: str, kind: str, spec: dict[str, object]) -> Leas
 def evaluate(store: Store, defense: str, key: str, number: int, place: int) -> None:
     """Write a finished evaluation."""
     cell, sha = f"{key}-{defense}", sha256_of(weights_of(defense))
-    store.plans.bind(number, place, key, cell)
+    store.plans.bind_all([(number, place, key, cell)])
     lease = claimed(store, cell, "evaluation", {"model": {"weights": sha}, "name": f"{defense} seed 0: {key}"})
     for chunk in range(CHUNKS):
         store.put_chunk(lease, chunk, table_of(chunk), images_of(chunk) if key == "attack" else None, {"images": 2})

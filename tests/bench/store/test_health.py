@@ -117,7 +117,7 @@ def test_missing_weights_are_a_problem_unless_they_were_left_out(cli: Callable[.
     with Store.open(out) as store:
         again = store.plans.put(plan_of("a", "b", command="another command"))
         for place, defense in enumerate("ab"):
-            store.plans.bind(again, place, "attack", f"attack-{defense}")
+            store.plans.bind_all([(again, place, "attack", f"attack-{defense}")])
     weights(out)[0].unlink()
     done = cli("store", "check", "--out", out)
     assert done.out.count("found none") == 1, "two plans need them; they are missing once"
@@ -247,7 +247,7 @@ def test_gc_removes_only_what_no_plan_needs_and_only_when_told(cli: Callable[...
 
 
 def evaluate_again(store: Store, number: int) -> None:
-    store.plans.bind(number, 0, "attack", "attack-a")
+    store.plans.bind_all([(number, 0, "attack", "attack-a")])
     lease = claimed(store, "forgotten", "evaluation", {"model": {"weights": "0" * 64}})
     store.put_chunk(lease, 0, table_of(0), None, {})
     store.finish(lease, {})
@@ -276,10 +276,10 @@ def test_status_says_what_is_done_running_left_and_failed(cli: Callable[..., Any
     with Store.open(out) as store:
         number = store.plans.put(plan_of("a", "b", "c", "d"))
         for place, defense in enumerate("ab"):
-            store.plans.bind(number, place, "attack", f"attack-{defense}")
+            store.plans.bind_all([(number, place, "attack", f"attack-{defense}")])
         store.fail(claimed(store, "train-c", "train", {}), "ValueError: no \x1b[31mred\nlines")
         claimed(store, "train-d", "train", {})
-        store.plans.bind(number, 1, "accuracy", "half")
+        store.plans.bind_all([(number, 1, "accuracy", "half")])
         half = claimed(store, "half", "evaluation", {})
         store.put_chunk(half, 0, table_of(0), None, {"images": 2})
         store.leases.release(half)

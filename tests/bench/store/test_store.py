@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 
 from bench.core.errors import IntegrityError, MachineError, StoreError
 from bench.store import database, seals
+from bench.store.packed_chunk import pack_chunk
 from bench.store.plan_record import DataRecord, EnvironmentRecord, PlanRecord, RunRecord, SplitRecord, SuiteRecord
 from bench.store.records import LeaseLost
 from bench.store.store import Store
@@ -98,6 +100,29 @@ def test_a_released_cell_keeps_its_chunks(store):
     assert len(store.table("c")) == 3
 
 
+def test_the_last_chunk_is_stored_with_the_end_of_its_cell(store):
+    lease = store.leases.claim("c", "evaluation", {})
+    store.put_chunk(lease, 0, table(), None, {"forwards": 1})
+    last = pack_chunk(1, table(3, 3), None, {"forwards": 2})
+    store.finish(lease, {"wall_seconds": 1.0}, last)
+    assert store.cell("c").status == "done"
+    assert store.table("c")["index"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert store.chunk_info("c") == {0: {"forwards": 1}, 1: {"forwards": 2}}
+    late = store.leases.claim("d", "evaluation", {})
+    store.leases.release(late)
+    with pytest.raises(LeaseLost):
+        store.finish(late, {}, last)
+    assert store.table("d").empty
+
+
+def test_a_packed_chunk_that_cannot_be_read_is_refused():
+    whole = pack_chunk(0, table(), {"index": np.arange(2)}, {})
+    whole.require_readable("c")
+    for damaged in (replace(whole, data=whole.data[:-9]), replace(whole, images=b"x")):
+        with pytest.raises(IntegrityError, match="cell c: expected chunk 0 that can be read, got"):
+            damaged.require_readable("c")
+
+
 def test_a_worker_that_lost_its_lease_cannot_commit(store):
     late = store.leases.claim("c", "evaluation", {})
     store.leases.release(late)
@@ -167,7 +192,7 @@ def test_what_put_chunk_returned_from_survives_kill_nine(store):
 def test_the_last_plan_knows_its_cells(store):
     store.plans.put(plan("gradreg"))
     number = store.plans.put(plan("standard", "lcnn", weight=float("nan")))
-    store.plans.bind(number, 1, "accuracy", "abc")
+    store.plans.bind_all([(number, 1, "accuracy", "abc")])
     latest = store.plans.latest()
     assert [(run.label, run.evaluations) for run in latest.rows] == [
         ("standard seed 0", {}),
@@ -180,7 +205,7 @@ def test_the_last_plan_knows_its_cells(store):
 def test_the_same_command_again_adds_no_plan_and_is_the_last_one(store):
     first, other = plan("standard"), plan("lcnn")
     number, second = store.plans.put(first), store.plans.put(other)
-    store.plans.bind(number, 0, "accuracy", "abc")
+    store.plans.bind_all([(number, 0, "accuracy", "abc")])
     assert store.plans.latest().rows[0].defense == "lcnn"
     size = (store.out / "bench.db").stat().st_size
     for minute in range(20):
