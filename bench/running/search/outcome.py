@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,10 +74,14 @@ def searched(board: Board, spaces: Mapping[Space, Sequence[str]], sought: Object
 def _trial(spec: str, row: Row | None, sought: Objective) -> Trial:
     names = (sought.by, *(name for name in sought.floors if name != sought.by))
     cells = {} if row is None or row.incomplete else row.cells
-    values = {name: cells[name].value if name in cells else None for name in names}
+    values = {name: _known(cells[name].value) if name in cells else None for name in names}
     measured = all(value is not None for value in values.values())
     above = measured and all((values[name] or 0.0) >= floor for name, floor in sought.floors.items())
     return Trial(spec, values, None if row is None else row.train_seconds, above)
+
+
+def _known(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
 
 
 def fresh_command(suite: str, found: Sequence[Searched], seeds: Sequence[int], options: Sequence[str]) -> str:
@@ -89,9 +95,9 @@ def fresh_command(suite: str, found: Sequence[Searched], seeds: Sequence[int], o
     """
     first = max(seeds) + 1
     fresh = ",".join(str(seed) for seed in range(first, first + FRESH))
-    words = ["python -m bench run", "--suite", suite, *options]
-    words += [word for defense in found if defense.chosen for word in ("--defense", f"'{defense.chosen}'")]
-    return " ".join([*words, "--seeds", fresh])
+    words = ["python", "-m", "bench", "run", "--suite", suite, *options]
+    words += [word for defense in found if defense.chosen for word in ("--defense", defense.chosen)]
+    return shlex.join([*words, "--seeds", fresh])
 
 
 def table(found: Sequence[Searched], sought: Objective) -> Iterator[str]:
