@@ -76,7 +76,7 @@ def between(page: str, name: str) -> tuple[int, int] | None:
     """
     mark = re.escape(name)
     found = re.search(rf"<!-- board {mark} -->\n\n(?P<text>.*?)\n\n<!-- end of {mark} -->", page, re.S)
-    return found and found.span("text")
+    return None if found is None else found.span("text")
 
 
 def main() -> None:
