@@ -102,7 +102,7 @@ def _leads(found: list[tuple[float, Row]], row: Row) -> bool:
 
 def _at(board: Board, column: BoardColumn) -> list[tuple[float, Row]]:
     """Return the values of a column with their rows, the largest first."""
-    found = [(v, r) for r in plot_data.drawn(board) if (v := r.value(column)) is not None]
+    found = [(v, r) for r in plot_data.told(board) if (v := r.value(column)) is not None]
     return sorted(found, key=lambda pair: -pair[0])
 
 

@@ -80,7 +80,7 @@ class _Point:
 @figure(order=30)
 def cost_against_robustness(board: Board, tables: Tables) -> Figure | None:
     """Draw training cost against the ranking column, with intervals, the seeds' spread and the Pareto front."""
-    reached = [r for r in plot_data.drawn(board) if r.value(board.ranking_column) is not None]
+    reached = [r for r in plot_data.told(board) if r.value(board.ranking_column) is not None]
     measure = next((m for m in MEASURES if any(m.of(r) is not None for r in reached)), None)
     points = [p for r in reached if measure and (p := _point(board, r, measure)) is not None]
     if measure is None or len(points) < 2:
@@ -171,8 +171,10 @@ def _drawing(board: Board, points: list[_Point], best: list[int], measure: _Meas
     log_ticks(sheet.axes, "x", left, right, measure.tick)
     percent_ticks(sheet.axes)
     if not narrow:
-        at = [(p.cost, y) for p, y in zip(points, heights, strict=True)]
-        sheet.label_points([p.row for p in points], at, _taken(sheet, board, points, steps))
+        first = {row.defense for row in plot_data.drawn(board)}
+        named = [i for i, p in enumerate(points) if i in best or p.row.defense in first]
+        at = [(points[i].cost, heights[i]) for i in named]
+        sheet.label_points([points[i].row for i in named], at, _taken(sheet, board, points, steps))
     return sheet.finish("cost-narrow" if narrow else "cost")
 
 

@@ -13,7 +13,7 @@ from bench.core.stats.order import mean_ranks
 from bench.reports.board.columns import BoardColumn, families, with_role
 from bench.reports.board.model import Board, Row
 from bench.reports.figures.figure import Tables
-from bench.reports.figures.plot_data import drawn, numbers, right
+from bench.reports.figures.plot_data import numbers, right, told
 
 LEAST_IMAGES = 8  # for a correlation over images
 LEAST_DEFENSES = 4  # for one across defenses
@@ -175,7 +175,7 @@ def correlations(board: Board, tables: Tables) -> list[Correlation]:
     """
     flat, robust = flat_columns(board), targets(board)
     found = []
-    for row in drawn(board):
+    for row in told(board):
         measured = images(board, tables[row.defense])
         seeds = [_rank_correlations(measured, measured.seed == seed) for seed in np.unique(measured.seed)]
         for i, column in enumerate(flat):

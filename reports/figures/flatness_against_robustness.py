@@ -26,21 +26,21 @@ GOLDEN = 0.618034  # dots on one step are spread by the golden ratio and not by 
 @figure(order=60)
 def flatness_against_robustness(board: Board, tables: Tables) -> Figure | None:
     """Draw each flatness against margin and breaking distance image by image, and against the ranking column by row."""
-    rows, columns = plot_data.drawn(board), flatness.flat_columns(board)
+    rows, every, columns = plot_data.drawn(board), plot_data.told(board), flatness.flat_columns(board)
     panels: list[Panel] = []
     measured = {row.defense: flatness.images(board, tables[row.defense]) for row in rows}
     for column in columns:
         found = [_by_image(board, measured, rows, column, target) for target in flatness.targets(board)]
-        panels += [panel for panel in (*found, _by_defense(board, rows, column)) if panel is not None]
+        panels += [panel for panel in (*found, _by_defense(board, every, column)) if panel is not None]
     if not panels:
         return None
     above = f"; large marks are the defenses, {plot_data.title(board)} above their mean" if board.ranking else ""
-    across = [(flatness.label(c), flatness.across(board, rows, c)) for c in columns]
+    across = [(flatness.label(c), flatness.across(board, every, c)) for c in columns]
     known = [f"{label} {formatting.correlation(rho)}" for label, rho in across if rho is not None]
     means = f" Rank correlation across the defenses with {plot_data.title(board)}: {', '.join(known)}."
     return Figure(
         name="flatness",
-        title=finding(across, len(rows)),
+        title=finding(across, len(every)),
         caption="Flatness (horizontal, log scale) against robustness (vertical): small dots are correctly classified "
         f"test images, up to {DOTS} per panel{above}. "
         "The breaking distance is the smallest budget at which any attack broke the image; those that none broke "
@@ -50,7 +50,7 @@ def flatness_against_robustness(board: Board, tables: Tables) -> Figure | None:
         folded=True,
         header=("Flatness", "Rank correlation across defenses", "Defenses"),
         numbers=tuple(
-            (Value(label), Value(rho, "correlation"), Value(len(rows), "integer"))
+            (Value(label), Value(rho, "correlation"), Value(len(every), "integer"))
             for label, rho in across
             if rho is not None
         ),

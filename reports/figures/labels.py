@@ -78,10 +78,10 @@ def place(
     crowd = [sum(np.hypot(x - u, y - v) < CROWDED for u, v in points) for x, y in points]
     found: dict[int, Box] = {}
     for k in sorted(range(len(points)), key=lambda k: (-crowd[k], points[k])):
-        others = [*taken, *found.values()]
-        places = _around(points[k], sizes[k])
-        costs = [(far + _covered(box, others) + OUTSIDE * _outside(box, room), box) for far, box in places]
-        found[k] = min(costs, key=lambda cost: cost[0])[1]
+        far, boxes = zip(*_around(points[k], sizes[k]), strict=True)
+        others, tried = np.array([*taken, *found.values()]).reshape(-1, 4), np.array(boxes)
+        costs = np.array(far) + _covered(tried, others) + OUTSIDE * _outside(tried, room)
+        found[k] = boxes[int(np.argmin(costs))]
     return [found[k] for k in range(len(points))]
 
 
@@ -96,12 +96,16 @@ def _around(point: tuple[float, float], size: tuple[float, float]) -> Iterator[t
                 yield k * STEP, (left, y + up - height / 2, left + width, y + up + height / 2)
 
 
-def _covered(box: Box, others: list[Box]) -> float:
-    """Return the area of other boxes that a box covers, in square pixels."""
-    sides = ((min(box[2], o[2]) - max(box[0], o[0]), min(box[3], o[3]) - max(box[1], o[1])) for o in others)
-    return sum(width * height for width, height in sides if width > 0 and height > 0)
+def _covered(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the area of other boxes (m, 4) that each of some boxes (n, 4) covers, in square pixels, (n,)."""
+    low = np.maximum(boxes[:, None, :2], others[:, :2])
+    high = np.minimum(boxes[:, None, 2:], others[:, 2:])
+    covered: np.ndarray = np.clip(high - low, 0.0, None).prod(axis=2).sum(axis=1)
+    return covered
 
 
-def _outside(box: Box, room: Box) -> float:
-    """Return by how many pixels a box stands out of the room."""
-    return sum(max(0.0, room[i] - box[i]) + max(0.0, box[i + 2] - room[i + 2]) for i in (0, 1))
+def _outside(boxes: np.ndarray, room: Box) -> np.ndarray:
+    """Return by how many pixels each of some boxes (n, 4) stands out of the room, (n,)."""
+    low, high = np.array(room[:2]), np.array(room[2:])
+    outside: np.ndarray = (np.clip(low - boxes[:, :2], 0, None) + np.clip(boxes[:, 2:] - high, 0, None)).sum(axis=1)
+    return outside

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import pandas as pd
 
@@ -9,6 +11,8 @@ from bench.reports import formatting
 from bench.reports.board.columns import BoardColumn
 from bench.reports.board.model import Board, Row
 from bench.reports.figures.figure import Tables
+
+MOST: Final = 30  # rows that a figure shows by curves, clouds or panels: ten colours, three dashes
 
 
 def names(board: Board) -> list[str]:
@@ -18,7 +22,12 @@ def names(board: Board) -> list[str]:
 
 
 def drawn(board: Board) -> list[Row]:
-    """Return the rows that figures show: the ranked ones; the complete ones, else all, where nothing is ranked."""
+    """Return the rows that curves, clouds and panels show: the first `MOST` of `told`, more cannot be told apart."""
+    return told(board)[:MOST]
+
+
+def told(board: Board) -> list[Row]:
+    """Return the rows that figures speak of: the ranked ones; the complete ones, else all, where nothing is ranked."""
     measured = [r for r in board.rows if r.cells]
     ranked = [r for r in board.rows if r.rank is not None]
     return ranked or [r for r in measured if not r.incomplete] or measured

@@ -29,6 +29,7 @@ def rank_correlation(board: Board, tables: Tables) -> Figure | None:
         return None
     strongest = max(found, key=lambda c: abs(c.rho))
     titles = {row.defense: row.title for row in board.rows}
+    shown = {row.defense for row in plot_data.drawn(board)}
     return Figure(
         name="correlation",
         title=finding(found),
@@ -52,6 +53,7 @@ def rank_correlation(board: Board, tables: Tables) -> Figure | None:
                 Value(c.n, "integer"),
             )
             for c in found
+            if c.defense in shown
         ),
     )
 

@@ -13,11 +13,11 @@ from markupsafe import Markup
 
 from bench.reports import formatting
 from bench.reports.board.model import Board
-from bench.reports.html import docstrings, filters, ranking_table
+from bench.reports.html import docstrings, filters, packed, ranking_table
 from bench.reports.html.page_model import page_model
 
 STYLES: Final = ("page.css", "board.css", "figures.css")
-SCRIPTS: Final = ("page.js", "images.js")
+SCRIPTS: Final = ("packed.js", "page.js", "images.js")
 
 
 def render(board: Board) -> str:
@@ -25,7 +25,8 @@ def render(board: Board) -> str:
 
     The page holds all that it shows: CSS and JavaScript inline (the script allowed by its hash alone, in the page's
     Content-Security-Policy), figures as SVG, images and downloads as data. It works without JavaScript, from disk,
-    off-line; names and descriptions are escaped wherever they stand.
+    off-line; names and descriptions are escaped wherever they stand. On a board of more than `packed.INLINE` rows the
+    details of a row, the pairs, the images of pairs and the downloads are held compressed, and need JavaScript.
     """
     script, model = "".join(map(template_text, SCRIPTS)), page_model(board)
     context = {field.name: getattr(model, field.name) for field in fields(model)}
@@ -66,7 +67,7 @@ def environment() -> jinja2.Environment:
             formatting.norm_symbol,
         ),
         *(filters.href, filters.breakable, filters.spoken, filters.audit_words, docstrings.blocks, docstrings.code),
-        *(ranking_table.tip, ranking_table.unit),
+        *(ranking_table.tip, ranking_table.unit, packed.packed),
     )
     made.filters |= {f.__name__: f for f in functions}
     made.policies["json.dumps_kwargs"] = {"sort_keys": True, "ensure_ascii": False}

@@ -21,6 +21,7 @@ from bench.reports.html.again import Again, again, load_line
 from bench.reports.html.answers import Answer, summary
 from bench.reports.html.defense_section import DefenseSection, defense_section
 from bench.reports.html.headline import headline, unfinished
+from bench.reports.html.packed import is_large, pairs_data
 from bench.reports.html.pair_images import PairImages, pair_images
 from bench.reports.html.presets import Preset, presets
 from bench.reports.html.ranking_table import TableColumn, TableRow, table_columns, table_rows
@@ -61,7 +62,7 @@ class PageModel:
         rows: of the ranking table.
         bounds: complete rows whose robust accuracies are upper bounds only, which stand below them in the same table.
         apart: the rows that are incomplete, and all others that are not ranked on a board that ranks.
-        drawn: the rows that figures show.
+        drawn: the rows that curves and panels show.
         undrawn: which complete rows they leave out, or what they show where nothing is ranked; "" for neither.
         grades: of trust, best first.
         headline: the verdict in one sentence.
@@ -85,6 +86,8 @@ class PageModel:
         own: name to what the board's own columns are.
         loads: defense to the line of Python that loads its network; "" where there is none.
         differs: where the run differs from its suite, in words.
+        large: whether the details of rows are held compressed.
+        pairs: every pair compared, for the script, on a large board.
     """
 
     board: Board
@@ -117,6 +120,8 @@ class PageModel:
     own: Mapping[str, Column]
     loads: Mapping[str, str]
     differs: str
+    large: bool
+    pairs: Mapping[str, object]
 
 
 def page_model(board: Board) -> PageModel:
@@ -134,7 +139,7 @@ def page_model(board: Board) -> PageModel:
         bounds=[item for item in rows if item.row.is_upper_bound],
         apart=[item for item in rows if not item.row.is_upper_bound and _apart(board, item)],
         drawn=[item for item in rows if item.row.defense in {row.defense for row in shown}],
-        undrawn=_undrawn(board, shown),
+        undrawn=undrawn(board, shown),
         grades=[grade.name for grade in Grade],
         headline=headline(board),
         answers=summary(board),
@@ -161,6 +166,8 @@ def page_model(board: Board) -> PageModel:
         own={column.name: column.facts for column in OWN},
         loads={row.defense: load_line(board.plan, row) for row in board.rows},
         differs=", ".join(f"{k} = {v}" for k, v in board.plan.overrides.items() if not isinstance(v, list)),
+        large=is_large(board),
+        pairs=pairs_data(board) if is_large(board) else {},
     )
 
 
@@ -169,11 +176,22 @@ def _apart(board: Board, item: TableRow) -> bool:
     return bool(item.row.incomplete or (board.ranking and item.row.rank is None))
 
 
-def _undrawn(board: Board, shown: list[Row]) -> str:
-    """Return what a reader of the figures must know of rows that are not ranked."""
+def undrawn(board: Board, shown: list[Row]) -> str:
+    """Return what a reader of the figures must know of rows that they leave out, or that are not ranked.
+
+    Args:
+        board: what was measured.
+        shown: the rows that curves and panels show.
+    """
     bounds = [row.defense for row in shown if row.is_upper_bound]
     if bounds:
         return f"Upper bounds only, drawn as nothing is ranked: {formatting.listing(bounds)}."
+    told = plot_data.told(board)
+    if len(told) > len(shown):
+        return (
+            f"Curves, clouds and panels show the first {len(shown)} of {len(told)} rows: more could not be told apart. "
+            "Titles, correlations across the defenses, and the figures with one mark per defense are about all of them."
+        )
     names = {row.defense for row in shown}
     left = [r.defense for r in board.rows if r.cells and not r.incomplete and r.defense not in names]
     return f"Not drawn, as they are not ranked: {formatting.listing(left)}." if left else ""

@@ -535,6 +535,68 @@ def test_a_large_page_opens_in_two_seconds(driver: Any, large_page: str, tmp_pat
     assert min(times) < 2
 
 
+@pytest.fixture(scope="module")
+def many(make_board: Callable[..., Board], tmp_path_factory: pytest.TempPathFactory) -> tuple[Board, Path]:
+    """Return a board of so many rows that its page holds their details compressed, and the page."""
+    names = {f"defense_{k:02d}": (0.3 + 0.01 * k, 9.0 - 0.1 * k, 40.0 / (k + 1), 1.0) for k in range(24)}
+    board = make_board(names=names, seeds=1, n=40, pictures=2)
+    path = tmp_path_factory.mktemp("many") / "leaderboard.html"
+    path.write_text(page.render(board), encoding="utf-8")
+    return board, path
+
+
+def test_a_large_page_unfolds_what_is_asked_for(shown: Callable[..., Any], many: tuple[Board, Path]) -> None:
+    """Sections by link and by click, folded figures, pairs, images of a pair, a download."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    from bench.reports.exports import csv
+
+    board, path = many
+    last = board.rows[-1]
+    driver = shown(f"#defense-{last.anchor}", path=path)
+
+    def until(script: str) -> Any:
+        return WebDriverWait(driver, 20).until(lambda d: d.execute_script(f"return {script}"))
+
+    assert until(f"document.querySelector('#defense-{last.anchor} .body h3')?.textContent") == "Can it be believed?"
+    assert driver.execute_script("return document.querySelectorAll('.defense [data-part]').length") == 23
+    click(driver, f'#ranking a[href="#defense-{board.rows[0].anchor}"]')
+    assert until(f"document.querySelector('#defense-{board.rows[0].anchor} .body table') !== null")
+    driver = shown("#figure-curvature", path=path)
+    assert until("document.querySelector('#figure-curvature svg')?.checkVisibility()")
+    driver = shown("#pairs", path=path)
+    assert until("document.querySelectorAll('#pairs tbody tr').length") == 23
+    driver.find_element("css selector", "#pairs-of").send_keys(last.defense)
+    assert until(f"document.querySelector('#pairs tbody tr td').textContent === '{last.defense}'")
+    link = driver.find_element("css selector", "#pairs a[data-keeps]")
+    keeps, loses, images = link.get_attribute("data-keeps"), link.get_attribute("data-loses"), link.text
+    link.send_keys("\n")
+    assert until("document.getElementById('pair-keeps-title').textContent") == f"{keeps} keeps, {loses} loses: {images}"
+    click(driver, '.download[data-file="leaderboard.csv"]')
+    saved = sorted(Path(driver.downloads).glob("leaderboard*.csv"))
+    text = csv.csv_text(board).encode()
+    WebDriverWait(driver, 20).until(
+        lambda _: any(p.read_bytes() == text for p in Path(driver.downloads).glob("leaderboard*.csv")), str(saved)
+    )
+
+
+def test_a_large_page_is_read_and_printed_without_javascript(
+    shown: Callable[..., Any], driver: Any, many: tuple[Board, Path]
+) -> None:
+    board, path = many
+    driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        shown(path=path)
+        text = driver.find_element("css selector", "body").text
+        assert all(row.title in text for row in board.rows)
+        assert "the details of a row need JavaScript" in text
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        assert driver.find_element("css selector", f"#row-{board.rows[-1].anchor}").is_displayed()
+    finally:
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
 def busy(driver: Any) -> float:
     """Return the seconds that the page's thread has worked."""
     metrics = driver.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]

@@ -1,11 +1,10 @@
 // What one defense keeps and another loses, image by image. The pair lives in the URL's hash: #images:<A>:<B>
-"use strict";
 (() => {
   const source = document.getElementById("pair-data");
   if (!source) return;
-  const data = JSON.parse(source.textContent);
   const $ = (id) => document.getElementById(id);
-  const by = new Map(data.defenses.map((d) => [d.name, d]));
+  let data;
+  let by;
   const most = 60; // cards of one list
 
   function node(tag, className, text) {
@@ -69,7 +68,13 @@
     $("pair-stage").value = names.includes(before) ? before : "";
   }
 
-  function show() {
+  async function ready() {
+    data = await unpack(source);
+    by ??= new Map(data.defenses.map((d) => [d.name, d]));
+  }
+
+  async function show() {
+    await ready();
     const [a, b] = ["pair-a", "pair-b"].map((id) => by.get($(id).value));
     stages(a, b);
     list("keeps", a, b, $("pair-stage").value);
@@ -82,34 +87,34 @@
     history.replaceState(null, "", `#images:${pair}${query ? `?${query}` : ""}`);
   }
 
-  function choose(a, b) {
+  async function choose(a, b) {
+    await ready();
     if (!by.has(a) || !by.has(b)) return false;
     $("pair-a").value = a;
     $("pair-b").value = b;
     $("pair-stage").value = "";
-    show();
+    await show();
     return true;
   }
 
-  function read() {
+  async function read() {
     const [name, a, b] = location.hash.slice(1).split("?")[0].split(":");
     let pair;
     try { pair = [decodeURIComponent(a || ""), decodeURIComponent(b || "")]; } catch { return; }
-    if (name === "images" && choose(...pair)) {
-      $("images").open = true;
-      $("images").scrollIntoView();
-    }
+    if (name !== "images" || !pair[1] || !(await choose(...pair))) return;
+    $("images").open = true;
+    $("images").scrollIntoView();
   }
 
   for (const id of ["pair-a", "pair-b"]) $(id).addEventListener("change", () => { show(); write(); });
   $("pair-stage").addEventListener("change", show);
-  $("pair-swap").addEventListener("click", () => { if (choose($("pair-b").value, $("pair-a").value)) write(); });
+  $("pair-swap").addEventListener("click", async () => { if (await choose($("pair-b").value, $("pair-a").value)) write(); });
   $("pair").addEventListener("submit", (event) => event.preventDefault());
-  document.addEventListener("click", (event) => {
+  document.addEventListener("click", async (event) => {
     const link = event.target.closest("a[data-keeps]");
-    if (link && choose(link.dataset.keeps, link.dataset.loses)) write();
+    if (link && (await choose(link.dataset.keeps, link.dataset.loses))) write();
   });
   for (const name of ["hashchange", "popstate"]) window.addEventListener(name, read);
-  show();
+  $("images").addEventListener("toggle", () => { if ($("images").open) show(); });
   read();
 })();

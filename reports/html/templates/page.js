@@ -1,6 +1,5 @@
 // Sort, filter, choose columns, link to rows, switch the theme. The state lives in the URL's hash:
 // #<anchor>?q=…&trust=…&origin=…&first=1&sort=<column>:<asc|desc>&view=<preset> or &columns=<a,b,c>
-"use strict";
 (() => {
   const $ = (selector, root = document) => root.querySelector(selector);
   const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -122,8 +121,10 @@
 
   // Anchors: a link into a closed section opens it
 
-  function go(anchor) {
+  async function go(anchor) {
     for (const old of $$(".target")) old.classList.remove("target");
+    const part = anchor && $(`[data-part][data-holds~="${CSS.escape(anchor)}"]`);
+    if (part) await fill(part);
     const target = anchor && document.getElementById(anchor);
     if (!target) return;
     for (let node = target; node; node = node.parentElement) if (node.tagName === "DETAILS") node.open = true;
@@ -179,20 +180,20 @@
 
   // Copy
 
-  for (const button of $$(".copy")) {
-    button.addEventListener("click", async () => {
-      try { await navigator.clipboard.writeText(button.dataset.copy); } catch { getSelection().selectAllChildren($("code", button.parentElement)); return; }
-      button.textContent = "Copied";
-      say("Copied");
-      setTimeout(() => { button.textContent = "Copy"; }, 1500);
-    });
-  }
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest(".copy");
+    if (!button) return;
+    try { await navigator.clipboard.writeText(button.dataset.copy); } catch { getSelection().selectAllChildren($("code", button.parentElement)); return; }
+    button.textContent = "Copied";
+    say("Copied");
+    setTimeout(() => { button.textContent = "Copy"; }, 1500);
+  });
 
   // Downloads: the texts are in the page
 
   for (const button of $$(".download")) {
-    button.addEventListener("click", () => {
-      const text = JSON.parse($(`script[data-of="${CSS.escape(button.dataset.file)}"]`).textContent);
+    button.addEventListener("click", async () => {
+      const text = await unpack($(`script[data-of="${CSS.escape(button.dataset.file)}"]`));
       const link = document.createElement("a");
       const data = button.dataset.binary ? Uint8Array.from(atob(text), (c) => c.charCodeAt(0)) : text;
       link.href = URL.createObjectURL(new Blob([data], { type: button.dataset.kind }));
