@@ -16,13 +16,20 @@ def derive(*parts: Any) -> int:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed python, numpy and torch (CPU and every GPU)."""
+    """Seed python, numpy and torch (CPU and every GPU).
+
+    `torch.manual_seed` prepares the generators of devices that a machine may not have, which takes a hundred times as
+    long as seeding the CPU's.
+    """
     import numpy as np
     import torch
 
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
 
 
 @contextlib.contextmanager
