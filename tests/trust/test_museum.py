@@ -18,7 +18,7 @@ from bench.museum.exhibit import FaultyAttack
 from bench.museum.folder import DATA, FOLDER, load_museum
 from bench.museum.networks import Networks
 from bench.museum.visit import PER_PROCESS, Place, visit_museum
-from bench.trust.museum import STORED, BrokenAttack, Finding, MuseumReport, read_report
+from bench.trust.museum import GROUPS, STORED, BrokenAttack, Finding, MuseumReport, read_report
 from benchmarks.museum import DOCUMENT, with_tables
 
 MUSEUM = load_museum()
@@ -101,6 +101,10 @@ def test_the_stored_run_is_complete_and_in_the_document(stored):
     assert not [f.exhibit for f in stored.findings if f.skipped]
     text = DOCUMENT.read_text(encoding="utf-8")
     assert with_tables(text) == text, "python -m benchmarks.museum"
+    numbers = {6: "six", 8: "eight", 9: "nine"}
+    fakes, weak, honest = (len(stored.of_kind(kind)) for kind in GROUPS)
+    words = [f"{fakes} fakes", f"{numbers[weak]} ideas", f"{numbers[honest]} honest"]
+    assert all(word in text for word in [*words, f"{numbers[len(stored.attacks) - 1]} attacks"]), "the first paragraph"
 
 
 def test_everything_that_was_promised_is_there():
