@@ -42,6 +42,7 @@ from bench.core.version import VERSION
 from bench.running import machine
 
 COMPLETING: Final = "_BENCH_COMPLETE"
+COMPLETION_OPTIONS: Final = ("--install-completion", "--show-completion")
 INTERRUPTED: Final = 130
 STOPPED: Final = "stopped by Ctrl-C; whatever was finished is stored."
 MACHINE_ERRORS: Final = frozenset(
@@ -82,7 +83,8 @@ app.add_typer(suite.commands, name="suite")
 def main() -> NoReturn:
     """Run the command line and exit with the code of README's table."""
     streams.secure()
-    if COMPLETING in os.environ:  # the shell asks what may follow; typer answers and exits
+    first = sys.argv[1] if len(sys.argv) > 1 else ""
+    if COMPLETING in os.environ or first.startswith(COMPLETION_OPTIONS):  # typer answers the shell, and exits
         app(prog_name="bench")
     machine.keep_memory()
     with _Interrupts() as interrupts:

@@ -39,7 +39,7 @@ def suite_schema() -> JsonDict:
         type="array", minItems=1, uniqueItems=True, items={"type": "integer", "minimum": 0}
     )
     _object(properties["defenses"]).update(type="array", minItems=1, uniqueItems=True, items=_defense())
-    _object(properties["evaluations"]).update(_evaluations())
+    _object(properties["evaluations"]).update(_evaluations(_object(schema["$defs"])))
     for part in (properties, _object(_object(_object(schema["$defs"])["Threat"])["properties"])):
         key = "primary_eps" if part is properties else "eps"
         said = {"description": about} if (about := _object(part[key]).get("description")) else {}
@@ -77,31 +77,38 @@ def _keys(entry: Defense) -> str:
     return "|".join([*settable(entry), *recipe_fields(), "backbone"])
 
 
-def _evaluations() -> JsonDict:
-    """Return the schema of `[evaluations]`: a table of an evaluation's name, or of any name with `evaluation = …`."""
+def _evaluations(definitions: JsonDict) -> JsonDict:
+    """Return the schema of `[evaluations]`: a table of an evaluation's name, or of any name with `evaluation = …`.
+
+    Args:
+        definitions: gains one per evaluation, and one of a table that names its evaluation.
+    """
     entries = list(registry.evaluations)
+    definitions.update({f"{entry.name}.evaluation": _evaluation(entry) for entry in entries})
+    own = {entry.name: _ref(f"{entry.name}.evaluation") for entry in entries}
     chosen: list[JsonValue] = [
-        {
-            "if": {"properties": {"evaluation": {"const": entry.name}}, "required": ["evaluation"]},
-            "then": _evaluation(entry),
-        }
-        for entry in entries
+        {"if": {"properties": {"evaluation": {"const": name}}, "required": ["evaluation"]}, "then": table}
+        for name, table in own.items()
     ]
-    names: list[JsonValue] = [entry.name for entry in entries]
+    definitions["named.evaluation"] = {
+        "type": "object",
+        "properties": {"evaluation": {"enum": list(own)}},
+        "required": ["evaluation"],
+        "allOf": chosen,
+    }
+    named = _ref("named.evaluation")
     return {
         "type": "object",
         "minProperties": 1,
         "properties": {
-            entry.name: {"if": {"required": ["evaluation"]}, "then": {"allOf": chosen}, "else": _evaluation(entry)}
-            for entry in entries
+            name: {"if": {"required": ["evaluation"]}, "then": named, "else": table} for name, table in own.items()
         },
-        "additionalProperties": {
-            "type": "object",
-            "properties": {"evaluation": {"enum": names}},
-            "required": ["evaluation"],
-            "allOf": chosen,
-        },
+        "additionalProperties": named,
     }
+
+
+def _ref(definition: str) -> JsonDict:
+    return {"$ref": f"#/$defs/{definition}"}
 
 
 def _evaluation(entry: Registered) -> JsonDict:
