@@ -1,4 +1,4 @@
-"""Four small CIFAR-10 networks that other people trained: one architecture, two widths, two normalisations.
+"""CIFAR-10 networks that other people trained: four small ones of one architecture, and AutoAttack's ResNet-18.
 
 Input: pixels in [0, 1]. Each function is what `--model nets.py:FUNCTION` calls; the weights come from `--weights`.
 """
@@ -45,3 +45,10 @@ def sdp_adv() -> nn.Module:
 def sdp_mix() -> nn.Module:
     """Mixed natural and robust training, from a verification benchmark."""
     return sdp_adv()
+
+
+def autoattack_resnet() -> nn.Module:
+    """ResNet-18 without normalisation, plainly trained: the example that pyautoattack ships beside `model_test.pt`."""
+    from pyautoattack.examples.resnet import ResNet18
+
+    return ResNet18()

@@ -32,23 +32,6 @@ def test_four_published_networks_are_four_rows(tmp_path, cli, real_images):
         assert board.loc[name, "clean_accuracy"] == pytest.approx(facts["clean"] / 100, abs=0.25)
 
 
-RESNET = """
-import importlib.util
-from pathlib import Path
-
-import bench
-
-
-def resnet():
-    \"\"\"ResNet-18 of AutoAttack's examples.\"\"\"
-    folder = Path(importlib.util.find_spec("pyautoattack").origin).parent / "examples"
-    spec = importlib.util.spec_from_file_location("autoattack_resnet", folder / "resnet.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.ResNet18()
-"""
-
-
 def test_the_checkpoint_that_autoattack_ships_is_a_row(tmp_path, cli, real_images):
     spec = importlib.util.find_spec("pyautoattack")
     assert spec is not None
@@ -56,9 +39,8 @@ def test_the_checkpoint_that_autoattack_ships_is_a_row(tmp_path, cli, real_image
     weights = Path(spec.origin).parent / "examples" / "model_test.pt"
     if not weights.is_file():
         pytest.skip("this copy of pyautoattack has no examples/model_test.pt")
-    (tmp_path / "resnet.py").write_text(RESNET)
     head = ("evaluate", "--suite", EXAMPLE / "cifar10-nets.toml", "--data", real_images, "--out", tmp_path / "out")
-    model = ("--model", f"{tmp_path / 'resnet.py'}:resnet", "--weights", weights)
+    model = ("--model", f"{EXAMPLE / 'nets.py'}:autoattack_resnet", "--weights", weights)
     done = cli(*head, *model, "--limit", 8, "--evaluation", "accuracy", "--device", "cpu")
     assert done.code == 0, done.err
     board = bench.load_results(tmp_path / "out").leaderboard
