@@ -15,7 +15,7 @@ differentiate gradients.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import torch
@@ -26,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 from bench.core.split_batch import split
 from bench.training.split.group import Group
 
-Given: TypeAlias = dict[str, Any]  # arguments of any function of torch, by name
+Given: TypeAlias = MutableMapping[str, Any]  # arguments of any function of torch, by name
 
 
 class _GroupSum(torch.autograd.Function):
