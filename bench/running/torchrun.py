@@ -15,11 +15,12 @@ from typing import Final
 
 import torch
 
-from bench.core.errors import BenchError, MachineError, Stopped, UsageError
+from bench.core.errors import MachineError, Stopped, UsageError
 from bench.running import machine
 from bench.running.environment import choose_device
 from bench.running.tasks import Task, TrainTask, from_bytes, to_bytes
 from bench.training.loop import Diverged, train
+from bench.training.split.check import NotSplitError
 from bench.training.split.group import Group, LostProcessError
 
 _NEEDED: Final = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -104,7 +105,7 @@ def take_part(found: Group) -> None:
         task = from_bytes(content)
         if found.device.type == "cpu":
             machine.limit_threads(task.job.shape[0] * task.job.shape[1] * task.job.shape[2])
-        with contextlib.suppress(Stopped, UsageError, Diverged):  # in every process alike
+        with contextlib.suppress(Stopped, NotSplitError, Diverged):  # in every process alike
             train(task.job, found.device, execution=task.execution, group=found)
 
 
@@ -151,9 +152,9 @@ def together(task: TrainTask, found: Group | None) -> Iterator[None]:
 
     Raises:
         Stopped: it was asked to stop.
-        UsageError: it cannot be split over processes.
+        NotSplitError: it cannot be split over processes.
         Diverged: a loss or a weight became NaN or infinite.
-        BenchError: a process failed, or has ended.
+        BaseException: whatever ended it in this process alone; the group cannot train any more.
     """
     if found is None:
         yield
@@ -161,10 +162,8 @@ def together(task: TrainTask, found: Group | None) -> Iterator[None]:
     found.send(to_bytes(replace(task, device=torch.device(found.device.type))), patient=True)
     try:
         yield
-    except (Stopped, UsageError, Diverged):  # in every process alike
+    except (Stopped, NotSplitError, Diverged):  # in every process alike
         raise
-    except BaseException as error:
+    except BaseException:
         found.close()  # the others wait inside a step: they must not wait for good
-        if isinstance(error, LostProcessError) or not isinstance(error, RuntimeError):
-            raise
-        raise BenchError(f"training {task.label}: expected every process to take each step, got {error}.") from error
+        raise

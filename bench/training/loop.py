@@ -124,7 +124,7 @@ def train(
         Diverged: a loss term is not finite; names the epoch and the last good weights.
         Stopped: `should_stop` returned True.
         MachineError: the checkpoint cannot be read or written.
-        UsageError: the training cannot be split over the processes, see `check_split`.
+        NotSplitError: the training cannot be split over the processes, see `check_split`.
         LostProcessError: one of them has ended, or has not answered in time.
     """
     execution, recipe = execution or ExecutionConfig(), job.recipe
@@ -136,7 +136,7 @@ def train(
         log(f"{damage} It is set aside; training from the start.")
         state, unused = _start(job, device, layout)
     model = state.model
-    step = _step(job, state, device, execution, log) if group is None else _split(job, state, batches, group)
+    step = _step(job, state, device, execution, log) if group is None else _split(job, state, batches, execution, group)
     asked = should_stop if group is None else lambda: group.agreed(should_stop)
     checkpointer, good = Checkpointer(file), dict[str, Tensor]()
     with torch_settings(execution, recipe.precision, device):
@@ -176,11 +176,11 @@ def _step(job: TrainJob, state: TrainState, device: torch.device, execution: Exe
     )
 
 
-def _split(job: TrainJob, state: TrainState, batches: Batches, group: Group) -> Step:
+def _split(job: TrainJob, state: TrainState, batches: Batches, execution: ExecutionConfig, group: Group) -> Step:
     """Return the step of a training over several processes, which is tried first; all get the first one's state.
 
     Raises:
-        UsageError: the training cannot be split.
+        NotSplitError: the training cannot be split.
     """
     device, loss, recipe = group.device, bound_loss(job.recipe.loss, job.hyperparameters), job.recipe
 
@@ -192,7 +192,7 @@ def _split(job: TrainJob, state: TrainState, batches: Batches, group: Group) -> 
     def cast() -> torch.autocast:
         return autocast(recipe.precision, device)
 
-    with preserved_generators():
+    with preserved_generators(), torch_settings(execution, recipe.precision, device):
         check_split(
             f"training {job.defense.name} seed {job.seed}",
             build,

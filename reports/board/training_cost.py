@@ -48,7 +48,7 @@ def relative_time(own: Mapping[int, Info], base: Mapping[int, Info], base_name: 
 
     Each seed is compared with the same seed. No ratio is given where a thread that trained on a CPU ran less than 90 %
     of the time by the wall clock, because other work then also slowed what it did run; where the two trained on
-    different devices or numbers of threads; and where the seeds' ratios differ by more than 20 %.
+    different devices or numbers of threads or processes; and where the seeds' ratios differ by more than 20 %.
 
     Args:
         own: seed to the stored facts of a finished training.
@@ -66,8 +66,10 @@ def relative_time(own: Mapping[int, Info], base: Mapping[int, Info], base_name: 
 def _doubt(by_seed: Mapping[int, float], own: Mapping[int, Info], base: Mapping[int, Info], base_name: str) -> str:
     """Return why ratios of training times are not to be believed, "" if they are."""
     for seed in by_seed:
-        if any(own[seed].get(k) != base[seed].get(k) for k in ("device", "threads")):
-            return f"with seed {seed} it and {base_name} trained on different devices or numbers of threads"
+        if any(own[seed].get(k) != base[seed].get(k) for k in ("device", "threads", "processes")):
+            return (
+                f"with seed {seed} it and {base_name} trained on different devices or numbers of threads or processes"
+            )
     for who, infos in ((f"{base_name}, by whose time it is divided,", base), ("its own training", own)):
         least, seed = min((_share(infos[seed]), seed) for seed in by_seed)
         if least < QUIET:

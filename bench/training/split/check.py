@@ -22,6 +22,10 @@ NEARLY: Final = 1e-6  # images are made darker by this share, to see what roundi
 AMPLIFIED: Final = 10.0  # times what that changed is allowed
 
 
+class NotSplitError(UsageError):
+    """A training that cannot be split over processes; raised in each of them."""
+
+
 def check_split(
     label: str,
     build: Callable[[], nn.Module],
@@ -46,10 +50,10 @@ def check_split(
         rounded: whether products have fewer digits than float32.
 
     Raises:
-        UsageError: they differ by more than rounding, or a batch has fewer images than there are processes.
+        NotSplitError: they differ by more than rounding, or a batch has fewer images than there are processes.
     """
     if smallest < group.size:
-        raise UsageError(
+        raise NotSplitError(
             f"{label}: expected at least {group.size} images in each batch, one for each process, got {smallest}. Take "
             "a larger batch_size or fewer processes."
         )
@@ -70,7 +74,7 @@ def check_split(
     wrong = "" if group.rank else _difference(alone, nearly, split, CLOSE * (LOW_PRECISION if rounded else 1.0))
     wrong = group.send(wrong.encode()).decode()
     if wrong:
-        raise UsageError(
+        raise NotSplitError(
             f"{label}: expected a training that gives the same over {group.size} processes as in one, got {wrong} on "
             f"{len(y)} images. Its loss has a term that is no mean over the batch, or it draws or normalises over the "
             "batch by other functions than torch.rand, randn and batch_norm. Train it in one process."

@@ -102,8 +102,9 @@ class Group:
     def close(self) -> None:
         """Leave the group; what the others still wait for fails there."""
         self.lost = self.lost or "it was left"
-        with contextlib.suppress(RuntimeError):
-            dist.destroy_process_group()
+        if dist.is_initialized():
+            with contextlib.suppress(RuntimeError):
+                dist.destroy_process_group()
 
     @contextlib.contextmanager
     def _answers(self, what: str) -> Iterator[None]:

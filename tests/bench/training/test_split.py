@@ -138,6 +138,8 @@ def test_torchrun_runs_a_suite_and_stores_it_once(tmp_path) -> None:
     for two, one in zip(*(sorted(board["rows"], key=lambda row: row["defense"]) for board in boards), strict=True):
         for key in ("clean_accuracy", "curvature"):
             assert two["cells"][key]["value"] == pytest.approx(one["cells"][key]["value"], rel=0.01)
+    manifest = (tmp_path / "two" / "manifest.json").read_text()
+    assert manifest.count('"processes": 2') == 4, "two defenses, two seeds"
     again = [sys.executable, *run, "--out", str(tmp_path / "two"), "--dry-run"]
     text = subprocess.run(again, env=quiet, check=True, capture_output=True, text=True).stdout
     assert text.strip().endswith("cells: 12, cached: 12")
