@@ -4,7 +4,8 @@ Planning: a command that finds some of its cells stored, up to the point where t
 sizes, whose ratio gives the exponent; then a dry run of 100,000 cells. Rows are stored first, since what is slow
 appears only where other cells are stored. Rows are GradReg's on digits, with one training seed and the suite's
 evaluations; all are trained, and half of the evaluations that read no other cell are stored, with made-up results.
-At last the report of a board of many rows (`board_scale.py`).
+Then what the local engine costs per small cell (`engine_overhead.py`), and the report of a board of many rows
+(`board_scale.py`).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from bench.store import seals, serialise
 from bench.store.database import Database
 from bench.store.store import Store
 from benchmarks.board_scale import board
+from benchmarks.engine_overhead import overhead
 
 SMALL, LARGE, HUGE = 2_500, 10_000, 100_000
 CELLS_PER_ROW = 12  # a training and the eleven evaluations of the suite `digits` on rows that do not read each other
@@ -124,7 +126,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     path, found = parser.parse_args().json, dict[str, float]()
     with tempfile.TemporaryDirectory(prefix="scale-") as scratch:
-        for part in (planning, dry, board):
+        for part in (planning, dry, overhead, board):
             for name, value in part(Path(scratch)):
                 found[name] = round(value, 3)
                 print(f"{name}: {value:,.6g}", flush=True)

@@ -98,9 +98,9 @@ def loaded_code(module: str, file: str) -> LoadedCode | None:
     """
     if module in _included:
         return _included[module]
-    path = Path(file).resolve()
     for record in (*reversed(_included.values()), *_plugins.values()):
-        if record.modules.get(module) == path:
+        found = record.modules.get(module)
+        if found is not None and found == Path(file).resolve():
             return record
     return None
 

@@ -27,6 +27,7 @@ class CellIndex:
         self.schedule = schedule
         self._store, self._known, self._still = store, KnownCells(store, still), still
         self._ids: dict[tuple[int, str], str] = {}
+        self._cells: dict[tuple[int, str], Cell] = {}  # of one run
         self._finished: dict[str, dict[int, str]] = {}  # evaluation to place of a run to its cell
         self._left: dict[str, Counter[str]] = {}  # the same, how many of each defense
         self._open: dict[str, list[Job]] = {}  # evaluation to its jobs that were not finished when last looked at
@@ -69,6 +70,7 @@ class CellIndex:
     def reopened(self, job: Job) -> None:
         """Forget what is known of the cells of a job's run: its training is computed again."""
         self._known.forget(job.run.cell.id)
+        self._cells.clear()
         for mine in self.schedule.row(job.place):
             self._ids.pop(mine.id, None)
             if self._finished.get(mine.key, {}).pop(job.place, None):
@@ -83,7 +85,14 @@ class CellIndex:
             known = cell.id
             if self._still or not job.evaluation.reads_others:
                 self._ids[job.id] = known
+                self._remember(job, cell)
         return known
+
+    def _remember(self, job: Job, cell: Cell) -> None:
+        """Keep the cells of one run, which are asked for one after the other: their keys are not hashed again."""
+        if any(place != job.place for place, _ in self._cells):
+            self._cells.clear()
+        self._cells[job.id] = cell
 
     def cell(self, job: Job) -> Cell | None:
         """Return the cell of a job; None where the run is not trained, or what it reads of its own run is not done.
@@ -92,6 +101,8 @@ class CellIndex:
         """
         if job.evaluation is None:
             return job.run.cell
+        if job.id in self._cells:
+            return self._cells[job.id]
         weights = self.weights(job)
         if weights is None:
             return None

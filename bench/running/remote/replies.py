@@ -108,8 +108,9 @@ def from_reply(content: bytes, cell: str) -> Iterator[Result]:
     digest, stream = content[:_DIGEST], content[_DIGEST:]
     if sha256_of(stream).encode() != digest:
         raise IntegrityError(f"cell {cell[:12]}: expected results as they were sent, got changed ones. Run again.")
-    for row in pa.ipc.open_stream(stream).read_all().to_pylist():
-        yield _result(row["kind"], json.loads(row["facts"]), row["data"], row["more"])
+    for batch in pa.ipc.open_stream(stream):
+        for kind, facts, data, more in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            yield _result(kind, json.loads(facts), data, more)
 
 
 def findings(content: bytes) -> dict[str, str]:
