@@ -84,15 +84,17 @@ def _evaluations(definitions: JsonDict) -> JsonDict:
         definitions: gains one per evaluation, and one of a table that names its evaluation.
     """
     entries = list(registry.evaluations)
-    definitions.update({f"{entry.name}.evaluation": _evaluation(entry) for entry in entries})
+    for entry in entries:
+        definitions[f"{entry.name}.evaluation"] = _evaluation(entry)
     own = {entry.name: _ref(f"{entry.name}.evaluation") for entry in entries}
     chosen: list[JsonValue] = [
         {"if": {"properties": {"evaluation": {"const": name}}, "required": ["evaluation"]}, "then": table}
         for name, table in own.items()
     ]
+    names: list[JsonValue] = list(own)
     definitions["named.evaluation"] = {
         "type": "object",
-        "properties": {"evaluation": {"enum": list(own)}},
+        "properties": {"evaluation": {"enum": names}},
         "required": ["evaluation"],
         "allOf": chosen,
     }
