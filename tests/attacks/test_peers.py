@@ -11,7 +11,8 @@ from torch import nn
 from bench.attacks.apgd import apgd
 from bench.attacks.autoattack import autoattack
 from bench.attacks.fgsm import fgsm
-from bench.attacks.peers import cleverhans, foolbox, pyautoattack, torchattacks
+from bench.attacks.fmn import fmn
+from bench.attacks.peers import advlib, attackbench, cleverhans, foolbox, pyautoattack, secml, torchattacks
 from bench.attacks.pgd import pgd
 from bench.attacks.pgd_released import pgd_released
 from bench.measuring.passes import counted
@@ -19,13 +20,19 @@ from tests.attacks.known import flags, size
 from tests.attacks.test_closed_form import exact_distance, middle, problem
 from tests.attacks.test_laws import Watched
 
-HAS_TORCHATTACKS = importlib.util.find_spec("torchattacks") is not None
+
+def installed(package):
+    return importlib.util.find_spec(package) is not None
+
+
+HAS_TORCHATTACKS = installed("torchattacks")
+OPTIONAL = {"torchattacks": torchattacks, "adv_lib": advlib, "secmlt": secml, "attackbench": attackbench}
+optional = {name: pytest.mark.skipif(not installed(name), reason="optional library: tox -e peers") for name in OPTIONAL}
 LIBRARIES = [
     pytest.param(cleverhans, id="cleverhans"),
     pytest.param(foolbox, id="foolbox"),
-    pytest.param(torchattacks, id="torchattacks",
-                 marks=pytest.mark.skipif(not HAS_TORCHATTACKS, reason="optional library")),
-]  # fmt: skip
+    pytest.param(torchattacks, id="torchattacks", marks=optional["torchattacks"]),
+]
 EPS = {"l2": 0.5, "linf": 0.1}
 
 
@@ -67,6 +74,38 @@ def test_pgd_with_random_start_gives_the_same_robust_accuracy(library, name, nor
     theirs = flags(model, library.pgd(model, x, y, eps=EPS[norm], norm=norm), y)
     assert int(ours.sum()) <= int(theirs.sum()) + 2, "ours may be stronger: it keeps the best point of the path"
     assert int(theirs.sum()) - int(ours.sum()) <= 8
+
+
+BESIDE = {  # what needs an environment of its own: our attack, theirs, norm, settings, package
+    "advlib pgd": (pgd, advlib.pgd, "linf", {}, "adv_lib"),
+    "advlib apgd l2": (apgd, advlib.apgd, "l2", {"steps": 40}, "adv_lib"),
+    "advlib apgd linf": (apgd, advlib.apgd, "linf", {"steps": 40}, "adv_lib"),
+    "advlib fmn l2": (fmn, advlib.fmn, "l2", {}, "adv_lib"),
+    "advlib fmn linf": (fmn, advlib.fmn, "linf", {}, "adv_lib"),
+    "secml pgd l2": (pgd, secml.pgd, "l2", {}, "secmlt"),
+    "secml pgd linf": (pgd, secml.pgd, "linf", {}, "secmlt"),
+    "attackbench apgd l2": (apgd, attackbench.apgd, "l2", {"steps": 40}, "attackbench"),
+    "attackbench apgd linf": (apgd, attackbench.apgd, "linf", {"steps": 40}, "attackbench"),
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=optional[BESIDE[n][-1]]) for n in BESIDE])
+def test_other_implementations_of_the_same_attack_give_the_same_robust_accuracy(name, nets, digits):
+    """Ours may be stronger, by a few images; what they return lies in the box, and leaves generators and modes."""
+    attack, theirs, norm, settings, _ = BESIDE[name]
+    (x, y), model, rng = some(digits, 100), nets["robust"], torch.get_rng_state()
+    eps, before = EPS[norm], [None if p.grad is None else p.grad.clone() for p in model.parameters()]
+    found = theirs(model, x, y, eps=eps, norm=norm, **settings)
+    assert found.shape == x.shape
+    assert not found.requires_grad
+    assert 0 <= found.min() <= found.max() <= 1
+    assert torch.equal(torch.get_rng_state(), rng)
+    for parameter, gradient in zip(model.parameters(), before, strict=True):
+        assert parameter.grad is gradient is None or torch.equal(parameter.grad, gradient)
+    held = flags(model, found, y) | (size(found - x, norm) > eps * (1 + 1e-4))
+    ours = flags(model, attack(model, x, y, eps=eps, norm=norm, **settings), y)
+    assert int(ours.sum()) <= int(held.sum()) + 2
+    assert int(held.sum()) - int(ours.sum()) <= 12  # adv-lib's FMN runs into the box, ours does not
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
@@ -259,6 +298,18 @@ def test_peers_leave_no_trace(name, capsys, caplog):
 def test_a_missing_library_is_said_clearly():
     with pytest.raises(ModuleNotFoundError, match="pip install --no-deps torchattacks"):
         torchattacks.pgd(nn.Identity(), torch.rand(1, 1, 2, 2), torch.tensor([0]), eps=0.1)
+
+
+@pytest.mark.parametrize("name", [n for n in BESIDE if not installed(BESIDE[n][-1])])
+def test_a_library_that_is_not_there_is_said_with_what_to_do(name):
+    _, theirs, norm, settings, _ = BESIDE[name]
+    with pytest.raises(ModuleNotFoundError, match=r"expected .*, got none .*pip install"):
+        theirs(nn.Identity(), torch.rand(1, 1, 2, 2), torch.tensor([0]), eps=0.1, norm=norm, **settings)
+
+
+def test_a_norm_that_a_library_lacks_is_refused():
+    with pytest.raises(ValueError, match=r"adv-lib's pgd: expected a norm among \['linf'\]"):
+        advlib.pgd(nn.Identity(), torch.rand(1, 1, 2, 2), torch.tensor([0]), eps=0.1, norm="l2")
 
 
 def test_a_step_that_cleverhans_refuses_is_said_clearly():
