@@ -17,6 +17,7 @@ from bench.reports import write
 from bench.reports.board.model import Board
 from bench.reports.html import page
 from bench.reports.html.index_page import boards_of, index_html
+from benchmarks import board_scale
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
@@ -523,6 +524,24 @@ def test_a_large_page_opens_in_two_seconds(driver: Any, large_page: str, tmp_pat
     """The goal is 2 s on an idle machine: counted in CPU time of the page's thread, which others do not lengthen."""
     path = tmp_path / "large.html"
     path.write_text(large_page, encoding="utf-8")
+    took = opening(driver, path)
+    print(f"CPU time to open 20 defenses × 1,000 images: {took:.2f} s")
+    assert took < 2
+
+
+@pytest.mark.slow
+def test_a_page_of_two_hundred_rows_is_light_and_opens_in_two_seconds(driver: Any, tmp_path: Path) -> None:
+    out = board_scale.fabricated(tmp_path / "out")
+    write(out)
+    path = out / "leaderboard.html"
+    took = opening(driver, path)
+    print(f"200 defenses × 10,000 images: {path.stat().st_size / 1e6:.1f} MB, {took:.2f} s of CPU to open")
+    assert path.stat().st_size < 5e6
+    assert took < 2
+
+
+def opening(driver: Any, path: Path) -> float:
+    """Return the seconds that the page's thread works to open a page, the less of two times."""
     driver.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
     times = []
     for _ in range(2):
@@ -531,8 +550,7 @@ def test_a_large_page_opens_in_two_seconds(driver: Any, large_page: str, tmp_pat
         driver.get(path.as_uri())
         times.append(busy(driver) - before)
     driver.execute_cdp_cmd("Performance.disable", {})
-    print(f"CPU time to open 20 defenses × 1,000 images: {min(times):.2f} s")
-    assert min(times) < 2
+    return min(times)
 
 
 @pytest.fixture(scope="module")
@@ -558,7 +576,7 @@ def test_a_large_page_unfolds_what_is_asked_for(shown: Callable[..., Any], many:
     def until(script: str) -> Any:
         return WebDriverWait(driver, 20).until(lambda d: d.execute_script(f"return {script}"))
 
-    assert until(f"document.querySelector('#defense-{last.anchor} .body h3')?.textContent") == "Can it be believed?"
+    assert until(f"document.querySelector('#defense-{last.anchor} .body .belief') !== null")
     assert driver.execute_script("return document.querySelectorAll('.defense [data-part]').length") == 23
     click(driver, f'#ranking a[href="#defense-{board.rows[0].anchor}"]')
     assert until(f"document.querySelector('#defense-{board.rows[0].anchor} .body table') !== null")
@@ -571,7 +589,8 @@ def test_a_large_page_unfolds_what_is_asked_for(shown: Callable[..., Any], many:
     link = driver.find_element("css selector", "#pairs a[data-keeps]")
     keeps, loses, images = link.get_attribute("data-keeps"), link.get_attribute("data-loses"), link.text
     link.send_keys("\n")
-    assert until("document.getElementById('pair-keeps-title').textContent") == f"{keeps} keeps, {loses} loses: {images}"
+    title = json.dumps(f"{keeps} keeps, {loses} loses: {images}")
+    assert until(f"document.getElementById('pair-keeps-title').textContent === {title}")
     click(driver, '.download[data-file="leaderboard.csv"]')
     saved = sorted(Path(driver.downloads).glob("leaderboard*.csv"))
     text = csv.csv_text(board).encode()
