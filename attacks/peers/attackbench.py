@@ -1,7 +1,4 @@
-"""The Auto-PGD that AttackBench ships, called as ours is; an optional library.
-
-Our attacks in AttackBench's own form: `reports/exports/attackbench.py`.
-"""
+"""The Auto-PGD that AttackBench ships, called as ours is; an optional library."""
 
 from __future__ import annotations
 
