@@ -99,7 +99,7 @@ class JobByJob:
         """Record which cell an evaluation is, and with it the others of its run that are known by now."""
         if job.evaluation is None or self._context.role != "owner" or self._bound.get(job.id) == cell.id:
             return
-        row = (other for other in self._index.schedule.row(job.place) if other.evaluation)
+        row = self._index.schedule.own_evaluations(job)
         found = {job.id: cell.id} | {other.id: known for other in row if (known := self._index.cell_id(other))}
         new = {place: known for place, known in found.items() if self._bound.get(place) != known}
         self._context.store.plans.bind_all((self._context.number, *place, known) for place, known in new.items())

@@ -87,12 +87,14 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_seam_gives_the_bits_of_the_local_engine(alone, tmp_path, monkeypatch) -> None:
     transport = InProcess()
-    monkeypatch.setattr(orders.OrderBook, "seconds", 0.0)  # a step of a training in each order
+    monkeypatch.setattr(orders.OrderBook, "seconds", 1e-9)  # a step of a training in each order
     monkeypatch.setattr(local, "run", lambda context: run_elsewhere(context, transport, jobs=3))
     assert pipeline.run(_options(tmp_path / "r")).code == 0
     assert _content(tmp_path / "r") == _content(alone)
     board = [json.loads((out / "leaderboard.json").read_text())["rows"] for out in (alone, tmp_path / "r")]
     assert [row["defense"] for row in board[0]] == [row["defense"] for row in board[1]]
+    parts = [order for content in transport.sent if (order := orders.parse_order(content)).part == "training"]
+    assert len(parts) > 2 * len(NARROW["defenses"])  # type: ignore[arg-type]
     for content in transport.sent:
         order = orders.parse_order(content)
         assert order.to_bytes() == content
