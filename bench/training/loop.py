@@ -185,7 +185,7 @@ def _split(job: TrainJob, state: TrainState, batches: Batches, execution: Execut
     device, loss, recipe = group.device, bound_loss(job.recipe.loss, job.hyperparameters), job.recipe
 
     def build() -> nn.Module:
-        model = job.build().to(device, memory_format=batches.layout).train()
+        model = job.build().to(device).to(memory_format=batches.layout).train()
         set_epoch(model, 0)
         return model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -42,7 +42,7 @@ class Group:
         self.device, self._seconds, self.lost = device, seconds, ""
         with self._answers("join"):
             dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
-            self._waiting = dist.new_group(backend="gloo", timeout=_WAITING)
+            self._waiting: Any = dist.new_group(backend="gloo", timeout=_WAITING)
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
 
     def part(self, images: int) -> slice:
@@ -90,7 +90,7 @@ class Group:
             content: of the first process; the others' is not looked at.
             patient: the others wait for as long as it takes.
         """
-        size, group = torch.tensor([len(content)]), self._waiting if patient else None
+        size, group = torch.tensor([len(content)]), self._waiting if patient else dist.group.WORLD
         with self._answers("hand out"):
             dist.broadcast(size, 0, group=group)
             body = torch.empty(int(size), dtype=torch.uint8)

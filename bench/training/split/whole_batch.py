@@ -59,12 +59,12 @@ class WholeBatch(TorchFunctionMode):
     def __enter__(self) -> WholeBatch:
         """Begin."""
         self._split.enter_context(split())
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *raised: Any) -> None:
         """End."""
-        super().__exit__(*raised)
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
         self._split.close()
 
     def __torch_function__(
@@ -81,7 +81,7 @@ class WholeBatch(TorchFunctionMode):
 
     def batch_norm(self, func: Callable[..., Any], args: tuple[Any, ...], given: Given) -> Any:
         """Stand for `F.batch_norm`: in training mode over all parts."""
-        named = dict(zip(_BATCH_NORM, args, strict=False)) | given
+        named = dict(zip(_BATCH_NORM, args, strict=False)) | dict(given)
         if not named.get("training", False):
             return func(*args, **given)
         momentum = 0.1 if named.get("momentum") is None else float(named["momentum"])
