@@ -44,6 +44,7 @@ NOT_COUNTED: Final = (
     "bench.store.",
     "bench.packs.",
     "bench.core.computing_time",
+    "bench.core.cycles",
     "bench.core.errors",
     "bench.core.file_reads",
     "bench.core.files",

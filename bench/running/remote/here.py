@@ -15,10 +15,10 @@ from typing import Final
 
 import numpy as np
 
-from bench.core.errors import Stopped
+from bench.core.errors import BenchError, Stopped
 from bench.core.hashing import sha256_of
 from bench.running.remote.orders import Order, OrderBook
-from bench.running.remote.replies import from_reply
+from bench.running.remote.replies import Failure, Unfinished, from_reply
 from bench.running.remote.work import Folders, Worker, compute_by_parts
 from bench.running.tasks import Emit, EvaluationTask, Measured, Stop, Task, TrainTask
 
@@ -86,6 +86,8 @@ class Here:
 
         def take(reply: bytes) -> None:
             for result in from_reply(reply, order.cell):
+                if isinstance(result, Failure | Unfinished):  # errors are raised here, and no time is set
+                    raise BenchError(f"cell {order.cell[:12]}: expected its results, got {result}. Report this.")
                 if whole or not isinstance(result, Measured):
                     emit(result)
 
