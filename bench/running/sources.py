@@ -14,16 +14,16 @@ name, files that a library opens natively under a name that it computes itself, 
 from __future__ import annotations
 
 import functools
-import importlib
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import inspect
+import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from importlib.machinery import PathFinder
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import Final
+from typing import Any, Final
 
 from bench.core import user_code
 from bench.core.hashing import sha256, sha256_of
@@ -316,13 +316,29 @@ def _find(name: str, record: user_code.LoadedCode | None) -> Path | None:
 
 
 def _spec(name: str, search: Sequence[str] | None) -> importlib.machinery.ModuleSpec | None:
-    if search is not None and (spec := PathFinder.find_spec(name, search)):
+    if search is not None and (spec := _spec_in(name, search)):
         return spec
     for finder in sys.meta_path:  # installed in place: setuptools has a finder of its own
         spec = finder.find_spec(name, None) if "." not in name else None
         if spec is not None:
             return spec
     return None
+
+
+def _spec_in(name: str, search: Sequence[str]) -> importlib.machinery.ModuleSpec | None:
+    """Return where a module lies in some folders; unlike PathFinder also one whose parent package is not imported."""
+    portions: list[str] = []
+    for folder in search:
+        finder: Any = pkgutil.get_importer(folder)
+        spec: importlib.machinery.ModuleSpec | None = finder and finder.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            return spec
+        portions += (spec and spec.submodule_search_locations) or ()
+    if not portions:
+        return None
+    namespace = importlib.machinery.ModuleSpec(name, None, is_package=True)
+    namespace.submodule_search_locations = portions
+    return namespace
 
 
 @functools.cache

@@ -109,6 +109,7 @@ import read_in_all_ways
 
 def late():
     import lazy
+    from never_imported.portion.net import n
     return importlib.import_module("lazy_by_name")
 '''
 FILES = {
@@ -207,6 +208,8 @@ def at_run_time():
     "dynamic.py": "d = 1\n",
     "lazy.py": "l = 1\n",
     "lazy_by_name.py": "l = 1\n",
+    "never_imported/__init__.py": "",
+    "never_imported/portion/net.py": "n = 1\n",  # a namespace package in a package
     "built_late.py": "from built_helper import x\n",
     "built_helper.py": "x = 1\n",
     "unused.py": "u = 1\n",
@@ -226,6 +229,7 @@ USER_EDITS = [
     *(("mine/" + name, "code", MINE) for name in (
         "helper.py", "pkg/__init__.py", "pkg/sub.py", "pkg/relative.py", "pkg/absolute.py", "pkg/exports.py",
         "pkg/implementation.py", "dynamic.py", "lazy.py", "lazy_by_name.py", "../path/elsewhere.py",
+        "never_imported/portion/net.py",
     )),
     *(("mine/" + name, "data", MINE) for name in ("table.json", "named.txt", "read_at_run_time.npz")),
     *(("mine/" + name, "code", set()) for name in ("unused.py", "pkg/unused.py")),
