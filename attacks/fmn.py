@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.core import balls, folding, losses, search
+from bench.attacks.core.draws import RandomisedModel
 from bench.attacks.core.lockstep import MAX_POINTS
 from bench.attacks.core.trace import Trace
 from bench.core.decorators import attack
@@ -29,7 +30,18 @@ EXTRA: Final = {
         aggregate="mean",
         role="breaking",
         shown=False,
-    )
+    ),
+    **{
+        f"{way}s": Column(
+            f"Passes {way} of the search for this image; what a batch costs beside it is not in it: the trial of the "
+            "folded network on two images, and the verdict.",
+            kind="count",
+            direction="none",
+            params={"passes": way},
+            shown=False,
+        )
+        for way in ("forward", "backward")
+    },
 }
 
 
@@ -84,7 +96,7 @@ def fmn(
         first_step: α of the first step, an l2 norm on [0, 1] pixels; 1 from the paper.
         gamma: largest share by which the radius moves in a step; 0.05 from the paper.
         trace: receives `margin` (B,), the best margin loss inside the ball; `nearest` (B,), the smallest norm of a
-            misclassified point met, NaN if none.
+            misclassified point met, NaN if none; `forwards` and `backwards` (B,), the passes that each image took.
 
     Returns:
         The nearest misclassified points where they lie inside the ball, else the points inside it with the largest
@@ -102,10 +114,14 @@ def fmn(
         model = folding.fold_constants(model, x, steps)
         best = search.Best("fmn", model, x, y)
         nearest[best.margin > 0] = 0
+        searched = ~best.stopped
         for rows in best.batches(MAX_POINTS):
             closest[rows], nearest[rows] = _descend(model, x[rows], rows, best, params)
     if trace is not None:
+        draws = model.draws if isinstance(model, RandomisedModel) else 1
+        backwards = draws * (steps + 1) * searched.long()
         trace.update(margin=best.margin, nearest=torch.where(nearest.isfinite(), nearest, torch.nan))
+        trace.update(forwards=backwards + draws, backwards=backwards)
     return torch.where(balls.per_example(nearest <= eps, x), closest, best.finalize())
 
 

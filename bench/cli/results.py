@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.terminal import print_line, steps
+from bench.cli import options
+from bench.cli.terminal import complain, print_line, steps
 
 commands = typer.Typer(
     no_args_is_help=True, help="Pack a result folder into a few small files; unpack, sign and verify them."
@@ -83,3 +84,21 @@ def verify(
 
     signing.verify_signature(folder, key)
     print_line(f"verified: every file of {folder} is as the owner of {key.name} signed it")
+
+
+@commands.command()
+def attackbench(
+    out: options.Folder = options.DEFAULT_FOLDER,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="DIR", help="Where the files go (default: OUT-attackbench).")
+    ] = None,
+    data: options.Data = None,
+) -> None:
+    """Write what minimal-norm attacks found as results of AttackBench, each image named by its SHA-512."""
+    from bench.running.attackbench import write_attackbench
+
+    done = write_attackbench(out, to or out.with_name(f"{out.name}-attackbench"), data)
+    for reason in done.left_out:
+        complain(f"left out: {reason}")
+    for path in done.written:
+        print_line(path)

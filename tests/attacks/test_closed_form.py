@@ -9,12 +9,14 @@ from torch import nn
 from bench.attacks.apgd import apgd
 from bench.attacks.autoattack import autoattack
 from bench.attacks.core import balls
+from bench.attacks.core.draws import RandomisedModel
 from bench.attacks.core.square_windows import two_bumps, window_side
 from bench.attacks.fab import fab, to_hyperplane
 from bench.attacks.fmn import fmn
 from bench.attacks.noise import noise
 from bench.attacks.pgd import pgd
 from bench.attacks.square import square
+from bench.measuring.passes import counted
 from tests.attacks.known import ALL, STRONG, Linear, flags, size
 
 
@@ -208,6 +210,21 @@ def test_fmn_says_nothing_where_there_is_nothing():
     assert torch.equal(found, x)
     assert trace["nearest"].isnan().tolist() == [True, True, True, False]
     assert trace["nearest"][3] == 0, "misclassified without a perturbation"
+
+
+@pytest.mark.parametrize("draws", [0, 3])
+def test_fmn_counts_the_passes_of_each_image(draws):
+    """Of the network itself, also where an answer is the mean of several draws; a misclassified image takes one."""
+    model, x, y = problem(6, 40, box=True)
+    y = torch.where(torch.arange(len(y)) < 2, (y + 1) % 6, y)
+    model, trace = RandomisedModel(model, draws=draws).eval() if draws else model, {}
+    with counted(model) as passes:
+        fmn(model, x, y, eps=1.0, steps=4, trace=trace)
+    assert int(trace["forwards"].sum()) == passes.forwards
+    assert int(trace["backwards"].sum()) == passes.backwards > 0
+    if not draws:
+        assert trace["forwards"].tolist() == [1, 1] + [6] * 38
+        assert trace["backwards"].tolist() == [0, 0] + [5] * 38
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
