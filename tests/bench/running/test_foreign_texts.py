@@ -118,7 +118,7 @@ def test_the_terminal_gets_lines_that_it_cannot_obey(hostile, cli):
             listed = cli("list", kind, "--include", path, *form)
             assert listed.code == 0
             assert is_clean(listed.out)
-            assert len(listed.out) < 500_000
+            assert len(listed.out) < 1_000_000  # half of it is our own
     assert "]0;owned" in listed.out
 
 
