@@ -12,7 +12,7 @@ from bench.attacks.core.randomness import Stream, example_keys, normal
 from bench.core.decorators import evaluation
 from bench.core.records import Column
 from bench.numerics.anchors import slopes_at_images
-from bench.numerics.autograd_graph import Activation, record_activations
+from bench.numerics.autograd_graph import Activation, Node, record_activations
 from bench.numerics.derivatives import differentiate
 from bench.numerics.hessian_terms import pushforward
 from bench.numerics.lanczos import lanczos
@@ -175,8 +175,11 @@ class JacobianConstants:
         smooth = math.isfinite(graph.jacobian_from_input()[output])
         slopes = slopes_at_images(graph, activations, x) if smooth else [{}] * len(x)
         found = [graph.jacobian_from_input(at) for at in slopes]
-        features = None if last is None else x.new_tensor([constants[last[0]] for constants in found])
-        return cls(x.new_tensor([constants[output] for constants in found]), features)
+
+        def constants(node: Node) -> Tensor:
+            return torch.tensor([constant[node] for constant in found], dtype=x.dtype, device=x.device)
+
+        return cls(constants(output), None if last is None else constants(last[0]))
 
 
 def curvature_radii(logits: Tensor, x: Tensor, y: Tensor, graph: LipschitzGraph, c: JacobianConstants) -> Tensor:

@@ -52,7 +52,8 @@ def check_jacobian(
     if math.isinf(common):
         return {}
     slopes = slopes_at_images(graph, batch.calls.activations, at.x)
-    anchored = size.new_tensor([graph.jacobian_from_input(one)[output] for one in slopes])
+    found = [graph.jacobian_from_input(one)[output] for one in slopes]
+    anchored = torch.tensor(found, dtype=size.dtype, device=size.device)
     constants = {"c": torch.full_like(size, common), "c(x)": anchored}
     bend = lanczos(network_term(at, batch.y), start, NORM_STEPS).norm
     before = differentiate(at.logits, at.x, error).flatten(1)
