@@ -29,14 +29,14 @@ def board(tmp_path: Path, fabricate: ModuleType, monkeypatch: pytest.MonkeyPatch
     load = building.load
 
     def made(radius: float, *, wrong: bool = False) -> Board:
-        def certified(store, plan, entry):
-            run = load(store, plan, entry)
+        def certified(*given):
+            run, entry = load(*given), given[2]
             table = run.tables["autoattack_l2"]
             if entry.base != "gradreg":
                 return run
             robust = np.asarray(table.columns["autoattack_l2_0.5_robust"], dtype=float)
-            given = np.full(len(robust), radius) * (1 if wrong else robust)
-            columns = {**table.columns, "certified_radius": given}
+            radii = np.full(len(robust), radius) * (1 if wrong else robust)
+            columns = {**table.columns, "certified_radius": radii}
             facts = {**table.facts, "certified_radius": RADIUS}
             return replace(run, tables={**run.tables, "autoattack_l2": replace(table, columns=columns, facts=facts)})
 
