@@ -26,8 +26,8 @@ def mixed(tmp_path: Path, fabricate: ModuleType, monkeypatch: pytest.MonkeyPatch
     fabricate.make_store(tmp_path, fabricate.make_plan())
     load = building.load
 
-    def marked(store, plan, entry):
-        run = load(store, plan, entry)
+    def marked(*given):
+        run, entry = load(*given), given[2]
         if entry.base not in VOTING or run.trained is None:
             return run
         return replace(run, trained=replace(run.trained, info={**run.trained.info, "randomised": True}))
