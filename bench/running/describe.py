@@ -38,7 +38,7 @@ def plan_record(plan: Plan) -> PlanRecord:
         data=data_record(plan.dataset),
         environment=environment(plan.device, plan.included, plan.execution),
         evaluations={p.entry.key: _evaluation_record(p) for p in plan.evaluations},
-        rows=tuple(_run_record(run) for run in plan.runs),
+        rows=tuple(_run_record(plan, run) for run in plan.runs),
         only=plan.only,
     )
 
@@ -113,7 +113,7 @@ def _plain_params(column: Column) -> Column:
     return replace(column, params=dict(column.params))
 
 
-def _run_record(run: Run) -> RunRecord:
+def _run_record(plan: Plan, run: Run) -> RunRecord:
     defense = run.job.defense
     own = not run.handed_over  # a model that was handed over has no recipe and no backbone of ours
     return RunRecord(
@@ -122,6 +122,7 @@ def _run_record(run: Run) -> RunRecord:
         seed=run.job.seed,
         provenance="trained here" if own else PROVENANCE,
         train_cell=run.cell.id,
+        unsuited=tuple(p.entry.key for p in plan.evaluations if not p.suits(run)),
         description=defense.description,
         source=defense.source,
         version=defense.version,

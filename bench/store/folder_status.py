@@ -100,7 +100,8 @@ def folder_status(out: Path) -> FolderStatus:
         for run in plan.rows:
             cells.append(_status(database, leases, run.label, TRAINING, run.train_cell, 0))
             for key, planned in plan.evaluations.items():
-                cells.append(_status(database, leases, run.label, key, run.evaluations.get(key), planned.n))
+                if key not in run.unsuited:
+                    cells.append(_status(database, leases, run.label, key, run.evaluations.get(key), planned.n))
     return FolderStatus(
         suite=plan.suite.name,
         data=plan.data.name,

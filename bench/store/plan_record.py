@@ -208,6 +208,7 @@ class RunRecord(_Record):
         provenance: who trained it.
         train_cell: id of its training's cell.
         evaluations: key of an evaluation to the id of its cell, as far as known.
+        unsuited: keys of the plan's evaluations that cannot measure this model: it is randomised, or it is not.
         description: the defense's docstring.
         source: paper and place.
         version: of the registered defense.
@@ -227,6 +228,7 @@ class RunRecord(_Record):
     provenance: str
     train_cell: str
     evaluations: dict[str, str] = {}
+    unsuited: tuple[str, ...] = ()
     description: str
     source: str
     version: int

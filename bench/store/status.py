@@ -97,14 +97,15 @@ def run_status(out: str | Path) -> RunStatus:
         plan = store.plans.latest()
         rows = tuple(_row(store, plan, run) for run in plan.rows)
         chunks = sum(len(store.chunk_info(cell.id)) for cell in store.cells("evaluation"))
-    total = len(plan.rows) * (1 + len(plan.evaluations))
+    total = sum(1 + len(plan.evaluations.keys() - run.unsuited) for run in plan.rows)
     return RunStatus(plan.suite.name, plan.data.name, rows, total, chunks)
 
 
 def _row(store: Store, plan: PlanRecord, run: RunRecord) -> RunProgress:
     trained = store.cell(run.train_cell)
     records: dict[str, CellRecord | None] = {TRAINING: trained}
-    for key in plan.evaluations:
+    wanted = [key for key in plan.evaluations if key not in run.unsuited]
+    for key in wanted:
         cell = run.evaluations.get(key)
         records[key] = store.cell(cell) if cell else None
     done = trained is not None and trained.status == "done"
@@ -114,8 +115,8 @@ def _row(store: Store, plan: PlanRecord, run: RunRecord) -> RunProgress:
         weights=trained.info["weights"] if trained and done else None,
         seconds=trained.seconds if trained and done else None,
         unfinished=tuple(k for k, r in records.items() if r is None or r.status != "done"),
-        images={key: _stored_images(store, records[key]) for key in plan.evaluations},
-        last=frozenset(key for key, evaluation in plan.evaluations.items() if evaluation.reads_others),
+        images={key: _stored_images(store, records[key]) for key in wanted},
+        last=frozenset(key for key in wanted if plan.evaluations[key].reads_others),
         failed={k: r.error or "unknown" for k, r in records.items() if r and r.status == "failed"},
     )
 

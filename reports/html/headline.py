@@ -68,7 +68,8 @@ def unfinished(board: Board) -> str:
             own = board.shown is None or (row.defense, seed) in board.shown.own
             trains = bool(run.entry.train_cell)
             done += list(run.status.values()).count("done") + int(trains and bool(run.training.get("weights")))
-            total += len(board.plan.evaluations if own else run.entry.evaluations) + int(trains)
+            wanted = board.plan.evaluations.keys() - run.entry.unsuited if own else run.entry.evaluations
+            total += len(wanted) + int(trains)
     failed = sum(len(row.failures) for row in board.rows)
     if done >= total:
         return ""
