@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +38,27 @@ def quiet_import() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         yield
+
+
+def optional(module: str, library: str, advice: str) -> ModuleType:
+    """Import a module of a library that bench does not require.
+
+    Args:
+        module: its full name.
+        library: the library's name, for the message.
+        advice: how to install it.
+
+    Returns:
+        The module.
+
+    Raises:
+        ModuleNotFoundError: the library, or something that it imports, is not installed.
+    """
+    try:
+        with quiet_import():
+            return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"peer attack: expected {library}, got none ({error.name}). {advice}") from error
 
 
 def checked(where: str, norm: str, known: tuple[str, ...] = ("l2", "linf")) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from types import ModuleType
 from typing import Annotated
 
 from torch import Tensor, nn
 
-from bench.attacks.core.isolation import checked, isolated, quiet_import
+from bench.attacks.core.isolation import checked, isolated, optional
 from bench.core.ranges import Ge, Gt, Interval
 
 
@@ -106,11 +105,8 @@ def _order(norm: str) -> float:
 
 def _library(module: str) -> ModuleType:
     """Import a module of adv_lib.attacks."""
-    try:
-        with quiet_import():
-            return importlib.import_module(f"adv_lib.attacks.{module}")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"peer advlib: expected adv-lib and what it imports, got none ({error.name}). Its dependency visdom builds "
-            "with an old setuptools only: `pip install --build-constraint tests/peers.txt adv-lib`."
-        ) from error
+    advice = (
+        "Its dependency visdom builds with an old setuptools only: "
+        "`pip install --build-constraint tests/peers.txt adv-lib`."
+    )
+    return optional(f"adv_lib.attacks.{module}", "adv-lib and what it imports", advice)

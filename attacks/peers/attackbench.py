@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
 from typing import Annotated
 
 from torch import Tensor, nn
 
-from bench.attacks.core.isolation import checked, isolated, quiet_import
+from bench.attacks.core.isolation import checked, isolated, optional
 from bench.core.ranges import Ge, Interval
 
 
@@ -43,10 +42,4 @@ def apgd(
 
 def _library() -> ModuleType:
     """Import the configurations of AttackBench's original attacks."""
-    try:
-        with quiet_import():
-            return importlib.import_module("attackbench.attacks.original.configs")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"peer attackbench: expected attackbenchlib, got none ({error.name}). Try `pip install attackbenchlib`."
-        ) from error
+    return optional("attackbench.attacks.original.configs", "attackbenchlib", "Try `pip install attackbenchlib`.")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
 from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.core.isolation import checked, isolated, quiet_import
+from bench.attacks.core.isolation import checked, isolated, optional
 from bench.core.ranges import Ge, Gt
 
 
@@ -48,10 +47,4 @@ def pgd(
 
 def _library(module: str) -> ModuleType:
     """Import a module of secmlt."""
-    try:
-        with quiet_import():
-            return importlib.import_module(f"secmlt.{module}")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"peer secml: expected secml-torch, got none ({error.name}). Install it: `pip install secml-torch tqdm`."
-        ) from error
+    return optional(f"secmlt.{module}", "secml-torch", "Install it: `pip install secml-torch tqdm`.")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from bench.attacks.core.isolation import checked, isolated, quiet_import
+from bench.attacks.core.isolation import checked, isolated, optional
 from bench.core.ranges import Ge, Gt
 
 
@@ -63,12 +63,5 @@ def fgsm(
 
 def _library() -> ModuleType:
     """Import torchattacks."""
-    try:
-        with quiet_import():
-            import torchattacks
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "peer torchattacks: expected the library to be installed, got none. It pins an old requests, so install "
-            "it with `pip install --no-deps torchattacks`."
-        ) from error
-    return torchattacks
+    advice = "It pins an old requests, so install it with `pip install --no-deps torchattacks`."
+    return optional("torchattacks", "torchattacks", advice)
