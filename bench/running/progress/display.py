@@ -119,13 +119,14 @@ class Live(Lines):
         self._cells: dict[str, TaskID] = {}
 
     def show(self, event: Event, overall: Overall) -> None:
-        """Print what an event says, and bring the bars up to date."""
+        """Print what an event says, below it the bars as they are after it: every count is drawn, however fast."""
         if isinstance(event, Began):
             super().show(event, overall)
             self._start(overall)
-        elif not isinstance(event, CellProgress):
-            super().show(event, overall)
         self._update(overall)
+        if not isinstance(event, Began | CellProgress):
+            self._draw()
+            super().show(event, overall)
 
     def rest(self, overall: Overall) -> str:
         """Return nothing: the time that is left stands beside the bar."""
@@ -151,6 +152,11 @@ class Live(Lines):
         )
         self._progress.start()
         self._all = self._progress.add_task("cells", total=overall.of, completed=overall.done, position="", note="")
+
+    def _draw(self) -> None:
+        """Draw the bars now; between events they are drawn at a rate."""
+        if self._progress is not None:
+            self._progress.refresh()
 
     def _update(self, overall: Overall) -> None:
         if self._progress is None or self._all is None:
