@@ -1,4 +1,4 @@
-"""The networks that a defense can be built on, by name: resnet18, resnet34, vgg11, convnet, mlp."""
+"""The networks that a defense can be built on, by name: resnet18, resnet34, resnet10s2, vgg11, convnet, mlp."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ __all__ = ["BACKBONES", "Layers", "build", "canonical_backbone", "plain_conv"]
 BACKBONES: dict[str, tuple[int, Callable[[int, int, tuple[int, int, int], Layers], nn.Module]]] = {
     "resnet18": (64, lambda w, k, s, layers: ResNet((2, 2, 2, 2), w, k, s, layers)),
     "resnet34": (64, lambda w, k, s, layers: ResNet((3, 4, 6, 3), w, k, s, layers)),
+    "resnet10s2": (16, lambda w, k, s, layers: ResNet((1, 1, 1, 1), w, k, s, layers, stem_stride=2)),
     "vgg11": (64, VGG11),
     "convnet": (16, ConvNet),
     "mlp": (64, MLP),

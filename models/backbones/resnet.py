@@ -1,4 +1,4 @@
-"""ResNets for small images (stem 3×3, stride 1, no max-pool), in the authors' scaling or the textbook's."""
+"""ResNets for small images (stem 3×3, no max-pool), in the authors' scaling or the textbook's."""
 
 from __future__ import annotations
 
@@ -51,19 +51,26 @@ class ResNet(nn.Module):
     """ResNet of four stages with channels w, 2w, 4w, 8w and strides 1, 2, 2, 2, average pool, one last layer.
 
     Args:
-        depths: blocks per stage; (2, 2, 2, 2) is ResNet-18, (3, 4, 6, 3) ResNet-34.
+        depths: blocks per stage; (2, 2, 2, 2) is ResNet-18, (3, 4, 6, 3) ResNet-34, (1, 1, 1, 1) ResNet-10.
         width: w; 64 in the paper.
         num_classes: see `bench.models.backbones.build`, like the others.
         in_shape: (C, H, W).
         layers: the defense's choice.
+        stem_stride: stride of the first convolution; 2 leaves a quarter of the operations per channel.
     """
 
     def __init__(
-        self, depths: tuple[int, ...], width: int, num_classes: int, in_shape: tuple[int, int, int], layers: Layers
+        self,
+        depths: tuple[int, ...],
+        width: int,
+        num_classes: int,
+        in_shape: tuple[int, int, int],
+        layers: Layers,
+        stem_stride: int = 1,
     ) -> None:
         super().__init__()
-        size = in_shape[1:]
-        self.stem = layers.conv_norm(in_shape[0], width, 3, 1, size)
+        self.stem = layers.conv_norm(in_shape[0], width, 3, stem_stride, in_shape[1:])
+        size = conv_out_size(in_shape[1:], stem_stride)
         self.act = layers.activation()
         channels, blocks = width, []
         for stage, depth in enumerate(depths):

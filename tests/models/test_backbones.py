@@ -101,7 +101,14 @@ def test_paper_networks_have_the_authors_number_of_parameters(backbone, layers, 
 
 @pytest.mark.parametrize(
     ("backbone", "activations", "convolutions"),
-    [("resnet18", 17, 20), ("resnet34", 33, 36), ("vgg11", 8, 8), ("convnet", 3, 3), ("mlp", 3, 3)],
+    [
+        ("resnet18", 17, 20),
+        ("resnet34", 33, 36),
+        ("resnet10s2", 9, 12),
+        ("vgg11", 8, 8),
+        ("convnet", 3, 3),
+        ("mlp", 3, 3),
+    ],
 )
 def test_one_beta_per_activation_and_one_gamma_per_convolution(backbone, activations, convolutions):
     model = build(f"{backbone}-w2", 3, (3, 32, 32), LCNN)
@@ -136,6 +143,8 @@ def test_vgg_has_torchvisions_convolutions():
 def test_width_and_depth():
     stages = [b.conv2[0].out_channels for b in build("resnet34-w6", 10, (3, 16, 16)).blocks]
     assert stages == [6] * 3 + [12] * 4 + [24] * 6 + [48] * 3
+    halved = build("resnet10s2", 10, (3, 32, 32))
+    assert (halved.stem[0].stride, len(halved.blocks)) == ((2, 2), 4)
     convolutions = [m for m in build("convnet", 10, (1, 8, 8)).modules() if isinstance(m, nn.Conv2d)]
     assert [c.out_channels for c in convolutions] == [16, 32, 32]
 
