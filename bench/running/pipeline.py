@@ -7,6 +7,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from bench.core.errors import Stopped
 from bench.reports import write as write_reports
@@ -77,6 +78,16 @@ def run(options: Options) -> Result:
         result = Result(stop.code or 130, {}, plan.out, None, 0, len(Schedule(plan).jobs))
         reporter.end(_ended(result, time.time() - begun))
         return result
+    with contextlib.closing(reporter):
+        result = _run(plan, options, engine, stop, reporter, begun)
+    reporter.end(_ended(result, time.time() - begun))
+    return result
+
+
+def _run(
+    plan: Plan, options: Options, engine: ModuleType, stop: StopRequest, reporter: Reporter, begun: float
+) -> Result:
+    """Compute the cells that are not stored, and write the board."""
     with Store.open(plan.out, create=True) as store, stop.signals():
         for damage in store.drop_damaged():
             reporter.log(f"{damage}; dropped, and computed again where it is needed")
@@ -100,12 +111,11 @@ def run(options: Options) -> Result:
         except (Stopped, KeyboardInterrupt):
             code = stop.code or 130
         stored = sum(s.cached for s in cell_states(plan, store)) if code else len(states) - len(failures)
+    board = None
     if not stop.at_last:
-        reporter.log("writing the board")
-    board = None if stop.at_last else write_reports(plan.out, plan=number)
-    result = Result(code or (1 if failures else 0), failures, plan.out, board, stored, len(states))
-    reporter.end(_ended(result, time.time() - begun))
-    return result
+        with reporter.writing():
+            board = write_reports(plan.out, plan=number)
+    return Result(code or (1 if failures else 0), failures, plan.out, board, stored, len(states))
 
 
 def _ended(result: Result, seconds: float) -> Ended:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import warnings
+from collections.abc import Iterator
 
+from bench.core.ticks import tick
 from bench.reports import figures
 from bench.reports.board.model import Board
 from bench.reports.figures.figure import MAKERS, Figure, Maker, Tables
@@ -29,4 +31,11 @@ def draw(board: Board, tables: Tables) -> list[Figure]:
     with style(), warnings.catch_warnings():
         # Names in other scripts are texts of the SVG, in the reader's fonts; only their width is then a guess.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        return [figure for maker in makers() if (figure := maker(board, tables)) is not None]
+        return [figure for maker in _told(makers()) if (figure := maker(board, tables)) is not None]
+
+
+def _told(makers: list[Maker]) -> Iterator[Maker]:
+    """Yield each function, after saying which one it is."""
+    for place, maker in enumerate(makers, start=1):
+        tick("drawing", place, len(makers))
+        yield maker

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from bench.core import streams
 from bench.core.text import one_line
 from bench.running.progress.estimate import in_words
-from bench.running.progress.events import Began, CellDone, CellFailed, CellProgress, Event, Said, as_line
+from bench.running.progress.events import Began, CellDone, CellFailed, CellProgress, Event, Said, Writing, as_line
 from bench.running.progress.view import CellView, Overall
 
 REFRESHES: Final = 4  # of the live display, per second
@@ -44,18 +44,18 @@ class Silent:
 
 
 class Events:
-    """Prints each event as one JSON object per line on stdout, progress of a cell at most once per second."""
+    """Prints each event as one JSON object per line on stdout, progress at most once per second and cell."""
 
     def __init__(self) -> None:
         self._last: dict[str, float] = {}
 
     def show(self, event: Event, overall: Overall) -> None:
         """Print an event."""
-        if isinstance(event, CellProgress):
-            now = time.monotonic()
-            if now - self._last.get(event.cell, 0.0) < EVENT_SECONDS:
+        if isinstance(event, CellProgress | Writing):
+            now, what = time.monotonic(), event.cell if isinstance(event, CellProgress) else ""
+            if now - self._last.get(what, 0.0) < EVENT_SECONDS:
                 return
-            self._last[event.cell] = now
+            self._last[what] = now
         try:
             print(as_line(event), flush=True)
         except (OSError, ValueError):  # its reader has gone: the work goes on
@@ -83,7 +83,7 @@ class Lines:
             self.cell(event.cell, f"{event.seconds:7.1f} s  [{event.done}/{event.of}]{note}{self.rest(overall)}")
         elif isinstance(event, CellFailed):
             self.cell(event.cell, f"FAILED  {one_line(event.cause)}")
-        elif isinstance(event, CellProgress) and time.monotonic() - self._last > QUIET_SECONDS:
+        elif isinstance(event, CellProgress | Writing) and time.monotonic() - self._last > QUIET_SECONDS:
             running = "; ".join(f"{one_line(c.title, 100)} {c.position}".rstrip() for c in overall.cells)
             left = f", {_left(overall.left)}" if overall.left else ""
             self.line(f"  {overall.done}/{overall.of} cells{left}; computing {running}")
@@ -124,7 +124,7 @@ class Live(Lines):
             super().show(event, overall)
             self._start(overall)
         self._update(overall)
-        if not isinstance(event, Began | CellProgress):
+        if not isinstance(event, Began | CellProgress | Writing):
             self._draw()
             super().show(event, overall)
 

@@ -92,7 +92,7 @@ class CellDone:
         note: e.g. the training accuracy.
         done: cells of the plan that are stored now.
         of: cells of the plan.
-        left: seconds until all are, estimated; None where nothing true can be said.
+        left: seconds until all are and the board is written, estimated; None where nothing true can be said.
     """
 
     event: ClassVar[str] = "cell_done"
@@ -131,6 +131,24 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
+class Writing:
+    """The cells are done; the board is being written.
+
+    Attributes:
+        stage: "reading models", "drawing", "writing files"; "" as it begins.
+        done: models, drawings or files.
+        of: of how many.
+        left: seconds until the command is over, estimated.
+    """
+
+    event: ClassVar[str] = "writing"
+    stage: str = ""
+    done: int = 0
+    of: int = 0
+    left: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The last event of a command.
 
@@ -152,8 +170,11 @@ class Ended:
     page: str
 
 
-Event: TypeAlias = Began | CellBegan | CellProgress | CellDone | CellFailed | Said | Ended
-EVENTS: Final[tuple[type[Event], ...]] = (Began, CellBegan, CellProgress, CellDone, CellFailed, Said, Ended)
+Event: TypeAlias = Began | CellBegan | CellProgress | CellDone | CellFailed | Said | Writing | Ended
+EVENTS: Final[tuple[type[Event], ...]] = (
+    *(Began, CellBegan, CellProgress, CellDone, CellFailed),
+    *(Said, Writing, Ended),
+)
 
 
 def as_line(event: Event) -> str:

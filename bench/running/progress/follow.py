@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from bench.running.context import RunContext
 from bench.running.dry_run import CellState
 from bench.running.progress import costs
+from bench.running.progress.ending import Ending, expected
 from bench.running.progress.events import Began, from_line
 from bench.running.progress.watch import watched
 from bench.running.schedule import Job, Schedule
@@ -44,12 +45,9 @@ def followed(context: RunContext, states: Sequence[CellState], processes: int) -
         if event is not None:
             reporter.take(event)
 
-    reporter.begin(began, sizes)
-    try:
-        with watched(plan.out, jobs, reporter, context.started):
-            yield hear
-    finally:
-        reporter.stop()
+    reporter.begin(began, sizes, Ending(expected(plan)))
+    with watched(plan.out, jobs, reporter, context.started):
+        yield hear
 
 
 def parts(job: Job) -> int:

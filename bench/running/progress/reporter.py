@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
+from bench.core.ticks import Tick, heard
 from bench.running.progress.display import Display, Silent
+from bench.running.progress.ending import Ending
 from bench.running.progress.estimate import Pace, Size, UnderWay, in_words, time_left
 from bench.running.progress.events import (
     Began,
@@ -17,10 +20,12 @@ from bench.running.progress.events import (
     Ended,
     Event,
     Said,
+    Writing,
 )
 from bench.running.progress.view import CellView, Overall
 
 UNSURE: Final = 0.95  # the most that counted passes say of a chunk that is not done
+BOARD: Final = "the board"  # in the place of a cell's title
 PRINTED: Final = "  |"  # what lines of included code's output begin with
 
 
@@ -46,23 +51,43 @@ class Reporter:
         self._current: CellView | None = None
         self._forwards: float | None = None
         self._said: set[str] = set()
+        self._ending = Ending(0.0)
 
-    def begin(self, began: Began, sizes: Mapping[str, Size]) -> None:
+    def begin(self, began: Began, sizes: Mapping[str, Size], ending: Ending | None = None) -> None:
         """Begin: what is computed, and what each cell that is not stored is expected to cost.
 
         Args:
             began: the event.
             sizes: title of a cell to its size.
+            ending: what follows the last cell; None: nothing.
         """
         with self._lock:
+            self._ending = ending or self._ending
             self._cells, self._done, self._processes = began.cells, began.cached, began.processes
             self._sizes = dict(sizes)
             self._show(began)
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """End the bars; lines may follow."""
         with self._lock:
             self.display.stop()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Say in the block that the board is being written, how far that is, and what is left of the command."""
+        with self._lock:
+            self._ending.begin()
+            view = CellView(BOARD)
+            self._views = {BOARD: view}
+            self.log("writing the board")
+
+        def step(tick: Tick) -> None:
+            with self._lock:
+                view.stage, view.stage_done, view.stage_of = tick.stage, tick.done, tick.of
+                self._show(Writing(tick.stage, tick.done, tick.of, self._left()))
+
+        with heard(step):
+            yield
 
     def end(self, ended: Ended) -> None:
         """Say how the command ended.
@@ -230,7 +255,10 @@ class Reporter:
         return {title: view.under_way() for title, view in self._views.items()}
 
     def _left(self) -> float | None:
-        return time_left(self._sizes, self._ended, self._under_way(), self._processes)
+        if BOARD in self._views:
+            return self._ending.left
+        cells = time_left(self._sizes, self._ended, self._under_way(), self._processes)
+        return None if cells is None else cells + self._ending.left
 
     def _show(self, event: Event) -> None:
         overall = Overall(self._done, self._cells, self._left(), tuple(self._views.values()))

@@ -12,8 +12,13 @@ from typing import Any
 import pytest
 
 from bench.config.suite_file import load_suite, suites
-from bench.running.progress import costs
+from bench.core.ticks import tick
+from bench.running.progress import costs, ending
+from bench.running.progress.ending import Ending
 from bench.running.progress.estimate import Size, UnderWay, in_words, time_left
+from bench.running.progress.events import Began, Event
+from bench.running.progress.reporter import Reporter
+from bench.running.progress.view import Overall
 from bench.store.store import Store
 from tests.bench.store import folders
 
@@ -82,6 +87,58 @@ def test_a_first_run_is_estimated_within_a_factor_of_two_from_the_third_cell_on(
         assert low <= left <= high, f"after {ended} cells: {left:.0f} s, of {truth:.0f} s"
         ratios.append(left / truth)
     assert len(ratios) > 200
+
+
+def test_the_end_of_a_run_is_counted_and_then_stretched_as_it_goes() -> None:
+    clock, processor = [100.0], [7.0]
+    ending = Ending(6.0, lambda: clock[0], lambda: processor[0], busy=lambda: 1.5)
+    assert ending.left == pytest.approx(9.0), "ahead: as other processes are held up"
+    ending.begin()
+    clock[0], processor[0] = 100.5, 7.5
+    assert ending.left == pytest.approx(5.5 * 1.5), "too early to be measured"
+    clock[0], processor[0] = 104.0, 9.0
+    assert ending.left == pytest.approx(4.0 * 2), "2 CPU seconds took 4"
+    clock[0], processor[0] = 106.0, 15.0
+    assert ending.left == pytest.approx(0.6), "longer than expected: a tenth"
+
+
+def test_what_a_board_takes_is_as_measured() -> None:
+    leaving = 1.8  # from the board's last file until the process has ended, which only a whole command has
+    for rows, values, seconds in [(8, 34_000, 3.7), (20, 10_000_000, 10.2), (200, 12_000_000, 24.0)]:
+        assert ending.cpu_seconds(rows, values) - leaving == pytest.approx(seconds, rel=0.2)
+
+
+class Shown:
+    """Keeps the time left that it is shown, by the name of the event."""
+
+    def __init__(self) -> None:
+        self.left: list[tuple[str, float | None]] = []
+        self.cells: list[tuple[str, str]] = []
+
+    def show(self, event: Event, overall: Overall) -> None:
+        self.left.append((event.event, overall.left))
+        self.cells = [(cell.title, cell.position) for cell in overall.cells]
+
+    def stop(self) -> None:
+        pass
+
+
+def test_the_board_is_in_what_is_left_of_a_run() -> None:
+    shown, processor = Shown(), [0.0]
+    reporter = Reporter(shown)
+    sizes = {title: Size("autoattack_l2", 10.0, 64) for title in "abcd"}
+    end = Ending(6.0, lambda: 0.0, lambda: processor[0], busy=lambda: 1.0)
+    reporter.begin(Began("s", "d", "cpu", "out", cells=4, cached=0, processes=2), sizes, end)
+    for title in "abc":
+        reporter.done(title, 20.0)
+    assert shown.left[-1] == ("cell_done", pytest.approx(20.0 + 6.0))
+    reporter.done("d", 20.0)
+    assert shown.left[-1] == ("cell_done", pytest.approx(6.0)), "the board alone"
+    with reporter.writing():
+        processor[0] = 2.0
+        tick("reading models", 1, 4)
+        assert shown.left[-1] == ("writing", pytest.approx(4.0))
+        assert shown.cells == [("the board", "reading models 1/4")]
 
 
 def test_nothing_is_said_rather_than_something_false():
