@@ -112,6 +112,9 @@ def race(case: Case, contenders: Mapping[str, Callable[..., Tensor]], blocks: in
         case: the network.
         contenders: name to attack.
         blocks: turns of each.
+
+    Returns:
+        What each took and said, by name.
     """
     sides = {name: Side([]) for name in contenders}
     for block in range(blocks):

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import platformdirs
 
 from bench.core.errors import BenchError, IntegrityError, MachineError, UsageError, did_you_mean
+from bench.data.cache import cache_folder
 from bench.data.download import fetch
 from bench.data.embedded import load_embedded
 from bench.data.image_folder import image_folder
@@ -105,19 +103,6 @@ def _read(found: Found, info: DatasetInfo, split: str, n: int | None) -> Split:
 
 
 _PROBES: tuple[Callable[[Path, DatasetInfo], Found | str | None], ...] = (original, parquet, npz, image_folder)
-
-
-def cache_folder() -> Path:
-    """Return where downloads go: $BENCH_DATA, else `data` in the user's cache folder (Linux: ~/.cache/bench/data).
-
-    A user without a home, as in a container, has one in the folder for temporary files.
-    """
-    if named := os.environ.get("BENCH_DATA"):
-        return Path(named)
-    try:
-        return Path(platformdirs.user_cache_path("bench", appauthor=False)) / "data"
-    except RuntimeError:
-        return Path(tempfile.gettempdir()) / f"bench-{os.getuid()}" / "data"
 
 
 def _find(info: DatasetInfo, data_dir: Path | str | None, download: bool) -> Found:

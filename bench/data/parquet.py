@@ -13,6 +13,7 @@ import numpy as np
 
 from bench.core.errors import IntegrityError
 from bench.data.arrays import channels_first
+from bench.data.cache import decoded_once
 from bench.data.info import DatasetInfo, class_names
 from bench.data.reading import (
     SPLITS,
@@ -147,12 +148,20 @@ def _read_parquet(
     split: str,
     n: int | None,
 ) -> Arrays:
-    count = totals[split] if n is None else min(n, totals[split])
+    facts = {"columns": columns[split], "shape": info.shape, "classes": len(info.classes)}
+    decode_first = partial(_decode, shards[split], columns[split], totals[split], info, split)
+    return decoded_once(shards[split], facts, decode_first, totals[split], n)
+
+
+def _decode(
+    paths: list[Path], columns: tuple[str, str], total: int, info: DatasetInfo, split: str, n: int | None
+) -> Arrays:
+    count = total if n is None else min(n, total)
     channels, height, width = info.shape
     images = np.empty((count, height, width, channels), np.uint8)
     labels = np.full(count, -1, np.int64)
-    folder = shards[split][0].parent
-    for i, (data, label) in enumerate(rows(shards[split], columns[split], count)):
+    folder = paths[0].parent
+    for i, (data, label) in enumerate(rows(paths, columns, count)):
         if data is None or label is None:
             raise IntegrityError(
                 f"{folder}: expected a picture and a label, got null at {split} index {i}. Correct the file."

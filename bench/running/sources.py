@@ -63,6 +63,7 @@ NOT_COUNTED: Final = (
     # What they return is in the key itself: arguments, recipes, and the fingerprint of the images.
     "bench.config.",
     "bench.data.arrays",
+    "bench.data.cache",
     "bench.data.catalog",
     "bench.data.download",
     "bench.data.embedded",
