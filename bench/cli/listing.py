@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.cli.options import AsJson, Data, Included
+from bench.cli.remembered import remembered
 from bench.cli.terminal import console, print_json
 from bench.core import discovery, registry
 from bench.core.errors import UsageError, did_you_mean
@@ -58,10 +59,14 @@ def entries(kind: str, data_dir: Path | None = None) -> list[Entry]:
         from bench.data import catalog
 
         return [{**asdict(a), "version": 1, "hyperparameters": {}} for a in catalog.available(data_dir)]
-    return [_record(entry) for entry in getattr(registry, kind)]
+
+    def found() -> list[dict[str, object]]:
+        return [_record(entry) for entry in getattr(registry, kind)]
+
+    return [*remembered(kind, found)]
 
 
-def _record(entry: Registered) -> Entry:
+def _record(entry: Registered) -> dict[str, object]:
     record: dict[str, object] = {
         "name": entry.name,
         "source": entry.source,

@@ -1,4 +1,4 @@
-"""The cache folder: downloads, and pictures that were decoded before, a file per split under its files' SHA-256.
+"""Pictures that were decoded before, in the cache folder: a file per split, under the SHA-256 of its sources.
 
 Such a file is a safetensors file, which holds numbers and no code, with the fingerprint of what is in it; one that is
 damaged is decoded again and replaced. All of them may be deleted at any time.
@@ -10,16 +10,14 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import platformdirs
 
 from bench.core import files
+from bench.core.cache_folder import cache_folder
 from bench.core.errors import MachineError
 from bench.core.hashing import sha256_of
 from bench.data.reading import Arrays
@@ -31,19 +29,6 @@ VERSION: Final = 1  # of what is kept
 DECODED: Final = ".decoded"  # hidden, so that no data set is looked for in it
 
 log = logging.getLogger("bench.data.cache")
-
-
-def cache_folder() -> Path:
-    """Return where downloads go: $BENCH_DATA, else `data` in the user's cache folder (Linux: ~/.cache/bench/data).
-
-    A user without a home, as in a container, has one in the folder for temporary files.
-    """
-    if named := os.environ.get("BENCH_DATA"):
-        return Path(named)
-    try:
-        return Path(platformdirs.user_cache_path("bench", appauthor=False)) / "data"
-    except RuntimeError:
-        return Path(tempfile.gettempdir()) / f"bench-{os.getuid()}" / "data"
 
 
 def decoded_once(

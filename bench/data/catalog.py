@@ -11,8 +11,8 @@ from typing import Literal
 
 import numpy as np
 
+from bench.core.cache_folder import cache_folder
 from bench.core.errors import BenchError, IntegrityError, MachineError, UsageError, did_you_mean
-from bench.data.cache import cache_folder
 from bench.data.download import fetch
 from bench.data.embedded import load_embedded
 from bench.data.image_folder import image_folder

@@ -47,6 +47,7 @@ NOT_COUNTED: Final = (
     "bench.core.cycles",
     "bench.core.errors",
     "bench.core.file_reads",
+    "bench.core.cache_folder",
     "bench.core.files",
     "bench.core.hashing",
     "bench.core.late_imports",

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from bench.core import streams
-from bench.data import cache
+from bench.core.cache_folder import cache_folder
 from bench.running.progress.display import Lines
 from bench.running.progress.reporter import Reporter
 
@@ -107,7 +107,7 @@ def test_a_user_without_a_home_has_a_cache_folder(monkeypatch: pytest.MonkeyPatc
     for name in ("HOME", "BENCH_DATA", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 987_654)  # a number that no user has
-    assert cache.cache_folder().is_absolute()
+    assert cache_folder().is_absolute()
 
 
 LONG = "x" * 300
