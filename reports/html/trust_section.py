@@ -23,14 +23,14 @@ class TrustSection:
     """Tables of the section; empty where there is nothing to show.
 
     Attributes:
-        grades: (defense, grade with the seed that gave it, grades of all seeds, reasons) of every row.
+        grades: (title, grade with the seed that gave it, grades of all seeds, reasons) of every row.
         checks: (check, what a fail means, passed, failed, could not be made, source), counted over models.
         models: how many models were assessed.
         detection: what the attacks find of known adversarial examples; None where this version ships no measurement.
         figure: that drawn.
         museum: what the checks found on fakes and honest networks; None likewise.
         exhibits: (network, idea, grade, checks that fired, that should have, outcome) of the museum.
-        repeats: (defense, seed, images, at most so many more, 95 % at most, why not) of the repeated attacks.
+        repeats: (title, seed, images, at most so many more, 95 % at most, why not) of the repeated attacks.
     """
 
     grades: Lines
@@ -86,7 +86,7 @@ def _grade(row: Row) -> tuple[Entry, ...]:
     seeds = ", ".join(f"{seed}: {report.grade.name}" for seed, report in found.reports.items())
     grade = "not assessed" if found.grade is None else found.grade.name
     return (
-        Value(row.defense),
+        Value(row.title),
         Value(f"{grade}, {found.who}" if found.who else grade),
         Value(seeds or formatting.MISSING),
         Value("; ".join(found.short_of_a) or "every check passed"),
@@ -115,7 +115,7 @@ def _repeats(row: Row) -> Iterator[tuple[Entry, ...]]:
     for seed, found in row.repeats.items():
         bound = found.bound
         yield (
-            Value(row.defense),
+            Value(row.title),
             Value(seed, "integer"),
             Value(bound.images, "integer"),
             Value(bound.expected, "number"),
