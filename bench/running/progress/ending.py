@@ -8,6 +8,7 @@ three boards (docs/measured.md, "A board of many rows"): 8 rows of the suite dig
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from typing import Final
@@ -69,17 +70,26 @@ class Ending:
         busy: Callable[[], float] = waiting,
     ) -> None:
         self._seconds, self._clock, self._processor, self._busy = seconds, clock, processor, busy
-        self._begun: tuple[float, float] | None = None
+        self._made, self._begun = self._now(), self._now()
+        self._ahead = True
 
     def begin(self) -> None:
         """Begin: the cells are done."""
-        self._begun = self._clock(), self._processor()
+        self._begun, self._ahead = self._now(), False
 
     @property
     def left(self) -> float:
         """Seconds by the clock until the command is over; a CPU second takes as long as it has so far."""
-        if self._begun is None:
-            return self._seconds * self._busy()
-        passed, spent = self._clock() - self._begun[0], self._processor() - self._begun[1]
-        stretch = max(1.0, passed / spent) if passed >= 1.0 and spent > 0 else self._busy()
-        return max(self._seconds - spent, LEAST * self._seconds) * stretch
+        spent = 0.0 if self._ahead else self._processor() - self._begun[1]
+        stretch = None if self._ahead else self._stretch(self._begun)
+        if stretch is None:  # cells may be computed elsewhere, while this process waits: then the machine is not busy
+            stretch = min(self._stretch(self._made) or math.inf, self._busy())
+        return max(self._seconds - spent, LEAST * self._seconds) * max(1.0, stretch)
+
+    def _now(self) -> tuple[float, float]:
+        return self._clock(), self._processor()
+
+    def _stretch(self, since: tuple[float, float]) -> float | None:
+        """Return what a CPU second has taken by the clock; None before a second has passed."""
+        passed, spent = self._clock() - since[0], self._processor() - since[1]
+        return passed / spent if passed >= 1.0 and spent > 0 else None

@@ -90,16 +90,21 @@ def test_a_first_run_is_estimated_within_a_factor_of_two_from_the_third_cell_on(
 
 
 def test_the_end_of_a_run_is_counted_and_then_stretched_as_it_goes() -> None:
-    clock, processor = [100.0], [7.0]
-    ending = Ending(6.0, lambda: clock[0], lambda: processor[0], busy=lambda: 1.5)
-    assert ending.left == pytest.approx(9.0), "ahead: as other processes are held up"
-    ending.begin()
-    clock[0], processor[0] = 100.5, 7.5
-    assert ending.left == pytest.approx(5.5 * 1.5), "too early to be measured"
-    clock[0], processor[0] = 104.0, 9.0
-    assert ending.left == pytest.approx(4.0 * 2), "2 CPU seconds took 4"
-    clock[0], processor[0] = 106.0, 15.0
-    assert ending.left == pytest.approx(0.6), "longer than expected: a tenth"
+    clock, processor = [0.0], [0.0]
+    end = Ending(6.0, lambda: clock[0], lambda: processor[0], busy=lambda: 5.0)
+    assert end.left == pytest.approx(30.0), "nothing was measured: as many wait for each core"
+    clock[0], processor[0] = 100.0, 50.0
+    assert end.left == pytest.approx(12.0), "ahead: 50 CPU seconds took 100"
+    clock[0], processor[0] = 1000.0, 50.0
+    assert end.left == pytest.approx(30.0), "this process waited, for a cluster say"
+    clock[0], processor[0] = 100.0, 50.0
+    end.begin()
+    clock[0], processor[0] = 100.5, 50.5
+    assert end.left == pytest.approx(5.5 * 100.5 / 50.5), "too early to be measured"
+    clock[0], processor[0] = 106.0, 52.0
+    assert end.left == pytest.approx(4.0 * 3), "2 CPU seconds of it took 6"
+    clock[0], processor[0] = 106.0, 58.0
+    assert end.left == pytest.approx(0.6), "longer than expected: a tenth"
 
 
 def test_what_a_board_takes_is_as_measured() -> None:
