@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import sys
@@ -91,6 +92,7 @@ def main() -> NoReturn:
         code = _run(interrupts, debug="--debug" in sys.argv)
     for problem in broken_plugins():
         complain(problem)
+    gc.freeze()  # the interpreter's last search for cycles would go through everything that ends with it anyway
     sys.exit(code)
 
 

@@ -60,7 +60,7 @@ def audit_badges(
         groups: defense to its runs.
         ranking: the column that ranks; None: nothing does.
     """
-    if ranking is None:
+    if ranking is None or not audits:
         return {}
     found = {}
     for defense, runs in groups.items():

@@ -91,13 +91,27 @@ class RunTables:
 
 
 class Shared:
-    """Arrays that many tables have in common, images and their labels: the first of equal ones stands for all.
+    """What many tables have in common, images, their labels and what columns are: the first stands for equal ones.
 
     A thousand cells of ten thousand images are thus read into half of the memory, whose pages take time to come.
     """
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], list[np.ndarray]] = {}
+        self._facts: dict[tuple[str, bytes], dict[str, Column]] = {}
+
+    def facts(self, plan: PlanRecord, key: str, arrow: pa.Table) -> dict[str, Column]:
+        """Return what the columns of a stored table are, by name, as the plan describes them.
+
+        Args:
+            plan: as `Store.plans.latest` returns it.
+            key: of the evaluation in the plan.
+            arrow: as read from the store.
+        """
+        place = key, arrow.schema.serialize().to_pybytes()
+        if place not in self._facts:
+            self._facts[place] = {name: described(plan, key, column) for name, column in column_facts(arrow).items()}
+        return self._facts[place]
 
     def one(self, values: np.ndarray) -> np.ndarray:
         """Return an array that is known already and equal to this one, or this one.
@@ -145,7 +159,7 @@ def load(store: Store, plan: PlanRecord, entry: RunRecord, shared: Shared) -> Ru
 
 def _table(plan: PlanRecord, key: str, arrow: pa.Table, shared: Shared) -> Table:
     """Turn a stored table into arrays ordered by image."""
-    facts = {name: described(plan, key, column) for name, column in column_facts(arrow).items()}
+    facts = shared.facts(plan, key, arrow)
     index = shared.one(arrow["index"].to_numpy())
     if (index[1:] < index[:-1]).any():
         arrow = arrow.sort_by("index")

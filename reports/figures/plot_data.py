@@ -35,8 +35,18 @@ def told(board: Board) -> list[Row]:
 
 def tables(board: Board) -> Tables:
     """Return the per-example table of each defense: the split is made once, the whole may have millions of rows."""
-    found = {str(name): table for name, table in board.examples.groupby("defense", sort=False)}
-    return {row.defense: found.get(row.defense, board.examples.iloc[:0]) for row in board.rows}
+    codes, defenses = pd.factorize(board.examples["defense"])
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    found: dict[str, list[slice]] = {}
+    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(codes)], strict=True):
+        found.setdefault(str(defenses[codes[start]]), []).append(slice(start, end))
+    return {row.defense: _rows(board.examples, found.get(row.defense, [])) for row in board.rows}
+
+
+def _rows(table: pd.DataFrame, parts: list[slice]) -> pd.DataFrame:
+    """Return some stretches of a table below each other; a single one shares the table's memory."""
+    pieces = [table.iloc[part] for part in parts] or [table.iloc[:0]]
+    return pieces[0] if len(pieces) == 1 else pd.concat(pieces)
 
 
 def numbers(table: pd.DataFrame, column: str) -> np.ndarray:
