@@ -17,12 +17,14 @@ class StopRequest:
     Attributes:
         code: None, or 75 (time limit), 130 (Ctrl-C), 143 (SIGTERM).
         within: returns how long it may take until work stops, in words; "" where that is not known.
+        ends_chunks: whether Ctrl-C lets the chunk under way end; False where a cluster computes it, which is left.
         at_last: whether Ctrl-C was pressed again: nothing more is done but leave.
     """
 
     def __init__(self, seconds: float | None = None) -> None:
         self.code: int | None = None
         self.within: Callable[[], str] = str
+        self.ends_chunks = True
         self.at_last = False
         self._deadline = None if seconds is None else time.monotonic() + seconds
 
@@ -60,12 +62,15 @@ class StopRequest:
             raise KeyboardInterrupt
         self.code = 128 + number
         if number == signal.SIGINT:
-            time_ = self.within()
-            text = (
-                f"\nCtrl-C: stopping after this chunk, up to {time_}" if time_ else "\nCtrl-C: stopping after this step"
-            )
             with contextlib.suppress(OSError):  # the handler may run inside a print: write past the buffers
-                os.write(2, f"{text}; Ctrl-C again stops now.\n".encode())
+                os.write(2, f"\nCtrl-C: {self._announced()}; Ctrl-C again stops now.\n".encode())
+
+    def _announced(self) -> str:
+        """Return in words when work stops after the first Ctrl-C."""
+        if not self.ends_chunks:
+            return "leaving the cluster, chunks under way there are computed again by the next command"
+        time_ = self.within()
+        return f"stopping after this chunk, up to {time_}" if time_ else "stopping after this step"
 
 
 def parse_duration(text: str) -> float:

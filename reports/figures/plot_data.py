@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -38,7 +39,7 @@ def tables(board: Board) -> Tables:
     codes, defenses = pd.factorize(board.examples["defense"])
     starts = np.flatnonzero(np.diff(codes, prepend=-1))
     found: dict[str, list[slice]] = {}
-    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(codes)], strict=True):
+    for start, end in pairwise([*starts.tolist(), len(codes)]):
         found.setdefault(str(defenses[codes[start]]), []).append(slice(start, end))
     return {row.defense: _rows(board.examples, found.get(row.defense, [])) for row in board.rows}
 

@@ -39,6 +39,15 @@ def drawn(board: Board) -> dict[str, Figure]:
     return {f.name: f for f in index.draw(board, plot_data.tables(board))}
 
 
+def test_each_defense_gets_its_rows_wherever_they_stand(board: Board) -> None:
+    mixed = board.examples.sample(frac=1, random_state=0).reset_index(drop=True)
+    for examples in (board.examples, mixed, board.examples.iloc[:0]):
+        found = plot_data.tables(replace(board, examples=examples))
+        assert list(found) == [row.defense for row in board.rows]
+        for name, table in found.items():
+            pd.testing.assert_frame_equal(table, examples[examples["defense"] == name])
+
+
 def test_every_figure_is_there(drawn: dict[str, Figure]) -> None:
     shipped = ["accuracy-against-eps", "cost", "stability", "curvature", "flatness", "correlation", "training"]
     assert [name for name in drawn if name in shipped] == shipped

@@ -50,6 +50,9 @@ def run_elsewhere(context: RunContext, transport: Transport, jobs: int, patience
         LockedError: the option `no_wait`, and another process holds a cell.
         MachineError, IntegrityError, StoreError, SecurityError: nothing more can be done here.
     """
+    context.stop.ends_chunks = (
+        False  # the driver leaves at once: an order under way may take minutes, or wait in a queue
+    )
     with contextlib.ExitStack() as held:
         computers = held.enter_context(computers_of(context, transport, patience))
         pool = held.enter_context(ThreadPoolExecutor(max(1, min(jobs, MOST_JOBS)), "bench job"))

@@ -60,6 +60,15 @@ def test_the_collector_rests_and_goes_on_as_before() -> None:
     with pytest.raises(ValueError, match="invalid literal"):
         uncollected()(int)("x")
     assert gc.isenabled()
+    with uncollected():
+        kept: list[list[int]] = [[] for _ in range(1000)]
+    assert any(kept is item for item in gc.get_objects(generation=2)), "what is left counts as old"
+    gc.freeze()
+    frozen = gc.get_freeze_count()
+    with uncollected():
+        pass
+    assert gc.get_freeze_count() == frozen, "what others have frozen stays so"
+    gc.unfreeze()
     gc.disable()
     try:
         with uncollected():

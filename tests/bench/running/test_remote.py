@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sqlite3
 import threading
+import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -212,6 +215,25 @@ def test_a_cluster_that_never_answers_ends_the_run_in_time(tmp_path) -> None:
     driver = elsewhere.Elsewhere(transport, book, here.Here(tmp_path, 1.0, print), patience=0.2)
     with pytest.raises(MachineError, match=r"expected a reply within 0\.2 s, got none"):
         list(driver._results([orders.Order("c", "evaluation", (0, 1), "w", "t")], lambda: False))  # type: ignore[arg-type]
+
+
+def test_ctrl_c_leaves_a_cluster_at_once_and_says_so(tmp_path, monkeypatch, capfd) -> None:
+    class Interrupted(InProcess):
+        def answer(self, ticket: bytes, seconds: float) -> bytes | None:
+            if len(self.sent) == 3:  # the other training, and an evaluation
+                os.kill(os.getpid(), signal.SIGINT)
+                self.sent.append(b"")
+            return super().answer(ticket, seconds) if len(self.sent) < 3 else None
+
+    monkeypatch.setattr(local, "run", lambda context: run_elsewhere(context, Interrupted(), jobs=2))
+    begun = time.monotonic()
+    result = pipeline.run(_options(tmp_path / "r"))
+    assert (result.code, time.monotonic() - begun < 120) == (130, True)
+    assert "Ctrl-C: leaving the cluster, chunks under way there are computed again" in capfd.readouterr().err
+    assert 0 < result.stored < result.cells
+    with Store.open(tmp_path / "r") as store:
+        cells = [cell.id for kind in ("train", "evaluation") for cell in store.cells(kind)]
+        assert [holder for cell in cells if (holder := store.leases.holder(cell))] == []
 
 
 def test_a_large_array_travels_once_and_comes_back_as_it_was() -> None:
