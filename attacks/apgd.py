@@ -27,6 +27,7 @@ STREAMS: Final = {
 
 @attack(
     source="Croce and Hein 2020, 'Reliable Evaluation of Adversarial Robustness', algorithm 1, eq. (6), (8)",
+    version=2,
     extra={"zero_gradient": ZERO_GRADIENT},
 )
 def apgd(

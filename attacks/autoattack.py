@@ -21,6 +21,7 @@ from bench.core.torch_state import frozen_eval
 
 @attack(
     source="Croce and Hein 2020, 'Reliable Evaluation of Adversarial Robustness', section 5",
+    version=2,
     chunk=200,  # a robust image costs thousands of passes
     adaptive=True,
     ranks=2,

@@ -44,6 +44,7 @@ EXTRA: Final = {
 
 @attack(
     source="Croce and Hein 2020 (the stages); the race and its sampled bound are ours",
+    version=2,
     extra=EXTRA,
     chunk=500,  # the sample of a chunk calibrates the race in it
     adaptive=True,

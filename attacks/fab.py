@@ -29,7 +29,10 @@ class FabParams:
     beta: float
 
 
-@attack(source="Croce and Hein 2020, 'Minimally distorted Adversarial Examples with a Fast Adaptive Boundary Attack'")
+@attack(
+    source="Croce and Hein 2020, 'Minimally distorted Adversarial Examples with a Fast Adaptive Boundary Attack'",
+    version=2,
+)
 def fab(
     model: nn.Module,
     x: Tensor,

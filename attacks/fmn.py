@@ -58,6 +58,7 @@ class FmnParams:
 
 @attack(
     source="Pintor et al. 2021, 'Fast Minimum-norm Adversarial Attacks through Adaptive Norm Constraints', algorithm 1",
+    version=2,
     extra=EXTRA,
 )
 def fmn(

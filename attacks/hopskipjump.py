@@ -48,6 +48,7 @@ class _Walk:
 
 @attack(
     source="Chen, Jordan, Wainwright 2020, 'HopSkipJumpAttack', algorithm 2",
+    version=2,
     gradients=False,
 )
 def hopskipjump(

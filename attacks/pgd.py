@@ -25,7 +25,7 @@ PATH_LENGTH: Final = 2.5  # of all steps together, in radii; Madry et al. 2018, 
 
 @attack(
     source="Madry et al. 2018, section 2.1; margin loss: Carlini and Wagner 2017, section V",
-    version=2,
+    version=3,
     extra={"zero_gradient": ZERO_GRADIENT},
     ranks=1,
     csv_interval=False,  # leaderboard.csv has one number per budget; the page and the JSON have the intervals

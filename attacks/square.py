@@ -34,7 +34,7 @@ class SquareParams:
     p: float
 
 
-@attack(source="Andriushchenko et al. 2020, 'Square Attack', algorithms 1-3", gradients=False)
+@attack(source="Andriushchenko et al. 2020, 'Square Attack', algorithms 1-3", gradients=False, version=2)
 def square(
     model: nn.Module,
     x: Tensor,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import torch
 from torch import Tensor, fx, nn
@@ -14,6 +15,7 @@ from bench.core.torch_state import tf32
 
 RTOL: Final = 1e-5  # largest difference allowed, relative to the largest logit or gradient: rounding gives 1e-7 to 1e-6
 MIN_PASSES: Final = 20  # passes of a batch that folding costs
+PIXELS: Final = 256  # of an image from which channels last is faster on a CPU; on 8×8 it gains nothing
 PROBE_IMAGES: Final = 2  # images on which the two networks are compared
 HOOKS: Final = (
     "_forward_hooks",
@@ -41,7 +43,8 @@ def fold_constants(model: nn.Module, x: Tensor, passes: int, *, recorded: bool =
     whoever counts passes there counts these. The model stays as it is where its forward cannot be followed, where
     there is nothing to fold, where a layer has hooks, and where logits or gradients differ on the first images of
     x (B, C, H, W). Measured on a CPU: 1.2 to 1.5 times faster on small networks, 1.05 on a ResNet-18, where the
-    convolutions are the work.
+    convolutions are the work. For images of 16×16 or more its tensors are channels last,
+    which takes 0.8 to 0.9 of the time (`python -m benchmarks.layout`).
 
     Args:
         model: in eval mode, without parameter gradients.
@@ -56,6 +59,8 @@ def fold_constants(model: nn.Module, x: Tensor, passes: int, *, recorded: bool =
     with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
         try:
             fast = _fold(model)
+            if fast is not None and x.device.type == "cpu" and x.ndim == 4 and x.shape[2] * x.shape[3] >= PIXELS:
+                _lay_out(fast)
             if fast is None or not _agree(model, fast, x[:PROBE_IMAGES]):
                 return model
         except Exception:  # foreign code runs on stand-ins for tensors and may raise anything
@@ -131,6 +136,42 @@ class FrozenLayer(nn.Module):
         if self.settings is None:
             return F.linear(x, self.weight, self.bias)
         return F.conv2d(x, self.weight, self.bias, *self.settings)  # type: ignore[arg-type]
+
+
+def _lay_out(fast: fx.GraphModule) -> None:
+    """Have a folded network compute in channels last."""
+    for layer in fast.modules():
+        if isinstance(layer, FrozenLayer) and layer.weight.ndim == 4:
+            layer.weight = layer.weight.contiguous(memory_format=torch.channels_last)
+    fast.forward = ChannelsLast(fast.forward)  # type: ignore[assignment]
+
+
+class ChannelsLast:
+    """A forward whose images are channels last within, and whose gradients come back as they are everywhere else.
+
+    Args:
+        function: the forward; its convolutions and activations keep the layout.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        self._function = function
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the logits (B, K) of images x (B, C, H, W)."""
+        logits: Tensor = self._function(_Inside.apply(x))
+        return logits
+
+
+class _Inside(torch.autograd.Function):
+    """Images in channels last; the gradient, which comes back so, in rows again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=torch.channels_last)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad.contiguous()
 
 
 def _agree(model: nn.Module, fast: nn.Module, x: Tensor) -> bool:

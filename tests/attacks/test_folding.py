@@ -12,6 +12,7 @@ from bench.attacks.pgd import pgd
 from bench.core import registry
 from bench.core.torch_state import frozen_eval
 from bench.measuring.passes import counted
+from bench.models.layers import Softplus
 from tests.attacks.known import flags
 
 
@@ -82,6 +83,21 @@ def test_the_folded_network_is_the_model_up_to_rounding(name, backbone, shape):
             fast_z, _, fast_grad = search.gradient(fast, x, objective)
             assert (z - fast_z).abs().max() <= 1e-5 * z.abs().max()
             assert (grad - fast_grad).abs().max() <= 1e-3 * grad.abs().max()
+
+
+@pytest.mark.parametrize(("side", "last"), [(16, True), (8, False)])
+def test_large_images_are_channels_last_inside_and_nowhere_else(side, last):
+    model, x = built("standard", "convnet", (3, side, side)), torch.rand(4, 3, side, side)
+    seen = []
+    with frozen_eval(model):
+        fast = fold_constants(model, x, 100)
+        for layer in fast.modules():
+            if isinstance(layer, Softplus):
+                layer.register_forward_hook(lambda module, given, output: seen.append(output))
+        _, _, grad = search.gradient(fast, x, lambda z: z[:, 0])
+    assert [y.is_contiguous(memory_format=torch.channels_last) for y in seen] == 3 * [last]
+    assert grad.is_contiguous()
+    assert x.is_contiguous()
 
 
 @pytest.mark.parametrize("why", UNFIT)
