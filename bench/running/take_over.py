@@ -9,7 +9,7 @@ from bench.core.errors import UsageError
 from bench.data.pixels import to_unit
 from bench.measuring.memory import out_of_memory_detected
 from bench.measuring.model_contract import check_model
-from bench.running.probe import check_restorable, probe
+from bench.running.probe import check_restorable, probe, probe_images
 from bench.running.tasks import Emit, TakeOverTask, Trained
 from bench.store.foreign_weights import load_into
 from bench.store.weights import pack_state
@@ -44,7 +44,8 @@ def take_over(task: TakeOverTask, emit: Emit) -> None:
         if model.weights is not None:
             load_into(network, model.weights, model.sha256)
         network = network.to(task.device).eval()
-        check_model(network, to_unit(torch.tensor(task.door)).to(task.device), job.num_classes)
+        for images in (to_unit(torch.tensor(task.door)), probe_images(job.shape)):
+            check_model(network, images.to(task.device), job.num_classes)
         check_restorable(network, job, task.device)
         info = {
             "probe": probe(network, job.shape, task.device),
