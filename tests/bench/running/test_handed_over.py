@@ -163,7 +163,12 @@ REFUSED = {
     "factory fails": (("broken",), (), 2, "net.py:broken: expected a network from a call without arguments"),
     "factory ends the process": (("gone",), (), 2, "defense gone: expected a factory that returns a network, got"),
     "network ends the process": (("dies",), (), 2, "dies seed 0: expected a result, got the end of its process by"),
-    "network raises on other images": (("picky",), (), 2, "shape (8, 1, 8, 8), got ValueError: no digit. A model takes"),
+    "network raises on other images": (
+        ("picky",),
+        (),
+        2,
+        "shape (8, 1, 8, 8), got ValueError: no digit. A model takes",
+    ),
     "no network": (("number",), (), 2, "number"),
     "other shapes": (("net",), ("--weights", "shape.pt"), 2, "1.weight of shape (10, 32) instead of (10, 64)"),
     "other names": (("net",), ("--weights", "names.safetensors"), 2, "got none for 1.weight, 1.bias; w, which it has"),
