@@ -92,7 +92,8 @@ def main() -> NoReturn:
         code = _run(interrupts, debug="--debug" in sys.argv)
     for problem in broken_plugins():
         complain(problem)
-    gc.freeze()  # the interpreter's last search for cycles would go through everything that ends with it anyway
+    if "torch" not in sys.modules:  # whose libraries name every function that is left at the end
+        gc.freeze()  # the interpreter's last search for cycles would go through everything that ends with it anyway
     sys.exit(code)
 
 
