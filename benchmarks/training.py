@@ -100,7 +100,7 @@ class Count(TorchDispatchMode):
 def ours(
     regime: str,
     x: Tensor,
-    width: int,
+    backbone: str,
     precision: str,
     execution: ExecutionConfig,
     side: str,
@@ -109,8 +109,8 @@ def ours(
     """Return our step of a regime as the training loop makes it, and its network as it was before any step."""
     seed_everything(0)
     entry = registry.defenses.get(regime)
-    model = entry.function(CLASSES, (3, SIZE, SIZE), f"resnet18-w{width}").train().to(x.device)
-    model = model.to(memory_format=memory_format((SIZE, SIZE), precision, x.device))
+    model = entry.function(CLASSES, tuple(x.shape[1:]), backbone).train().to(x.device)
+    model = model.to(memory_format=_layout(x, precision))
     fused = x.device.type == "cuda"
     optimizer = torch.optim.SGD(parameter_groups(model, 5e-4), lr=LR, momentum=0.9, fused=fused)
     loss = bound_loss(entry.recipe.loss, dict(entry.hyperparameters))
@@ -126,6 +126,11 @@ def ours(
         log=log,
     )
     return Contender(regime, side, lambda x, y: step(x, y, LR), execution), fresh
+
+
+def _layout(x: Tensor, precision: str) -> torch.memory_format:
+    """Return the memory layout in which images x (B, C, H, W) are trained on."""
+    return memory_format((x.shape[2], x.shape[3]), precision, x.device)
 
 
 def theirs(regime: str, device: torch.device, width: int) -> Contender:
@@ -183,7 +188,7 @@ def clock(device: torch.device) -> float:
 
 def race(contenders: Sequence[Contender], x: Tensor, y: Tensor, precision: str, blocks: int, steps: int) -> None:
     """Warm up, count operations, then let the contenders take turns; fills their seconds."""
-    images = x.to(memory_format=memory_format((SIZE, SIZE), precision, x.device))
+    images = x.to(memory_format=_layout(x, precision))
     for block in range(-1, blocks):
         for c in contenders:
             mine = x if c.side == "published" else images
@@ -251,13 +256,13 @@ def main() -> None:
     x = torch.rand(options.batch, 3, SIZE, SIZE, generator=draw).to(device)
     y = torch.randint(0, CLASSES, (options.batch,), generator=draw).to(device)
     sides: dict[tuple[str, str], Contender] = {}
-    parities, started = {}, time.monotonic()
+    parities, started, backbone = {}, time.monotonic(), f"resnet18-w{options.width}"
     for regime in KNOWN:
-        mine, fresh = ours(regime, x, options.width, options.precision, ExecutionConfig(options.step), "ours", print)
+        mine, fresh = ours(regime, x, backbone, options.precision, ExecutionConfig(options.step), "ours", print)
         sides["ours", regime], sides["published", regime] = mine, theirs(regime, device, options.width)
         if options.deterministic and device.type == "cuda":
             sides["deterministic", regime], _ = ours(
-                regime, x, options.width, options.precision, strict, "deterministic", print
+                regime, x, backbone, options.precision, strict, "deterministic", print
             )
         with torch_settings(ExecutionConfig(), options.precision, device):
             parities[regime] = parity(regime, fresh, x[: options.parity], y[: options.parity], options.precision)
