@@ -42,10 +42,10 @@ COLUMNS: Final = {
     "smoothed_abstained": Column(
         "No class has certainly more than half of the votes.", kind="flag", aggregate="fraction", source=SOURCE
     ),
-    "certified_l2_{eps}": Column(
+    "smoothed_certified_l2_{eps}": Column(
         "Proved right within eps (l2), with probability 1 − alpha.",
         kind="flag",
-        board="certified_l2_{eps}",
+        board="smoothed_certified_l2_{eps}",
         aggregate="fraction",
         direction="higher",
         formula="smoothed_radius ≥ eps",
@@ -60,7 +60,7 @@ COLUMNS: Final = {
 }
 
 
-@evaluation(source=SOURCE, columns=COLUMNS, chunk=100, tracks=("randomised",))
+@evaluation(source=SOURCE, columns=COLUMNS, version=2, chunk=100, tracks=("randomised",))
 def smoothed_certificate(
     model: nn.Module,
     x: Tensor,
@@ -108,7 +108,7 @@ def smoothed_certificate(
         "smoothed_radius": proved,
         "smoothed_judged_radius": judged,
         "smoothed_abstained": radius == 0,
-        **{f"certified_l2_{e:g}": proved >= e for e in eps},
+        **{f"smoothed_certified_l2_{e:g}": proved >= e for e in eps},
         "smoothed_not_applicable": [""] * len(y),
     }
 
@@ -149,7 +149,7 @@ def _not_applicable(y: Tensor, eps: Sequence[float]) -> dict[str, Tensor | list[
         "smoothed_radius": missing,
         "smoothed_judged_radius": missing,
         "smoothed_abstained": ~unproved,
-        **{f"certified_l2_{e:g}": unproved for e in eps},
+        **{f"smoothed_certified_l2_{e:g}": unproved for e in eps},
         "smoothed_not_applicable": ["the network does not declare Gaussian noise by an attribute smoothing_sigma"]
         * len(y),
     }

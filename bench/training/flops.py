@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,17 +11,23 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry  # of convolutions and products, in real numbers
 
 from bench.training.gradients import Loss, first_line
 from bench.training.hooks import set_epoch
 
+COMPLEX: Final = 4  # products of real numbers in one of complex ones
+FOURIER: Final = {  # operations of a transform of L numbers, over L log₂ L
+    torch.ops.aten._fft_r2c: 2.5,
+    torch.ops.aten._fft_c2r: 2.5,
+    torch.ops.aten._fft_c2c: 5.0,
+}
 FEW: Final = (2, 3, 4)  # images of the steps that tell what an image costs from what a step costs once
 
 
 @dataclass(frozen=True, slots=True)
 class FlopCount:
-    """What training computes, in operations of convolutions and matrix products.
+    """What training computes, in operations of convolutions, matrix products and inverses, and Fourier transforms.
 
     Attributes:
         per_image: floating-point operations per image and step, a multiply and an add counted as two; None: unknown.
@@ -36,8 +43,32 @@ class FlopCount:
         return {**known, "flops_counted": self.how}
 
 
+def operations(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
+    """Return the floating-point operations of one dispatched operation; 0 where it has no formula.
+
+    A product of complex numbers is four real ones; the inverse of n×n costs 2n³ (LU, Higham 2002, section 14); a
+    Fourier transform of L numbers 5 L log₂ L, half of that where one side is real (as FFTW counts it).
+
+    Args:
+        func: torch's operation.
+        args: its arguments.
+        kwargs: its arguments by name.
+        out: what it returned.
+    """
+    packet = func._overloadpacket
+    if packet in FOURIER:
+        side = out if packet is torch.ops.aten._fft_c2r else args[0]
+        length = math.prod(side.shape[axis] for axis in args[1])
+        return side.numel() // length * round(FOURIER[packet] * length * math.log2(length))
+    factor = COMPLEX if args and isinstance(args[0], Tensor) and args[0].is_complex() else 1
+    if packet is torch.ops.aten.linalg_inv_ex:
+        return factor * 2 * args[0].numel() * args[0].shape[-1]
+    formula = flop_registry.get(packet)
+    return 0 if formula is None else factor * formula(*args, **kwargs, out_val=out)
+
+
 class _Counter(TorchDispatchMode):
-    """Add up the operations of every convolution and matrix product that is dispatched inside the block.
+    """Add up the operations of everything with a formula that is dispatched inside the block.
 
     torch's own FlopCounterMode also tracks modules through hooks that a double backward does not pass.
     """
@@ -50,9 +81,7 @@ class _Counter(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        self.total += operations(func, args, kwargs or {}, out)
         return out
 
 

@@ -35,7 +35,7 @@ class CommonGammaBatchNorm2d(nn.BatchNorm2d):
     def __init__(self, num_features: int, gamma: float) -> None:
         super().__init__(num_features)
         if not gamma > 0:
-            raise ValueError(f"CommonGammaBatchNorm2d: expected gamma > 0, got {gamma}. Gouk et al. take 2 and more.")
+            raise ValueError(f"CommonGammaBatchNorm2d: expected gamma > 0, got {gamma}. Gouk et al. take 8 to 16.")
         self.gamma = gamma
 
     @torch.no_grad()

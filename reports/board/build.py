@@ -12,7 +12,8 @@ from dataclasses import replace
 from bench.core.ticks import tick
 from bench.reports import formatting
 from bench.reports.board.audits import audit_badges
-from bench.reports.board.brackets import with_brackets, with_proofs
+from bench.reports.board.bracket_columns import bracket_columns
+from bench.reports.board.brackets import budgets, with_brackets, with_proofs
 from bench.reports.board.challenges import apply_challenges
 from bench.reports.board.columns import BoardColumn, in_order, ranking_column
 from bench.reports.board.contested import contested
@@ -51,16 +52,16 @@ def build(store: Store, shown: BoardPlan | None = None) -> Board:
     prefixes = distinct_prefixes(plan, runs)
     runs = [run.renamed(prefixes) for run in runs]
     columns, threat = measured_columns(plan, runs, prefixes), plan.suite.threat
-    ranking = ranking_column(columns, threat)
-    runs = with_proofs(runs, ranking, threat)
+    runs = with_proofs(runs, columns, threat)
     columns = measured_columns(plan, runs, prefixes)
+    ranking, proved = ranking_column(columns, threat), budgets(columns, threat)
     groups: dict[str, list[RunTables]] = {}
     for run in runs:
         groups.setdefault(run.defense, []).append(run)
     reports = assess_runs(plan, runs)
     rows = with_cost([board_row(name, group, columns, ranking, threat, reports) for name, group in groups.items()])
     rows, pairs, gap = rank_rows(rows, groups, ranking)
-    rows = with_brackets(rows, groups, columns, ranking, threat)
+    rows = with_brackets(rows, groups, proved)
     apart = contested(groups, [row.defense for row in rows if row.rank is not None], ranking, plan.data.shape)
     badges = audit_badges(load_audits(store.out).audits, groups, ranking)
     rows = [replace(row, audit=badges.get(row.defense)) for row in rows]
@@ -72,7 +73,7 @@ def build(store: Store, shown: BoardPlan | None = None) -> Board:
             columns,
             trust=any(row.trust is not None for row in rows),
             randomised=any(row.apart is not None for row in rows),
-            proved=any(row.bracket is not None for row in rows),
+            brackets=[c for one in proved for c in bracket_columns(one.threat, shown=one.threat == threat)],
         ),
         examples=joined_examples(plan, runs, "test"),
         ranking=ranking.name if ranking else "",

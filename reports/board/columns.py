@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -179,46 +179,6 @@ RANDOMISED: tuple[BoardColumn, ...] = (
     ),
 )
 
-# After them, where something is proved at the board's threat.
-PROVED: tuple[BoardColumn, ...] = (
-    BoardColumn(
-        "proved_rank_low",
-        Column(
-            "Best place however the unknown images turn out: what no further attack can change.",
-            "place",
-            "count",
-            direction="lower",
-            formula="1 + number better at the worst resolution of the unknown images (Holm over ordered pairs, 5 %)",
-            source="McNemar 1947 (exact, one-sided) at the ends of the brackets, Holm 1979",
-        ),
-        heading="Best proved rank",
-        form="count",
-    ),
-    BoardColumn(
-        "proved_rank_high",
-        Column(
-            "Worst place however the unknown images turn out; a row without certificates is better than none.",
-            "place",
-            "count",
-            direction="lower",
-            formula="K − number that it is better than at the worst resolution (Holm over ordered pairs, 5 %)",
-            source="McNemar 1947 (exact, one-sided) at the ends of the brackets, Holm 1979",
-        ),
-        heading="Worst proved rank",
-        form="count",
-    ),
-    BoardColumn(
-        "bracket",
-        Column(
-            "Per cent of images proved right at the board's threat, of those that nothing has broken, and the rest.",
-            kind="text",
-            formula="proved ≥ certified, broken ≤ best known, unknown their difference",
-        ),
-        heading="Bracket",
-        form="text",
-    ),
-)
-
 # After them, where trust was assessed.
 TRUST: tuple[BoardColumn, ...] = (
     BoardColumn(
@@ -248,7 +208,8 @@ COST: tuple[BoardColumn, ...] = (
             "Counted operations of training relative to Standard's in the same run; no other work can move it.",
             "ratio",
             direction="lower",
-            formula="operations of convolutions and matrix products per training image, over those of Standard",
+            formula="operations of convolutions, matrix products, inverses and Fourier transforms per training image, over "
+            "those of Standard",
             source="the run's own counter of dispatched operations",
         ),
         heading="Training cost, counted",
@@ -330,11 +291,11 @@ MODEL: tuple[BoardColumn, ...] = (
     BoardColumn("year", Column("When its paper appeared.", kind="count", shown=False), heading="Year", form="count"),
     BoardColumn("link", Column("Address of its paper.", kind="text", shown=False), heading="Paper", form="text"),
 )
-OWN: tuple[BoardColumn, ...] = (*IDENTITY, *RANDOMISED, *PROVED, *TRUST, *COST, *MODEL)
+OWN: tuple[BoardColumn, ...] = (*IDENTITY, *RANDOMISED, *TRUST, *COST, *MODEL)
 
 
 def in_order(
-    measured: list[BoardColumn], trust: bool, randomised: bool = False, proved: bool = False
+    measured: list[BoardColumn], trust: bool, randomised: bool = False, brackets: Sequence[BoardColumn] = ()
 ) -> tuple[BoardColumn, ...]:
     """Return all columns in the order of leaderboard.csv: who, what was measured, trust, violations, cost, the model.
 
@@ -342,11 +303,10 @@ def in_order(
         measured: the measured columns. The first that counts violations becomes one of the board's own, like trust.
         trust: whether trust was assessed.
         randomised: whether a row is ranked among the randomised ones.
-        proved: whether anything is proved at the board's threat.
+        brackets: those of the budgets at which anything is proved.
     """
     violations = with_role(measured, "violations")[:1]
     rest = [c for c in measured if c not in violations]
     own = [replace(c, evaluation="", form="count", images=0) for c in violations]
     aside = RANDOMISED if randomised else ()
-    proofs = PROVED if proved else ()
-    return (*IDENTITY, *aside, *rest, *proofs, *(TRUST if trust else ()), *own, *COST, *MODEL)
+    return (*IDENTITY, *aside, *rest, *brackets, *(TRUST if trust else ()), *own, *COST, *MODEL)

@@ -57,7 +57,7 @@ class Row:
         missing: what has not been run to its end yet, each with how far it came.
         unranked: why the row has no rank, "" if it has one.
         apart: place of a randomised row among the randomised ones; None for all others, and where it has none.
-        bracket: what is proved and what is broken at the board's threat; None where no row has anything proved.
+        brackets: what is proved and what is broken, at each budget at which some row has anything proved.
         audit: what risk-limiting audits say of its models; None: they were not audited.
         variance: of the ranking column's number, by source, kept apart: "images", "training" seeds, "attack" seeds;
             None where there is only one. Empty for a row that is not ranked.
@@ -89,7 +89,7 @@ class Row:
     missing: tuple[str, ...] = ()
     unranked: str = ""
     apart: Apart | None = None
-    bracket: Bracket | None = None
+    brackets: tuple[Bracket, ...] = ()
     audit: AuditBadge | None = None
     variance: dict[str, float | None] = field(default_factory=dict)
 
@@ -155,15 +155,13 @@ class Row:
         """Place among the randomised rows; None for others."""
         return None if self.apart is None else self.apart.rank
 
-    @property
-    def proved_rank_low(self) -> int | None:
-        """Best place that it can hold however the unknown images turn out; None where nothing is proved."""
-        return None if self.bracket is None else self.bracket.rank_low
+    def bracket(self, eps: float | None) -> Bracket | None:
+        """Return what is proved and what is broken at a budget; None where no row has anything proved there.
 
-    @property
-    def proved_rank_high(self) -> int | None:
-        """Worst place that it can hold however the unknown images turn out; None where nothing is proved."""
-        return None if self.bracket is None else self.bracket.rank_high
+        Args:
+            eps: the budget, in the board's norm; None: there is none.
+        """
+        return next((bracket for bracket in self.brackets if bracket.eps == eps), None)
 
     @property
     def trust(self) -> Grade | None:
@@ -211,13 +209,15 @@ class Row:
         """Return the row's value in one of the board's own columns, as leaderboard.csv has it; None if missing.
 
         Args:
-            column: one of `columns.OWN`, or the column of violations.
+            column: one of `columns.OWN`, of `bracket_columns`, or the column of violations.
         """
         if column.facts.role == "violations":
             return self.bound_violations
+        if column.facts.pattern:
+            bracket = self.bracket(column.level)
+            return None if bracket is None else bracket.told(column.facts.pattern)
         derived: dict[str, int | str] = {
             "seeds": len(self.seeds),
-            "bracket": "" if self.bracket is None else str(self.bracket),
             "trust": "" if self.trust is None else self.trust.name,
             "trust_failed": ";".join(self.trust_failed),
         }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from bench.store.plan_record import RunRecord
+
+BRACKET: Final = "bracket_{norm}_{eps}"  # the column that says a bracket in words
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class Bracket:
-    """What is known of a row at the board's threat, whatever attacks are still to come.
+    """What is known of a row at a budget, whatever attacks are still to come.
 
     Attributes:
         proved: share of images proved right within eps, mean over seeds.
         unbroken: share that nothing has broken, mean over seeds.
         n: images.
+        eps: the budget, in the board's norm.
         rank_low: best place that it can hold however the unknown images turn out; None where it is not ranked.
         rank_high: worst place likewise.
     """
@@ -104,8 +107,19 @@ class Bracket:
     proved: float
     unbroken: float
     n: int
+    eps: float
     rank_low: int | None = None
     rank_high: int | None = None
+
+    def told(self, pattern: str) -> int | str | None:
+        """Return what it says in one of the board's columns; None if nothing.
+
+        Args:
+            pattern: of the column's name.
+        """
+        if pattern == BRACKET:
+            return str(self)
+        return self.rank_low if pattern.startswith("proved_rank_low") else self.rank_high
 
     def __str__(self) -> str:
         """Return "proved ≥ 38.2, broken ≤ 46.0, unknown 7.8": per cent proved, unbroken, and neither."""

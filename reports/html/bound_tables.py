@@ -130,7 +130,8 @@ def notes(board: Board, table: pd.DataFrame) -> Iterator[str]:
 
 def _certificate(board: Board, table: pd.DataFrame) -> Iterator[str]:
     """Yield how large the certified radius is, and how loose the Lipschitz constant behind it."""
-    found = [board.examples_with(role, among=table)[:1] for role in ("certified", "lipschitz", "local_slope")]
+    values = [name for name in table.columns if name in board.facts and board.facts[name].kind == "value"]
+    found = [board.examples_with(role, among=values)[:1] for role in ("certified", "lipschitz", "local_slope")]
     if not all(found):
         return
     radius, constant, slope = (numbers(table, names[0]) for names in found)

@@ -24,6 +24,7 @@ from bench.reports.html.headline import headline, unfinished
 from bench.reports.html.packed import is_large, pairs_data
 from bench.reports.html.pair_images import PairImages, pair_images
 from bench.reports.html.presets import Preset, presets
+from bench.reports.html.proofs import Proofs, proofs
 from bench.reports.html.ranking_table import TableColumn, TableRow, table_columns, table_rows
 from bench.reports.html.remarks import Remark, remarks
 from bench.reports.html.sprite import Sprite
@@ -82,6 +83,7 @@ class PageModel:
         claims: the paper's, with verdicts; None where the paper says nothing about these data.
         trust: the section on trust.
         pair_images: what one defense keeps and another loses; None: nothing tells two apart.
+        brackets: what is proved and what is broken, by budget; empty where nothing is proved.
         sprite: all thumbnails.
         own: name to what the board's own columns are.
         loads: defense to the line of Python that loads its network; "" where there is none.
@@ -116,6 +118,7 @@ class PageModel:
     claims: Claims | None
     trust: TrustSection
     pair_images: PairImages | None
+    brackets: list[Proofs]
     sprite: Sprite
     own: Mapping[str, Column]
     loads: Mapping[str, str]
@@ -162,6 +165,7 @@ def page_model(board: Board) -> PageModel:
         claims=board.claims,
         trust=trust_section(board, read_detection(), read_museum()),
         pair_images=pair_images(board, tables, sprite),
+        brackets=proofs(board),
         sprite=sprite,
         own={column.name: column.facts for column in OWN},
         loads={row.defense: load_line(board.plan, row) for row in board.rows},

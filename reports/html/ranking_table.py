@@ -158,11 +158,15 @@ class TableRow:
 
 
 def table_columns(board: Board) -> list[TableColumn]:
-    """Return the table's columns: the ranking one, plain fractions, then all others in the board's order."""
+    """Return the table's columns: the ranking one, plain fractions, then all others in the board's order.
+
+    Brackets at budgets other than the board's stand in tables of their own (`bench.reports.html.proofs`).
+    """
     first = [c for c in board.columns if c.evaluation and c.name == board.ranking]
     plain = [c for c in board.columns if c.evaluation and c.form == "fraction" and c.level is None]
     plain = [c for c in plain if c not in first]
-    rest = [c for c in board.columns if c.name not in APART and c not in first and c not in plain]
+    aside = [c for c in board.columns if not c.evaluation and c.facts.pattern and not c.facts.shown]
+    rest = [c for c in board.columns if c.name not in APART and c not in first + plain + aside]
     return [_measured(board, c) if c.evaluation else _own(board, c) for c in first + plain + rest]
 
 

@@ -57,7 +57,7 @@ def trained(tmp_path_factory, write_suite) -> Path:
 
 def test_the_bracket_of_a_trained_orthogonal_network_says_something(trained):
     board, checks = board_and_check(trained)
-    brackets = {row.defense: row.bracket for row in board.rows}
+    brackets = {row.defense: row.bracket(0.1) for row in board.rows}
     plain, orthogonal = brackets["standard"], brackets["cayley"]
     assert plain is not None
     assert orthogonal is not None
@@ -65,7 +65,7 @@ def test_the_bracket_of_a_trained_orthogonal_network_says_something(trained):
     assert {(b.rank_low, b.rank_high) for b in (plain, orthogonal)} == {(1, 2)}  # the plain one may still lose all
     table = bench.load_results(trained).leaderboard.set_index("defense")
     assert table.loc["cayley", "certified_l2_0.1"] == orthogonal.proved
-    assert table.loc["cayley", "bracket"].startswith(f"proved ≥ {100 * orthogonal.proved:.1f}, broken ≤ ")
+    assert table.loc["cayley", "bracket_l2_0.1"].startswith(f"proved ≥ {100 * orthogonal.proved:.1f}, broken ≤ ")
     assert table.loc["standard", "certified_l2_0.1"] == 0
     assert all(c.verdict == "pass" and "certified radii" in c.words for c in checks.values()), checks
 

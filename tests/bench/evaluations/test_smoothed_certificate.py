@@ -59,7 +59,7 @@ def test_no_radius_is_larger_than_the_exact_one_and_most_come_close(line):
     near = (exact > 0.05) & (exact < 0.15)
     assert (radius[near] > 0.5 * exact[near]).all()
     assert found["smoothed_abstained"][exact < 0.005].all()
-    assert torch.equal(found["certified_l2_0.05"], radius >= 0.05)
+    assert torch.equal(found["smoothed_certified_l2_0.05"], radius >= 0.05)
     assert (found["smoothed_judged_radius"] <= radius).all()
     wrong = smoothed_certificate(model, x, 1 - y)
     assert wrong["smoothed_radius"].max() == 0
@@ -72,7 +72,7 @@ def test_what_is_certified_is_not_broken(line):
     broken = judge(model, x, y, pgd(model, x, y, eps=eps, steps=10), eps=eps, norm="l2").broken
     assert not (broken & (found["smoothed_judged_radius"] >= eps)).any()
     assert broken.any()
-    assert int(found["certified_l2_0.06"].sum()) <= int((~broken).sum())
+    assert int(found["smoothed_certified_l2_0.06"].sum()) <= int((~broken).sum())
 
 
 def test_it_repeats_and_does_not_depend_on_the_batch(line):
@@ -86,7 +86,7 @@ def test_other_noise_is_no_certificate(line):
     _, x, y, _ = line
     found = smoothed_certificate(RandomisedModel(Line()).eval(), x, y)
     assert found["smoothed_radius"].isnan().all()
-    assert not found["certified_l2_0.25"].any()
+    assert not found["smoothed_certified_l2_0.25"].any()
     assert "smoothing_sigma" in found["smoothed_not_applicable"][0]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -37,6 +39,25 @@ def test_one_convolution_counts_two_operations_per_multiply_and_add() -> None:
         return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
     assert counted(conv, cross_entropy, (3, 6, 6), 8).per_image == 2 * (2 * 3 * 4 * 9 * 36)
+
+
+def test_complex_products_inverses_and_fourier_transforms_count() -> None:
+    """Per step: an 8×8 real transform, a complex one of its 8×5 numbers, an inverse and a product of complex 6×6."""
+
+    def spectral(model, x, y):
+        w = torch.eye(6, dtype=torch.complex64)
+        half = torch.fft.rfft2(torch.ones(8, 8))
+        others = torch.fft.fft2(half).real.sum() + (torch.linalg.inv(w) @ w).real.sum()
+        return {"cross_entropy": nn.functional.cross_entropy(model(x), y) + 0 * others}
+
+    once = round(2.5 * 64 * 6) + round(5 * 40 * math.log2(40)) + 4 * 2 * 6**3 + 4 * 2 * 6**3
+    assert counted(linear, spectral, (3, 2, 2), batch=16).per_image == pytest.approx(2 * 2 * 12 * 5 + once / 16)
+
+
+def test_an_orthogonal_convolution_costs_more_than_a_plain_one() -> None:
+    """Its spectrum takes an inverse per frequency and step, its images complex products and transforms."""
+    own, base = (of_defense(name, "convnet", (1, 8, 8), 64).per_image for name in ("cayley", "standard"))
+    assert 1.2 < own / base < 1.6
 
 
 def test_what_a_step_computes_once_is_shared_by_its_images() -> None:
