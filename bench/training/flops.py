@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -43,7 +43,7 @@ class FlopCount:
         return {**known, "flops_counted": self.how}
 
 
-def operations(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
+def operations(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> int:
     """Return the floating-point operations of one dispatched operation; 0 where it has no formula.
 
     A product of complex numbers is four real ones; the inverse of n×n costs 2n³ (LU, Higham 2002, section 14); a
