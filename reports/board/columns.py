@@ -208,7 +208,7 @@ COST: tuple[BoardColumn, ...] = (
             "Counted operations of training relative to Standard's in the same run; no other work can move it.",
             "ratio",
             direction="lower",
-            formula="operations of convolutions, matrix products, inverses and Fourier transforms per training image, over "
+            formula="operations of convolutions, products, inverses and Fourier transforms per training image, over "
             "those of Standard",
             source="the run's own counter of dispatched operations",
         ),
