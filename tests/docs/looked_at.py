@@ -12,6 +12,7 @@ import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from typer.main import get_command
@@ -99,8 +100,8 @@ def _benchmark(name: str, arguments: Sequence[str]) -> None:
         return
     parse = argparse.ArgumentParser.parse_args
 
-    def stop(parser: argparse.ArgumentParser, *given: object) -> None:
-        parse(parser)
+    def stop(parser: argparse.ArgumentParser, *given: Any) -> None:
+        parse(parser, *given)
         raise Parsed
 
     with (
