@@ -1,8 +1,9 @@
 """How long the end of a run takes, after its last cell: reading the results, statistics, drawings, page, and the exit.
 
 Nothing of it depends on the network or the attacks. CPU seconds are counted by rows and stored values, as fitted to
-three boards (docs/measured.md, "A board of many rows"): 8 rows of the suite digits, 20 rows of five seeds on
-10,000 images with ten evaluations, and 200 rows on 10,000 images with six.
+three boards: 8 rows of the suite digits (3.7 s after the last cell of a run on two idle cores), and the two of
+docs/measured.md, "A board of many rows": 20 rows of five seeds on 10,000 images with ten evaluations, and 200 rows on
+10,000 images with six.
 """
 
 from __future__ import annotations
