@@ -98,6 +98,29 @@ def test_a_cluster_of_ray_that_loses_a_worker_gives_the_board_of_this_machine(tm
 
 @needs_ray
 @pytest.mark.slow
+def test_a_cluster_of_this_machine_is_closed_to_others_and_reports_nothing(monkeypatch) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_USAGE_STATS_ENABLED"):
+        monkeypatch.delenv(name, raising=False)
+    join = (
+        "import ray, sys; ray.init(address=sys.argv[1], logging_level='ERROR'); print(ray.cluster_resources()['CPU'])"
+    )
+    with engines.load("ray")._cluster(None) as ray:
+        assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+        assert not ray._private.worker.global_worker.node.webui_url, "a dashboard"
+        command = [sys.executable, "-c", join, ray.get_runtime_context().gcs_address]
+        ours = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert (ours.returncode, float(ours.stdout) > 0) == (0, True), ours.stderr
+        for token in (None, "0" * 64):
+            others = {k: v for k, v in os.environ.items() if k != "RAY_AUTH_TOKEN"}
+            others |= {"RAY_AUTH_TOKEN": token} if token else {}
+            found = subprocess.run(command, capture_output=True, text=True, timeout=120, env=others)
+            assert found.returncode != 0
+            assert "uthentication" in found.stderr, found.stderr[-500:]
+    assert not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_USAGE_STATS_ENABLED"} & os.environ.keys()
+
+
+@needs_ray
+@pytest.mark.slow
 def test_lost_requests_and_replies_of_ray_change_nothing(tmp_path, monkeypatch) -> None:
     each = {
         "num_failures": 4,
