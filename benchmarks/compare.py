@@ -6,6 +6,7 @@ have are compared after the last turn.
 
     python -m benchmarks.compare 6e44786 HEAD                                     # the whole of digits: minutes a turn
     python -m benchmarks.compare HEAD~1 HEAD --blocks 5 -- --defense standard --seeds 0 --limit 32 --epochs 2
+    python -m benchmarks.compare HEAD~1 HEAD --blocks 5 --report results/digits   # `report` of one folder instead
 """
 
 from __future__ import annotations
@@ -42,18 +43,18 @@ class Side:
     seconds: list[float] = field(default_factory=list)
     rows: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def run(self, checkout: Path, out: Path, options: Sequence[str]) -> None:
+    def run(self, checkout: Path, out: Path, command: Sequence[str]) -> None:
         """Run the command once.
 
         Args:
             checkout: the commit's files.
-            out: an empty result folder.
-            options: of `run`.
+            out: an empty folder for the board.
+            command: of bench, with its options; what names the folder comes last.
         """
         environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "bench", "run", *options, "--out", str(out)]
+        words = [sys.executable, "-m", "bench", *command, str(out)]
         before = _children()
-        subprocess.run(command, cwd=checkout, env=environment, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(words, cwd=checkout, env=environment, check=True, stdout=subprocess.DEVNULL)
         self.seconds.append(_children() - before)
         with (out / "leaderboard.csv").open(newline="") as file:
             self.rows = {row["defense"]: row for row in csv.DictReader(file)}
@@ -81,13 +82,13 @@ def moved(a: Side, b: Side) -> list[str]:
     return sorted(lines)
 
 
-def compare(commits: Sequence[str], blocks: int, options: Sequence[str]) -> tuple[Side, Side]:
+def compare(commits: Sequence[str], blocks: int, command: Sequence[str]) -> tuple[Side, Side]:
     """Let two commits take turns.
 
     Args:
         commits: two names that git knows.
         blocks: turns of each.
-        options: of `run`.
+        command: of bench, with its options; what names the folder comes last.
 
     Returns:
         Both sides.
@@ -101,7 +102,7 @@ def compare(commits: Sequence[str], blocks: int, options: Sequence[str]) -> tupl
             _git("-C", str(checkout), "checkout", "--quiet", "--detach", side.commit)
         for block in range(blocks):
             for i in (0, 1) if block % 2 else (1, 0):
-                sides[i].run(checkouts[i], Path(folder) / f"out{i}-{block}", options)
+                sides[i].run(checkouts[i], Path(folder) / f"out{i}-{block}", command)
                 print(f"  {sides[i].commit[:10]}: {sides[i].seconds[-1]:.1f} CPU-seconds", file=sys.stderr, flush=True)
     return sides
 
@@ -115,12 +116,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("commits", nargs=2, help="the older and the newer one, as git knows them")
     parser.add_argument("--blocks", type=int, default=1, help="turns of each")
+    parser.add_argument("--report", type=Path, help="a result folder: its report is compared, not a run")
     parser.add_argument("--json", type=Path, help="file for the result")
     parser.epilog = "Behind -- come the options of `run`; none: the whole of digits."
     words = sys.argv[1:]
     end = words.index("--") if "--" in words else len(words)
     options = parser.parse_args(words[:end])
-    old, new = compare(options.commits, options.blocks, words[end + 1 :])
+    command = ["run", *words[end + 1 :], "--out"]
+    if options.report:
+        command = ["report", "--out", str(options.report.resolve()), "--to"]
+    old, new = compare(options.commits, options.blocks, command)
     ratios = [n / o for o, n in zip(old.seconds, new.seconds, strict=True)]
     differences = moved(old, new)
     print(f"{new.commit[:10]} / {old.commit[:10]}: {statistics.median(ratios):.2f} of the CPU time")

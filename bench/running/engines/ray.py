@@ -7,6 +7,7 @@ environment names is not joined. Images and weights are put into the object stor
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import threading
@@ -54,6 +55,12 @@ def run(context: RunContext) -> Outcome:
         return run_elsewhere(context, RayTransport(ray, resources), 2 * room)
 
 
+@functools.cache
+def _token() -> str:
+    """Return the token of the clusters that this process starts: Ray reads its token once per process."""
+    return secrets.token_hex(32)
+
+
 @contextlib.contextmanager
 def _cluster(address: str | None) -> Iterator[Any]:
     """Join or start a cluster for the block, and leave or end it behind it.
@@ -66,7 +73,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
     """
     before = {name: os.environ.get(name) for name in (*_SETTINGS, "RAY_AUTH_TOKEN")}
     if address is None:  # a cluster that others run has its own settings
-        os.environ.update(_SETTINGS, RAY_AUTH_TOKEN=secrets.token_hex(32))
+        os.environ.update(_SETTINGS, RAY_AUTH_TOKEN=_token())
     try:
         import ray
 
