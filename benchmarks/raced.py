@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -105,7 +105,7 @@ def attacks(sample: float) -> dict[str, Callable[..., Tensor]]:
     return {"raced": raced, "full": autoattack, "official": pyautoattack.autoattack}
 
 
-def race(case: Case, contenders: Mapping[str, Callable[..., Tensor]], blocks: int) -> dict[str, Side]:
+def race(case: Case, contenders: dict[str, Callable[..., Tensor]], blocks: int) -> dict[str, Side]:
     """Let the contenders take turns on a network, and print a line for each and each difference in verdicts.
 
     Args:
