@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import subprocess
@@ -75,6 +76,14 @@ def test_output_that_is_the_work_itself_is_said_to_be_lost() -> None:
     assert done.returncode == 4
     assert len(done.stderr.strip().splitlines()) == 1
     assert "No space left on device" in done.stderr
+
+
+def test_where_torch_is_loaded_the_last_search_for_cycles_stays(cli) -> None:
+    """Its libraries report on stderr every function that is still there when the interpreter ends."""
+    assert "torch" in sys.modules
+    before = gc.get_freeze_count()
+    assert cli("list", "suites").code == 0
+    assert gc.get_freeze_count() == before
 
 
 def test_a_closed_stream_takes_no_files_place() -> None:
