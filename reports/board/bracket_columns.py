@@ -66,7 +66,7 @@ def bracket_columns(at: ThreatModel, *, shown: bool) -> tuple[BoardColumn, ...]:
 
 
 def _column(at: ThreatModel, pattern: str, heading: str, form: Form, facts: Column) -> BoardColumn:
-    params = {"norm": at.norm, "eps": at.eps}
+    params: dict[str, float | str] = {"norm": at.norm, "eps": at.eps}
     name = pattern.format(norm=at.norm, eps=f"{at.eps:g}")
     return BoardColumn(
         name, replace(facts, pattern=pattern, params=params), heading=heading, form=form, detail=f"ε\u00a0{at.eps:g}"
