@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.core import discovery, files
-from bench.core.cache_folder import cache_folder
+from bench.core.cache_folder import cache_folder, is_ours
 from bench.core.errors import MachineError
 from bench.core.version import VERSION
 
@@ -35,7 +35,7 @@ def remembered(kind: str, found: Callable[[], list[dict[str, object]]]) -> list[
     path = cache_folder() / KEPT / f"{kind}-{_sources()}.json"
     with contextlib.suppress(OSError, ValueError):
         digest, _, text = path.read_text(encoding="utf-8").partition("\n")
-        if digest == _digest(text):
+        if digest == _digest(text) and is_ours(path):
             records: list[dict[str, object]] = json.loads(text)
             return records
     text = json.dumps(found())

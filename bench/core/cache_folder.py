@@ -20,3 +20,15 @@ def cache_folder() -> Path:
         return Path(platformdirs.user_cache_path("bench", appauthor=False)) / "data"
     except RuntimeError:
         return Path(tempfile.gettempdir()) / f"bench-{os.getuid()}" / "data"
+
+
+def is_ours(path: Path) -> bool:
+    """Return whether a file was written by this user: a folder for temporary files is open to others.
+
+    Args:
+        path: a file that exists.
+
+    Raises:
+        OSError: it cannot be asked.
+    """
+    return not hasattr(os, "getuid") or path.stat().st_uid == os.getuid()

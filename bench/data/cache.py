@@ -1,7 +1,7 @@
 """Pictures that were decoded before, in the cache folder: a file per split, under the SHA-256 of its sources.
 
 Such a file is a safetensors file, which holds numbers and no code, with the fingerprint of what is in it; one that is
-damaged is decoded again and replaced. All of them may be deleted at any time.
+damaged, or that another user wrote, is decoded again and replaced. All of them may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 
 from bench.core import files
-from bench.core.cache_folder import cache_folder
+from bench.core.cache_folder import cache_folder, is_ours
 from bench.core.errors import MachineError
 from bench.core.hashing import sha256_of
 from bench.data.reading import Arrays
@@ -79,6 +79,8 @@ def _kept(path: Path, total: int) -> Arrays | None:
     from safetensors import SafetensorError, safe_open
 
     try:
+        if not is_ours(path):
+            return None
         with safe_open(path, framework="numpy") as file:
             images, labels = file.get_tensor("images"), file.get_tensor("labels")
             expected = (file.metadata() or {}).get("sha256")

@@ -1,5 +1,6 @@
 """Pictures of a parquet folder are decoded once: what is kept, what it serves, and what happens to a damaged file."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -69,3 +70,14 @@ def test_changed_files_are_decoded_anew(copy: Path, encoded: list[bytes]) -> Non
 def test_a_folder_that_cannot_be_written_keeps_nothing(copy: Path) -> None:
     (copy.parent / "cache").write_text("a file where the folder would be")
     assert len(load("cifar10", data_dir=copy, download=False).test) == N
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can give a file away")
+def test_a_file_of_another_user_is_not_read(copy: Path) -> None:
+    first = load("cifar10", data_dir=copy, download=False).test
+    (path,) = kept(copy)
+    arrays = load_file(path)
+    arrays["images"] = 255 - arrays["images"]
+    save_file(arrays, path, {"sha256": fingerprint(arrays["images"], arrays["labels"])})
+    os.chown(path, 12345, -1)
+    assert load("cifar10", data_dir=copy, download=False).test.fingerprint == first.fingerprint
