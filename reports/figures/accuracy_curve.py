@@ -43,10 +43,15 @@ class Point:
         return 100 * low, 100 * high
 
 
+def _measured(column: BoardColumn) -> bool:
+    """Return whether one evaluation measured a share; what is proved or best known has a table of its own."""
+    return column.facts.aggregate == "fraction" and column.facts.role not in {"certified", "best_known"}
+
+
 @figure(order=20)
 def accuracy_against_eps(board: Board, tables: Tables) -> Figure | None:
     """Draw accuracy against the budget with intervals, one panel per quantity that was measured at several."""
-    rows, curves = plot_data.drawn(board), families(c for c in board.columns if c.facts.aggregate == "fraction")
+    rows, curves = plot_data.drawn(board), families(c for c in board.columns if _measured(c))
     if not curves:
         return None
     ranking = board.ranking_column

@@ -23,6 +23,7 @@ from PIL import Image
 from bench.core.records import Column, Role
 from bench.core.text import one_line
 from bench.reports import formatting
+from bench.reports.board.columns import BoardColumn
 from bench.reports.board.model import Board
 from bench.reports.exports import leaderboard, manifest, robustbench
 from bench.reports.figures import plot_data
@@ -103,10 +104,15 @@ def test_ids_are_unique_and_every_link_and_reference_has_its_target(html: str, t
     assert (inside | named | drawn) - set(ids) == set()
 
 
+def in_the_table(board: Board) -> list[BoardColumn]:
+    """Return the table's columns: brackets at other budgets than the board's are in a table of their own."""
+    apart = {c.name for c in board.columns if not c.evaluation and c.facts.pattern and not c.facts.shown}
+    return [c for c in board.columns if c.name not in {*ranking_table.APART, *apart}]
+
+
 def test_every_column_has_a_glossary_entry_and_every_figure_a_text(board: Board, tree: Tree) -> None:
     ids = {a["id"] for _, a, _ in tree.elements if "id" in a}
-    shown = [c for c in board.columns if c.name not in ranking_table.APART]
-    assert {f"glossary-{c.name}" for c in shown} <= ids
+    assert {f"glossary-{c.name}" for c in in_the_table(board)} <= ids
     drawings = [a for _, a, _ in tree.elements if a.get("role") == "img" and a.get("class") != "tile"]
     assert len(drawings) >= 5
     assert all(len(a["aria-label"]) > 20 for a in drawings)
@@ -255,7 +261,7 @@ def test_durations_and_counts() -> None:
 
 def test_tooltips_say_unit_direction_formula_and_source(board: Board, tree: Tree) -> None:
     tips = [a["data-tip"] for a, _ in tree.find("button", **{"class": "sort"})]
-    assert len(tips) == 2 + len([c for c in board.columns if c.name not in ranking_table.APART])
+    assert len(tips) == 2 + len(in_the_table(board))
     (curvature,) = [t for t in tips if t.startswith("Normalised curvature.")]
     assert curvature == (
         "Normalised curvature. Unit: 1/pixel. Lower is better. Formula: ‖∇²f‖₂/‖∇f‖₂. Source: Srinivas et al. 2022."
