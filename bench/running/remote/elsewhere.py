@@ -115,6 +115,7 @@ class Elsewhere:
             BenchError: one of them has failed.
         """
         waiting = [(order, self._transport.submit(order.to_bytes())) for order in orders]
+        self._heard = time.monotonic()  # before, nobody may have been asked for as long as cells were held elsewhere
         try:
             while waiting:
                 if stop():

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from bench.core import files
-from bench.core.errors import MachineError
+from bench.core.errors import IntegrityError, MachineError
 from bench.core.hashing import sha256_of
+from bench.running.remote.orders import checked
 from bench.running.remote.replies import findings
 from bench.running.remote.work import compute
 
@@ -60,6 +61,7 @@ class Parts:
 
         Raises:
             MachineError: the order is not there.
+            IntegrityError: it was changed; the next command writes it anew.
         """
         if self.reply(order) is not None:
             return
@@ -97,11 +99,20 @@ class Parts:
         return sha256
 
     def _read(self, kind: str, sha256: str) -> bytes:
+        """Return the content of a file; one that was changed is removed, since files that are there are not written.
+
+        Raises:
+            MachineError: it is not there.
+            IntegrityError: its content is not what its name says.
+        """
         path = self._path(kind, sha256)
         try:
-            return path.read_bytes()
+            return checked(path.read_bytes(), sha256)
         except OSError as error:
             raise MachineError(f"{path}: expected a file of the shared folder, got {error.strerror}.") from error
+        except IntegrityError:
+            files.remove(path)
+            raise
 
     def _path(self, kind: str, sha256: str) -> Path:
         return self.folder / kind / sha256

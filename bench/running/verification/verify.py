@@ -153,12 +153,18 @@ def _runs(plan: PlanRecord, names: tuple[str, ...]) -> list[RunRecord]:
 
 
 def _test_images(plan: PlanRecord, data_dir: Path | None, found: Verification) -> Split | None:
-    """Return the test images, None where they are not on this machine; nothing is downloaded."""
+    """Return the test images, None where they are not on this machine; nothing is downloaded.
+
+    Other images under the name of a public data set do not hold; a folder of one's own may be another's of that name.
+    """
     try:
         return load_test_images(plan, data_dir, download=False)
-    except (MachineError, IntegrityError):
+    except (MachineError, IntegrityError) as error:
         if data_dir is not None:
             raise
+        if isinstance(error, IntegrityError) and plan.suite.own_data is None:
+            found.fail("data", str(error))
+            return None
     found.notes.append(
         f"{plan.data.name}: the test images are not on this machine, so clean images and clean accuracy are taken as "
         "stored; name their folder with --data to check them too"

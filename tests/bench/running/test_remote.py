@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import threading
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,8 @@ from bench.core import files
 from bench.core.errors import IntegrityError, MachineError, UsageError
 from bench.core.hashing import sha256_of
 from bench.running import pipeline
-from bench.running.engines import local
+from bench.running.child import ChildError
+from bench.running.engines import local, ray, slurm
 from bench.running.prepare import Options
 from bench.running.remote import elsewhere, here, orders, parts, replies
 from bench.running.remote.code import code_digest
@@ -217,6 +218,19 @@ def test_a_cluster_that_never_answers_ends_the_run_in_time(tmp_path) -> None:
         list(driver._results([orders.Order("c", "evaluation", (0, 1), "w", "t")], lambda: False))  # type: ignore[arg-type]
 
 
+def test_patience_begins_with_what_is_asked_and_not_with_the_command(tmp_path) -> None:
+    class Slow(InProcess):
+        def answer(self, ticket: bytes, seconds: float) -> bytes | None:
+            self.lost += 1
+            return replies.to_reply([Note("x")]) if self.lost > 1 else None
+
+    transport = Slow()
+    book = orders.OrderBook(transport.put, {}, 1.0)
+    driver = elsewhere.Elsewhere(transport, book, here.Here(tmp_path, 1.0, print), patience=5.0)
+    driver._heard -= 3600.0  # another process held the cells for as long
+    assert list(driver._results([orders.Order("c", "evaluation", (0, 1), "w", "t")], lambda: False)) == [Note("x")]  # type: ignore[arg-type]
+
+
 def test_ctrl_c_leaves_a_cluster_at_once_and_says_so(tmp_path, monkeypatch, capfd) -> None:
     class Interrupted(InProcess):
         def answer(self, ticket: bytes, seconds: float) -> bytes | None:
@@ -291,3 +305,78 @@ def test_a_second_reply_is_equal_or_a_finding(weights: bytes, contradictions: in
     found = folder.contradictions()
     assert len(found) == contradictions
     assert all("expected equal results of two workers" in text for text in found)
+
+
+def test_a_changed_order_is_not_computed_and_is_written_anew(tmp_path) -> None:
+    folder = parts.Parts(tmp_path)
+    content = orders.Order("c", "evaluation", (0, 1), "w", "t").to_bytes()
+    order = folder.order(content)
+    path = tmp_path / parts.ORDERS / order
+    path.write_bytes(content.replace(b"[0,1]", b"[1,2]"))
+    assert path.read_bytes() != content
+    with pytest.raises(IntegrityError, match=f"expected SHA-256 {order[:12]}"):
+        folder.work(order)
+    assert folder.left() == []
+    assert folder.order(content) == order
+    assert path.read_bytes() == content
+    assert folder.reply(order) is None
+
+
+def test_a_changed_blob_is_a_failure_and_is_written_anew(tmp_path) -> None:
+    folder = parts.Parts(tmp_path)
+    blob = folder.put(b"settings")
+    path = tmp_path / parts.BLOBS / blob
+    path.write_bytes(b"others")
+    order = folder.order(orders.Order("c", "evaluation", (0, 1), "w", blob, code=code_digest()).to_bytes())
+    folder.work(order)
+    (failure,) = replies.from_reply(folder.reply(order) or b"", "c")
+    assert isinstance(failure, replies.Failure)
+    assert f"expected SHA-256 {blob[:12]}" in failure.message
+    assert folder.put(b"settings") == blob
+    assert path.read_bytes() == b"settings"
+
+
+class Vanishing:
+    """An executor whose jobs end at once, without a reply."""
+
+    def __init__(self) -> None:
+        self.submitted: list[str] = []
+
+    def batch(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def submit(self, work: slurm.Work) -> Vanishing:
+        self.submitted.append(work.order)
+        return self
+
+    def done(self) -> bool:
+        return True
+
+
+def test_an_order_whose_jobs_vanish_is_sent_again_three_times_and_then_fails(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(slurm, "GATHER_SECONDS", 0.0)
+    jobs = Vanishing()
+    transport = slurm.SlurmTransport(jobs, parts.Parts(tmp_path))
+    ticket = transport.submit(orders.Order("c", "evaluation", (0, 1), "w", "t").to_bytes())
+    assert [transport.answer(ticket, 0.0) for _ in range(slurm.RETRIES)] == [None] * slurm.RETRIES
+    with pytest.raises(ChildError, match="got the end of 4 jobs"):
+        transport.answer(ticket, 0.0)
+    assert jobs.submitted == [ticket] * 4
+
+
+@pytest.mark.parametrize(
+    ("needed", "room"),
+    [
+        ({"cpus": 1.0, "gpus": 0.0}, 8),
+        ({"cpus": 3.0, "gpus": 0.0}, 2),
+        ({"cpus": 1.0, "gpus": 0.5}, 4),
+        ({"cpus": 1.0, "gpus": 0.5, "memory": 8e9}, 3),
+    ],
+)
+def test_tasks_share_what_a_cluster_of_ray_has(needed: dict[str, float], room: int) -> None:
+    assert ray._room({"CPU": 8.0, "GPU": 2.0, "memory": 30e9}, needed) == room
+
+
+def test_a_cluster_of_ray_without_what_a_task_needs_is_named() -> None:
+    with pytest.raises(MachineError, match="expected 1 cpus, 1 gpus for a task, got a cluster with 8 cpus, 0 gpus"):
+        ray._room({"CPU": 8.0}, {"cpus": 1.0, "gpus": 1.0})

@@ -311,6 +311,13 @@ def test_a_row_whose_code_is_not_here_is_said_and_can_be_left_out(cli, out):
     assert cli("verify", "--out", out, "--defense", "standrd").code == 2
 
 
+def test_a_plan_that_names_other_test_images_cannot_hide_a_clean_flag(cli, out):
+    content = json.loads(stored(out, "plans", "id", 1, "plan"))
+    content["data"]["test"]["fingerprint"] = "0" * 64
+    update(out, "plans", "id", 1, plan=json.dumps(content))
+    failed(cli, out, "data: ", "digits: expected test images with SHA-256 000000000000")
+
+
 def test_a_plan_that_names_an_enormous_network_takes_no_memory(cli, out):
     content = json.loads(stored(out, "plans", "id", 1, "plan"))
     content["rows"][0]["backbone"] = "convnet-w200000"
