@@ -179,7 +179,7 @@ def test_a_forgery_is_refused_with_index_and_reason(cli, weakly_attacked, case, 
     assert (weakly_attacked / "leaderboard.csv").read_bytes() == before
 
 
-def test_another_models_images_a_duplicate_and_a_resubmission_are_refused(cli, out, case, tmp_path):
+def test_a_duplicate_and_a_resubmission_are_refused(cli, out, case, tmp_path):
     index = np.repeat(case.new[:1], 2)
     np.savez(tmp_path / "twice.npz", index=index, x_adv=case.adversarial[index])
     done = challenge(cli, out, tmp_path / "twice.npz", "--credit", "first")
@@ -189,8 +189,28 @@ def test_another_models_images_a_duplicate_and_a_resubmission_are_refused(cli, o
     assert again.code == 3
     assert "stored already" in again.err
     assert [record.credit for record in load_challenges(out)] == ["first"]
-    held = cli("challenge", "--out", out, "--defense", "lcnn", tmp_path / "twice.npz")
-    assert held.code == 3 or load_challenges(out)[-1].defense == "lcnn", "each model is asked itself"
+
+
+def test_images_that_break_another_model_alone_are_refused(cli, weakly_attacked, case, tmp_path):
+    """The first points that this model gets wrong on the way to each adversarial image: the other gets some right."""
+    from bench.api.results import load_model
+
+    other, labels = load_model("lcnn", seed=0, out=weakly_attacked), case.labels
+    found = case.clean.copy()
+    for share in np.linspace(1, 0, 101, dtype=np.float32):
+        there = case.clean + share * (case.adversarial - case.clean)
+        wrong = case.broken & (case.predict(there) != labels)
+        found[wrong] = there[wrong]
+    with torch.no_grad():
+        right = [other(torch.tensor(images)).argmax(1).numpy() == labels for images in (case.clean, found)]
+    index = np.flatnonzero(case.broken & right[0] & right[1])
+    assert len(index)
+    np.savez(tmp_path / "theirs.npz", index=index, x_adv=found[index])
+    done = cli("challenge", "--out", weakly_attacked, "--defense", "lcnn", tmp_path / "theirs.npz")
+    assert done.code == 3
+    assert done.out.splitlines()[-1] == f"accepted: 0, refused: {len(index)}"
+    assert done.err.count("not misclassified") == len(index)
+    assert not challenge_paths(weakly_attacked)
 
 
 def test_images_for_another_norm_or_budget_are_judged_by_the_one_asked_for(cli, out, case, tmp_path):

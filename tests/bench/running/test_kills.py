@@ -19,6 +19,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.kills import differences
+
 ROOT = Path(__file__).resolve().parents[3]
 EVALUATIONS = """
 [evaluations.accuracy]
@@ -108,6 +110,7 @@ def test_ended_by_each_signal_and_again_while_it_resumes(suite: Path, whole: Pat
     kills = [(signal.SIGKILL, 0.3), (signal.SIGTERM, 3.0), (signal.SIGINT, 1.0)]
     assert interrupted(suite, tmp_path / "out", kills) >= 2
     finish_and_compare(suite, tmp_path / "out", whole)
+    assert differences(whole, tmp_path / "out") == []
 
 
 def test_a_time_limit_acts_within_a_chunk(
@@ -140,3 +143,4 @@ def test_fifty_ends_at_random_instants(suite: Path, whole: Path, tmp_path: Path)
         kills = [(signal.Signals(int(s)), float(d)) for s, d in zip(signals, rng.uniform(0, 8, left), strict=True)]
         left -= interrupted(suite, out, kills)
         finish_and_compare(suite, out, whole)
+        assert differences(whole, out) == []
