@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 
 from bench.core import files
-from bench.core.errors import IntegrityError, MachineError, UsageError
+from bench.core.errors import IntegrityError, MachineError, SecurityError, UsageError
 from bench.core.hashing import sha256_of
 from bench.running import pipeline
 from bench.running.child import ChildError
 from bench.running.engines import local, ray, slurm
 from bench.running.prepare import Options
-from bench.running.remote import elsewhere, here, orders, parts, replies
+from bench.running.remote import elsewhere, here, included, orders, parts, replies
 from bench.running.remote.code import code_digest
 from bench.running.remote.crew import run_elsewhere
-from bench.running.remote.work import compute
+from bench.running.remote.work import Worker, compute
 from bench.running.tasks import Measured, Note, Trained
 from bench.store.database import Database
 from bench.store.packed_chunk import PackedChunk
@@ -380,3 +380,38 @@ def test_tasks_share_what_a_cluster_of_ray_has(needed: dict[str, float], room: i
 def test_a_cluster_of_ray_without_what_a_task_needs_is_named() -> None:
     with pytest.raises(MachineError, match="expected 1 cpus, 1 gpus for a task, got a cluster with 8 cpus, 0 gpus"):
         ray._room({"CPU": 8.0}, {"cpus": 1.0, "gpus": 1.0})
+
+
+class Folder:
+    """Gives a worker blobs from a dictionary."""
+
+    def __init__(self, blobs: dict[str, bytes]) -> None:
+        self.blobs = blobs
+
+    def blob(self, sha256: str) -> bytes:
+        return self.blobs[sha256]
+
+    def array(self, sha256: str) -> np.ndarray:
+        raise KeyError(sha256)
+
+
+def test_included_files_travel_as_content_with_the_modules_beside_them(tmp_path) -> None:
+    texts = {"travelling_helper.py": "VALUE = 7\n", "travels.py": "import travelling_helper\n"}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    transport = InProcess()
+    found = included.included_files([str(tmp_path / "travels.py")], transport.put)
+    assert found == {"travels.py": {name: sha256_of(text.encode()) for name, text in texts.items()}}
+    assert transport.blobs == {sha256_of(text.encode()): text.encode() for text in texts.values()}
+
+
+@pytest.mark.parametrize("path", ["../evil.py", "/evil.py", "a/../../evil.py"])
+def test_an_included_file_is_written_nowhere_but_into_the_workers_folder(path: str) -> None:
+    content = b"raise SystemExit\n"
+    worker, supply = Worker(), Folder({sha256_of(content): content})
+    try:
+        with pytest.raises(SecurityError, match="expected a path below its folder, got one outside it"):
+            worker._include("evil.py", {path: sha256_of(content)}, supply, 1.0)
+        assert list(worker._scratch.rglob("*")) == []
+    finally:
+        worker._holder.cleanup()
