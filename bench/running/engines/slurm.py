@@ -42,17 +42,33 @@ def run(context: RunContext) -> Outcome:
 
     Raises:
         Stopped: the run was asked to stop.
-        UsageError: `--slurm` names something that submitit does not know.
+        UsageError: `--slurm` names something that submitit does not know, or no number of jobs.
         MachineError, LockedError, IntegrityError, StoreError, SecurityError: nothing more can be done here.
     """
     asked = dict(context.options.slurm)
+    jobs = jobs_at_once(asked)
     parts = Parts(parts_folder(context.plan.out, asked))
     transport = SlurmTransport(executor(parts.folder, asked), parts)
     try:
-        return run_elsewhere(context, transport, int(asked.get("jobs", JOBS)), PATIENCE)
+        return run_elsewhere(context, transport, jobs, PATIENCE)
     finally:
         for finding in parts.contradictions():
             context.reporter.log(finding)
+
+
+def jobs_at_once(asked: Mapping[str, str]) -> int:
+    """Return how many cells are under way at once.
+
+    Args:
+        asked: of `--slurm`: `jobs=2`.
+
+    Raises:
+        UsageError: it is no whole number from 1 to 99999.
+    """
+    text = asked.get("jobs", str(JOBS))
+    if not (text.isdecimal() and len(text) < 6 and int(text)):
+        raise UsageError(f"--slurm jobs: expected a whole number from 1 to 99999, got {text[:40]!r}.")
+    return int(text)
 
 
 def executor(folder: Path, asked: Mapping[str, str]) -> Any:
