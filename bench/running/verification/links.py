@@ -64,6 +64,7 @@ def _check_chunks(store: Store, record: CellRecord, where: str, found: Verificat
     try:
         table = store.table(record.id)
         store.images(record.id)
+        store.log(record.id)
     except IntegrityError as error:
         found.fail(where, str(error))
         return

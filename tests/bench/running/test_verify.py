@@ -264,6 +264,12 @@ def test_a_flipped_bit_in_weights_in_a_chunk_and_in_a_description(cli, out, tmp_
     failed(cli, out, "SHA-256")
 
 
+def test_an_epoch_that_was_changed(cli, out):
+    with contextlib.closing(sqlite3.connect(out / "bench.db")) as db, db:
+        db.execute("UPDATE epochs SET record='{}' WHERE rowid=1")
+    failed(cli, out, "seed 0: train (cell", "epoch 1 of cell")
+
+
 @pytest.mark.parametrize("name", ["leaderboard.json", "leaderboard.csv"])
 def test_a_board_that_does_not_follow_from_the_store(cli, out, name):
     text = (out / name).read_text()
