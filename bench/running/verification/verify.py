@@ -155,14 +155,19 @@ def _runs(plan: PlanRecord, names: tuple[str, ...]) -> list[RunRecord]:
 def _test_images(plan: PlanRecord, data_dir: Path | None, found: Verification) -> Split | None:
     """Return the test images, None where they are not on this machine; nothing is downloaded.
 
-    Other images under the name of a public data set do not hold; a folder of one's own may be another's of that name.
+    Where the plan names the original images of a public data set and others are here, the plan does not hold; of a
+    copy, or of a folder of one's own, there may be another under that name.
+
+    Raises:
+        MachineError: `data_dir` has no such images.
+        IntegrityError: it has others.
     """
     try:
         return load_test_images(plan, data_dir, download=False)
     except (MachineError, IntegrityError) as error:
         if data_dir is not None:
             raise
-        if isinstance(error, IntegrityError) and plan.suite.own_data is None:
+        if isinstance(error, IntegrityError) and plan.data.original:
             found.fail("data", str(error))
             return None
     found.notes.append(
