@@ -1,4 +1,4 @@
-"""Parse a command, call one function, exit with its code (README has the table of codes)."""
+"""Parse a command, call one function, exit with its code (docs/reference/files.md has the table of codes)."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ app.add_typer(suite.commands, name="suite")
 
 
 def main() -> NoReturn:
-    """Run the command line and exit with the code of README's table."""
+    """Run the command line and exit with the code of docs/reference/files.md."""
     streams.secure()
     first = sys.argv[1] if len(sys.argv) > 1 else ""
     if COMPLETING in os.environ or first.startswith(COMPLETION_OPTIONS):  # typer answers the shell, and exits

@@ -1,6 +1,6 @@
 """Suites: a TOML file in, a frozen and validated `Suite` out.
 
-README shows one complete annotated file; the shipped ones under `bench/suites/` are examples as well.
+docs/reference/suite.md shows one complete annotated file; the shipped ones under `bench/suites/` are examples as well.
 """
 
 from __future__ import annotations

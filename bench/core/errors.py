@@ -1,4 +1,4 @@
-"""What can go wrong, one class per exit code (the table of codes is in README).
+"""What can go wrong, one class per exit code (docs/reference/files.md has the table of codes).
 
 Message form, everywhere: `<where>: expected <what>, got <value>. <what to do>.`
 """

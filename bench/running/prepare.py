@@ -28,7 +28,7 @@ HELD_OUT_SHARE, MOST_HELD_OUT = 10, 5000  # one of ten training images, where ne
 
 @dataclass(frozen=True)
 class Options:
-    """The options of `run`, as parsed (README has the table).
+    """The options of `run`, as parsed (docs/reference/commands.md has the table).
 
     Attributes:
         suite: name or file of the suite.
