@@ -33,7 +33,7 @@ NARROW = {
 }
 SMALLEST = NARROW | {"limit": 8, "epochs": 1, "evaluations": ("accuracy",)}  # a job of Slurm is a process of its own
 JOBS = {"cluster": "local", "jobs": "2", "time": "5m"}
-TIMES = ("seconds", "cpu", "wall", "per_second")
+TIMES = ("seconds", "cpu", "wall", "per_second", "train_cost")  # what depends on how busy the machine was
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray is not installed")
 needs_slurm = pytest.mark.skipif(
     importlib.util.find_spec("submitit") is None, reason="the extra slurm is not installed"
