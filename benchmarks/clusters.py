@@ -88,7 +88,7 @@ def run_with_a_kill(engine: str, out: Path, options: Sequence[str], half: int) -
 
 
 def board(out: Path) -> list[dict[str, str]]:
-    """Return the rows of a board without times."""
+    """Return the rows of a board without what depends on how busy the machine was."""
     with (out / "leaderboard.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     return [{k: v for k, v in row.items() if not any(word in k for word in TIMES)} for row in rows]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import importlib.util
 import json
 import os
@@ -22,6 +21,7 @@ import pytest
 from bench.core.errors import MachineError
 from bench.running import engines, pipeline
 from bench.running.prepare import Options
+from benchmarks.clusters import board
 
 NARROW = {
     "defenses": ("standard", "gradreg"),
@@ -33,7 +33,6 @@ NARROW = {
 }
 SMALLEST = NARROW | {"limit": 8, "epochs": 1, "evaluations": ("accuracy",)}  # a job of Slurm is a process of its own
 JOBS = {"cluster": "local", "jobs": "2", "time": "5m"}
-TIMES = ("seconds", "cpu", "wall", "per_second", "train_cost")  # what depends on how busy the machine was
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray is not installed")
 needs_slurm = pytest.mark.skipif(
     importlib.util.find_spec("submitit") is None, reason="the extra slurm is not installed"
@@ -48,9 +47,7 @@ def _board(out: Path, narrow: dict[str, object] = NARROW, **more: object) -> lis
     options = Options(suite="digits", narrow=narrow, out=out, quiet=True, **more)  # type: ignore[arg-type]
     result = pipeline.run(options)
     assert result.code == 0, result.failures
-    with (out / "leaderboard.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    return [{k: v for k, v in row.items() if not any(word in k for word in TIMES)} for row in rows]
+    return board(out)
 
 
 def _handles(pid: int, number: int) -> bool:
