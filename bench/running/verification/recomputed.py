@@ -42,6 +42,20 @@ class ReaderContext:
     data: np.ndarray | None
 
 
+def is_reader(planned: EvaluationRecord) -> bool:
+    """Return whether an evaluation is cheap to compute again: it tries points that other cells have stored.
+
+    Attacks that search for the nearest point have columns of the same role, and read nothing; `trust` reads such
+    points, and attacks on its own.
+
+    Args:
+        planned: the evaluation.
+    """
+    return planned.reads_others or (
+        bool(planned.needs) and any(column.role == "breaking" for column in planned.columns.values())
+    )
+
+
 def check_readers(
     store: Store,
     planned: EvaluationRecord,

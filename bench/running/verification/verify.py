@@ -26,7 +26,7 @@ from bench.running.verification.board import check_board
 from bench.running.verification.examples import Example, attacks_of, check_examples
 from bench.running.verification.findings import Verification, named
 from bench.running.verification.links import check_images, check_links
-from bench.running.verification.recomputed import ReaderContext, check_clean, check_readers
+from bench.running.verification.recomputed import ReaderContext, check_clean, check_readers, is_reader
 from bench.store.challenge_record import challenge_paths, load_challenge_images
 from bench.store.plan_record import PlanRecord, RunRecord
 from bench.store.records import CellRecord
@@ -91,7 +91,7 @@ def _origins(plan: PlanRecord, run: RunRecord) -> tuple[Origin, ...]:
     """Return where the third parties' code comes from that checking a run calls."""
     defense = registry.defenses.get(run.base)
     planned = [plan.evaluations[key] for key in run.evaluations if key in plan.evaluations]
-    readers = [registry.evaluations.get(one.evaluation).function for one in planned if one.reads_others]
+    readers = [registry.evaluations.get(one.evaluation).function for one in planned if is_reader(one)]
     return origins_of([defense.function, *readers])
 
 
@@ -253,7 +253,7 @@ class _Checks:
         test = self.test if planned.split == "test" else None
         data = None if test is None else test.pixels()
         examples = check_examples(self.store, planned, record, model, where, data, self.found)
-        if planned.reads_others or any(column.role == "breaking" for column in planned.columns.values()):
+        if is_reader(planned):
             context = ReaderContext(self.plan.suite.threat, data)
             check_readers(self.store, planned, record, model, where, context, self.found)
         table = self.store.table(record.id)

@@ -34,6 +34,10 @@ limit = 30
 [evaluations.breaking_l2]
 eps = [3.0]
 limit = 30
+[evaluations.fmn_l2]
+eps = [3.0]
+limit = 30
+steps = 20
 """
 
 
