@@ -141,11 +141,12 @@ def _setting(board: Board, column: BoardColumn) -> tuple[str, ...]:
 
 
 def _outcomes(board: Board, defense: str, column: BoardColumn) -> pd.DataFrame:
-    """Return the values of a column, images × seeds; images on which any seed has none are left out."""
+    """Return a column, images × seeds, of seeds with any value; images on which one of these has none are left out."""
     table = board.train_examples if column.split == "train" else board.examples
     mine = table[table["defense"] == defense]
     wide = mine.pivot(index="index", columns="seed", values=column.example_column).astype("float64")
-    return wide.dropna(axis="columns", how="all").dropna()
+    measured = wide.dropna(axis="columns", how="all")
+    return measured.dropna() if len(measured.columns) else measured.iloc[:0]
 
 
 def _compare(

@@ -107,6 +107,21 @@ def test_an_incomplete_row_is_compared_and_said(tmp_path: Path, fabricate: Modul
     assert "lcnn is incomplete: 1 of 2 seeds" in text_of(report)
 
 
+def test_a_column_that_only_one_defense_has(tmp_path: Path, fabricate: ModuleType) -> None:
+    plan = fabricate.make_plan({"standard": 0.2, "lcnn": 0.2}, seeds=(0,), evaluations=("accuracy", "pgd_l2"))
+    fabricate.make_store(tmp_path, plan, distances={"standard": 0.2, "lcnn": 0.2})
+    with Store.open(tmp_path) as store:
+        number = store.plans.put(fabricate.record(plan))
+        for place, row in enumerate(plan["rows"]):
+            for key in plan["evaluations"]:
+                if (row["defense"], key) != ("lcnn", "pgd_l2"):
+                    store.plans.bind_all([(number, place, key, fabricate.name_of(key, row["defense"], row["seed"]))])
+    for pair in (("standard", "lcnn"), ("lcnn", "standard")):
+        report = compare(tmp_path, *pair)
+        assert set(by_column(report)) == {"clean_accuracy"}
+        assert f"pgd_l2_0.5: no image measured for both {' and '.join(pair)}" in report.skipped
+
+
 def test_numbers_inform_and_do_not_gate(tmp_path: Path, fabricate: ModuleType) -> None:
     plan = fabricate.make_plan({"standard": 0.2, "lcnn": 0.2}, seeds=(0,), evaluations=("accuracy", "curvature"))
     fabricate.make_store(tmp_path, plan, distances={"standard": 0.2, "lcnn": 0.2})
