@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ _NETWORK_KINDS = """
     fuse.juicefs fuse.mfs fuse.moosefs fuse.davfs fuse.hdfs fuse.grpcfuse fuse.osxfs fuse.vmhgfs-fuse fuse.mount-s3
     fuse.seaweedfs fuse.smbnetfs fuse.curlftpfs
 """
+_NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # what systems without hard links say
 _NETWORK_FILE_SYSTEMS: Final = frozenset(_NETWORK_KINDS.split())
 
 
@@ -35,6 +37,21 @@ def atomic(path: Path) -> Iterator[Path]:
     Raises:
         MachineError: the folder cannot be written, or the disk is full.
     """
+    with _placed(path, lambda temporary: temporary.replace(path)) as temporary:
+        yield temporary
+
+
+@contextlib.contextmanager
+def _placed(path: Path, place: Callable[[Path], object]) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, which is placed durably on success and removed in any case.
+
+    Args:
+        path: what comes of it.
+        place: gives the written file its name.
+
+    Raises:
+        MachineError: the folder cannot be written, or the disk is full.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
@@ -44,7 +61,7 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.fsync(handle)
-        temporary.replace(path)
+        place(temporary)
         _sync_folder(path.parent)
     except OSError as error:
         raise MachineError(_cannot_write(path, error)) from error
@@ -151,6 +168,35 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write a binary file atomically."""
     with atomic(path) as temporary:
         temporary.write_bytes(data)
+
+
+def write_new(path: Path, data: bytes) -> bool:
+    """Write a binary file atomically unless there is one of its name, which stays.
+
+    Of several processes that write one name at the same time exactly one does, also on a network file system. Where the
+    file system has no hard links the last one may win, if all of them have looked before the first has written.
+
+    Returns:
+        Whether it was written.
+    """
+    written = True
+
+    def place(temporary: Path) -> None:
+        nonlocal written
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            written = False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            written = not path.exists()
+            if written:
+                temporary.replace(path)
+
+    with _placed(path, place) as temporary:
+        temporary.write_bytes(data)
+    return written
 
 
 def _cannot_write(path: Path, error: OSError) -> str:

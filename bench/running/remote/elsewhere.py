@@ -9,6 +9,7 @@ from typing import Final
 
 from bench.core import files
 from bench.core.errors import BenchError, MachineError, Stopped
+from bench.core.hashing import sha256_of
 from bench.running.remote.here import Here
 from bench.running.remote.orders import Order, OrderBook
 from bench.running.remote.replies import Failure, Result, Unfinished, from_reply
@@ -134,10 +135,10 @@ class Elsewhere:
         """Yield the results of a reply.
 
         Raises:
-            BenchError: it holds a failure, or is damaged; it is not read again.
+            BenchError: it holds a failure, is damaged, or answers another order; it is not read again.
         """
         try:
-            for result in from_reply(reply, order.cell):
+            for result in from_reply(reply, sha256_of(order.to_bytes()), order.cell):
                 if isinstance(result, Failure):
                     raise result.error()
                 if isinstance(result, PackedChunk):

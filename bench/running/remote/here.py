@@ -82,16 +82,17 @@ class Here:
         return [*orders, replace(last, summary=True)]
 
     def _carry_out(self, order: Order, emit: Emit, stop: Stop) -> None:
-        whole = order.summary or order.part != "evaluation"
+        whole, content = order.summary or order.part != "evaluation", order.to_bytes()
+        asked = sha256_of(content)
 
         def take(reply: bytes) -> None:
-            for result in from_reply(reply, order.cell):
+            for result in from_reply(reply, asked, order.cell):
                 if isinstance(result, Failure | Unfinished):  # errors are raised here, and no time is set
                     raise BenchError(f"cell {order.cell[:12]}: expected its results, got {result}. Report this.")
                 if whole or not isinstance(result, Measured):
                     emit(result)
 
-        compute_by_parts(order.to_bytes(), self._worker, self._at_hand, take, stop)
+        compute_by_parts(content, self._worker, self._at_hand, take, stop)
 
 
 def ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:

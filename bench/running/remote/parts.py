@@ -66,10 +66,10 @@ class Parts:
         if self.reply(order) is not None:
             return
         reply = compute(self._read(ORDERS, order), lambda sha256: self._read(BLOBS, sha256))
+        if files.write_new(self._path(REPLIES, order), reply):
+            return
         first = self.reply(order)
-        if first is None:
-            files.write_bytes(self._path(REPLIES, order), reply)
-        elif findings(first) != findings(reply):
+        if first is not None and findings(first) != findings(reply):
             files.write_bytes(self._path(OTHERS, order), reply)
 
     def drop(self, order: str) -> None:

@@ -1,4 +1,7 @@
-"""Results of an order as bytes: the SHA-256 in hexadecimal, then an Arrow stream with one row per event."""
+"""Results of an order as bytes: the SHA-256 in hexadecimal, then an Arrow stream with one row per event.
+
+The stream names the order that it answers by the SHA-256 of its bytes.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from bench.store.packed_chunk import PackedChunk
 from bench.training.epoch import EpochRecord
 
 _DIGEST: Final = 64
+_ORDER: Final = b"order"
 _TYPES: Final = {"kind": pa.string(), "facts": pa.string(), "data": pa.binary(), "more": pa.binary()}
 _SCHEMA: Final = pa.schema(list(_TYPES.items()))
 
@@ -61,18 +65,20 @@ _PLAIN: Final[dict[str, type[Measured | Note | Advance | Failure]]] = {
 }
 
 
-def to_reply(results: Iterable[Result]) -> bytes:
+def to_reply(results: Iterable[Result], order: str) -> bytes:
     """Return results as bytes.
 
     Args:
         results: in the order in which they came.
+        order: SHA-256 of the order that they answer.
     """
+    schema = _SCHEMA.with_metadata({_ORDER: order})
     columns = zip(*map(_row, results), strict=True)
     arrays = [pa.array(values, kind) for values, kind in zip(columns, _TYPES.values(), strict=False)]
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, _SCHEMA) as writer:
+    with pa.ipc.new_stream(sink, schema) as writer:
         if arrays:
-            writer.write_batch(pa.record_batch(arrays, schema=_SCHEMA))
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
     content: bytes = sink.getvalue().to_pybytes()
     return sha256_of(content).encode() + content
 
@@ -95,20 +101,25 @@ def _json(values: object) -> str:
     return json.dumps(values)  # NaN as Python writes it: only Python reads it, and nothing is lost
 
 
-def from_reply(content: bytes, cell: str) -> Iterator[Result]:
+def from_reply(content: bytes, order: str, cell: str) -> Iterator[Result]:
     """Yield the results of a reply.
 
     Args:
         content: as `to_reply` gives it.
+        order: SHA-256 of the order that it should answer.
         cell: id of its cell, for messages.
 
     Raises:
-        IntegrityError: it is not as it was sent.
+        IntegrityError: it is not as it was sent, or answers another order.
     """
     digest, stream = content[:_DIGEST], content[_DIGEST:]
     if sha256_of(stream).encode() != digest:
         raise IntegrityError(f"cell {cell[:12]}: expected results as they were sent, got changed ones. Run again.")
-    for batch in pa.ipc.open_stream(stream):
+    reader = pa.ipc.open_stream(stream)
+    if (answered := (reader.schema.metadata or {}).get(_ORDER, b"").decode()) != order:
+        got = f"that to {answered[:12] or 'none'}"
+        raise IntegrityError(f"cell {cell[:12]}: expected the reply to order {order[:12]}, got {got}. Run again.")
+    for batch in reader:
         for kind, facts, data, more in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             yield _result(kind, json.loads(facts), data, more)
 

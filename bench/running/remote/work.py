@@ -74,7 +74,7 @@ def compute(order: bytes, fetch: Fetch) -> bytes:
         worker.carry_out(parse_order(order), Fetched(fetch, arrays), take, Until(0.0))
     except Exception as error:  # not SystemExit: that comes from the process that is asked to end
         results.append(Failure.of(error))
-    return to_reply(results)
+    return to_reply(results, sha256_of(order))
 
 
 def compute_by_parts(order: bytes, worker: Worker, supply: Supply, take: Callable[[bytes], None], stop: Stop) -> None:
@@ -91,7 +91,8 @@ def compute_by_parts(order: bytes, worker: Worker, supply: Supply, take: Callabl
         Stopped: it was asked to.
         BenchError: it cannot be computed.
     """
-    worker.carry_out(parse_order(order), supply, lambda result: take(to_reply([result])), stop)
+    answered = sha256_of(order)
+    worker.carry_out(parse_order(order), supply, lambda result: take(to_reply([result], answered)), stop)
 
 
 @functools.cache

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -145,3 +146,44 @@ def test_network_mounts_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             files.require_local(folder / "results")
     else:
         files.require_local(folder / "results")
+
+
+def test_the_first_of_several_writers_of_one_name_wins_and_the_others_are_told(tmp_path: Path) -> None:
+    path, begin = tmp_path / "f.bin", threading.Barrier(8)
+    won = list[bytes]()
+
+    def write(data: bytes) -> None:
+        begin.wait()
+        if files.write_new(path, data):
+            won.append(data)
+
+    writers = [threading.Thread(target=write, args=(bytes([k]) * 100_000,)) for k in range(8)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert won == [path.read_bytes()]
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP])
+def test_without_hard_links_a_file_that_is_there_stays(code: int, tmp_path: Path, monkeypatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", refused)
+    path = tmp_path / "f.bin"
+    assert files.write_new(path, b"first")
+    assert not files.write_new(path, b"second")
+    assert path.read_bytes() == b"first"
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_full_disk_is_no_file_that_is_there(tmp_path: Path, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(MachineError, match="expected to write here, got No space left on device"):
+        files.write_new(tmp_path / "f.bin", b"first")
+    assert os.listdir(tmp_path) == []

@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import threading
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +107,7 @@ def test_the_seam_gives_the_bits_of_the_local_engine(alone, tmp_path, monkeypatc
 
 
 def test_the_local_engine_computes_by_orders_and_stores_what_came_back_as_bytes(alone, tmp_path, monkeypatch) -> None:
-    asked, given = list[orders.Order](), list[bytes]()
+    asked, given = list[orders.Order](), list[tuple[str, bytes]]()
     committed, inside = list[int](), list[bool]()
     computed, transaction = here.compute_by_parts, Database.transaction
 
@@ -117,7 +117,7 @@ def test_the_local_engine_computes_by_orders_and_stores_what_came_back_as_bytes(
         assert str(tmp_path).encode() not in order
 
         def taken(reply: bytes) -> None:
-            given.append(reply)
+            given.append((sha256_of(order), reply))
             inside.append(False)  # the driver's turn
             take(reply)
             inside.pop()
@@ -138,7 +138,8 @@ def test_the_local_engine_computes_by_orders_and_stores_what_came_back_as_bytes(
     assert content == _content(alone)
     weights = {order.weights for order in asked if order.part == "evaluation"}
     assert len(weights) == len(NARROW["defenses"])  # type: ignore[arg-type]
-    chunks = [result for reply in given for result in replies.from_reply(reply, "c") if isinstance(result, PackedChunk)]
+    found = [result for answered, reply in given for result in replies.from_reply(reply, answered, "c")]
+    chunks = [result for result in found if isinstance(result, PackedChunk)]
     stored = {sha256 for name, (sha256, *_) in content.items() if " " in name}  # type: ignore[misc]
     assert {sha256_of(chunk.data) for chunk in chunks} == stored
     evaluations = [count for count in committed if asked[count - 1 if count else 0].part == "evaluation"]
@@ -164,19 +165,38 @@ def test_an_array_at_hand_is_named_by_the_digest_of_its_file_and_not_copied(tmp_
 
 
 def test_a_reply_that_was_changed_on_its_way_is_not_believed() -> None:
-    reply = replies.to_reply([Note("x"), Trained(b"w", {"probe": [[0.1, None]]}), Measured({"a": 1.5})])
-    assert list(replies.from_reply(reply, "c")) == [
+    reply = replies.to_reply([Note("x"), Trained(b"w", {"probe": [[0.1, None]]}), Measured({"a": 1.5})], "o")
+    assert list(replies.from_reply(reply, "o", "c")) == [
         Note("x"),
         Trained(b"w", {"probe": [[0.1, None]]}),
         Measured({"a": 1.5}),
     ]
     with pytest.raises(IntegrityError, match="expected results as they were sent"):
-        list(replies.from_reply(reply[:-1] + bytes([reply[-1] ^ 1]), "c"))
+        list(replies.from_reply(reply[:-1] + bytes([reply[-1] ^ 1]), "o", "c"))
+
+
+@pytest.mark.parametrize("answered", ["p", ""])
+def test_a_reply_to_another_order_is_not_believed_and_forgotten(answered: str, tmp_path) -> None:
+    class Mistaken(InProcess):
+        def answer(self, ticket: bytes, seconds: float) -> bytes | None:
+            return replies.to_reply([Note("x")], answered)
+
+        def drop(self, ticket: bytes) -> None:
+            self.lost += 1
+
+    transport = Mistaken()
+    book = orders.OrderBook(transport.put, {}, 1.0)
+    driver = elsewhere.Elsewhere(transport, book, here.Here(tmp_path, 1.0, print))
+    order = orders.Order("c", "evaluation", (0, 1), "w", "t")
+    said = f"expected the reply to order {sha256_of(order.to_bytes())[:12]}, got that to {answered or 'none'}"
+    with pytest.raises(IntegrityError, match=said):
+        list(driver._results([order], lambda: False))  # type: ignore[arg-type]
+    assert transport.lost == 1
 
 
 @pytest.mark.parametrize("error", [IntegrityError("a: expected b, got c."), UsageError("d"), ValueError("e")])
 def test_a_failure_keeps_its_class_and_its_text(error: Exception) -> None:
-    (failure,) = replies.from_reply(replies.to_reply([replies.Failure.of(error)]), "c")
+    (failure,) = replies.from_reply(replies.to_reply([replies.Failure.of(error)], "o"), "o", "c")
     assert isinstance(failure, replies.Failure)
     again = failure.error()
     assert str(error) in str(again)
@@ -185,7 +205,7 @@ def test_a_failure_keeps_its_class_and_its_text(error: Exception) -> None:
 
 def test_a_worker_with_another_bench_computes_nothing() -> None:
     order = orders.Order("c", "evaluation", (0, 1), "w", "t", code="0" * 64)
-    (failure,) = replies.from_reply(compute(order.to_bytes(), {}.__getitem__), "c")
+    (failure,) = replies.from_reply(compute(order.to_bytes(), {}.__getitem__), sha256_of(order.to_bytes()), "c")
     assert isinstance(failure, replies.Failure)
     assert "Install the same version on every node" in failure.message
 
@@ -222,7 +242,7 @@ def test_patience_begins_with_what_is_asked_and_not_with_the_command(tmp_path) -
     class Slow(InProcess):
         def answer(self, ticket: bytes, seconds: float) -> bytes | None:
             self.lost += 1
-            return replies.to_reply([Note("x")]) if self.lost > 1 else None
+            return replies.to_reply([Note("x")], sha256_of(ticket)) if self.lost > 1 else None
 
     transport = Slow()
     book = orders.OrderBook(transport.put, {}, 1.0)
@@ -292,7 +312,7 @@ def test_a_share_that_is_none_is_refused(share: str, tmp_path, cli) -> None:
 def test_a_second_reply_is_equal_or_a_finding(weights: bytes, contradictions: int, tmp_path, monkeypatch) -> None:
     folder = parts.Parts(tmp_path)
     order = folder.order(orders.Order("c", "training", (0, 0), "", "t").to_bytes())
-    first, second = (replies.to_reply([Trained(w, {"seconds": s})]) for w, s in ((b"w", 1.0), (weights, 2.0)))
+    first, second = (replies.to_reply([Trained(w, {"seconds": s})], order) for w, s in ((b"w", 1.0), (weights, 2.0)))
 
     def late(content: bytes, fetch: object) -> bytes:
         """Compute so slowly that another worker's reply is there first."""
@@ -305,6 +325,32 @@ def test_a_second_reply_is_equal_or_a_finding(weights: bytes, contradictions: in
     found = folder.contradictions()
     assert len(found) == contradictions
     assert all("expected equal results of two workers" in text for text in found)
+
+
+def test_of_two_replies_at_the_same_time_one_is_kept_and_the_other_compared(tmp_path, monkeypatch) -> None:
+    both, names = threading.Barrier(2), [b"w", b"v"]
+
+    class Slow(parts.Parts):
+        def reply(self, order: str) -> bytes | None:
+            """Look, and wait until the other worker has looked too."""
+            found = super().reply(order)
+            with suppress(threading.BrokenBarrierError):
+                both.wait(0.2)
+            return found
+
+    folder = Slow(tmp_path)
+    order = folder.order(orders.Order("c", "training", (0, 0), "", "t").to_bytes())
+    monkeypatch.setattr(
+        parts, "compute", lambda content, fetch: replies.to_reply([Trained(names.pop(), {})], sha256_of(content))
+    )
+    workers = [threading.Thread(target=folder.work, args=(order,)) for _ in names]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    kept, other = ((tmp_path / kind / order).read_bytes() for kind in (parts.REPLIES, parts.OTHERS))
+    assert {next(replies.from_reply(reply, order, "c")).weights for reply in (kept, other)} == {b"w", b"v"}  # type: ignore[union-attr]
+    assert len(folder.contradictions()) == 1
 
 
 def test_a_changed_order_is_not_computed_and_is_written_anew(tmp_path) -> None:
@@ -329,7 +375,7 @@ def test_a_changed_blob_is_a_failure_and_is_written_anew(tmp_path) -> None:
     path.write_bytes(b"others")
     order = folder.order(orders.Order("c", "evaluation", (0, 1), "w", blob, code=code_digest()).to_bytes())
     folder.work(order)
-    (failure,) = replies.from_reply(folder.reply(order) or b"", "c")
+    (failure,) = replies.from_reply(folder.reply(order) or b"", order, "c")
     assert isinstance(failure, replies.Failure)
     assert f"expected SHA-256 {blob[:12]}" in failure.message
     assert folder.put(b"settings") == blob
