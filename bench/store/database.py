@@ -16,7 +16,7 @@ from bench.core import files
 from bench.core.errors import IntegrityError, MachineError, StoreError
 from bench.store.seals import SEALED, is_sealed
 from bench.store.sqlite import connect, connect_unchanging, translated, use_wal
-from bench.store.upgrades import UPGRADES
+from bench.store.upgrades import UPGRADES, NoWayError
 
 FORMAT = 3
 NAME = "bench.db"
@@ -169,14 +169,18 @@ class Database:
         expected = f"{self.path}: expected store format {FORMAT}, got {found[:20]}, written by"
         if not (found.isascii() and found.isdecimal()) or int(found[:20]) > FORMAT:
             raise StoreError(f"{expected} a newer bench. Upgrade bench, or choose another --out.")
+        older = f"{expected} an older bench. Choose another --out, or use that version."
         if any(step not in UPGRADES for step in range(int(found), FORMAT)):
-            raise StoreError(f"{expected} an older bench. Choose another --out, or use that version.")
+            raise StoreError(older)
         use_wal(self.connection)
-        with self.transaction() as db:
-            (now,) = db.execute("SELECT value FROM meta WHERE key='format'").fetchone()
-            for step in range(int(now), FORMAT):  # another process may have upgraded it meanwhile
-                UPGRADES[step](db)
-            db.execute("UPDATE meta SET value=:format WHERE key='format'", {"format": str(FORMAT)})
+        try:
+            with self.transaction() as db:
+                (now,) = db.execute("SELECT value FROM meta WHERE key='format'").fetchone()
+                for step in range(int(now), FORMAT):  # another process may have upgraded it meanwhile
+                    UPGRADES[step](db)
+                db.execute("UPDATE meta SET value=:format WHERE key='format'", {"format": str(FORMAT)})
+        except NoWayError as error:
+            raise StoreError(older) from error
 
     def close(self) -> None:
         """Close the file."""

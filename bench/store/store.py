@@ -22,6 +22,7 @@ from bench.core.records import Column
 from bench.core.text import one_line
 from bench.store import seals, serialise
 from bench.store.database import Database
+from bench.store.health import Problem, file_problems, record_problems
 from bench.store.leases import Leases, require_lease, touch
 from bench.store.packed_chunk import PackedChunk, pack_chunk
 from bench.store.plans import Plans
@@ -95,6 +96,10 @@ class Store:
             What was removed, in words.
         """
         return [str(problem) for problem in drop_damaged(self._database, parse=False)]
+
+    def problems(self) -> list[Problem]:
+        """Return every record, weights file and checkpoint that is not as it was written."""
+        return [*record_problems(self._database, parse=False), *file_problems(self.out)]
 
     def put_chunk(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from bench.store.records import CellRecord
 from bench.store.store import Store
 from bench.store.weights import weights_path, wrong_weights
 
+_KINDS: Final = ("train", "evaluation")
 _NAME = "name"  # of the job, which the store adds to a cell's spec for readers
 
 
@@ -32,13 +33,14 @@ def check_links(store: Store, plan: PlanRecord, found: Verification) -> frozense
         The weights, by the SHA-256 that they should have, whose file has another one.
     """
     names = _names(plan)
-    for kind in ("train", "evaluation"):
+    for kind in _KINDS:
         for record in store.cells(kind):
             where = names.get(record.id, f"cell {record.id[:12]}")
             found.cells += 1
             if key(record.kind, _spec(record)) != record.id:
                 found.fail(where, "expected the cell that its id names, got another description of it")
             _check_chunks(store, record, where, found)
+    _check_rest(store, plan, found)
     labels: dict[tuple[str, int], int] = {}
     changed: set[str] = set()
     for run in plan.rows:
@@ -70,6 +72,16 @@ def _check_chunks(store: Store, record: CellRecord, where: str, found: Verificat
         return
     if len(table) and (not {"index", "label"} <= set(table) or table["index"].duplicated().any()):
         found.fail(where, "expected one row per image with its index and its label, got another table")
+
+
+def _check_rest(store: Store, plan: PlanRecord, found: Verification) -> None:
+    """Note damage elsewhere in the folder: plans of earlier commands, records of no cell, weights of no row."""
+    read = {record.id for kind in _KINDS for record in store.cells(kind)}
+    trained = (store.cell(run.train_cell) for run in plan.rows)
+    rows = {f"weights/{one.info.get('weights')}.safetensors" for one in trained if one is not None}
+    for problem in store.problems():
+        if problem.where not in rows and not (problem.table in ("chunks", "epochs") and problem.cell in read):
+            found.fail(problem.where, problem.what)
 
 
 def _check_weights(out: Path, run: RunRecord, trained: CellRecord, found: Verification) -> set[str]:

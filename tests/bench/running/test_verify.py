@@ -274,6 +274,32 @@ def test_an_epoch_that_was_changed(cli, out):
     failed(cli, out, "seed 0: train (cell", "epoch 1 of cell")
 
 
+@pytest.mark.parametrize(
+    ("sql", "named"),
+    [
+        ("INSERT INTO plans (plan, seal, used) SELECT plan, 'other', 0 FROM plans", "plan 2"),
+        ("INSERT INTO bindings VALUES (7, 0, 'pgd_l2', 'x', 'other')", "the cell of 'pgd_l2' in plan 7"),
+        ("INSERT INTO cells (id, kind, spec, status) VALUES ('stray', 'other', '{}', 'done')", "cell stray"),
+        ("INSERT INTO chunks VALUES ('stray', 4, x'00', 'x', NULL, NULL, '{}', 'other')", "chunk 4 of cell stray"),
+        ("INSERT INTO epochs VALUES ('stray', 5, '{}', 'other')", "epoch 5 of cell stray"),
+    ],
+)
+def test_damage_outside_the_board_is_found(cli, out, sql, named):
+    """Above all in the plan of an earlier command, whose rows the board would show no more."""
+    with contextlib.closing(sqlite3.connect(out / "bench.db")) as db, db:
+        db.execute(sql)
+    done = failed(cli, out, named, "expected a record as it was written")
+    assert done.out.splitlines()[-1].endswith("failed: 1")
+
+
+def test_damaged_files_outside_the_board_are_found(cli, out):
+    (out / "weights" / f"{'0' * 64}.safetensors").write_bytes(b"other")
+    (out / "checkpoints").mkdir(exist_ok=True)
+    (out / "checkpoints" / "x.pt").write_bytes(b"other")
+    failed(cli, out, f"weights/{'0' * 64}.safetensors", "expected SHA-256")
+    assert failed(cli, out, "checkpoints/x.pt", "whole").out.splitlines()[-1].endswith("failed: 2")
+
+
 @pytest.mark.parametrize("name", ["leaderboard.json", "leaderboard.csv"])
 def test_a_board_that_does_not_follow_from_the_store(cli, out, name):
     text = (out / name).read_text()
