@@ -33,6 +33,7 @@ from bench.reports.exports.markdown import markdown_text
 from bench.reports.exports.terminal import board_table
 from bench.reports.html import page
 from bench.reports.html.answers import BELIEVE, summary
+from bench.reports.html.trust_section import trust_section
 from bench.store.plan_record import PlanRecord
 from bench.store.store import Store
 from bench.trust.assess import assess
@@ -65,6 +66,29 @@ def report(grade: Grade, *verdicts: str) -> TrustReport:
         for i, verdict in enumerate(verdicts, 1)
     ]
     return TrustReport(grade, tuple(results), adaptive=False)
+
+
+def test_reasons_that_all_rows_share_are_said_once(graded: Board) -> None:
+    section = trust_section(graded, None, None)
+    below = [row for row in graded.rows if row.assessment.grade not in (None, Grade.A)]
+    assert section.shared
+    assert section.seeds == 2
+    for line, of in zip(section.grades, graded.rows, strict=True):
+        said = [str(cell.value) for cell in line]
+        assert said[0] == of.title
+        others = [reason for reason in of.assessment.short_of_a if of not in below or reason not in section.shared]
+        assert said[3] == ("; ".join(others) or ("" if of in below else "every check passed"))
+    assert f"Of every row without an A: {section.shared}." in page.render(graded)
+
+
+def test_a_single_row_has_its_reason_beside_it_and_one_seed_one_grade(
+    make_board: Callable[..., Board],
+) -> None:
+    board = make_board(n=60, seeds=1, names={"standard": (0.30, 9.0, 41.0, 1.0)})
+    section = trust_section(board, None, None)
+    assert (section.shared, section.seeds) == ("", 1)
+    assert [len(line) for line in section.grades] == [3]
+    assert section.grades[0][2].value
 
 
 def test_a_row_has_the_grade_of_its_worst_seed_which_is_named(graded: Board) -> None:
