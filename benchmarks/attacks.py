@@ -52,6 +52,7 @@ LIBRARIES: dict[str, ModuleType] = {"cleverhans": cleverhans, "foolbox": foolbox
 
 
 Settings = Mapping[str, Any]  # keyword arguments of an attack or a defense
+SEEDS = [1, 2, 3]  # with which an attack that missed an image of another, with seed 0, tries again
 
 
 @dataclass(frozen=True)
@@ -183,13 +184,16 @@ def compare(
 def explain(case: Case, rows: list[int], loser: Callable[..., Tensor], settings: Settings) -> None:
     """Print, for examples that one side did not break, which of its other seeds break them: luck, or weakness."""
     for row in rows:
-        x, y = case.x[row : row + 1], case.y[row : row + 1]
-        found = {
-            seed: loser(case.model, x, y, eps=case.eps, norm=case.norm, seed=seed, **settings) for seed in (1, 2, 3)
-        }
-        with torch.no_grad():
-            seeds = [seed for seed, point in found.items() if case.model(point).argmax(1) != y]
-        print(f"  {'':<26} example {row}: broken by the other side too with seeds {seeds} of [1, 2, 3]", flush=True)
+        seeds = breaking_seeds(case, row, loser, settings)
+        print(f"  {'':<26} example {row}: broken by the other side too with seeds {seeds} of {SEEDS}", flush=True)
+
+
+def breaking_seeds(case: Case, row: int, attack: Callable[..., Tensor], settings: Settings) -> list[int]:
+    """Return those of SEEDS with which an attack breaks one image."""
+    x, y = case.x[row : row + 1], case.y[row : row + 1]
+    found = {seed: attack(case.model, x, y, eps=case.eps, norm=case.norm, seed=seed, **settings) for seed in SEEDS}
+    with torch.no_grad():
+        return [seed for seed, point in found.items() if case.model(point).argmax(1) != y]
 
 
 def report(case: Case, blocks: int, autoattack_blocks: int, queries: int) -> None:

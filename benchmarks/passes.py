@@ -34,7 +34,8 @@ from bench.attacks.square import square
 from bench.core.torch_state import frozen_eval
 from bench.running.machine import keep_memory
 from benchmarks.attacks import Case, Side, measure
-from benchmarks.raced import cases, options_of_cases, robust
+from benchmarks.raced import cases, options_of_cases
+from benchmarks.verdicts import robust
 
 STEPS: Final = (10, 20, 40, 80)
 LIBRARIES: Final = {"cleverhans": cleverhans, "foolbox": foolbox, "torchattacks": torchattacks}

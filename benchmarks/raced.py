@@ -1,10 +1,12 @@
 """AutoAttack, ours in full and by racing, against the official package's: CPU time, passes, and verdicts that differ.
 
-The three take turns in one process. The networks: five defenses trained here on digits, one of them also with its
+They take turns in one process, and with them the official one with another seed ("again"): two runs of it do not agree
+on every image either. The networks: five defenses trained here on digits, one of them also with its
 logits times 30 (saturated); with `--data DIR`, which has nets/ and cifar10-jpeg/, the museum's four foreign networks on
 CIFAR-10 and a ResNet-18 of width 16 that is trained here adversarially. Ours in full and by racing have the same seed:
 what only the one in full breaks, the race has missed. What only ours or only the official one breaks is listed with the
-other seeds with which the loser breaks it. The last lines count the verdicts over all networks.
+other seeds with which the loser breaks it. The last lines are the table and the verdicts over all networks. With
+`--json FILE` what is computed is kept there after each attack: the same command goes on.
 
     python -m benchmarks.raced --images 200                                      # digits, both norms
     python -m benchmarks.raced --images 0 --data DIR --big-images 30             # the foreign networks
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -29,14 +31,16 @@ from bench.attacks.peers import pyautoattack
 from bench.data.catalog import load
 from bench.museum.networks import Networks
 from bench.running.machine import keep_memory
-from benchmarks.attacks import Case, Side, digits_net, explain, measure, trained_net
+from benchmarks.attacks import SEEDS, Case, digits_net, trained_net
+from benchmarks.verdicts import Kept, Network, attacked, seeds_of_losers
 from tests.trust.museum import foreign_networks
 
 DIGITS: Final = ("standard", "lcnn", "gradreg", "adversarial_training", "vanilla")
 DIGITS_EPS: Final = {"l2": 0.5, "linf": 0.08}
 CIFAR_EPS: Final = {"l2": 0.25, "linf": 2 / 255}
 RESNET_EPS: Final = {"l2": 0.05, "linf": 0.5 / 255}
-PAIRS: Final = (("raced", "full"), ("full", "official"), ("raced", "official"))
+OFFICIAL: Final = "official"
+PAIRS: Final = (("raced", "full"), ("full", OFFICIAL), ("raced", OFFICIAL), ("again", OFFICIAL))
 BROKEN_EPS: Final = {"l2": 2.0}  # a ball in which nothing withstands
 
 
@@ -96,58 +100,82 @@ def options_of_cases(description: str | None, *, images: int, big_images: int) -
 
 
 def attacks(sample: float) -> dict[str, Callable[..., Tensor]]:
-    """Return the three contenders by name.
+    """Return the contenders by name.
 
     Args:
         sample: share of the images that the race draws for the full procedure.
     """
-    raced = partial(autoattack_raced, sample=sample)
-    return {"raced": raced, "full": autoattack, "official": pyautoattack.autoattack}
+    return {
+        "raced": partial(autoattack_raced, sample=sample),
+        "full": autoattack,
+        "official": pyautoattack.autoattack,
+        "again": _again,
+    }
 
 
-def race(case: Case, contenders: dict[str, Callable[..., Tensor]], blocks: int) -> dict[str, Side]:
+def _again(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str, seed: int) -> Tensor:
+    """Run the official attack with another seed: how far it agrees with itself."""
+    return pyautoattack.autoattack(model, x, y, eps=eps, norm=norm, seed=seed + 10)
+
+
+def race(case: Case, contenders: dict[str, Callable[..., Tensor]], blocks: int, kept: Kept) -> Network:
     """Let the contenders take turns on a network, and print a line for each and each difference in verdicts.
 
     Args:
         case: the network.
         contenders: name to attack.
         blocks: turns of each.
+        kept: what has been computed already.
 
     Returns:
-        What each took and said, by name.
+        What each took and said.
     """
-    sides = {name: Side([]) for name in contenders}
-    for block in range(blocks):
-        for name in contenders if block % 2 else reversed(contenders):
-            measure(sides[name], contenders[name], case, {})
-    official = sides["official"]
-    for name, side in sides.items():
-        ratio = statistics.median(o / s for o, s in zip(official.seconds, side.seconds, strict=True))
+    network = attacked(case, contenders, blocks, kept)
+    official = network.sides[OFFICIAL]
+    for name in contenders:
+        side = network.sides[name]
+        ratio = statistics.median(o / s for o, s in zip(official.seconds, side.seconds, strict=False))
         passes = (official.forwards + official.backwards) / max(1, side.forwards + side.backwards)
         print(
             f"  {name:<9} official / it {ratio:6.2f} in CPU time ({statistics.median(side.seconds):.1f} s), "
-            f"{passes:6.2f} in passes; robust {int(robust(side).sum())} of {len(case.y)}",
+            f"{passes:6.2f} in passes; robust {int(network.robust(name).sum())} of {len(case.y)}",
             flush=True,
         )
-    for one, other in PAIRS:
-        for winner, loser in ((one, other), (other, one)):
-            rows = only_broken(sides[winner], sides[loser])
-            if rows:
-                print(f"  only {winner}, not {loser}, breaks {rows}", flush=True)
-                explain(case, rows, contenders[loser], {})
-    return sides
+    for winner, loser, row, seeds in seeds_of_losers(case, network, _pairs(contenders), contenders, kept):
+        print(
+            f"  only {winner}, not {loser}, breaks image {row}, which {loser} breaks with seeds {seeds} of {SEEDS}",
+            flush=True,
+        )
+    return network
 
 
-def robust(side: Side) -> Tensor:
-    """Return which images a contender has left, bool (B,)."""
-    assert side.robust is not None
-    return side.robust
+def _pairs(contenders: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the pairs to compare, of those that take part."""
+    names = set(contenders)
+    return [pair for pair in PAIRS if names.issuperset(pair)]
 
 
-def only_broken(winner: Side, loser: Side) -> list[int]:
-    """Return the images that the one breaks and the other does not."""
-    found: list[int] = (robust(loser) & ~robust(winner)).nonzero()[:, 0].tolist()
-    return found
+def table(networks: list[Network], contenders: list[str]) -> str:
+    """Return the table of all networks: robust by each contender, and each difference."""
+    lines = [
+        f"| network | images | robust, {' / '.join(contenders)} | official / full, CPU time | differences |",
+        "|---|---|---|---|---|",
+    ]
+    for network in networks:
+        counts = " / ".join(str(int(network.robust(name).sum())) for name in contenders)
+        ratio = "not measured"
+        if "full" in contenders:
+            seconds = [statistics.median(network.sides[name].seconds) for name in (OFFICIAL, "full")]
+            ratio = f"{seconds[0] / seconds[1]:.2f}"
+        apart = [
+            f"{row}: only {winner}, not {loser}; {loser} with seeds {network.seeds[loser][row]} too"
+            for pair in _pairs(contenders)
+            for winner, loser in (pair, pair[::-1])
+            for row in network.only_broken(winner, loser)
+        ]
+        images = len(network.robust(OFFICIAL))
+        lines.append(f"| {network.name} | {images} | {counts} | {ratio} | {'. '.join(apart)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -155,18 +183,20 @@ def main() -> None:
     parser = options_of_cases(__doc__, images=200, big_images=30)
     parser.add_argument("--sample", type=float, default=0.25, help="share of the images drawn for the full procedure")
     parser.add_argument("--blocks", type=int, default=1, help="turns of each side")
+    parser.add_argument("--without", nargs="+", default=[], choices=("raced", "full", "again"), help="leave these out")
+    parser.add_argument("--json", type=Path, help="file that keeps what is computed: the same command goes on from it")
     options = parser.parse_args()
     keep_memory()
     torch.set_num_threads(1)
-    images, differ, networks = 0, dict.fromkeys(PAIRS, 0), 0
+    contenders = {name: attack for name, attack in attacks(options.sample).items() if name not in options.without}
+    kept, networks = Kept(options.json), []
     for case in cases(options):
         print(f"\n{case.name}, {case.norm} {case.eps:.4g}, {len(case.y)} images", flush=True)
-        sides = race(case, attacks(options.sample), options.blocks)
-        images, networks = images + len(case.y), networks + 1
-        for one, other in PAIRS:
-            differ[one, other] += int((robust(sides[one]) != robust(sides[other])).sum())
-    print(f"\n{images} verdicts on {networks} pairs of network and budget")
-    for (one, other), count in differ.items():
+        networks.append(race(case, contenders, options.blocks, kept))
+    images = sum(len(network.robust(OFFICIAL)) for network in networks)
+    print(f"\n{table(networks, list(contenders))}\n\n{images} verdicts on {len(networks)} pairs of network and budget")
+    for one, other in _pairs(contenders):
+        count = sum(int((network.robust(one) != network.robust(other)).sum()) for network in networks)
         print(f"  {one} and {other} agree on {1 - count / max(1, images):.2%}, and differ on {count} images")
 
 
