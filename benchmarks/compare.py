@@ -6,6 +6,7 @@ have are compared after the last turn.
 
     python -m benchmarks.compare 6e44786 HEAD                                     # the whole of digits: minutes a turn
     python -m benchmarks.compare HEAD~1 HEAD --blocks 5 -- --defense standard --seeds 0 --limit 32 --epochs 2
+    python -m benchmarks.compare 6e44786 HEAD --keep DIR && python -m benchmarks.cell_costs --out DIR/6e44786430-0
     python -m benchmarks.compare HEAD~1 HEAD --blocks 5 --report results/digits   # `report` of one folder instead
 """
 
@@ -82,13 +83,14 @@ def moved(a: Side, b: Side) -> list[str]:
     return sorted(lines)
 
 
-def compare(commits: Sequence[str], blocks: int, command: Sequence[str]) -> tuple[Side, Side]:
+def compare(commits: Sequence[str], blocks: int, command: Sequence[str], keep: Path | None = None) -> tuple[Side, Side]:
     """Let two commits take turns.
 
     Args:
         commits: two names that git knows.
         blocks: turns of each.
         command: of bench, with its options; what names the folder comes last.
+        keep: a folder in which every turn's result stays; None: none does.
 
     Returns:
         Both sides.
@@ -102,7 +104,7 @@ def compare(commits: Sequence[str], blocks: int, command: Sequence[str]) -> tupl
             _git("-C", str(checkout), "checkout", "--quiet", "--detach", side.commit)
         for block in range(blocks):
             for i in (0, 1) if block % 2 else (1, 0):
-                sides[i].run(checkouts[i], Path(folder) / f"out{i}-{block}", command)
+                sides[i].run(checkouts[i], (keep or Path(folder)) / f"{sides[i].commit[:10]}-{block}", command)
                 print(f"  {sides[i].commit[:10]}: {sides[i].seconds[-1]:.1f} CPU-seconds", file=sys.stderr, flush=True)
     return sides
 
@@ -117,6 +119,7 @@ def main() -> None:
     parser.add_argument("commits", nargs=2, help="the older and the newer one, as git knows them")
     parser.add_argument("--blocks", type=int, default=1, help="turns of each")
     parser.add_argument("--report", type=Path, help="a result folder: its report is compared, not a run")
+    parser.add_argument("--keep", type=Path, help="folder for the results of all turns, COMMIT-TURN; else they go")
     parser.add_argument("--json", type=Path, help="file for the result")
     parser.epilog = "Behind -- come the options of `run`; none: the whole of digits."
     words = sys.argv[1:]
@@ -125,7 +128,8 @@ def main() -> None:
     command = ["run", *words[end + 1 :], "--out"]
     if options.report:
         command = ["report", "--out", str(options.report.resolve()), "--to"]
-    old, new = compare(options.commits, options.blocks, command)
+    keep = options.keep and options.keep.resolve()
+    old, new = compare(options.commits, options.blocks, command, keep)
     ratios = [n / o for o, n in zip(old.seconds, new.seconds, strict=True)]
     differences = moved(old, new)
     print(f"{new.commit[:10]} / {old.commit[:10]}: {statistics.median(ratios):.2f} of the CPU time")

@@ -111,8 +111,7 @@ def ours(
     entry = registry.defenses.get(regime)
     model = entry.function(CLASSES, tuple(x.shape[1:]), backbone).train().to(x.device)
     model = model.to(memory_format=_layout(x, precision))
-    fused = x.device.type == "cuda"
-    optimizer = torch.optim.SGD(parameter_groups(model, 5e-4), lr=LR, momentum=0.9, fused=fused)
+    optimizer = torch.optim.SGD(parameter_groups(model, 5e-4), lr=LR, momentum=0.9, fused=True)  # as the loop's
     loss = bound_loss(entry.recipe.loss, dict(entry.hyperparameters))
     fresh = copy.deepcopy(model)
     step = make_step(

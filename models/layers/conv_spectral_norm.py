@@ -33,8 +33,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, layers: Sequence[SpectralNormConv2d], *weights: Tensor) -> tuple[Tensor, ...]:
-        vs, v_norms, us, u_norms = _iterate(layers, weights)
-        sigmas = [layer.sigma.clone() for layer in layers]
+        vs, v_norms, us, u_norms, sigmas = _iterate(layers, weights)
         normalised = torch._foreach_div(weights, sigmas)
         ctx.geometries = [layer.geometry for layer in layers]
         ctx.save_for_backward(*weights, *sigmas, *us, *vs, *torch._foreach_mul(u_norms, v_norms), *normalised)
@@ -64,20 +63,22 @@ def _pulled_back(grad: Tensor, weight: Tensor, slope: Tensor) -> Tensor:
 @torch.no_grad()
 def _iterate(
     layers: Sequence[SpectralNormConv2d], weights: Sequence[Tensor]
-) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+) -> tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]:
     """Do one power iteration of each layer with W and store its u and σ.
 
     Returns:
-        v (1, Cin, H, W) and their norms, u (1, Cout, H', W') and their norms; the vectors are not divided by them.
+        v (1, Cin, H, W) and their norms, u (1, Cout, H', W') and their norms, and σ; the vectors are not divided by
+        their norms.
     """
     vs = [layer.geometry.adjoint(layer.u, weight) for layer, weight in zip(layers, weights, strict=True)]
     us = [layer.geometry.forward(v, weight) for layer, v, weight in zip(layers, vs, weights, strict=True)]
-    v_norms, u_norms = list(torch._foreach_norm(vs)), list(torch._foreach_norm(us))
+    v_norms, u_norms = torch._foreach_norm(vs), torch._foreach_norm(us)
     torch._foreach_add_(v_norms, TINY)
     torch._foreach_add_(u_norms, TINY)
     torch._foreach_copy_([layer.u for layer in layers], torch._foreach_div(us, u_norms))
-    torch._foreach_copy_([layer.sigma for layer in layers], torch._foreach_div(u_norms, v_norms))
-    return vs, v_norms, us, u_norms
+    sigmas = torch._foreach_div(u_norms, v_norms)
+    torch._foreach_copy_([layer.sigma for layer in layers], sigmas)
+    return vs, v_norms, us, u_norms, sigmas
 
 
 @torch.no_grad()
@@ -188,7 +189,7 @@ class SpectralNormConv2d(PrecomputedWeight, nn.Conv2d):
         with without_autocast(sources[0].device):
             if not torch.compiler.is_compiling() and not functorch_active():
                 return list(_Normalise.apply(convs, *sources))
-            vs, v_norms, us, u_norms = _iterate(convs, sources)
+            vs, v_norms, us, u_norms, _ = _iterate(convs, sources)
             each = zip(convs, sources, torch._foreach_div(vs, v_norms), torch._foreach_div(us, u_norms), strict=True)
             return [w / ((conv.geometry.forward(v, w) * u).sum() + TINY) for conv, w, v, u in each]
 

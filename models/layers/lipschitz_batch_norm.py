@@ -23,14 +23,16 @@ class _Factors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, layers: Sequence[LipschitzBatchNorm2d], *log_gammas: Tensor) -> tuple[Tensor, ...]:
         variances = torch.stack([layer.smallest_variance() for layer in layers])
-        ctx.save_for_backward(variances, *log_gammas)
-        factors = _factor(torch.stack(log_gammas), variances).unbind()
+        gains = _gain(torch.stack(log_gammas), variances)
+        ctx.save_for_backward(gains, variances, *log_gammas)
+        factors = gains.clamp_max(1.0).unbind()
         return tuple(f.expand(layer.num_features).contiguous() for f, layer in zip(factors, layers, strict=True))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        variances, *log_gammas = ctx.saved_tensors
-        gains = torch.stack(log_gammas).exp() * variances.sqrt()
+        gains, variances, *log_gammas = ctx.saved_tensors
+        if torch.is_grad_enabled():  # to be differentiated again: the gains as functions of log γ
+            gains = _gain(torch.stack(log_gammas), variances)
         return None, *(torch.stack([g.sum() for g in grads]) * gains * (gains <= 1)).unbind()
 
 
@@ -122,6 +124,11 @@ class LipschitzBatchNorm2d(PrecomputedWeight, nn.BatchNorm2d):
         return f"{settings}, gamma={self.gamma.item():.4g}"
 
 
+def _gain(log_gamma: Tensor, smallest_variance: Tensor) -> Tensor:
+    """Return γ·σmin, shaped like log γ and σmin²."""
+    return log_gamma.exp() * smallest_variance.sqrt()
+
+
 def _factor(log_gamma: Tensor, smallest_variance: Tensor) -> Tensor:
     """Return min(1, γ·σmin), shaped like log γ and σmin²."""
-    return (log_gamma.exp() * smallest_variance.sqrt()).clamp_max(1.0)
+    return _gain(log_gamma, smallest_variance).clamp_max(1.0)

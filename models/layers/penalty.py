@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from bench.models.layers.centered_softplus import CenteredSoftplus
 from bench.models.layers.lipschitz_batch_norm import LipschitzBatchNorm2d
+from bench.models.layers.walk import modules_of
 
 
 def beta_sum(model: nn.Module) -> Tensor | None:
@@ -17,9 +18,7 @@ def beta_sum(model: nn.Module) -> Tensor | None:
     Args:
         model: any network.
     """
-    logs: list[Tensor] = [
-        m.log_beta for m in model.modules() if isinstance(m, CenteredSoftplus) and "log_beta" in m._parameters
-    ]
+    logs: list[Tensor] = [m.log_beta for m in modules_of(model, CenteredSoftplus) if "log_beta" in m._parameters]
     return torch.stack(logs).exp().sum() if logs else None
 
 
@@ -31,5 +30,5 @@ def gamma_sum(model: nn.Module) -> Tensor | None:
     Args:
         model: any network.
     """
-    logs: list[Tensor] = [m.log_gamma for m in model.modules() if isinstance(m, LipschitzBatchNorm2d)]
+    logs: list[Tensor] = [m.log_gamma for m in modules_of(model, LipschitzBatchNorm2d)]
     return torch.stack(logs).abs().sum() if logs else None

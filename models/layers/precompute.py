@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from bench.models.layers.walk import modules_of
+
 # CUDA streams that the layers of a network share while a graph is being captured.
 SIDE_STREAMS = 8
 
@@ -75,8 +77,19 @@ class PrecomputedWeight(nn.Module):
 
     def take_precomputed(self) -> Tensor:
         """Return what `precomputed` computed for this pass; outside that block, compute it now."""
-        earlier, self._precomputed = self._precomputed, None
-        return self.precompute(getattr(self, self.precomputed_from)) if earlier is None else earlier.wait()
+        earlier = self._precomputed
+        if earlier is None:
+            return self.precompute(getattr(self, self.precomputed_from))
+        self.keep_precomputed(None)
+        return earlier.wait()
+
+    def keep_precomputed(self, found: _Precomputed | None) -> None:
+        """Store what the next forward pass takes, past nn.Module's own assignment, which takes as long as a kernel.
+
+        Args:
+            found: None: nothing.
+        """
+        self.__dict__["_precomputed"] = found
 
 
 @contextmanager
@@ -100,9 +113,7 @@ def precomputed(network: nn.Module) -> Iterator[None]:
         yield
         return
     # Layers that have been computed already belong to an enclosing network that uses this block, too.
-    layers = [
-        m for m in network.modules() if isinstance(m, PrecomputedWeight) and m.training and m._precomputed is None
-    ]
+    layers = [m for m in modules_of(network, PrecomputedWeight) if m.training and m._precomputed is None]
     try:
         streams = _precompute_all(layers)
         yield
@@ -110,19 +121,20 @@ def precomputed(network: nn.Module) -> Iterator[None]:
             torch.cuda.current_stream(stream.device).wait_stream(stream)
     finally:
         for layer in layers:
-            layer._precomputed = None
+            layer.keep_precomputed(None)
 
 
 def _precompute_all(layers: Sequence[PrecomputedWeight]) -> list[torch.cuda.Stream]:
     """Store with every layer what it precomputes; return the side streams in use."""
-    # A view made here keeps the sum of each parameter's gradients on this stream, where the optimiser reads it.
-    sources = [(tensor := getattr(layer, layer.precomputed_from)).view_as(tensor) for layer in layers]
+    sources = [getattr(layer, layer.precomputed_from) for layer in layers]
     if not layers or not _is_capturing(sources[0]):
         for (kind, _), places in _kinds(layers, sources).items():
             tensors = kind.precompute_together([layers[i] for i in places], [sources[i] for i in places])
             for i, tensor in zip(places, tensors, strict=True):
-                layers[i]._precomputed = _Precomputed(tensor, None)
+                layers[i].keep_precomputed(_Precomputed(tensor, None))
         return []
+    # A view made here keeps the sum of each parameter's gradients on this stream, where the optimiser reads it.
+    sources = [source.view_as(source) for source in sources]
     device = sources[0].device
     current, streams = torch.cuda.current_stream(device), [torch.cuda.Stream(device) for _ in layers[:SIDE_STREAMS]]
     for stream in streams:
@@ -130,7 +142,7 @@ def _precompute_all(layers: Sequence[PrecomputedWeight]) -> list[torch.cuda.Stre
     for i, (layer, source) in enumerate(zip(layers, sources, strict=True)):
         stream = streams[i % len(streams)]
         with torch.cuda.stream(stream):
-            layer._precomputed = _Precomputed(layer.precompute(source), stream.record_event())
+            layer.keep_precomputed(_Precomputed(layer.precompute(source), stream.record_event()))
     return streams
 
 

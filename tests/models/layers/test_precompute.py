@@ -18,6 +18,7 @@ from bench.models.layers import (
     precompute,
     precomputed,
 )
+from bench.models.layers.walk import modules_of
 
 LCNN = Layers(conv=SpectralNormConv2d, norm=LipschitzBatchNorm2d, activation=CenteredSoftplus)
 
@@ -178,3 +179,12 @@ def test_the_branches_of_a_cuda_graph_give_the_same_numbers():
         torch.testing.assert_close(ours.grad, want.grad, rtol=1e-3, atol=1e-5, msg=name)
     for (name, value), want in zip(recorded.named_buffers(), eager.buffers(), strict=True):
         torch.testing.assert_close(value, want, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_modules_of_a_class_are_those_of_the_library_in_its_order():
+    shared = nn.Sequential(conv(), nn.ReLU())
+    network = nn.Sequential(shared, nn.Sequential(LipschitzBatchNorm2d(4), shared, conv(4)), shared[0])
+    network.append(None)
+    network[1].register_module("absent", None)
+    for kind in (nn.Module, SpectralNormConv2d, nn.BatchNorm2d, nn.Conv2d):
+        assert modules_of(network, kind) == [m for m in network.modules() if isinstance(m, kind)]
