@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -45,6 +45,23 @@ def robust(side: Side) -> Tensor:
     return side.robust
 
 
+class _KeptSide(TypedDict):
+    """What an attack took and said, in the file."""
+
+    seconds: list[float]
+    forwards: int
+    backwards: int
+    robust: list[bool]
+
+
+class _KeptNetwork(TypedDict):
+    """What is known of a network, in the file; images are keys in decimal."""
+
+    name: str
+    sides: dict[str, _KeptSide]
+    seeds: dict[str, dict[str, list[int]]]
+
+
 class Kept:
     """What has been computed already, by network, images and budget.
 
@@ -54,19 +71,29 @@ class Kept:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self.data: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path and path.is_file() else {}
+        self.data: dict[str, _KeptNetwork] = json.loads(path.read_text()) if path and path.is_file() else {}
 
     def network(self, case: Case) -> Network:
         """Return what is known of a network; one with other weights or other images is another network."""
-        found = self.data.get(_key(case), {})
-        sides = {k: Side(**{**v, "robust": torch.tensor(v["robust"])}) for k, v in found.get("sides", {}).items()}
-        seeds = {k: {int(i): s for i, s in v.items()} for k, v in found.get("seeds", {}).items()}
-        return Network(f"{case.name}, {case.norm} {case.eps:.4g}", sides, seeds)
+        name, found = f"{case.name}, {case.norm} {case.eps:.4g}", self.data.get(_key(case))
+        if found is None:
+            return Network(name)
+        sides = {
+            k: Side(v["seconds"], v["forwards"], v["backwards"], torch.tensor(v["robust"]))
+            for k, v in found["sides"].items()
+        }
+        return Network(name, sides, {k: {int(i): s for i, s in v.items()} for k, v in found["seeds"].items()})
 
     def put(self, case: Case, network: Network) -> None:
         """Keep what is known of a network."""
-        sides = {k: {**vars(v), "robust": network.robust(k).tolist()} for k, v in network.sides.items()}
-        self.data[_key(case)] = {"name": network.name, "sides": sides, "seeds": network.seeds}
+        sides = {
+            k: _KeptSide(
+                seconds=v.seconds, forwards=v.forwards, backwards=v.backwards, robust=network.robust(k).tolist()
+            )
+            for k, v in network.sides.items()
+        }
+        seeds = {k: {str(i): s for i, s in v.items()} for k, v in network.seeds.items()}
+        self.data[_key(case)] = _KeptNetwork(name=network.name, sides=sides, seeds=seeds)
         if self.path:
             part = self.path.with_suffix(".part")
             part.write_text(json.dumps(self.data, indent=1))
