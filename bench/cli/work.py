@@ -21,14 +21,13 @@ def work(
     ] = "0/1",
 ) -> None:
     """Compute the orders of a folder that have no reply; needs no store. Orders run as code."""
-    from bench.running.remote.parts import Parts
+    from bench.running.remote import parts
 
     which, of = options.parse_share("--share", share)
-    parts = Parts(folder)
-    orders = [order for order in parts.left() if int(order, 16) % of == which]
-    for order in orders:
-        parts.work(order)
-    print_line(f"computed: {len(orders)} orders, without a reply: {len(parts.left())}")
+    shared = parts.Parts(folder)
+    orders = [order for order in shared.left() if int(order, 16) % of == which]
+    parts.work(folder, orders)
+    print_line(f"computed: {len(orders)} orders, without a reply: {len(shared.left())}")
 
 
 @commands.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

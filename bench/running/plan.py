@@ -194,7 +194,7 @@ def _run(
         else cells.train_spec(job, device, execution, built, hashed)
     )
     gated = wanted == "auto" and precision != "fp32" and not handed_over
-    return Run(str(spec), job, cells.Cell("train", key), builds.defect_of(job), gated=gated)
+    return Run(str(spec), job, cells.Cell("train", key), builds.defect_of(job), built, gated)
 
 
 def _planned(suite: Suite, dataset: Dataset, device: torch.device, entry: EvaluationConfig) -> PlannedEvaluation:

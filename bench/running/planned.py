@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from bench.config.evaluation_config import EvaluationConfig
 from bench.core.records import Column, Evaluation, Need, expand_columns
+from bench.core.user_code import LoadedCode
 from bench.data.split import Split
 from bench.running.cells import Cell, Spec, evaluation_cell
 from bench.training.loop import TrainJob
@@ -24,6 +25,7 @@ class Run:
         job: all that its training needs.
         cell: the training's cell.
         defect: why its network cannot be built, found while planning; "" if nothing was.
+        built: what its factory loaded and read while it was planned; None: it is ours, or did not come back.
         gated: whether the device chose a faster precision than fp32, which is tried first (`precision_gate`).
     """
 
@@ -31,6 +33,7 @@ class Run:
     job: TrainJob
     cell: Cell
     defect: str = ""
+    built: LoadedCode | None = None
     gated: bool = False
 
     @property

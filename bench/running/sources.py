@@ -121,13 +121,34 @@ def sources(
         ".../tables/a.npz"); of a third party's library, its version. No absolute path. Files of one name are one
         entry, their hashes with spaces between, in the order of their paths.
     """
+    return _walked(functions, depends_on, called).result()
+
+
+def third_partys(
+    functions: Iterable[Callable[..., object]],
+    depends_on: Iterable[Path] = (),
+    called: user_code.LoadedCode | None = None,
+) -> frozenset[Path]:
+    """Return the third parties' files among what `sources` hashes: modules that are no library's, and data.
+
+    Args:
+        functions: what is called to compute a result.
+        depends_on: files that their authors name in addition.
+        called: what a call of one of them has loaded and read; None: not recorded.
+    """
+    return frozenset(_walked(functions, depends_on, called).third_partys)
+
+
+def _walked(
+    functions: Iterable[Callable[..., object]], depends_on: Iterable[Path], called: user_code.LoadedCode | None
+) -> _Walk:
     walk, functions = _Walk(), list(functions)
     roots = [root for function in functions if (root := walk.add(function)) is not None]
     if called is not None:
         walk.add_record(called, called.root or next(iter(roots), None))
     for path in depends_on:
         walk.note_data(path, next((root for root in roots if path.is_relative_to(root)), None))
-    return walk.result()
+    return walk
 
 
 class RememberedSources:
@@ -179,9 +200,14 @@ def counts(module: str) -> bool:
 
 
 class _Walk:
-    """The modules reached so far, and their hashes by name and file."""
+    """The modules reached so far, and their hashes by name and file.
+
+    Attributes:
+        third_partys: their files among these.
+    """
 
     def __init__(self) -> None:
+        self.third_partys = set[Path]()
         self._hashes: dict[str, dict[str, str]] = {}
         self._seen: set[tuple[str, Path]] = set()
 
@@ -214,6 +240,7 @@ class _Walk:
         inside = root is not None and path.is_relative_to(root)
         name = path.relative_to(root).as_posix() if root is not None and inside else f".../{'/'.join(path.parts[-2:])}"
         self._note(name, str(path), data_digest(path))
+        self.third_partys.add(path)
 
     def _note(self, name: str, file: str, digest: str) -> None:
         self._hashes.setdefault(name, {})[file] = digest
@@ -230,6 +257,8 @@ class _Walk:
         if (name, file) in self._seen or (ours and not counts(name)):
             return
         self._seen.add((name, file))
+        if not ours:
+            self.third_partys.add(file.resolve())
         module = read_source(file.read_bytes(), name, file.name == "__init__.py")
         root = root or user_code.module_root(name, file)
         self._note(name if ours else _label(name, file), str(file), module.digest)

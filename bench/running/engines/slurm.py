@@ -7,7 +7,6 @@ command takes what they have written.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from bench.running.child import ChildError
 from bench.running.context import Outcome, RunContext
 from bench.running.remote.crew import run_elsewhere
 from bench.running.remote.orders import parse_order
-from bench.running.remote.parts import Parts, parts_folder
+from bench.running.remote.parts import Parts, parts_folder, work
 from bench.running.stopping import parse_duration
 
 NEEDS: Final = "submitit"
@@ -101,15 +100,14 @@ def executor(folder: Path, asked: Mapping[str, str]) -> Any:
 
 
 class Work:
-    """What a job calls: compute an order whose files are in a folder; a preempted or timed-out job is queued again."""
+    """What a job calls: what the command `work` does, for one order; a preempted or timed-out job is queued again."""
 
     def __init__(self, folder: str, order: str) -> None:
         self.folder, self.order = folder, order
 
     def __call__(self) -> str:
         """Compute the order and return its SHA-256."""
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
-        Parts(Path(self.folder)).work(self.order)
+        work(Path(self.folder), [self.order])
         return self.order
 
     def checkpoint(self) -> Any:

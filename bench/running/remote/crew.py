@@ -69,7 +69,7 @@ def computers_of(context: RunContext, transport: Transport, patience: float = AN
         patience: seconds without any reply after which the cluster counts as gone.
     """
     silent = context.options.hang_limit
-    book = OrderBook(transport.put, included_files(context.plan.included, transport.put), silent)
+    book = OrderBook(transport.put, included_files(context.plan, transport.put), silent)
     return Elsewhere(transport, book, Here(context.plan.out, silent, context.reporter.log), patience)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from bench.core.errors import BenchError, Stopped
 from bench.core.hashing import sha256_of
+from bench.running.remote.included import Included
 from bench.running.remote.orders import Order, OrderBook
 from bench.running.remote.replies import Failure, Unfinished, from_reply
 from bench.running.remote.work import Folders, Worker, compute_by_parts
@@ -159,7 +160,7 @@ class BookHere(OrderBook):
     large = LARGE
 
     def __init__(self, at_hand: AtHand, silent: float) -> None:
-        super().__init__(at_hand.put, {}, silent)
+        super().__init__(at_hand.put, Included(), silent)
         self._at_hand = at_hand
 
     def _weights(self, task: EvaluationTask) -> str:

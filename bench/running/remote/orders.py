@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -18,9 +18,10 @@ import torch
 from bench.core.errors import IntegrityError
 from bench.core.hashing import sha256_of
 from bench.running.remote.code import code_digest
+from bench.running.remote.included import Included
 from bench.running.tasks import LARGE, EvaluationTask, TakeOverTask, Task, TrainTask, to_bytes
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 KEPT: Final = 64  # arrays whose SHA-256 is remembered
 SLICE_SECONDS: Final = 120.0  # of a training, until its checkpoint is handed back: what a lost process costs at most
 Put = Callable[[bytes], str]  # stores a blob where workers find it, and returns its SHA-256
@@ -41,7 +42,8 @@ class Order:
         checkpoint: SHA-256 of the checkpoint that a training goes on from; "" where it begins.
         arrays: SHA-256 of the images and values that the task reads.
         code: SHA-256 of the driver's code.
-        included: name of a third party's file to path below its folder to the SHA-256 of each file that it needs.
+        files: path below the worker's folder to the SHA-256 of each third party's file that it needs.
+        included: those that are imported, in this order.
         threads: of torch.
         seconds: after which a training hands its checkpoint back; 0: it goes on to its end.
         silent: seconds for which third parties' code may give no sign of life.
@@ -58,7 +60,8 @@ class Order:
     checkpoint: str = ""
     arrays: tuple[str, ...] = ()
     code: str = ""
-    included: dict[str, dict[str, str]] | None = None
+    files: dict[str, str] = field(default_factory=dict)
+    included: tuple[str, ...] = ()
     threads: int = 1
     seconds: float = SLICE_SECONDS
     silent: float = 600.0
@@ -68,8 +71,7 @@ class Order:
     @property
     def blobs(self) -> frozenset[str]:
         """The SHA-256 of everything that is fetched for it."""
-        files = (sha256 for needed in (self.included or {}).values() for sha256 in needed.values())
-        return frozenset({self.weights, self.task, self.checkpoint, *self.arrays, *files} - {""})
+        return frozenset({self.weights, self.task, self.checkpoint, *self.arrays, *self.files.values()} - {""})
 
     def to_bytes(self) -> bytes:
         """Return it as canonical JSON: the same order has the same bytes."""
@@ -88,7 +90,7 @@ def parse_order(content: bytes) -> Order:
     problem = ""
     try:
         values = json.loads(content)
-        order = Order(**{**values, "chunks": tuple(values["chunks"]), "arrays": tuple(values["arrays"])})
+        order = Order(**{**values, **{name: tuple(values[name]) for name in ("chunks", "arrays", "included")}})
     except (ValueError, TypeError, KeyError) as error:
         problem = f"{type(error).__name__}: {error}"
     else:
@@ -105,7 +107,7 @@ class OrderBook:
 
     Args:
         put: stores a blob.
-        included: see `Order`.
+        included: third parties' files.
         silent: see `Order`.
 
     Attributes:
@@ -116,7 +118,7 @@ class OrderBook:
     seconds = SLICE_SECONDS
     large = LARGE
 
-    def __init__(self, put: Put, included: dict[str, dict[str, str]], silent: float) -> None:
+    def __init__(self, put: Put, included: Included, silent: float) -> None:
         self._put, self._included, self._silent = put, included, silent
         self._used = set[str]()  # by the task that is being written
         self._arrays: dict[int, tuple[np.ndarray, str]] = {}  # kept alive, so that no other array gets its identity
@@ -156,7 +158,8 @@ class OrderBook:
             task=settings,
             arrays=tuple(sorted(self._used)),
             code=code_digest(),
-            included=self._included or None,
+            files=self._included.files,
+            included=self._included.imported,
             threads=torch.get_num_threads(),
             seconds=self.seconds,
             silent=self._silent,

@@ -5,7 +5,8 @@ No SQLite file lies there: a network file system has no locks to rely on. Only t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,7 @@ from bench.core.errors import IntegrityError, MachineError
 from bench.core.hashing import sha256_of
 from bench.running.remote.orders import checked
 from bench.running.remote.replies import findings
-from bench.running.remote.work import compute
+from bench.running.remote.work import compute, end_worker
 
 PARTS: Final = "parts"  # below the result folder, unless --slurm parts=FOLDER names a shared one
 ORDERS, BLOBS, REPLIES, OTHERS = "orders", "blobs", "replies", "contradictions"
@@ -29,6 +30,25 @@ def parts_folder(out: Path, asked: Mapping[str, str]) -> Path:
         asked: the settings of `--slurm`.
     """
     return Path(asked.get("parts") or out / PARTS).resolve()
+
+
+def work(folder: Path, orders: Iterable[str]) -> None:
+    """Compute orders of a folder: a task of the command `work`, and a job of the engine on Slurm.
+
+    Args:
+        folder: on a disk that the driver sees.
+        orders: their SHA-256; those that have a reply are not computed again.
+
+    Raises:
+        MachineError, IntegrityError: an order is not there, or was changed.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the children of this process
+    parts = Parts(folder)
+    try:
+        for order in orders:
+            parts.work(order)
+    finally:
+        end_worker()
 
 
 class Parts:

@@ -101,6 +101,13 @@ def _process() -> tuple[Worker, dict[str, np.ndarray]]:
     return Worker(), {}
 
 
+def end_worker() -> None:
+    """End the worker of this process: its child would keep the process from ending."""
+    if _process.cache_info().currsize:
+        _process()[0].close()
+        _process.cache_clear()
+
+
 class Until:
     """Asks a training to stop after a time, with a checkpoint, and passes on what a driver asks.
 
@@ -167,9 +174,11 @@ class Worker:
         self._take: Callable[[Result], None] = lambda result: None
 
     def close(self) -> None:
-        """End the child, if there is one."""
+        """End the child, if there is one, and remove this worker's folder."""
         if self._computers is not None:
             self._computers.close()
+        if self.__dict__.pop("_scratch", None) is not None:
+            self._holder.cleanup()
 
     def carry_out(self, order: Order, supply: Supply, take: Callable[[Result], None], stop: Stop) -> None:
         """Compute an order.
@@ -187,8 +196,8 @@ class Worker:
         require_same_code(order.code)
         torch.set_num_threads(order.threads)
         self._take = take
-        for name, needed in (order.included or {}).items():
-            self._include(name, needed, supply, order.silent)
+        if order.included:
+            self._include(order, supply)
         if self._computers is None:
             self._computers = Computers(order.silent, self._log or (lambda line: self._take(Note(line))))
         task = from_bytes(supply.blob(order.task), supply.array)
@@ -242,16 +251,21 @@ class Worker:
         self._holder = tempfile.TemporaryDirectory(prefix="bench-worker-")
         return Path(self._holder.name)
 
-    def _include(self, name: str, needed: dict[str, str], supply: Supply, seconds: float) -> None:
-        """Write a third party's file and what it needs to this worker's folder, and import it there once."""
-        digest = sha256_of("".join(f"{path}\0{needed[path]}\n" for path in sorted(needed)).encode())
+    def _include(self, order: Order, supply: Supply) -> None:
+        """Write third parties' files to this worker's folder, and import there what was included, once.
+
+        Raises:
+            SecurityError: a path leads out of that folder.
+        """
+        digest = sha256_of("".join(f"{path}\0{order.files[path]}\n" for path in sorted(order.files)).encode())
         if digest in self._included:
             return
         folder = self._scratch / digest[:16]
-        for path, sha256 in needed.items():
-            target = folder / path
-            if not target.resolve().is_relative_to(folder.resolve()):
+        for path in (*order.files, *order.included):
+            if not (folder / path).resolve().is_relative_to(folder.resolve()):
                 raise SecurityError(f"included file {path!r}: expected a path below its folder, got one outside it.")
-            files.write_bytes(target, supply.blob(sha256))
-        discovery.include(folder / name, seconds)
+        for path, sha256 in order.files.items():
+            files.write_bytes(folder / path, supply.blob(sha256))
+        for path in order.included:
+            discovery.include(folder / path, order.silent)
         self._included.add(digest)

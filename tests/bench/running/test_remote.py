@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from bench.core import files
-from bench.core.errors import IntegrityError, MachineError, SecurityError, UsageError
+from bench.core.errors import IntegrityError, MachineError, UsageError
 from bench.core.hashing import sha256_of
 from bench.running import pipeline
 from bench.running.child import ChildError
@@ -24,7 +24,7 @@ from bench.running.prepare import Options
 from bench.running.remote import elsewhere, here, included, orders, parts, replies
 from bench.running.remote.code import code_digest
 from bench.running.remote.crew import run_elsewhere
-from bench.running.remote.work import Worker, compute
+from bench.running.remote.work import compute
 from bench.running.tasks import Measured, Note, Trained
 from bench.store.database import Database
 from bench.store.packed_chunk import PackedChunk
@@ -157,7 +157,7 @@ def test_an_array_at_hand_is_named_by_the_digest_of_its_file_and_not_copied(tmp_
     at_hand = here.AtHand()
     name = here.BookHere(at_hand, 1.0)._kept(array)
     assert at_hand.array(name) is array
-    assert name == orders.OrderBook(transport.put, {}, 1.0)._kept(array)
+    assert name == orders.OrderBook(transport.put, included.Included(), 1.0)._kept(array)
     with at_hand.cleared():
         pass
     with pytest.raises(KeyError):
@@ -185,7 +185,7 @@ def test_a_reply_to_another_order_is_not_believed_and_forgotten(answered: str, t
             self.lost += 1
 
     transport = Mistaken()
-    book = orders.OrderBook(transport.put, {}, 1.0)
+    book = orders.OrderBook(transport.put, included.Included(), 1.0)
     driver = elsewhere.Elsewhere(transport, book, here.Here(tmp_path, 1.0, print))
     order = orders.Order("c", "evaluation", (0, 1), "w", "t")
     said = f"expected the reply to order {sha256_of(order.to_bytes())[:12]}, got that to {answered or 'none'}"
@@ -222,7 +222,7 @@ def test_a_worker_that_is_asked_to_end_gives_no_reply() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"format": 1}', b"[1]"])
 def test_an_order_that_is_none_is_refused(content: bytes) -> None:
-    with pytest.raises(IntegrityError, match="an order of work: expected one of format 2, got"):
+    with pytest.raises(IntegrityError, match="an order of work: expected one of format 3, got"):
         orders.parse_order(content)
 
 
@@ -232,7 +232,7 @@ def test_a_cluster_that_never_answers_ends_the_run_in_time(tmp_path) -> None:
             return None
 
     transport = Silent()
-    book = orders.OrderBook(transport.put, {}, 1.0)
+    book = orders.OrderBook(transport.put, included.Included(), 1.0)
     driver = elsewhere.Elsewhere(transport, book, here.Here(tmp_path, 1.0, print), patience=0.2)
     with pytest.raises(MachineError, match=r"expected a reply within 0\.2 s, got none"):
         list(driver._results([orders.Order("c", "evaluation", (0, 1), "w", "t")], lambda: False))  # type: ignore[arg-type]
@@ -245,7 +245,7 @@ def test_patience_begins_with_what_is_asked_and_not_with_the_command(tmp_path) -
             return replies.to_reply([Note("x")], sha256_of(ticket)) if self.lost > 1 else None
 
     transport = Slow()
-    book = orders.OrderBook(transport.put, {}, 1.0)
+    book = orders.OrderBook(transport.put, included.Included(), 1.0)
     driver = elsewhere.Elsewhere(transport, book, here.Here(tmp_path, 1.0, print), patience=5.0)
     driver._heard -= 3600.0  # another process held the cells for as long
     assert list(driver._results([orders.Order("c", "evaluation", (0, 1), "w", "t")], lambda: False)) == [Note("x")]  # type: ignore[arg-type]
@@ -272,7 +272,7 @@ def test_ctrl_c_leaves_a_cluster_at_once_and_says_so(tmp_path, monkeypatch, capf
 
 def test_a_large_array_travels_once_and_comes_back_as_it_was() -> None:
     transport, array = InProcess(), np.arange(40_000, dtype=np.float32).reshape(4, -1)
-    book = orders.OrderBook(transport.put, {}, 1.0)
+    book = orders.OrderBook(transport.put, included.Included(), 1.0)
     names = {book._kept(array), book._kept(array), book._kept(array.copy())}
     assert len(names) == 1
     assert len(transport.blobs) == 1
@@ -426,38 +426,3 @@ def test_tasks_share_what_a_cluster_of_ray_has(needed: dict[str, float], room: i
 def test_a_cluster_of_ray_without_what_a_task_needs_is_named() -> None:
     with pytest.raises(MachineError, match="expected 1 cpus, 1 gpus for a task, got a cluster with 8 cpus, 0 gpus"):
         ray._room({"CPU": 8.0}, {"cpus": 1.0, "gpus": 1.0})
-
-
-class Folder:
-    """Gives a worker blobs from a dictionary."""
-
-    def __init__(self, blobs: dict[str, bytes]) -> None:
-        self.blobs = blobs
-
-    def blob(self, sha256: str) -> bytes:
-        return self.blobs[sha256]
-
-    def array(self, sha256: str) -> np.ndarray:
-        raise KeyError(sha256)
-
-
-def test_included_files_travel_as_content_with_the_modules_beside_them(tmp_path) -> None:
-    texts = {"travelling_helper.py": "VALUE = 7\n", "travels.py": "import travelling_helper\n"}
-    for name, text in texts.items():
-        (tmp_path / name).write_text(text)
-    transport = InProcess()
-    found = included.included_files([str(tmp_path / "travels.py")], transport.put)
-    assert found == {"travels.py": {name: sha256_of(text.encode()) for name, text in texts.items()}}
-    assert transport.blobs == {sha256_of(text.encode()): text.encode() for text in texts.values()}
-
-
-@pytest.mark.parametrize("path", ["../evil.py", "/evil.py", "a/../../evil.py"])
-def test_an_included_file_is_written_nowhere_but_into_the_workers_folder(path: str) -> None:
-    content = b"raise SystemExit\n"
-    worker, supply = Worker(), Folder({sha256_of(content): content})
-    try:
-        with pytest.raises(SecurityError, match="expected a path below its folder, got one outside it"):
-            worker._include("evil.py", {path: sha256_of(content)}, supply, 1.0)
-        assert list(worker._scratch.rglob("*")) == []
-    finally:
-        worker._holder.cleanup()
