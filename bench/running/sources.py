@@ -14,19 +14,18 @@ name, files that a library opens natively under a name that it computes itself, 
 from __future__ import annotations
 
 import functools
-import importlib.machinery
 import importlib.metadata
 import importlib.util
 import inspect
-import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import Any, Final
+from typing import Final
 
 from bench.core import user_code
 from bench.core.hashing import sha256, sha256_of
+from bench.running.module_files import file_of, find
 from bench.running.source_syntax import read_source
 
 # Ours, and without an effect on a result. Names with a dot at the end are whole packages.
@@ -216,7 +215,7 @@ class _Walk:
         function = _unwrapped(function)
         name, code = function.__module__, getattr(function, "__code__", None)
         record = user_code.loaded_code(name, code.co_filename) if code else None
-        source = _file_of(sys.modules.get(name))
+        source = file_of(sys.modules.get(name))
         if record is not None:
             self.add_record(record, record.root)
             return record.root
@@ -282,7 +281,7 @@ class _Walk:
         top = name.partition(".")[0]
         if top in sys.stdlib_module_names or top in _REQUIREMENTS:
             return
-        path = _find(name, record)
+        path = find(name, record)
         if path is None:
             return
         if user_code.is_library(name, path) and (version := _version(top)):
@@ -314,11 +313,6 @@ def _parents(name: str) -> list[str]:
     return [".".join(parts[:i]) for i in range(1, len(parts))]
 
 
-def _file_of(module: ModuleType | None) -> Path | None:
-    file = getattr(module, "__file__", None)
-    return Path(file).resolve() if isinstance(file, str) and Path(file).is_file() else None
-
-
 @functools.cache
 def _our_file(name: str) -> Path | None:
     try:
@@ -326,50 +320,6 @@ def _our_file(name: str) -> Path | None:
     except (ModuleNotFoundError, ValueError):
         return None
     return Path(spec.origin) if spec and spec.origin and Path(spec.origin).is_file() else None
-
-
-def _find(name: str, record: user_code.LoadedCode | None) -> Path | None:
-    """Return the file of a third party's module, without importing anything; None if there is none."""
-    if record is not None and name in record.modules:
-        return record.modules[name]
-    search: Sequence[str] | None = [str(record.folder), *sys.path] if record and record.folder else None
-    if search is None and (found := _file_of(sys.modules.get(name))):
-        return found
-    parts = name.split(".")
-    for length in range(1, len(parts) + 1):
-        spec = _spec(".".join(parts[:length]), search)
-        if spec is None:
-            return None
-        if length == len(parts):
-            return Path(spec.origin).resolve() if spec.origin and Path(spec.origin).is_file() else None
-        search = list(spec.submodule_search_locations or ())
-    return None
-
-
-def _spec(name: str, search: Sequence[str] | None) -> importlib.machinery.ModuleSpec | None:
-    if search is not None and (spec := _spec_in(name, search)):
-        return spec
-    for finder in sys.meta_path:  # installed in place: setuptools has a finder of its own
-        spec = finder.find_spec(name, None) if "." not in name else None
-        if spec is not None:
-            return spec
-    return None
-
-
-def _spec_in(name: str, search: Sequence[str]) -> importlib.machinery.ModuleSpec | None:
-    """Return where a module lies in some folders; unlike PathFinder also one whose parent package is not imported."""
-    portions: list[str] = []
-    for folder in search:
-        finder: Any = pkgutil.get_importer(folder)
-        spec: importlib.machinery.ModuleSpec | None = finder and finder.find_spec(name)
-        if spec is not None and spec.loader is not None:
-            return spec
-        portions += (spec and spec.submodule_search_locations) or ()
-    if not portions:
-        return None
-    namespace = importlib.machinery.ModuleSpec(name, None, is_package=True)
-    namespace.submodule_search_locations = portions
-    return namespace
 
 
 @functools.cache
@@ -386,7 +336,7 @@ def _distributions() -> dict[str, list[str]]:
 
 def _values_from(module: ModuleType | None, file: Path) -> list[str]:
     """Return the modules that a loaded module's global values are, or come from."""
-    if _file_of(module) != file:
+    if file_of(module) != file:
         return []
     names = [
         v.__name__ if isinstance(v, ModuleType) else (v if isinstance(v, type | FunctionType) else type(v)).__module__

@@ -8,6 +8,7 @@ to that one.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from bench.core.errors import Stopped
 from bench.running.attempt import attempt
@@ -103,6 +104,9 @@ class Waiting:
     def put(self, content: bytes) -> str:
         """Write a blob, once per content, and return its SHA-256."""
         return self._parts.put(content)
+
+    def keep_only(self, names: Collection[str]) -> None:
+        """Leave every blob where it is: it is a file, and orders of other commands may name it."""
 
     def submit(self, order: bytes) -> str:
         """Write an order, once per content."""

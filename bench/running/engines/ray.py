@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import secrets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,12 +25,15 @@ from bench.running import machine
 from bench.running.child import ChildError
 from bench.running.context import Outcome, RunContext
 from bench.running.remote.crew import run_elsewhere
+from bench.running.remote.ledger import Ledger
 from bench.running.remote.orders import parse_order
+from bench.running.remote.replies import findings
 from bench.running.remote.work import compute
 
 NEEDS: Final = "ray"
 RETRIES: Final = 3  # of an order whose process or node is lost
 FETCH_SECONDS: Final = 600.0  # for a blob to reach a node
+LEDGER_SECONDS: Final = 10.0  # for an answer of the ledger, which may be lost with its node
 _LOCAL: Final = "local"
 _SETTINGS: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
@@ -52,7 +56,12 @@ def run(context: RunContext) -> Outcome:
     resources |= context.options.resources
     with _cluster(context.options.address) as ray:
         room = _room(ray.cluster_resources(), resources)
-        return run_elsewhere(context, RayTransport(ray, resources), 2 * room)
+        transport = RayTransport(ray, resources)
+        try:
+            return run_elsewhere(context, transport, 2 * room)
+        finally:
+            for finding in transport.contradictions():
+                context.reporter.log(finding)
 
 
 @functools.cache
@@ -118,15 +127,19 @@ def _room(found: Mapping[str, float], needed: Mapping[str, float]) -> int:
     return int(min(room))
 
 
-def _compute_here(order: bytes, blobs: Mapping[str, Any]) -> bytes:
-    """Compute an order in a worker of Ray."""
+def _compute_here(order: bytes, blobs: Mapping[str, Any], ledger: Any) -> bytes:
+    """Compute an order in a worker of Ray, and note what was found: Ray may have it computed twice."""
     import ray
 
     def fetch(sha256: str) -> bytes:
         content: bytes = ray.get(blobs[sha256], timeout=FETCH_SECONDS)
         return content
 
-    return compute(order, fetch)
+    reply = compute(order, fetch)
+    found = sha256_of(json.dumps(findings(reply), sort_keys=True).encode())
+    with contextlib.suppress(ray.exceptions.RayError):  # the ledger's node may be lost
+        ray.wait([ledger.note.remote(sha256_of(order), found)], timeout=LEDGER_SECONDS)
+    return reply
 
 
 class RayTransport:
@@ -144,6 +157,7 @@ class RayTransport:
         memory = {"memory": int(resources["memory"])} if resources.get("memory") else {}
         options = {"num_cpus": resources.get("cpus", 1.0), "num_gpus": resources.get("gpus", 0.0), **memory}
         self._task = ray.remote(_compute_here).options(max_retries=RETRIES, **options)
+        self._ledger = ray.remote(Ledger).options(num_cpus=0, max_restarts=-1).remote()
 
     def put(self, content: bytes) -> str:
         """Put a blob into the object store, once per content, and return its SHA-256."""
@@ -153,9 +167,16 @@ class RayTransport:
                 self._blobs[sha256] = self._ray.put(content)
         return sha256
 
+    def keep_only(self, names: Collection[str]) -> None:
+        """Drop the blobs that have another SHA-256 than these; Ray removes them from its object stores."""
+        with self._lock:
+            for sha256 in self._blobs.keys() - set(names):
+                del self._blobs[sha256]
+
     def submit(self, order: bytes) -> Any:
         """Send an order; Ray sends it again where its process is lost."""
-        return self._task.remote(order, {sha256: self._blobs[sha256] for sha256 in parse_order(order).blobs})
+        blobs = {sha256: self._blobs[sha256] for sha256 in parse_order(order).blobs}
+        return self._task.remote(order, blobs, self._ledger)
 
     def answer(self, ticket: Any, seconds: float) -> bytes | None:
         """Return the reply to an order; None if there is none within so many seconds.
@@ -192,6 +213,19 @@ class RayTransport:
     def close(self) -> None:
         """Give every order up."""
         self._closed = True
+
+    def contradictions(self) -> list[str]:
+        """Return, in words, each order that was computed twice with different results; none if the cluster is gone."""
+        orders: list[str] = []
+        if not self._ray.is_initialized():  # a call would start a cluster
+            return []
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            orders = self._ray.get(self._ledger.contradictions.remote(), timeout=LEDGER_SECONDS)
+        return [
+            f"order {order[:12]}: expected equal results of the workers that have computed it, got different ones; one "
+            "of them is stored. Look at their machines, and compare with a run into another --out."
+            for order in orders
+        ]
 
 
 def _said(error: Exception) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -136,6 +136,9 @@ class SlurmTransport:
     def put(self, content: bytes) -> str:
         """Write a blob into the shared folder, once per content, and return its SHA-256."""
         return self._parts.put(content)
+
+    def keep_only(self, names: Collection[str]) -> None:
+        """Leave every blob where it is: it is a file, and orders of other commands may name it."""
 
     def submit(self, order: bytes) -> str:
         """Note an order for the next array; one whose reply is there already is not computed again."""

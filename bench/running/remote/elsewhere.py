@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from bench.core import files
@@ -36,6 +38,7 @@ class Elsewhere:
     def __init__(self, transport: Transport, book: OrderBook, here: Here, patience: float = ANSWER_SECONDS) -> None:
         self._transport, self._book, self._here, self._patience = transport, book, here, patience
         self._lock, self._heard = threading.Lock(), time.monotonic()
+        self._needed = Counter[str]()  # SHA-256 of blobs to the tasks that have orders under way which name it
 
     def __enter__(self) -> Elsewhere:
         """Return it."""
@@ -69,19 +72,17 @@ class Elsewhere:
     def _evaluate(self, task: EvaluationTask, emit: Emit, stop: Stop) -> None:
         count = -(-len(task.split) // task.evaluation.chunk)
         left = [number for number in range(count) if number not in task.done]
-        with self._lock:
-            orders = self._book.evaluation(task, [(number, number + 1) for number in left])
-        for result in self._results(orders, stop):
-            if not isinstance(result, Measured | Unfinished | Failure):
-                emit(result)
+        with self._written(lambda: self._book.evaluation(task, [(n, n + 1) for n in left])) as orders:
+            for result in self._results(orders, stop):
+                if not isinstance(result, Measured | Unfinished | Failure):
+                    emit(result)
         if task.evaluation.summary is None:
             emit(Measured())
             return
-        with self._lock:
-            summary = self._book.summary(task)
-        for result in self._results([summary], stop):
-            if isinstance(result, Measured):
-                emit(result)
+        with self._written(lambda: [self._book.summary(task)]) as orders:
+            for result in self._results(orders, stop):
+                if isinstance(result, Measured):
+                    emit(result)
 
     def _train(self, task: TrainTask, emit: Emit, stop: Stop) -> None:
         """Train part by part, each from the checkpoint of the last one, wherever that was computed.
@@ -92,18 +93,39 @@ class Elsewhere:
         unfinished = True
         while unfinished:
             unfinished = False
+            with self._written(lambda: [self._book.training(task)]) as orders:
+                for result in self._results(orders, stop):
+                    if isinstance(result, Unfinished):
+                        unfinished = True
+                        if result.checkpoint is None:
+                            raise MachineError(
+                                f"{task.label}: expected a training step within a part, got none. Run again."
+                            )
+                        files.write_bytes(task.checkpoint, result.checkpoint)
+                    elif not isinstance(result, Failure):
+                        emit(result)
+
+    @contextlib.contextmanager
+    def _written(self, write: Callable[[], list[Order]]) -> Iterator[list[Order]]:
+        """Write orders for the block; behind it the blobs are dropped that no other order under way names.
+
+        Args:
+            write: returns the orders.
+
+        Yields:
+            The orders.
+        """
+        with self._lock:
+            orders = write()
+            named = frozenset[str]().union(*(order.blobs for order in orders))
+            self._needed.update(named)
+        try:
+            yield orders
+        finally:
             with self._lock:
-                order = self._book.training(task)
-            for result in self._results([order], stop):
-                if isinstance(result, Unfinished):
-                    unfinished = True
-                    if result.checkpoint is None:
-                        raise MachineError(
-                            f"{task.label}: expected a training step within a part, got none. Run again."
-                        )
-                    files.write_bytes(task.checkpoint, result.checkpoint)
-                elif not isinstance(result, Failure):
-                    emit(result)
+                self._needed.subtract(named)
+                self._needed = +self._needed
+                self._transport.keep_only(self._needed.keys() | self._book.remembered)
 
     def _results(self, orders: list[Order], stop: Stop) -> Iterator[Result]:
         """Send orders.

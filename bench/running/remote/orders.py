@@ -103,7 +103,7 @@ def parse_order(content: bytes) -> Order:
 
 
 class OrderBook:
-    """Writes the orders of tasks; every blob is put once.
+    """Writes the orders of tasks, and puts the blobs that they name.
 
     Args:
         put: stores a blob.
@@ -122,6 +122,11 @@ class OrderBook:
         self._put, self._included, self._silent = put, included, silent
         self._used = set[str]()  # by the task that is being written
         self._arrays: dict[int, tuple[np.ndarray, str]] = {}  # kept alive, so that no other array gets its identity
+
+    @property
+    def remembered(self) -> frozenset[str]:
+        """The SHA-256 of blobs that are not put again: included files, and the arrays that were used last."""
+        return frozenset({*self._included.files.values(), *(sha256 for _, sha256 in self._arrays.values())})
 
     def evaluation(self, task: EvaluationTask, chunks: Iterable[tuple[int, int]]) -> list[Order]:
         """Return one order per range of chunks of an evaluation.

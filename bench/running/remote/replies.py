@@ -131,13 +131,15 @@ def findings(content: bytes) -> dict[str, str]:
         content: as `to_reply` gives it.
 
     Returns:
-        Name of each chunk and of trained weights to the SHA-256 of its content.
+        Name of each chunk, of trained weights, and of what is known of the model as a whole, to the SHA-256 of it.
     """
     found = dict[str, str]()
     for row in pa.ipc.open_stream(content[_DIGEST:]).read_all().to_pylist():
+        facts = json.loads(row["facts"])
         if row["kind"] in ("PackedChunk", "Trained"):
-            number = json.loads(row["facts"]).get("number", "")
-            found[f"{row['kind']} {number}"] = sha256_of((row["data"] or b"") + (row["more"] or b""))
+            found[f"{row['kind']} {facts.get('number', '')}"] = sha256_of((row["data"] or b"") + (row["more"] or b""))
+        elif row["kind"] == "Measured" and facts["summary"]:
+            found["Measured"] = sha256_of(_json(facts["summary"]).encode())
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Protocol, TypeAlias
 
 Ticket: TypeAlias = Any  # what a transport knows an order by
@@ -12,6 +13,10 @@ class Transport(Protocol):
 
     def put(self, content: bytes) -> str:
         """Make a blob available to every worker, once per content, and return its SHA-256."""
+        ...
+
+    def keep_only(self, names: Collection[str]) -> None:
+        """Drop the blobs that have another SHA-256 than these: no order needs them."""
         ...
 
     def submit(self, order: bytes) -> Ticket:

@@ -12,15 +12,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from bench.core.errors import MachineError
+from bench.core.errors import BenchError, MachineError
+from bench.core.hashing import sha256_of
 from bench.running import engines, pipeline
 from bench.running.prepare import Options
+from bench.running.remote.orders import Order
+from bench.store.database import NAME
+from bench.store.store import Store
 from benchmarks.clusters import board
 
 NARROW = {
@@ -138,6 +142,115 @@ def test_lost_requests_and_replies_of_ray_change_nothing(tmp_path, monkeypatch) 
     assert all(f"Inject RPC {what} failure for {calls[0]}" in said for what in ("request", "response"))
     monkeypatch.delenv("RAY_testing_rpc_failure")
     assert found == _board(tmp_path / "local", SMALLEST)
+
+
+@needs_ray
+@pytest.mark.slow
+def test_two_workers_of_ray_that_find_something_else_are_a_finding() -> None:
+    engine = engines.load("ray")
+    with engine._cluster(None) as ray:
+        transport = engine.RayTransport(ray, {"cpus": 1.0})
+        orders = [Order("c", "evaluation", (k, k + 1), "", "").to_bytes() for k in range(2)]  # of another bench
+        earlier = [ray.get(transport.submit(orders[1])) for _ in range(2)]
+        assert earlier[0] == earlier[1]
+        assert transport.contradictions() == []
+        ray.get(transport._ledger.note.remote(sha256_of(orders[0]), "0" * 64))  # what a late worker has found
+        ray.get(transport.submit(orders[0]))
+        (finding,) = transport.contradictions()
+        assert finding.startswith(f"order {sha256_of(orders[0])[:12]}: expected equal results of the workers")
+        blob = transport.put(b"x" * 200_000)
+        transport.keep_only({blob})
+        assert transport._blobs.keys() == {blob}
+        transport.keep_only(())
+        assert transport.put(b"x" * 200_000) == blob
+    assert transport.contradictions() == []  # the cluster is gone
+
+
+def _words(out: Path, narrow: dict[str, object], *more: str) -> list[str]:
+    """Return the command that `_board` runs, as a process of its own."""
+    named = {"defenses": "--defense", "evaluations": "--evaluation", "seeds": "--seeds"}
+    words = [sys.executable, "-m", "bench", "run", "--suite", "digits", "--out", str(out), "--quiet", *more]
+    for name, value in narrow.items():
+        for one in value if isinstance(value, tuple) else (value,):
+            words += [named.get(name, f"--{name.replace('_', '-')}"), str(one)]
+    return words
+
+
+def _done(out: Path) -> dict[str, object]:
+    """Return what is stored of the cells that are done, times included."""
+    if not (out / NAME).is_file():
+        return {}
+    with contextlib.suppress(BenchError), Store.open(out) as store:
+        return {
+            cell.id: cell.info
+            for kind in ("train", "evaluation")
+            for cell in store.cells(kind)
+            if cell.status == "done"
+        }
+    return {}
+
+
+def _wait_for(what: Callable[[], object], driver: subprocess.Popen[str], seconds: float = 600) -> None:
+    """Wait until something is so while a driver runs."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert driver.poll() is None, "the driver has ended"
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_driver_of_ray_that_was_killed_leaves_nothing_and_goes_on(tmp_path) -> None:
+    out = tmp_path / "ray"
+    words = _words(out, NARROW, "--engine", "ray")
+    with subprocess.Popen(words, text=True) as driver:
+        _wait_for(lambda: _done(out), driver)
+        begun = psutil.Process(driver.pid).children(recursive=True)
+        driver.kill()
+    before = _done(out)
+    assert begun
+    assert not psutil.wait_procs(begun, timeout=60)[1], "processes of a cluster whose driver is gone"
+    subprocess.run(words, check=True, timeout=600)
+    after = _done(out)
+    assert len(before) < len(after)
+    assert before.items() <= after.items(), "what was stored is not computed again"
+    assert board(out) == _board(tmp_path / "local")
+
+
+NODES = """
+import sys, time
+import psutil
+from ray.cluster_utils import Cluster
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+node = cluster.add_node(num_cpus=1)
+print(cluster.address, flush=True)
+raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+while not any("ray::_compute_here" in " ".join(child.cmdline()) for child in raylet.children()):
+    time.sleep(0.05)
+cluster.remove_node(node, allow_graceful=False)
+print("lost" if not raylet.is_running() else "left", flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_node_of_ray_that_is_lost_costs_what_it_was_computing(tmp_path) -> None:
+    out, root = tmp_path / "ray", str(Path(__file__).resolve().parents[3])
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"PYTHONPATH": root}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", NODES], text=True, env=environment, **pipes) as cluster:  # type: ignore[call-overload]
+        address = cluster.stdout.readline().strip()
+        words = _words(out, NARROW, "--engine", "ray", "--address", address)
+        with subprocess.Popen(words, text=True, env=environment) as driver:
+            assert cluster.stdout.readline().strip() == "lost"
+            assert driver.poll() is None, "the node was lost behind the run"
+            assert driver.wait(timeout=600) == 0
+        cluster.communicate(timeout=120)
+    assert board(out) == _board(tmp_path / "local")
 
 
 @needs_slurm

@@ -8,27 +8,31 @@ import signal
 import sqlite3
 import threading
 import time
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from bench.core import files
 from bench.core.errors import IntegrityError, MachineError, UsageError
 from bench.core.hashing import sha256_of
-from bench.running import pipeline
+from bench.running import pipeline, prepare
 from bench.running.child import ChildError
 from bench.running.engines import local, ray, slurm
 from bench.running.prepare import Options
-from bench.running.remote import elsewhere, here, included, orders, parts, replies
+from bench.running.remote import elsewhere, here, included, ledger, orders, parts, replies
 from bench.running.remote.code import code_digest
 from bench.running.remote.crew import run_elsewhere
 from bench.running.remote.work import compute
-from bench.running.tasks import Measured, Note, Trained
+from bench.running.tasks import Measured, Note, Trained, TrainTask
 from bench.store.database import Database
 from bench.store.packed_chunk import PackedChunk
 from bench.store.store import Store
+from bench.training.execution import ExecutionConfig
 
 NARROW = {"defenses": ("standard", "gradreg"), "seeds": (0,), "limit": 6, "train_limit": 100, "epochs": 2}
 EVALUATIONS = ("accuracy", "curvature")
@@ -39,13 +43,20 @@ class InProcess:
 
     def __init__(self) -> None:
         self.blobs: dict[str, bytes] = {}
+        self.ever: dict[str, bytes] = {}  # dropped ones too
+        self.most = 0
         self.sent: list[bytes] = []
         self.lost = 0
         self._lock = threading.Lock()
 
     def put(self, content: bytes) -> str:
         self.blobs[sha256_of(content)] = content
+        self.ever[sha256_of(content)] = content
+        self.most = max(self.most, len(self.blobs))
         return sha256_of(content)
+
+    def keep_only(self, names: Collection[str]) -> None:
+        self.blobs = {name: content for name, content in self.blobs.items() if name in names}
 
     def submit(self, order: bytes) -> bytes:
         self.sent.append(order)
@@ -92,6 +103,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_seam_gives_the_bits_of_the_local_engine(alone, tmp_path, monkeypatch) -> None:
     transport = InProcess()
     monkeypatch.setattr(orders.OrderBook, "seconds", 1e-9)  # a step of a training in each order
+    monkeypatch.setattr(orders, "KEPT", 4)
     monkeypatch.setattr(local, "run", lambda context: run_elsewhere(context, transport, jobs=3))
     assert pipeline.run(_options(tmp_path / "r")).code == 0
     assert _content(tmp_path / "r") == _content(alone)
@@ -102,8 +114,35 @@ def test_the_seam_gives_the_bits_of_the_local_engine(alone, tmp_path, monkeypatc
     for content in transport.sent:
         order = orders.parse_order(content)
         assert order.to_bytes() == content
-        assert order.blobs <= transport.blobs.keys()
-    assert str(tmp_path).encode() not in b"".join([*transport.sent, *transport.blobs.values()])
+        assert order.blobs <= transport.ever.keys()
+    assert str(tmp_path).encode() not in b"".join([*transport.sent, *transport.ever.values()])
+    arrays = frozenset[str]().union(*(orders.parse_order(content).arrays for content in transport.sent))
+    assert transport.blobs.keys() <= arrays, "weights, checkpoints or settings that no order needs any more"
+    assert len(transport.blobs) <= orders.KEPT
+    assert transport.most < len(transport.ever) / 2
+
+
+def test_what_two_workers_find_for_an_order_is_compared_but_not_what_different_orders_give() -> None:
+    noted = ledger.Ledger()
+    for order, found in (("a", "1"), ("b", "2"), ("a", "1"), ("b", "3"), ("b", "2")):
+        noted.note(order, found)
+    assert noted.contradictions() == ["b"]
+
+
+def test_replies_must_agree_in_what_they_found_and_not_in_times() -> None:
+    chunk = PackedChunk(0, b"table", None, {"wall_seconds": 1.0})
+
+    def found(*results: replies.Result) -> dict[str, str]:
+        return replies.findings(replies.to_reply(results, "o"))
+
+    assert found(chunk, Measured({"a": 1}, {"wall_seconds": 1.0})) == found(
+        replace(chunk, info={"wall_seconds": 2.0}), Measured({"a": 1}, {"wall_seconds": 3.0}), Note("x")
+    )
+    assert found(chunk) != found(replace(chunk, data=b"other"))
+    assert found(chunk) != found(replace(chunk, images=b"image"))
+    assert found(chunk) != found(replace(chunk, number=1))
+    assert found(Measured({"a": 1})) != found(Measured({"a": 2}))
+    assert found(Trained(b"w", {})) != found(Trained(b"v", {}))
 
 
 def test_the_local_engine_computes_by_orders_and_stores_what_came_back_as_bytes(alone, tmp_path, monkeypatch) -> None:
@@ -397,6 +436,35 @@ class Vanishing:
 
     def done(self) -> bool:
         return True
+
+
+def test_a_job_of_slurm_computes_what_the_command_work_does(tmp_path, cli, monkeypatch) -> None:
+    """The same order in two folders: a job of the engine has one, the command the other."""
+    monkeypatch.setattr(slurm, "GATHER_SECONDS", 0.0)
+    submitted = list[slurm.Work]()
+
+    class Jobs(Vanishing):
+        def submit(self, work: slurm.Work) -> Vanishing:
+            submitted.append(work)
+            return self
+
+        def done(self) -> bool:
+            return False
+
+    folders, found = (tmp_path / "jobs", tmp_path / "command"), []
+    run = prepare.prepare(_options(tmp_path / "r")).runs[0]
+    task = TrainTask(run.label, run.job, torch.device("cpu"), ExecutionConfig(), tmp_path / "c.pt")
+    for folder in folders:
+        transport = slurm.SlurmTransport(Jobs(), parts.Parts(folder))
+        ticket = transport.submit(orders.OrderBook(transport.put, included.Included(), 60.0).training(task).to_bytes())
+        transport.answer(ticket, 0.0)
+    submitted[0]()
+    assert cli("work", folders[1]).code == 0
+    for folder in folders:
+        assert not parts.Parts(folder).left()
+        found.append(replies.findings(parts.Parts(folder).reply(ticket) or b""))
+    assert found[0] == found[1]
+    assert found[0].keys() == {"Trained "}
 
 
 def test_an_order_whose_jobs_vanish_is_sent_again_three_times_and_then_fails(tmp_path, monkeypatch) -> None:
