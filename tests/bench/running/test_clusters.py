@@ -268,6 +268,20 @@ def test_jobs_of_submitit_on_this_machine_give_the_board_of_the_local_engine(tmp
 
 
 @needs_slurm
+def test_the_script_for_sbatch_is_the_one_in_the_documentation(tmp_path, monkeypatch) -> None:
+    srun = tmp_path / "srun"
+    srun.write_text("#!/bin/sh\n")
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    asked = {"partition": "gpu", "gpus": "1", "time": "2h", "parts": "/shared/parts"}
+    jobs = engines.load("slurm").executor(Path("/shared/parts"), asked)._executor
+    jobs.parameters["map_count"] = 40  # of an array
+    text = jobs._make_submission_file_text(jobs._submitit_command_str, "name").replace(sys.executable, "python")
+    pages = Path(__file__).resolve().parents[3] / "docs" / "howto" / "cluster.md"
+    assert f"```sh\n{text.strip()}\n```" in pages.read_text(encoding="utf-8")
+
+
+@needs_slurm
 @pytest.mark.slow
 @submitit_leaks
 def test_a_driver_that_was_killed_goes_on_and_a_job_that_was_preempted_too(tmp_path) -> None:
