@@ -163,6 +163,9 @@ class BookHere(OrderBook):
         super().__init__(at_hand.put, Included(), silent)
         self._at_hand = at_hand
 
+    def _plugins(self, task: Task) -> dict[str, str]:
+        return {}  # the worker is this process
+
     def _weights(self, task: EvaluationTask) -> str:
         return task.sha256
 

@@ -17,8 +17,9 @@ import torch
 
 from bench.core.errors import IntegrityError
 from bench.core.hashing import sha256_of
-from bench.running.remote.code import code_digest
+from bench.running.remote.code import code_digest, plugins_of
 from bench.running.remote.included import Included
+from bench.running.sources import RememberedSources
 from bench.running.tasks import LARGE, EvaluationTask, TakeOverTask, Task, TrainTask, to_bytes
 
 FORMAT: Final = 3
@@ -42,6 +43,7 @@ class Order:
         checkpoint: SHA-256 of the checkpoint that a training goes on from; "" where it begins.
         arrays: SHA-256 of the images and values that the task reads.
         code: SHA-256 of the driver's code.
+        plugins: distributions whose functions are called to the SHA-256 of their code.
         files: path below the worker's folder to the SHA-256 of each third party's file that it needs.
         included: those that are imported, in this order.
         threads: of torch.
@@ -60,6 +62,7 @@ class Order:
     checkpoint: str = ""
     arrays: tuple[str, ...] = ()
     code: str = ""
+    plugins: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     included: tuple[str, ...] = ()
     threads: int = 1
@@ -121,6 +124,7 @@ class OrderBook:
     def __init__(self, put: Put, included: Included, silent: float) -> None:
         self._put, self._included, self._silent = put, included, silent
         self._used = set[str]()  # by the task that is being written
+        self._hashed = RememberedSources()
         self._arrays: dict[int, tuple[np.ndarray, str]] = {}  # kept alive, so that no other array gets its identity
 
     @property
@@ -163,12 +167,17 @@ class OrderBook:
             task=settings,
             arrays=tuple(sorted(self._used)),
             code=code_digest(),
+            plugins=self._plugins(task),
             files=self._included.files,
             included=self._included.imported,
             threads=torch.get_num_threads(),
             seconds=self.seconds,
             silent=self._silent,
         )
+
+    def _plugins(self, task: Task) -> dict[str, str]:
+        """Return the plug-ins that a worker must have."""
+        return plugins_of(task, self._hashed)
 
     def _weights(self, task: EvaluationTask) -> str:
         """Make weights available to workers and return their SHA-256."""

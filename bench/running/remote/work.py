@@ -19,9 +19,10 @@ from bench.core.errors import SecurityError, Stopped
 from bench.core.hashing import sha256_of
 from bench.running import machine
 from bench.running.computers import Computers
-from bench.running.remote.code import require_same_code
+from bench.running.remote.code import require_same_code, require_same_plugins
 from bench.running.remote.orders import Order, checked, parse_order
 from bench.running.remote.replies import Failure, Result, Unfinished, to_reply
+from bench.running.sources import RememberedSources
 from bench.running.tasks import Advance, EvaluationTask, Event, Note, Returned, Stop, Task, TrainTask, from_bytes
 
 Fetch = Callable[[str], bytes]  # the blob of a SHA-256
@@ -170,6 +171,7 @@ class Worker:
         machine.keep_memory()
         self._folders, self._log = folders, log
         self._included: set[str] = set()
+        self._hashed = RememberedSources()
         self._computers: Computers | None = None
         self._take: Callable[[Result], None] = lambda result: None
 
@@ -201,6 +203,7 @@ class Worker:
         if self._computers is None:
             self._computers = Computers(order.silent, self._log or (lambda line: self._take(Note(line))))
         task = from_bytes(supply.blob(order.task), supply.array)
+        require_same_plugins(order.plugins, task, self._hashed)
         if isinstance(task, TrainTask):
             self._train(order, task, supply, stop)
         elif isinstance(task, EvaluationTask):

@@ -17,17 +17,18 @@ import numpy as np
 import pytest
 import torch
 
-from bench.core import files
+from bench.core import files, user_code
 from bench.core.errors import IntegrityError, MachineError, UsageError
 from bench.core.hashing import sha256_of
 from bench.running import pipeline, prepare
 from bench.running.child import ChildError
 from bench.running.engines import local, ray, slurm
 from bench.running.prepare import Options
-from bench.running.remote import elsewhere, here, included, ledger, orders, parts, replies
+from bench.running.remote import code, elsewhere, here, included, ledger, orders, parts, replies
 from bench.running.remote.code import code_digest
 from bench.running.remote.crew import run_elsewhere
 from bench.running.remote.work import compute
+from bench.running.sources import RememberedSources
 from bench.running.tasks import Measured, Note, Trained, TrainTask
 from bench.store.database import Database
 from bench.store.packed_chunk import PackedChunk
@@ -247,6 +248,21 @@ def test_a_worker_with_another_bench_computes_nothing() -> None:
     (failure,) = replies.from_reply(compute(order.to_bytes(), {}.__getitem__), sha256_of(order.to_bytes()), "c")
     assert isinstance(failure, replies.Failure)
     assert "Install the same version on every node" in failure.message
+
+
+def test_a_worker_with_another_version_of_a_plug_in_computes_nothing(tmp_path, monkeypatch) -> None:
+    run = prepare.prepare(_options(tmp_path / "r")).runs[0]
+    task = TrainTask(run.label, run.job, torch.device("cpu"), ExecutionConfig(), tmp_path / "c.pt")
+    transport = InProcess()
+    assert orders.OrderBook(transport.put, included.Included(), 60.0).training(task).plugins == {}
+    monkeypatch.setattr(user_code, "origin_of", lambda function: user_code.Origin("plug-in", "their-defense"))
+    order = orders.OrderBook(transport.put, included.Included(), 60.0).training(task)
+    code.require_same_plugins(order.plugins, task, RememberedSources())
+    assert order.plugins.keys() == {"their-defense"}
+    content = replace(order, plugins={"their-defense": "0" * 64}).to_bytes()
+    (failure,) = replies.from_reply(compute(content, transport.blobs.__getitem__), sha256_of(content), "c")
+    assert isinstance(failure, replies.Failure)
+    assert "expected the driver's plug-in their-defense, got another one" in failure.message
 
 
 def test_a_worker_that_is_asked_to_end_gives_no_reply() -> None:
