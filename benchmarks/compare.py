@@ -53,6 +53,7 @@ class Side:
             command: of bench, with its options; what names the folder comes last.
         """
         environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is not compiled at every start
         words = [sys.executable, "-m", "bench", *command, str(out)]
         before = _children()
         subprocess.run(words, cwd=checkout, env=environment, check=True, stdout=subprocess.DEVNULL)

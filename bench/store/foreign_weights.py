@@ -112,8 +112,8 @@ def _safetensors(path: Path) -> object:
 
 def _pickled(path: Path) -> object:
     """Return what `torch.save` wrote: tensors and plain containers alone."""
-    if _is_script(path):
-        raise UsageError(f"{path.name}: expected weights, got TorchScript. Call torch.jit.load in the factory.")
+    if zipfile.is_zipfile(path):
+        _look_into(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -128,12 +128,28 @@ def _pickled(path: Path) -> object:
         ) from error
 
 
-def _is_script(path: Path) -> bool:
-    """Tell whether a file is a network with its code, as `torch.jit.save` writes it."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+def _look_into(path: Path) -> None:
+    """Refuse an archive that `torch.save` did not write; nothing of it is unfolded.
+
+    Raises:
+        UsageError: it is a network with its code, as `torch.jit.save` writes it.
+        IntegrityError: it is damaged, or its entries are larger than the file: `torch.save` compresses nothing.
+    """
+    size = path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise IntegrityError(
+            f"{path.name}: expected what torch.save wrote, got {_short(error)}. Replace the file."
+        ) from error
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        raise UsageError(f"{path.name}: expected weights, got TorchScript. Call torch.jit.load in the factory.")
+    if (unfolded := sum(entry.file_size for entry in entries)) > size:
+        raise IntegrityError(
+            f"{path.name}: expected what torch.save wrote, got {size:,} bytes that unfold to {unfolded:,}. Replace the "
+            "file."
+        )
 
 
 def _named(error: pickle.UnpicklingError) -> str:

@@ -123,12 +123,14 @@ def breaking_distance(board: Board, table: pd.DataFrame) -> np.ndarray:
         board: it says what the columns are.
         table: per-example table.
     """
-    found = np.full(len(table), np.nan)
+    found, measured = np.full(len(table), np.inf), np.zeros(len(table), bool)
     for column in attacks(board):
-        if column.example_column in table:
+        if column.level is not None and column.example_column in table:
             robust = numbers(table, column.example_column)
-            level = np.nan if column.level is None else column.level
-            found = np.fmin(found, np.where(robust == 1, np.inf, np.where(robust == 0, level, np.nan)))
+            broken = robust == 0
+            measured |= broken | (robust == 1)
+            np.minimum(found, column.level, out=found, where=broken)
+    found[~measured] = np.nan
     return found
 
 

@@ -82,7 +82,8 @@ def pair_images(board: Board, tables: Tables, sprite: Sprite) -> PairImages | No
 def _lost(board: Board, found: Contested, table: pd.DataFrame, name: str, sprite: Sprite) -> dict[str, list[object]]:
     """Return place in the list to (seed, stage, class given, change, place and amplification of its picture)."""
     by, known = board.beside(board.ranking_column, "broken_by"), dict[str, list[object]]()
-    runs = table[table["index"].isin(found.index)].groupby("seed") if by in table else ()
+    kept = table["index"].isin(found.index) if by in table else None
+    runs = () if kept is None else table.loc[kept, ["seed", "index", by]].groupby("seed")
     stages = {seed: dict(zip(part["index"], part[by], strict=True)) for seed, part in runs}
     places = {index: place for place, index in enumerate(found.index.tolist())}
     for index, seed in zip(found.index.tolist(), found.lost_with[name].tolist(), strict=True):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import struct
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -187,6 +190,9 @@ REFUSED = {
         "text.pt: expected what torch.save wrote, got another kind of file",
     ),
     "truncated": (("net",), ("--weights", "half.pt"), 3, "half.pt: expected what torch.save wrote"),
+    "archive bomb": (("net",), ("--weights", "bomb.pt"), 3, "bytes that unfold to 4,000,"),
+    "damaged archive": (("net",), ("--weights", "directory.pt"), 3, "directory.pt: expected what torch.save wrote"),
+    "more claimed than there is": (("net",), ("--weights", "claim.pt"), 3, "claim.pt: expected what torch.save wrote"),
     "not safetensors": (
         ("net",),
         ("--weights", "junk.safetensors"),
@@ -204,6 +210,16 @@ class Dangerous:
         return os.mkdir, ("run-by-a-pickle",)
 
 
+def _written_again(path: Path, to: Path, name: str, change: Callable[[bytes], bytes]) -> None:
+    """Write what `torch.save` wrote with one entry changed, compressed."""
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(to, "w") as new:
+        for entry in old.infolist():
+            content = old.read(entry)
+            spoiled = change(content) if entry.filename.endswith(name) else content
+            new.writestr(entry.filename, spoiled, zipfile.ZIP_DEFLATED if len(spoiled) > 10**6 else zipfile.ZIP_STORED)
+            assert not entry.filename.endswith(name) or spoiled != content
+
+
 @pytest.fixture
 def bad_files(place, monkeypatch) -> None:
     """Write the files of weights that are refused, and work in their folder."""
@@ -214,6 +230,13 @@ def bad_files(place, monkeypatch) -> None:
     (place / "empty.pt").touch()
     (place / "text.pt").write_text("hello")
     (place / "half.pt").write_bytes((place / "handed.pt").read_bytes()[:-300])
+    whole = (place / "handed.pt").read_bytes()
+    (place / "directory.pt").write_bytes(whole.replace(b"PK\x01\x02", b"PK\x01\x03"))
+    _written_again(place / "handed.pt", place / "bomb.pt", "data/0", lambda _: bytes(4_000_000))
+    more = struct.pack("<i", 10**9)  # elements, in the place of the 640 of the first tensor
+    _written_again(
+        place / "handed.pt", place / "claim.pt", "data.pkl", lambda c: c.replace(b"M\x80\x02tq", b"J" + more + b"tq")
+    )
     (place / "junk.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
     torch.save({"state_dict": Dangerous()}, place / "evil.pt")
     monkeypatch.chdir(place)
