@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 import shlex
 import shutil
@@ -32,6 +33,19 @@ def test_one_command() -> None:
     assert command in [step.get("run") for step in job["steps"]]
     oldest = PROJECT["project"]["requires-python"].removeprefix(">=")
     assert job["strategy"]["matrix"]["python"][0] == oldest
+
+
+def test_a_release_waits_for_the_whole_museum() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text(encoding="utf-8"))
+    assert workflow[True]["push"]["tags"], "YAML reads the key `on` as true"
+    job = workflow["jobs"]["museum"]
+    assert job["if"] == "startsWith(github.ref, 'refs/tags/')"
+    (gate,) = (step for step in job["steps"] if "timeout-minutes" in step)
+    assert gate["run"].startswith("tox -e museum")
+    assert gate["timeout-minutes"] <= 10
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini", encoding="utf-8")
+    assert tox["testenv:museum"]["commands"].removesuffix(" {posargs}") == "python -m bench doctor --museum"
 
 
 def test_readme_names_every_command() -> None:

@@ -110,6 +110,7 @@ def test_the_stored_run_is_complete_and_in_the_document(stored):
 def test_everything_that_was_promised_is_there():
     names = {e.name for e in MUSEUM.exhibits}
     assert names >= PROTOCOL | COURSE | HONEST
+    assert {path.stem for path in FOLDER.glob("*.py")} >= PROTOCOL | COURSE, "one file each"
     assert {e.name for e in MUSEUM.exhibits if e.kind == "honest"} >= HONEST
     assert {e.name for e in MUSEUM.exhibits if e.kind == "weak"} == {
         "blurred_inputs", "label_smoothing", "merged_features",

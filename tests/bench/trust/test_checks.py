@@ -219,8 +219,13 @@ def test_a_model_in_memory_is_not_held_to_other_rows_files_or_certificates():
 def test_where_no_attack_breaks_some_and_leaves_some_finding_nothing_is_no_pass():
     dead = evidence(DEAD | {"survivor": np.ones(N)}, [c for c in rows() if c.facts.role not in ("robust",)])
     found = verdicts(dead)
-    assert {n for n, v in found.items() if v == "not assessable"} >= {"A1", "A2", "B1", "B2", "B4", "E1"}
+    assert {n for n, v in found.items() if v == "not assessable"} >= {"A1", "A2", "B1", "B2", "B4", "B5", "E1"}
     assert assess(dead).grade is Grade.C
+    unbroken = with_(column("robust", np.ones(N, bool), ranks=2, **AT, attack="autoattack"))
+    unbroken = [c for c in unbroken if c.facts.params.get("eps") != 0.25]
+    hidden = [column("transfer", np.ones(N, bool), **AT) if c.facts.role == "transfer" else c for c in unbroken]
+    assert verdicts(evidence(DEAD | {"survivor": np.ones(N)}, hidden))["B3"] == "not assessable"
+    assert verdicts(evidence(DEAD | {"survivor": np.ones(N)}, [], track="randomised"))["R2"] == "not assessable"
     # but finding something is a fail there too
     assert verdicts(evidence(DEAD | {"b1_random": first(1)}, []))["B1"] == "fail"
 
@@ -278,7 +283,7 @@ def test_the_order_of_images_and_columns_is_irrelevant(random, name):
 def test_another_fault_never_raises_the_grade(names, more):
     faulty = {k: v for n in names if FAILS[n][0] for k, v in FAILS[n][0].items()}
     worse = faulty | FAILS[more][0]
-    assert assess(evidence(worse)).grade >= assess(evidence(faulty)).grade or set(worse) == set(faulty)
+    assert assess(evidence(worse)).grade >= assess(evidence(faulty)).grade
 
 
 def test_a_report_says_in_words_what_parts_it_from_grade_a():
