@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import traceback
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Final, NoReturn
 
@@ -120,20 +121,31 @@ class _Interrupts:
 def _run(interrupts: _Interrupts, debug: bool) -> int:
     """Run the command and return its exit code; whatever it raised has been said in one line."""
     try:
-        answer = app(standalone_mode=False)
+        called = "bench" if Path(sys.argv[0]).stem == "bench" else "python -m bench"
+        answer = app(standalone_mode=False, prog_name=called)
         sys.stdout.flush()
     except BenchError as error:
         return _fail(str(error), error.exit_code, debug)
     except MemoryError as error:
         return _fail(f"memory: expected enough of it, got {error or 'none'}. Use a smaller --batch-size.", 4, debug)
     except typer.TyperException as error:  # unknown option, missing value …
-        said = error.format_message()  # nothing where the help was printed
-        return _fail(f"bench: {said} See `python -m bench --help`.", 2, debug) if said else 2
+        return _wrong_usage(error, debug)
     except BaseException as error:
         return _unexpected(error, interrupts, debug)
     if answer == INTERRUPTED and interrupts.asked:
         return _fail(STOPPED, INTERRUPTED, debug=False)
     return answer if isinstance(answer, int) else 0
+
+
+def _wrong_usage(error: typer.TyperException, debug: bool) -> int:
+    """Say what is wrong with the words of a command line, and whose help has the right ones; return the exit code."""
+    context: typer.Context | None = getattr(error, "ctx", None)
+    if context is not None and type(error).__name__ == "NoArgsIsHelpError":  # a group alone, e.g. `bench store`
+        print(context.get_help())
+        return 0
+    said = error.format_message().replace("Input should be", "expected a number").rstrip(".")
+    command = context.command_path if context is not None else "python -m bench"
+    return _fail(f"bench: {said}. See `{command} --help`.", 2, debug)
 
 
 def _unexpected(error: BaseException, interrupts: _Interrupts, debug: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import webbrowser
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def page_of(folder: Path) -> Path:
     for name in (PAGE, "index.html"):
         if (folder / name).is_file():
             return folder / name
+    command = f"{'report' if (folder / 'bench.db').is_file() else 'run'} --out {shlex.quote(str(folder))}"
     raise UsageError(
-        f"--out: expected a folder with {PAGE}, got {folder}. Run python -m bench report --out {folder} first."
+        f"--out: expected a folder with {PAGE}, got {str(folder)!r}. Run `python -m bench {command}` first."
     )

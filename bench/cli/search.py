@@ -37,7 +37,9 @@ def search(  # noqa: PLR0917 - the command's options
     draws: Annotated[int, typer.Option("--draws", min=0, help="Seed of the trials' settings.")] = 0,
     seeds: options.Seeds = None,
     data: options.Data = None,
-    out: options.Out = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Result folder (default: results/<suite>-search).")
+    ] = None,
     device: options.Device = "auto",
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="First N held-out images.")] = None,
     train_limit: options.TrainLimit = None,

@@ -66,6 +66,8 @@ def lines(suite: Suite) -> list[str]:
     Args:
         suite: as it was read.
     """
+    from bench.config.suite_file import threats_tried
+
     recipes = {str(spec): suite.recipe_of(spec) for spec in suite.defenses}
     rows = [
         f"  {name}: {recipe.epochs} epochs, {recipe.schedule}, lr {recipe.lr:g}, batches of {recipe.batch_size}"
@@ -73,9 +75,10 @@ def lines(suite: Suite) -> list[str]:
     ]
     seeds = ", ".join(map(str, suite.seeds))
     models = len(rows) * len(suite.seeds)
+    ranked = f"ranked by {suite.threat}" if threats_tried(suite) else "no attack that ranks"
     return [
-        f"{suite.name} on {suite.dataset}, {suite.backbone}, ranked by {suite.threat}",
-        f"trains {len(rows)} defenses with {_plural(len(suite.seeds), 'seed')} ({seeds}):",
+        f"{suite.name} on {suite.dataset}, {suite.backbone}, {ranked}",
+        f"trains {_plural(len(rows), 'defense')} with {_plural(len(suite.seeds), 'seed')} ({seeds}):",
         *rows,
         "evaluates each of them by:",
         *(f"  {_evaluation(entry)}" for entry in suite.evaluations),

@@ -9,6 +9,7 @@ import typer
 
 from bench.cli import options, run
 from bench.cli.terminal import print_line
+from bench.core.errors import UsageError
 
 commands = typer.Typer()
 
@@ -24,6 +25,8 @@ def work(
     from bench.running.remote import parts
 
     which, of = options.parse_share("--share", share)
+    if not folder.is_dir():
+        raise UsageError(f"PARTS: expected a folder that `collect` has made, got {str(folder)!r}. Check the path.")
     shared = parts.Parts(folder)
     orders = [order for order in shared.left() if int(order, 16) % of == which]
     parts.work(folder, orders)

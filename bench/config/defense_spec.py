@@ -76,7 +76,7 @@ def parse_defense_spec(text: str, where: str = "") -> DefenseSpec:
                 hint = did_you_mean(key, [*parameters, *fields, "backbone"])
                 raise UsageError(f"{before}{name}: expected one of its settings, got {key!r}. {hint}")
     with problems.found_in():
-        changed = recipe_from(f"{before}{name}", recipe)
+        changed = recipe_from(f"{before}{name}: ", recipe)
     problems.raise_if_any()
     return DefenseSpec(name, hyperparameters, changed, backbone)
 

@@ -41,7 +41,14 @@ class EvaluationConfig:
 
 
 class EntryTable(BaseModel):
-    """The keys of `[evaluations.<key>]` that are not the evaluation's own arguments."""
+    """The keys of `[evaluations.<key>]` that are not the evaluation's own arguments.
+
+    Attributes:
+        evaluation: which one it is, where the table has a name of its own.
+        limit: measure the first so many images; all without it.
+        split: of the data set: its test images, or those that it trains on.
+        seed: of random draws; each image has its own.
+    """
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 

@@ -48,11 +48,11 @@ class RecipeTable(BaseModel):
         return Recipe(**fields | {"milestones": tuple(self.milestones) if self.milestones else None})
 
 
-def recipe_from(where: str, fields: Mapping[str, object]) -> Recipe:
+def recipe_from(before: str, fields: Mapping[str, object]) -> Recipe:
     """Return a checked recipe that sets only the given fields.
 
     Args:
-        where: what an error message begins with.
+        before: what stands before the field's name in an error message.
         fields: values by name; lists where the recipe has tuples.
 
     Raises:
@@ -61,7 +61,7 @@ def recipe_from(where: str, fields: Mapping[str, object]) -> Recipe:
     try:
         return RecipeTable.model_validate(fields).record()
     except ValidationError as error:
-        raise UsageError(*(f"{where}: {line}" for line in explained(error, RecipeTable))) from error
+        raise UsageError(*(f"{before}{line}" for line in explained(error, RecipeTable))) from error
 
 
 @functools.cache

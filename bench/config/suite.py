@@ -106,9 +106,9 @@ class Suite:
         """
         forced = self.forced
         if epochs is not None:
-            forced = forced.with_overrides(recipe_from("--epochs", {"epochs": epochs}))
+            forced = forced.with_overrides(recipe_from("--", {"epochs": epochs}))
         if precision is not None:
-            forced = forced.with_overrides(recipe_from("--precision", {"precision": precision}))
+            forced = forced.with_overrides(recipe_from("--", {"precision": precision}))
         chosen = tuple(self._evaluation(name) for name in dict.fromkeys(evaluations or ())) or self.evaluations
         if limit is not None:
             chosen = tuple(replace(e, limit=limit if e.limit is None else min(limit, e.limit)) for e in chosen)

@@ -284,13 +284,23 @@ def _threat(where: str, file: SuiteFile) -> ThreatModel:
     return ThreatModel(file.threat.norm, file.threat.eps)
 
 
-def _check_measured(where: str, suite: Suite) -> None:
-    """Refuse a suite whose attacks all have another norm or radius than the threat, so that nothing ranks its board."""
+def threats_tried(suite: Suite) -> list[ThreatModel]:
+    """Return the norm and radius of every attack of a suite.
+
+    Args:
+        suite: as it was read.
+    """
     tried: list[ThreatModel] = []
     for entry in suite.evaluations:
         for column in expand_columns(registry.evaluations.get(entry.evaluation).columns, entry.arguments).values():
             if column.role == "robust" and {"norm", "eps"} <= column.params.keys():
                 tried.append(ThreatModel(str(column.params["norm"]), float(column.params["eps"])))
+    return tried
+
+
+def _check_measured(where: str, suite: Suite) -> None:
+    """Refuse a suite whose attacks all have another norm or radius than the threat, so that nothing ranks its board."""
+    tried = threats_tried(suite)
     if tried and suite.threat not in tried:
         known = ", ".join(map(str, dict.fromkeys(tried)))
         raise UsageError(

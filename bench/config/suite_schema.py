@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Final
 
@@ -11,9 +12,11 @@ from pydantic.config import JsonDict, JsonValue
 from bench.config.evaluation_config import EntryTable
 from bench.config.recipe_table import recipe_fields
 from bench.config.setting import Setting, settable
-from bench.config.suite_file import SuiteFile
+from bench.config.suite_data import DataTable
+from bench.config.suite_file import SuiteFile, Threat
 from bench.core import registry
 from bench.core.arguments import FRACTION
+from bench.core.recipe import Recipe
 from bench.core.records import Defense, Registered
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -31,8 +34,9 @@ def suite_schema() -> JsonDict:
     """Return the JSON Schema of a suite file, with every registered defense and evaluation and what each takes."""
     schema: JsonDict = SuiteFile.model_json_schema()
     properties = _object(schema["properties"])
-    for name, text in _described(SuiteFile.__doc__ or "").items():
-        properties[name] = {**_object(properties[name]), "description": text}
+    tables = {"RecipeTable": Recipe, "": SuiteFile, "DataTable": DataTable, "Threat": Threat}
+    for name, described in tables.items():
+        _say_what_keys_mean(_object(_object(schema["$defs"])[name]) if name else schema, described)
     for name in ("seeds", "evaluations", "defenses"):
         properties[name] = {"description": _object(properties[name]).get("description", "")}
     _object(properties["seeds"]).update(
@@ -53,11 +57,25 @@ def _object(value: JsonValue) -> JsonDict:
     return value
 
 
-def _described(docstring: str) -> dict[str, str]:
-    """Return attribute to its description, from the section `Attributes:` of a docstring."""
-    lines = docstring.partition("Attributes:\n")[2].splitlines()
-    pairs = (line.strip().partition(": ") for line in lines if line.strip())
-    return {name: text for name, _, text in pairs}
+def _say_what_keys_mean(table: JsonDict, described: type) -> None:
+    """Say at each key what the docstring of a class says of the attribute: editors show it there."""
+    keys = _object(table["properties"])
+    for name, text in _attributes(described).items():
+        if name in keys:
+            keys[name] = {**_object(keys[name]), "description": text}
+    table["description"] = str(table["description"]).partition("\n")[0]
+
+
+def _attributes(described: type) -> dict[str, str]:
+    """Return attribute to its description, from the section `Attributes:` of a class's docstring."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in (inspect.getdoc(described) or "").partition("Attributes:\n")[2].splitlines():
+        if line.startswith(" " * 5):  # goes on with the line before
+            found[name] += f" {line.strip()}"
+        elif line.strip():
+            name, _, found[name] = (part.strip() for part in line.partition(":"))
+    return found
 
 
 def _defense() -> JsonDict:
@@ -115,7 +133,9 @@ def _ref(definition: str) -> JsonDict:
 
 def _evaluation(entry: Registered) -> JsonDict:
     """Return the schema of one evaluation's table."""
-    head = _object(EntryTable.model_json_schema()["properties"])
+    table = EntryTable.model_json_schema()
+    _say_what_keys_mean(table, EntryTable)
+    head = _object(table["properties"])
     own = {name: _setting(setting) for name, setting in settable(entry).items()}
     defaults = entry.hyperparameters
     required: list[JsonValue] = [name for name, value in defaults.items() if value is ...]

@@ -157,6 +157,8 @@ _WANTED: Final = {
     "bool_type": "true or false",
     "list_type": "a list in brackets",
     "dict_type": "a table",
+    "model_type": "a table",
+    "too_short": "at least one",
     "string_pattern_mismatch": "1 to 64 letters, digits, '.', '_' and '-', beginning with a letter or digit",
 }
 

@@ -166,7 +166,7 @@ def _job(suite: Suite, dataset: Dataset, splits: tuple[Split, Split | None], spe
             f"Write {entry.name}:{missing[0]}=VALUE, or give it a default."
         )
     check_defaults(f"defense {entry.name}", entry.hyperparameters, settable(entry))
-    recipe_from(f"defense {entry.name}: recipe", entry.recipe.settings())
+    recipe_from(f"defense {entry.name}: recipe: ", entry.recipe.settings())
     recipe = replace(suite.recipe_of(spec), precision="fp32")
     train, holdout = splits
     backbone = suite.backbone_of(spec)

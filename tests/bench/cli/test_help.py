@@ -33,6 +33,28 @@ def test_bench_alone_says_the_first_commands(cli: Callable[..., Any]) -> None:
     assert "bench --help lists all commands" in lines[-1]
 
 
+@pytest.mark.parametrize("group", ["suite", "store", "results"])
+def test_a_group_alone_says_its_commands(cli: Callable[..., Any], group: str) -> None:
+    done = cli(group)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith(f"Usage: bench {group} ")
+    assert "\nCommands:\n  " in done.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "--limit", "0"], "--limit': expected a number greater than or equal to 1. See `bench run --help`."),
+        (["compare", "a"], "Missing argument 'b'. See `bench compare --help`."),
+        (["rnu"], "No such command 'rnu'. Did you mean 'run'?"),
+    ],
+)
+def test_wrong_words_are_one_line_that_names_the_help(cli: Callable[..., Any], words: list[str], said: str) -> None:
+    done = cli(*words)
+    assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 1)
+    assert said in done.err
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["list", "suites"]])
 def test_help_loads_no_library(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", LOADED, *arguments], capture_output=True, text=True)

@@ -87,8 +87,13 @@ def test_what_a_run_refuses_an_editor_marks(validator: Draft202012Validator, old
 
 
 def test_keys_say_what_they_are(validator: Draft202012Validator) -> None:
-    for name, part in validator.schema["properties"].items():
-        assert part["description"], name
+    definitions = validator.schema["$defs"]
+    for table in (validator.schema, *(definitions[name] for name in ("RecipeTable", "DataTable", "Threat"))):
+        assert "Attributes:" not in table["description"]
+        for name, part in table["properties"].items():
+            assert part["description"], name
+    assert definitions["RecipeTable"]["properties"]["precision"]["description"].endswith("judged in fp32.")
+    assert definitions["curvature.evaluation"]["properties"]["limit"]["description"]
     assert {"name", "description", "dataset", "backbone", "seeds", "defenses", "evaluations"} == set(
         validator.schema["required"]
     )
@@ -112,6 +117,8 @@ def test_suite_check_says_what_would_run(cli: Callable[..., Any], tmp_path: Path
     assert done.out.splitlines()[5].startswith("  pgd_l2 on all test images: eps = [0.0313725, 0.5], search = fp32")
     assert done.out.splitlines()[6].startswith("  on_train (curvature) on the first 10 train images: steps = 10")
     assert json.loads(cli("suite", "check", path, "--json").out)["trainings"] == 4
+    path.write_text(GOOD.partition("[evaluations.pgd_l2]")[0] + "[evaluations.accuracy]\n")
+    assert cli("suite", "check", path).out.startswith("mine on digits, convnet, no attack that ranks\n")
     path.write_text(GOOD.replace("steps = 3", "stepz = 3").replace("seeds", "sedes"))
     broken = cli("suite", "check", path)
     assert (broken.code, len(broken.err.splitlines())) == (2, 2)

@@ -356,6 +356,12 @@ def test_orders_that_others_compute_between_two_commands_give_the_same_bits(alon
     assert not parts.Parts(folder).contradictions()
 
 
+def test_work_in_a_folder_that_is_not_there_is_refused(tmp_path, cli) -> None:
+    done = cli("work", tmp_path / "mistyped")
+    assert done.code == 2
+    assert "PARTS: expected a folder that `collect` has made" in done.err
+
+
 @pytest.mark.parametrize("share", ["8/8", "1", "-1/2", "a/b"])
 def test_a_share_that_is_none_is_refused(share: str, tmp_path, cli) -> None:
     done = cli("work", tmp_path, "--share", share)
