@@ -17,7 +17,6 @@ from bench.attacks.square import square
 from bench.core.decorators import evaluation
 from bench.core.ranges import Ge
 from bench.core.records import Column
-from bench.core.stats.repeat import settled
 from bench.measuring.attack_call import AttackCall
 from bench.measuring.budgets import check_budgets
 from bench.measuring.judge import predict
@@ -75,6 +74,25 @@ def describe_repeat(norm: str) -> dict[str, Column]:
                 shown=False,
             )
     return found
+
+
+def settled(broken: Sequence[np.ndarray], kind: int) -> np.ndarray:
+    """Tell on which images further runs of a kind can change neither the bound nor the only-by table, bool (n,).
+
+    "Broken by exactly one run" is decided once two runs have broken an image. "Broken by one kind alone" is decided
+    once two kinds have, and for the kind itself as soon as it has. Both must be, so that the runs of the other kinds
+    go on where a single kind has broken an image.
+
+    Args:
+        broken: one array per kind, images broken by each of its runs so far, bool (runs, n).
+        kind: place of the kind whose further runs are asked for.
+
+    Returns:
+        True where nothing is open for this kind.
+    """
+    by_kind = np.stack([runs.any(0) for runs in broken])
+    times = np.sum([runs.sum(0) for runs in broken], axis=0)
+    return (times >= 2) & ((by_kind.sum(0) >= 2) | by_kind[kind])
 
 
 class _Runs:

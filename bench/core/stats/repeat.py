@@ -30,7 +30,7 @@ class KindRuns:
     Attributes:
         kind: name of the attack and its loss, e.g. "apgd-ce".
         broken: images broken by each run, bool (m, n). Every image is in the first run; a later run may leave out
-            those that `settled` names, which counts as not broken.
+            those on which nothing is open for the kind, which counts as not broken.
         has_random_part: False for deterministic attacks, which are run once and have no term in the bound.
         seed_changes_points: whether two seeds gave different adversarial examples anywhere.
     """
@@ -75,25 +75,6 @@ class RepeatBound:
     expected: float | None
     upper: float | None
     obstacles: tuple[str, ...]
-
-
-def settled(broken: Sequence[np.ndarray], kind: int) -> np.ndarray:
-    """Tell on which images further runs of a kind can change neither the bound nor the only-by table, bool (n,).
-
-    "Broken by exactly one run" is decided once two runs have broken an image. "Broken by one kind alone" is decided
-    once two kinds have, and for the kind itself as soon as it has. Both must be, so that the runs of the other kinds
-    go on where a single kind has broken an image.
-
-    Args:
-        broken: one array per kind, images broken by each of its runs so far, bool (runs, n).
-        kind: place of the kind whose further runs are asked for.
-
-    Returns:
-        True where nothing is open for this kind.
-    """
-    by_kind = np.stack([runs.any(0) for runs in broken])
-    times = np.sum([runs.sum(0) for runs in broken], axis=0)
-    return (times >= 2) & ((by_kind.sum(0) >= 2) | by_kind[kind])
 
 
 def only_by(kinds: Sequence[KindRuns]) -> list[OnlyBy]:

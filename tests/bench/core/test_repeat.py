@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.core.stats.repeat import KindRuns, only_by, repeat_bound, sentence, settled
+from bench.core.stats.repeat import KindRuns, only_by, repeat_bound, sentence
+from bench.evaluations.repeat import settled
 
 
 def once(n: int, m: int, f1: int) -> KindRuns:

@@ -49,6 +49,10 @@ def test_a_sample_is_large_enough_for_a_check_to_pass_or_there_is_none(work):
         assert found[name] in (0, work.images, min(search.least, work.images), min(20, work.images))
 
 
+def test_the_smallest_sample_is_what_the_cells_of_this_version_have():
+    assert FEW == 24, "verdicts.MIN_IMAGES, on which it rests, is in no cell's key: raise trust's version with it"
+
+
 def test_a_row_of_usual_robustness_is_searched_whole():
     found = allot(Work(4000, 64, 28))
     assert {name: images for name, images in found.items() if images != 64} == {"draws": 0}
