@@ -107,6 +107,17 @@ def test_the_stored_run_is_complete_and_in_the_document(stored):
     assert all(word in text for word in [*words, f"{numbers[len(stored.attacks) - 1]} attacks"]), "the first paragraph"
 
 
+def test_the_stored_run_kept_to_its_time_and_the_document_has_it(stored):
+    slow = {e.name for e in MUSEUM.exhibits if not e.quick}
+    quick = stored.seconds - sum(f.seconds for f in stored.findings if f.exhibit in slow)
+    assert stored.seconds < 2 * 600, "ten minutes on two cores"
+    assert quick < 180, "three minutes on one"
+    text = " ".join(DOCUMENT.read_text(encoding="utf-8").split())
+    assert f"took {stored.seconds:.0f} CPU-seconds" in text
+    assert f"quick part, {len(MUSEUM.exhibits) - len(slow)} exhibits" in text
+    assert f"took {quick:.0f} CPU-seconds" in text
+
+
 def test_everything_that_was_promised_is_there():
     names = {e.name for e in MUSEUM.exhibits}
     assert names >= PROTOCOL | COURSE | HONEST
