@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from bench.core import hashing
-from bench.core.errors import BenchError, IntegrityError
+from bench.core.errors import BenchError, IntegrityError, StoreError
 from bench.running.cells import key
 from bench.running.verification.findings import Verification, named
 from bench.store.plan_record import PlanRecord, RunRecord
@@ -79,9 +79,18 @@ def _check_rest(store: Store, plan: PlanRecord, found: Verification) -> None:
     read = {record.id for kind in _KINDS for record in store.cells(kind)}
     trained = (store.cell(run.train_cell) for run in plan.rows)
     rows = {f"weights/{one.info.get('weights')}.safetensors" for one in trained if one is not None}
-    for problem in store.problems():
+    problems = store.problems()
+    for problem in problems:
         if problem.where not in rows and not (problem.table in ("chunks", "epochs") and problem.cell in read):
             found.fail(problem.where, problem.what)
+    for number in store.plans.numbers():
+        try:
+            store.plans.get(number)
+        except StoreError as error:
+            found.notes.append(f"plan {number}: {error}")
+        except IntegrityError as error:
+            if not any(f"{problem.where}: " in str(error) for problem in problems):
+                found.fail(f"plan {number}", str(error))
 
 
 def _check_weights(out: Path, run: RunRecord, trained: CellRecord, found: Verification) -> set[str]:

@@ -292,6 +292,19 @@ def test_damage_outside_the_board_is_found(cli, out, sql, named):
     assert done.out.splitlines()[-1].endswith("failed: 1")
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [({"plan": "{}"}, "expected a sound plan"), ({"plan": '{"format": 1}'}, "expected plan format")],
+)
+def test_an_earlier_plan_that_cannot_be_read_is_said_although_its_seal_agrees(cli, out, fields, said):
+    with contextlib.closing(sqlite3.connect(out / "bench.db")) as db, db:
+        db.execute("INSERT INTO plans (plan, used) SELECT plan, 0 FROM plans")
+    update(out, "plans", "id", 2, **fields)
+    done = cli("verify", "--out", out)
+    assert done.code == (3 if "sound" in said else 0), done.err  # another version's plan is no damage
+    assert f"plan 2: {out / 'bench.db'}: {said}" in done.err
+
+
 def test_damaged_files_outside_the_board_are_found(cli, out):
     (out / "weights" / f"{'0' * 64}.safetensors").write_bytes(b"other")
     (out / "checkpoints").mkdir(exist_ok=True)
