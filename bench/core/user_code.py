@@ -179,6 +179,7 @@ def _import_file(path: Path, name: str, kept: AbstractContextManager[None]) -> M
 
     Raises:
         UsageError: no Python file, or it fails to import.
+        KeyboardInterrupt: Ctrl-C.
     """
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -195,7 +196,9 @@ def _import_file(path: Path, name: str, kept: AbstractContextManager[None]) -> M
         if path.name in str(error):
             raise
         raise UsageError(f"{path.name}: {error}") from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also what ends a process or a generator, and what is no Exception
         del sys.modules[name]
         raise UsageError(
             f"--include {path}: expected a file that imports, got {described(error, 500)}. "
@@ -263,9 +266,9 @@ def _load_point(point: importlib.metadata.EntryPoint, record: LoadedCode) -> str
     try:
         with _recorded(record):
             point.load()
-    except UsageError:
+    except (UsageError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # as for a file
         return described(error, 500)
     return ""
 

@@ -8,12 +8,10 @@ from pathlib import Path
 
 from bench.core import files
 from bench.store.database import NAME, Database
-from bench.store.health import WEIGHTS
+from bench.store.health import PICTURES, WEIGHTS
 from bench.store.plans import Plans
 from bench.store.records import parsed_object
 from bench.store.repair import refuse_while_in_use
-
-_IMAGES = ".adversarial.safetensors.z"
 
 
 @dataclass(frozen=True)
@@ -67,9 +65,8 @@ def find_garbage(database: Database) -> Garbage:
 def _unneeded_files(out: Path, cells: set[str], weights: set[str]) -> Iterator[Path]:
     starts = {cell[:8] for cell in cells}
     for path in sorted((out / "weights").glob("*")):
-        named, images = WEIGHTS.fullmatch(path.name), path.name.endswith(_IMAGES)
-        cell = path.name.removesuffix(_IMAGES).rpartition(".")[2]
-        if (named and named[1] not in weights) or (images and cell not in starts):
+        named, images = WEIGHTS.fullmatch(path.name), PICTURES.fullmatch(path.name)
+        if (named and named[1] not in weights) or (images and images[1] not in starts):
             yield path
     yield from (p for p in sorted((out / "checkpoints").glob("*")) if p.name.partition(".")[0] not in cells)
 

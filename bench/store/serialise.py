@@ -24,6 +24,23 @@ def pack_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
     return zlib.compress(save_safetensors({k: np.ascontiguousarray(v) for k, v in arrays.items()}), 6)
 
 
+def is_packed(data: bytes, arrays: Mapping[str, np.ndarray]) -> bool:
+    """Tell whether bytes are what `pack_arrays` makes of arrays, by whichever version of zlib.
+
+    Args:
+        data: as stored.
+        arrays: by name.
+
+    Returns:
+        False also where they are damaged.
+    """
+    content = save_safetensors({k: np.ascontiguousarray(v) for k, v in arrays.items()})
+    try:
+        return inflated(data, len(content)) == content
+    except ValueError:
+        return False
+
+
 def unpack_arrays(data: bytes) -> dict[str, np.ndarray]:
     """Return what `pack_arrays` was given.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +13,8 @@ from bench.core import hashing
 from bench.core.errors import BenchError, IntegrityError, StoreError
 from bench.running.cells import key
 from bench.running.verification.findings import Verification, named
+from bench.store import serialise
+from bench.store.health import PICTURES
 from bench.store.plan_record import PlanRecord, RunRecord
 from bench.store.records import CellRecord
 from bench.store.store import Store
@@ -41,6 +44,7 @@ def check_links(store: Store, plan: PlanRecord, found: Verification) -> frozense
                 found.fail(where, "expected the cell that its id names, got another description of it")
             _check_chunks(store, record, where, found)
     _check_rest(store, plan, found)
+    _check_pictures(store, found)
     labels: dict[tuple[str, int], int] = {}
     changed: set[str] = set()
     for run in plan.rows:
@@ -91,6 +95,16 @@ def _check_rest(store: Store, plan: PlanRecord, found: Verification) -> None:
         except IntegrityError as error:
             if not any(f"{problem.where}: " in str(error) for problem in problems):
                 found.fail(f"plan {number}", str(error))
+
+
+def _check_pictures(store: Store, found: Verification) -> None:
+    """Check that the adversarial examples that lie beside the weights are those of the store."""
+    cells = {record.id[:8]: record.id for record in store.cells("evaluation") if record.status == "done"}
+    for path in sorted((store.out / "weights").glob("*")):
+        if (named := PICTURES.fullmatch(path.name)) and (cell := cells.get(named[1])):
+            with contextlib.suppress(IntegrityError):  # noted already
+                if not serialise.is_packed(path.read_bytes(), store.images(cell)):
+                    found.fail(f"weights/{path.name}", "expected the adversarial examples of the store, got others")
 
 
 def _check_weights(out: Path, run: RunRecord, trained: CellRecord, found: Verification) -> set[str]:

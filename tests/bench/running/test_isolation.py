@@ -300,10 +300,12 @@ def _marked(mark: str) -> list[int]:
     [
         ("import os; os._exit(0)", "the end of the process by exit code 0"),
         ("import sys; sys.exit(0)", "SystemExit: 0"),
+        ("raise GeneratorExit", "GeneratorExit"),
+        ("class Own(BaseException): ...\nraise Own", "Own"),
         ("import ctypes; ctypes.string_at(0)", "the end of the process by SIGSEGV"),
         ("import time; time.sleep(1000)", "nothing within 3 s"),
     ],
-    ids=["os._exit", "sys.exit", "segfault", "hang"],
+    ids=["os._exit", "sys.exit", "GeneratorExit", "no Exception", "segfault", "hang"],
 )
 def test_an_included_file_that_ends_the_process_is_wrong_usage(cli, tmp_path, line, cause) -> None:
     _skip_where_a_gpu_is_in_use()
@@ -348,8 +350,14 @@ def plugged(num_classes, in_shape, backbone, *, dims: int = 1):
 
 @pytest.fixture
 def plugins(tmp_path, monkeypatch) -> None:
-    """Install four plug-ins, three of them broken, beside those that there are."""
-    lines = {"raises": "1 / 0", "exits": "sys.exit(0)", "vanishes": "os._exit(0)", "works": WORKING}
+    """Install five plug-ins, four of them broken, beside those that there are."""
+    lines = {
+        "raises": "1 / 0",
+        "exits": "sys.exit(0)",
+        "escapes": "raise GeneratorExit",
+        "vanishes": "os._exit(0)",
+        "works": WORKING,
+    }
     for name, line in lines.items():
         (tmp_path / f"plug_{name}.py").write_text(PLUGIN.format(line=line))
         info = tmp_path / f"plug_{name}-1.0.dist-info"
@@ -370,8 +378,9 @@ def test_a_broken_plugin_names_itself_and_leaves_the_others_and_other_commands(p
     assert "lcnn" in done.out
     assert "plug-in p of plug-raises: expected plug_raises:load to import, got ZeroDivisionError" in done.err
     assert "plug-in p of plug-exits: expected plug_exits:load to import, got SystemExit: 0" in done.err
+    assert "plug-in p of plug-escapes: expected plug_escapes:load to import, got GeneratorExit" in done.err
     assert "plug-in p of plug-vanishes: expected plug_vanishes:load to import, got the end of the" in done.err
-    assert len(done.err.strip().splitlines()) == 3
+    assert len(done.err.strip().splitlines()) == 4
 
 
 def test_a_plugins_defense_runs_in_a_child(plugins, write_suite, cli, tmp_path) -> None:

@@ -305,6 +305,16 @@ def test_an_earlier_plan_that_cannot_be_read_is_said_although_its_seal_agrees(cl
     assert f"plan 2: {out / 'bench.db'}: {said}" in done.err
 
 
+def test_a_copy_of_the_adversarial_examples_that_was_changed_is_found(cli, out):
+    path = next((out / "weights").glob("*.adversarial.safetensors.z"))
+    arrays = serialise.unpack_arrays(path.read_bytes())
+    arrays["adversarial"][0, 0, 0, 0] += 0.01
+    path.write_bytes(serialise.pack_arrays(arrays))
+    failed(cli, out, f"weights/{path.name}", "expected the adversarial examples of the store")
+    path.write_bytes(b"other")
+    assert failed(cli, out, f"weights/{path.name}").out.splitlines()[-1].endswith("failed: 1")
+
+
 def test_damaged_files_outside_the_board_are_found(cli, out):
     (out / "weights" / f"{'0' * 64}.safetensors").write_bytes(b"other")
     (out / "checkpoints").mkdir(exist_ok=True)
