@@ -200,10 +200,8 @@ def _import_file(path: Path, name: str, kept: AbstractContextManager[None]) -> M
         raise
     except BaseException as error:  # also what ends a process or a generator, and what is no Exception
         del sys.modules[name]
-        raise UsageError(
-            f"--include {path}: expected a file that imports, got {described(error, 500)}. "
-            f"Try `python {path.name}` beside it."
-        ) from error
+        problem = f"expected a file that imports, got {described(error, 500)}. Try `python {path.name}` beside it."
+        raise UsageError(f"--include {path}: {problem}") from error
     record.digests = {file: sha256(file) for file in (*record.modules.values(), *record.files)}
     modules = "".join(record.digests[file] for file in sorted(record.modules.values()))
     record.origin = Origin("file", str(path), sha256_of(modules.encode()))
