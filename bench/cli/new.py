@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import shlex
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
@@ -39,7 +40,7 @@ def new(
     files.write_bytes(path, content.encode())
     print_line(f"written: {path}. Open it: each part says what it is. Next:")
     for command in _commands_in(content):
-        print_line(f"  {command.replace(f' {path.name}', f' {path}')}")
+        print_line(f"  {command.replace(f' {path.name}', f' {shlex.quote(str(path))}')}")
 
 
 def template(kind: str) -> str:

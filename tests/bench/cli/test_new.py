@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tomllib
 from pathlib import Path
 
@@ -52,6 +53,12 @@ def test_the_suite_runs_as_it_is(here, cli):
     done = cli("run", "--suite", "mine.toml", "--evaluation", "accuracy", "--evaluation", "pgd_l2", *SMALL)
     assert done.code == 0, done.err
     assert bench.load_results("out").leaderboard["rank"].tolist() == [1, 2]
+
+
+def test_the_next_commands_can_be_pasted_whatever_the_folder_is_called(here, cli):
+    written = cli("new", "defense", "mine", "--to", here / "of 'mine'")
+    check, run = (shlex.split(line) for line in written.out.splitlines()[1:])
+    assert check[4] == run[7] == str(here / "of 'mine'" / "mine.py")
 
 
 def test_files_are_never_written_over_and_names_are_checked(here, cli):
