@@ -24,7 +24,7 @@ class Steps:
     """The evaluations of a call, one after the other.
 
     Attributes:
-        say: called with a line when an evaluation is done; None: nobody.
+        say: called with a line when an evaluation is done, and with notes; None: nobody.
         live: the display; None: none.
     """
 
@@ -32,6 +32,13 @@ class Steps:
     live: Progress | None = None
     _task: TaskID | None = None
     _started: float = field(default_factory=time.monotonic)
+
+    def note(self, line: str) -> None:
+        """Say what whoever called should know before anything is computed; nothing for ""."""
+        if line and self.live is not None:
+            self.live.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        if line and self.say is not None:
+            self.say(line)
 
     def begin(self, name: str, chunks: int) -> None:
         """Begin an evaluation of so many chunks."""

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from bench.api.door import first_answers
 from bench.api.images import Data, read_data
 from bench.api.measured import Kept, measured
 from bench.api.progress import Shown, Steps, steps
@@ -29,7 +30,7 @@ from bench.core.torch_state import known_state, threads_for
 from bench.data import catalog
 from bench.data.pixels import to_unit
 from bench.data.split import Split
-from bench.measuring.model_contract import DOOR_IMAGES, BadModel, check_model
+from bench.measuring.model_contract import DOOR_IMAGES, BadModel
 from bench.measuring.runner import Chunk, evaluate_chunks
 from bench.measuring.witness import Witness
 from bench.running.environment import choose_device
@@ -138,7 +139,7 @@ def evaluate(
         out: a folder that keeps finished chunks of images, so that the same call goes on after an interruption; None:
             nothing is kept.
         progress: whether to show how far the call is, on stderr; None: on a terminal or in a notebook; a function is
-            called with a line for each evaluation.
+            called with a line for each evaluation, and before them if the model gives probabilities, not logits.
 
     Returns:
         Columns `index`, `label`, then those of each evaluation. `attrs["cost"]` has forwards, backwards, seconds (CPU
@@ -174,11 +175,13 @@ def evaluate(
         target = _target(model, device)
         stack.enter_context(_moved(model, target))
         witness = stack.enter_context(Witness.start(model) or nullcontext()) if _needs_witness(chosen, target) else None
-        k = check_model(model, to_unit(torch.tensor(subject.split.images[:DOOR_IMAGES])).to(target), subject.classes)
+        door = to_unit(torch.tensor(subject.split.images[:DOOR_IMAGES])).to(target)
+        k, note = first_answers(model, door, subject.classes)
         if (largest := int(subject.split.labels.max())) >= k:
             raise UsageError(f"evaluate: expected labels below {k} (the logits' width), got {largest}.")
         kept = None if out is None else stack.enter_context(Kept(Path(out), model, subject.shape, target))
         around = stack.enter_context(steps(progress)), kept, witness
+        around[0].note(note)
         table, images = _table(model, subject.split, chosen, target, batch_size, return_adversarial, around)
     return (table, images) if return_adversarial else table
 

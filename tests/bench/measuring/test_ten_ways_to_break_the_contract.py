@@ -73,6 +73,23 @@ def test_images_out_of_range_are_refused(scale: float) -> None:
     assert model.calls == 0
 
 
+@pytest.mark.parametrize("randomised", [False, True])
+@pytest.mark.parametrize("softmax", [False, True])
+def test_probabilities_are_named_before_anything_expensive(softmax: bool, randomised: bool) -> None:
+    def answer(n: nn.Module, x: Tensor) -> Tensor:
+        z = n(x + 0.1 * torch.rand_like(x)) if randomised else n(x)
+        return z.softmax(1) if softmax else z
+
+    model, heard = Around(answer), list[tuple[str, int]]()
+    call = {"evaluations": ["accuracy"], "randomised": randomised}
+    bench.evaluate(model, data=data(), **call, progress=lambda line: heard.append((line, model.calls)))
+    notes = [(line, calls) for line, calls in heard if line.startswith("note: ")]
+    assert len(notes) == softmax
+    for line, calls in notes:
+        assert "model Around: expected logits, got probabilities" in line
+        assert calls < COUNTED
+
+
 def test_probabilities_in_the_place_of_logits_are_flagged() -> None:
     model = Around(lambda n, x: n(x).softmax(1))
     table = bench.evaluate(model, data=data(), evaluations=["accuracy", "fgsm_l2", "trust"], eps=0.2)
