@@ -117,6 +117,7 @@ def _pickled(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        _require_pickle(path)
         raise SecurityError(
             f"{path.name}: expected tensors in plain containers, got objects that only code restores"
             f"{_named(error)}. Where you trust it: torch.load(file, weights_only=False), then "
@@ -126,6 +127,20 @@ def _pickled(path: Path) -> object:
         raise IntegrityError(
             f"{path.name}: expected what torch.save wrote, got {_read_as(error)}. Replace the file."
         ) from error
+
+
+def _require_pickle(path: Path) -> None:
+    """Refuse a file that `torch.save` cannot have written, such as a web page in the place of a download.
+
+    Raises:
+        IntegrityError: it is neither an archive nor a pickle of protocol 2 or newer.
+    """
+    with path.open("rb") as file:
+        head = file.read(20)
+    if not (zipfile.is_zipfile(path) or head.startswith(b"\x80")):
+        raise IntegrityError(
+            f"{path.name}: expected what torch.save wrote, got a file that begins with {head!a}. Replace the file."
+        )
 
 
 def _look_into(path: Path) -> None:

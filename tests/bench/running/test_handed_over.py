@@ -347,9 +347,10 @@ def test_damaged_and_dangerous_files_are_refused(tmp_path):
     torch.save({"epoch": 1}, path)
     with pytest.raises(UsageError, match="got epoch"):
         read_state(path)
-    path.write_text("<!doctype html>")
-    with pytest.raises((IntegrityError, SecurityError)):
-        read_state(path)
+    for text in ("<!doctype html>", "garbage\n", ""):
+        path.write_text(text)
+        with pytest.raises(IntegrityError, match=r"expected what torch\.save wrote"):
+            read_state(path)
     torch.save(Net().state_dict(), path)
     path.write_bytes(path.read_bytes()[:-300])
     with pytest.raises(IntegrityError, match=r"expected what torch\.save wrote"):
