@@ -22,7 +22,7 @@ from bench.store.records import CellRecord, cell_record, parsed_object
 from bench.store.seals import SEALED, is_sealed
 
 WEIGHTS: Final = re.compile(r"([0-9a-f]{64})\.safetensors")
-PICTURES: Final = re.compile(r".*\.([0-9a-f]{8})\.adversarial\.safetensors\.z")  # and how the id of their cell begins
+PICTURES: Final = re.compile(r".*\.([^.]{8})\.adversarial\.safetensors\.z")  # and how the id of their cell begins
 _MOST_MESSAGES: Final = 20  # of SQLite's own check
 
 

@@ -38,7 +38,13 @@ def version_plans(db: sqlite3.Connection) -> None:
 
 
 def seal_records(db: sqlite3.Connection) -> None:
-    """Format 2 to 3: every record gets a seal; plans get a digest, and the order in which they were last used."""
+    """Format 2 to 3: every record gets a seal; plans get a digest, and the order in which they were last used.
+
+    Raises:
+        NoWayError: they have one: the file says another format than it has.
+    """
+    if any(row["name"] == "seal" for row in db.execute("PRAGMA table_info(plans)")):
+        raise NoWayError
     for table in SEALED:
         db.execute(f"ALTER TABLE {table} ADD COLUMN seal TEXT")
     db.execute("ALTER TABLE plans ADD COLUMN digest TEXT")

@@ -172,7 +172,7 @@ def test_another_programs_database_is_refused_before_anything_is_written(tmp_pat
             (tmp_path / "bench.db").unlink()
 
 
-@pytest.mark.parametrize("value", ["99", "1", "-1", "x", "", "²", "9" * 5000])
+@pytest.mark.parametrize("value", ["99", "2", "1", "-1", "x", "", "²", "9" * 5000])
 def test_a_format_that_is_none_is_6(out: Path, value: str) -> None:
     change(out, "UPDATE meta SET value=?", value)
     with pytest.raises(StoreError, match="expected store format"):
