@@ -131,7 +131,8 @@ def _run(interrupts: _Interrupts, debug: bool) -> int:
     except typer.TyperException as error:  # unknown option, missing value …
         return _wrong_usage(error, debug)
     except BaseException as error:
-        return _unexpected(error, interrupts, debug)
+        hidden = error.__cause__ if isinstance(error, typer.Abort) else None  # of which typer says "aborted" as well
+        return _unexpected(hidden if isinstance(hidden, EOFError) else error, interrupts, debug)
     if answer == INTERRUPTED and interrupts.asked:
         return _fail(STOPPED, INTERRUPTED, debug=False)
     return answer if isinstance(answer, int) else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -72,7 +73,7 @@ def run(options: Options) -> Result:
     if plan.dataset.note:
         reporter.log(plan.dataset.note)
     try:
-        with stop.signals():
+        with stop.signals(), _signalled(stop):
             try_models(plan, options, stop)
     except Stopped:
         result = Result(stop.code or 130, {}, plan.out, None, 0, len(Schedule(plan).jobs))
@@ -82,6 +83,22 @@ def run(options: Options) -> Result:
         result = _run(plan, options, engine, stop, reporter, begun)
     reporter.end(_ended(result, time.time() - begun))
     return result
+
+
+@contextlib.contextmanager
+def _signalled(stop: StopRequest) -> Iterator[None]:
+    """Take the end of the server of child processes for a stop, if a signal to all processes has ended it.
+
+    Raises:
+        Stopped: there was a signal.
+        EOFError: there was none.
+    """
+    try:
+        yield
+    except EOFError as error:
+        if stop.code is None:
+            raise
+        raise Stopped("stopped while a model was tried.") from error
 
 
 def _run(

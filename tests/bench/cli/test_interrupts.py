@@ -56,6 +56,18 @@ def test_ctrl_c_while_torch_loads(tmp_path: Path) -> None:
     assert (process.returncode, err) == (130, "stopped by Ctrl-C; whatever was finished is stored.\n")
 
 
+def test_an_end_of_a_stream_is_no_ctrl_c(cli, monkeypatch) -> None:
+    from bench.cli import listing
+
+    def ended(*_: object) -> None:
+        raise EOFError("nothing more to read")
+
+    monkeypatch.setattr(listing, "entries", ended)
+    done = cli("list", "suites")
+    assert done.code == 1
+    assert "nothing more to read" in done.err
+
+
 def test_an_interrupt_that_an_import_turns_into_another_error_is_still_one(cli, monkeypatch) -> None:
     """Extension modules report what their initialisation raised as ImportError or SystemError."""
     from bench.cli import listing
