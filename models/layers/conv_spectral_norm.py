@@ -6,7 +6,7 @@ Srinivas et al. 2022, section 3.4.1, after Ryu et al. 2019. `SpectralNormConv2d`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ INITIAL_POWER_ITERATIONS = 15
 INITIAL_RESTARTS = 8  # of Lanczos, for σ before the first training step: relative error below 1e-5
 TINY = 1e-18  # added to norms, below the last digit of any that matters: a weight of 0 stays 0
 
+_Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
 _convolution_backward = torch.ops.aten.convolution_backward
 
 
@@ -63,7 +64,7 @@ def _pulled_back(grad: Tensor, weight: Tensor, slope: Tensor) -> Tensor:
 @torch.no_grad()
 def _iterate(
     layers: Sequence[SpectralNormConv2d], weights: Sequence[Tensor]
-) -> tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]:
+) -> tuple[_Tensors, _Tensors, _Tensors, _Tensors, _Tensors]:
     """Do one power iteration of each layer with W and store its u and σ.
 
     Returns:

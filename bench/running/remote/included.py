@@ -46,8 +46,8 @@ def included_files(plan: Plan, put: Callable[[bytes], str]) -> Included:
     paths = tuple(dict.fromkeys(Path(path).resolve() for path in plan.included))
     folders = tuple(dict.fromkeys(path.parent for path in paths))
     needed = {path: _imported(path) for path in paths}
-    for path, files in _called(plan):
-        needed.setdefault(path, set()).update(files)
+    for path, more in _called(plan):
+        needed.setdefault(path, set()).update(more)
     found = dict[str, str]()
     for path, files in needed.items():
         own = [path.parent, *folders]
