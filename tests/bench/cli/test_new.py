@@ -56,16 +56,16 @@ def test_the_suite_runs_as_it_is(here, cli):
 
 
 def test_the_next_commands_can_be_pasted_whatever_the_folder_is_called(here, cli):
-    written = cli("new", "defense", "mine", "--to", here / "of 'mine'")
+    written = cli("new", "defense", "brand_new", "--to", here / "of 'mine'")
     check, run = (shlex.split(line) for line in written.out.splitlines()[1:])
-    assert check[4] == run[7] == str(here / "of 'mine'" / "mine.py")
+    assert check[4] == run[7] == str(here / "of 'mine'" / "brand_new.py")
 
 
 def test_files_are_never_written_over_and_names_are_checked(here, cli):
-    assert cli("new", "defense", "mine", "--to", here).code == 0
-    text = (here / "mine.py").read_text()
+    assert cli("new", "defense", "brand_new", "--to", here).code == 0
+    text = (here / "brand_new.py").read_text()
     for arguments, words in (
-        (("defense", "mine"), "expected a file that is not there yet, got 'mine.py'"),
+        (("defense", "brand_new"), "expected a file that is not there yet, got 'brand_new.py'"),
         (("defence", "other"), "Did you mean 'defense'?"),
         (("defense", "lcnn"), "expected a new name, got 'lcnn', which bench has"),
         (("suite", "digits"), "expected a new name, got 'digits'"),
@@ -77,8 +77,8 @@ def test_files_are_never_written_over_and_names_are_checked(here, cli):
     ):
         done = cli("new", *arguments)
         assert (done.code, words in done.err) == (2, True), (arguments, done.err)
-    assert (here / "mine.py").read_text() == text
-    assert sorted(p.name for p in here.iterdir()) == ["mine.py"]
+    assert (here / "brand_new.py").read_text() == text
+    assert sorted(p.name for p in here.iterdir()) == ["brand_new.py"]
 
 
 def test_check_names_what_is_broken(here, cli):
@@ -102,7 +102,7 @@ def test_check_names_what_is_broken(here, cli):
 
 
 def test_comments_name_only_what_there_is():
-    suite = tomllib.loads(template("suite").replace("NAME", "mine"))
+    suite = tomllib.loads(template("suite").replace("NAME", "brand_new"))
     for name in suite["defenses"]:
         assert name in registry.defenses
     for name in suite["evaluations"]:
