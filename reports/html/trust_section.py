@@ -100,7 +100,7 @@ def _shared(board: Board) -> tuple[str, ...]:
 def _grade(row: Row, shared: tuple[str, ...], most: int) -> tuple[Entry, ...]:
     """Return title, grade, grades of the seeds if `most` is above 1, and what the row lacks of an A beside `shared`."""
     found = row.assessment
-    if row.assessment.grade in (None, Grade.A):
+    if found.grade in (None, Grade.A):
         shared = ()
     others = [reason for reason in found.short_of_a if reason not in shared]
     seeds = ", ".join(f"{seed}: {report.grade.name}" for seed, report in found.reports.items())
