@@ -9,6 +9,7 @@ the threshold. For T1, networks with few features in their last layer, and such 
 
     python -m benchmarks.trust --data DIR --workers 2 --save FILE.json    # DIR holds cifar10-jpeg/ and nets/
     python -m benchmarks.trust --seeds 1                                  # digits alone
+    python -m benchmarks.trust --data DIR --network nets:oval-base        # only this network; repeatable
     python -m benchmarks.trust --read FILE.json                           # the tables again
 
 What FILE.json holds already is not measured again: an interrupted command goes on.
@@ -130,11 +131,14 @@ def report(found: Mapping[str, list[Found]]) -> None:
 def measure(pool: Pool, options: argparse.Namespace, found: dict[str, list[Found]]) -> None:
     """Measure what is not in `found` yet, and save it unit by unit."""
     names = networks(options.data, options.seeds, options.resnets)
+    if unknown := set(options.network) - set(names):
+        raise SystemExit(f"--network: expected one of {', '.join(names)}, got {', '.join(sorted(unknown))}.")
+    names = [name for name in names if name in options.network] if options.network else names
     known = {tuple(u[k] for k in KEY) for u in found["units"]}
     todo = [u for u in units(names, options.blocks) if tuple(getattr(u, k) for k in KEY) not in known]
     pool.starmap(build, [(n, options.data, options.weights) for n in dict.fromkeys(u.network for u in todo)], 1)
     planted = {(p["network"], p["coarse"]) for p in found["planted"]}
-    few = [arguments for arguments in narrow(options.seeds) if arguments not in planted]
+    few = [a for a in narrow(options.seeds) if a not in planted] if not options.network else []
     found["planted"] += pool.starmap(partial(plant, weights=options.weights), few, 1)
     for result in pool.imap_unordered(partial(examine, folder=options.data, weights=options.weights), todo):
         found["units"].append(result)
@@ -152,6 +156,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--resnets", action="store_true", help="takes a GPU, or hours")
+    parser.add_argument("--network", action="append", default=[], metavar="NAME", help="only this one; repeatable")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--weights", type=Path, default=Path("results/trust-weights"))
     parser.add_argument("--save", type=Path)
