@@ -22,6 +22,8 @@ def check(
         raise UsageError(
             f"check: expected a Python file, got {str(file)!r}. For a suite file: python -m bench suite check {file}."
         )
+    if not file.is_file():
+        raise UsageError(f"check: expected a Python file, got {str(file)!r}, which is none. Check the path.")
     from bench.contracts.file import contracts_of
 
     broken = tried = 0

@@ -31,7 +31,7 @@ def check(
 
     for path in include or ():
         discovery.include(path)
-    suite = load_suite(file, data)
+    suite = load_suite(file, data, argument="suite check")
     if as_json:
         print_json(facts(suite))
         return

@@ -101,19 +101,20 @@ _HARMLESS: Final[dict[str, object]] = {
 }
 
 
-def load_suite(name_or_path: str | Path, data_dir: str | Path | None = None) -> Suite:
+def load_suite(name_or_path: str | Path, data_dir: str | Path | None = None, *, argument: str = "--suite") -> Suite:
     """Return a shipped suite by name, or one from a TOML file.
 
     Args:
         name_or_path: the name, or the file.
         data_dir: where a data set of one's own may lie beside the suite's own folder; None: nowhere else.
+        argument: what the command line calls the first argument; messages about a missing file begin with it.
 
     Raises:
         UsageError: no such suite or file, not TOML, an unknown or missing key, a value of the wrong type or range,
             an unknown defense, evaluation or argument; all that is wrong at once, one line each: file, key, expected,
             got, nearest name.
     """
-    path = _locate(name_or_path)
+    path = _locate(name_or_path, argument)
     return parse_suite(_toml(path), path.name, path.parent, data_dir)
 
 
@@ -240,7 +241,7 @@ def _shipped() -> dict[str, Path]:
     return {path.stem: path for path in folder.glob("*.toml")}
 
 
-def _locate(name_or_path: str | Path) -> Path:
+def _locate(name_or_path: str | Path, argument: str) -> Path:
     text = str(name_or_path)
     if text in _shipped():
         return _shipped()[text]
@@ -248,9 +249,11 @@ def _locate(name_or_path: str | Path) -> Path:
         if Path(text).is_file():
             return Path(text)
         raise UsageError(
-            f"--suite: expected a suite's name or a TOML file, got {text!r}, which is none. Check the path."
+            f"{argument}: expected a suite's name or a TOML file, got {text!r}, which is none. Check the path."
         )
-    raise UsageError(f"--suite: expected a suite's name or a TOML file, got {text!r}. {did_you_mean(text, _shipped())}")
+    raise UsageError(
+        f"{argument}: expected a suite's name or a TOML file, got {text!r}. {did_you_mean(text, _shipped())}"
+    )
 
 
 def _parse(path: Path) -> SuiteFile:

@@ -124,6 +124,19 @@ def test_suite_check_says_what_would_run(cli: Callable[..., Any], tmp_path: Path
     assert (broken.code, len(broken.err.splitlines())) == (2, 2)
 
 
+def test_a_file_that_is_not_there_is_named_with_the_command(cli: Callable[..., Any]) -> None:
+    suite = cli("suite", "check", "no/such.toml")
+    assert (suite.code, suite.err) == (
+        2,
+        "suite check: expected a suite's name or a TOML file, got 'no/such.toml', which is none. Check the path.\n",
+    )
+    code = cli("check", "no/such.py")
+    assert (code.code, code.err) == (
+        2,
+        "check: expected a Python file, got 'no/such.py', which is none. Check the path.\n",
+    )
+
+
 def test_suite_schema_is_written(cli: Callable[..., Any], tmp_path: Path) -> None:
     path = tmp_path / "suite.schema.json"
     assert cli("suite", "schema", "--to", path).code == 0
