@@ -82,12 +82,21 @@ def whole_box(evidence: Evidence) -> Finding:
 
 @check("T2", title="the same attack breaks the undefended twin", severity="adequacy", source=CARLINI, needs="row")
 def twin(evidence: Evidence) -> Finding:
-    """Fail if the same attack, at four times the radius, leaves more than 1 % of images of the undefended model."""
-    column = None if evidence.twin is None else evidence.twin.number(f"e1_robust_{FACTORS[-1]:g}")
-    if column is None:
+    """Fail if the same attack leaves more than 1 % of images of the undefended model, at 4 eps and in the whole box."""
+    if evidence.twin is None or (column := evidence.twin.number(f"e1_robust_{FACTORS[-1]:g}")) is None:
         return missing("there is no undefended model on the board to compare with")
-    if not len(column.known()[0]) and evidence.twin is not None:
-        return nothing_left(evidence.twin) or missing(TOO_DEAR)
     index, values = column.known()
+    if not len(index):
+        return nothing_left(evidence.twin) or missing(TOO_DEAR)
     words = "at four times the radius the same attack leaves {k} of {n} images of the undefended model ({share})"
-    return share_finding(index[values == 1], len(index), TWIN, words)
+    near = share_finding(index[values == 1], len(index), TWIN, words)
+    if near.verdict != "fail":
+        return near
+    # Four times a small radius need not break a model without a defense: l2 0.4 does not on CIFAR-10.
+    box = evidence.twin.number("e2_robust")
+    if box is None or not len(box.known()[0]):
+        return missing(f"{near.words}, and its whole box was not searched")
+    index, values = box.known()
+    return share_finding(
+        index[values == 1], len(index), TWIN, f"{near.words}, in the whole box {{k}} of {{n}} ({{share}})"
+    )

@@ -119,9 +119,25 @@ def test_claims_that_do_not_hold_count_for_the_attacks_that_rank():
 
 
 def test_the_undefended_twin_must_fall():
-    strong = evidence({"e1_robust_4": first(3)})
-    assert verdicts(evidence(twin=strong))["T2"] == "fail"
+    strong = evidence({"e1_robust_4": first(3), "e2_robust": first(3)})
+    (failed,) = [r for r in assess(evidence(twin=strong)).failed if r.name == "T2"]
+    assert failed.finding.images == tuple(INDEX[:3])
+    assert failed.finding.words == (
+        "at four times the radius the same attack leaves 3 of 64 images of the undefended model (4.7 %), in the whole "
+        "box 3 of 64 (4.7 %)"
+    )
     assert verdicts(evidence(twin=None))["T2"] == "not assessable"
+
+
+def test_where_four_times_the_radius_is_little_the_whole_box_decides_whether_the_twin_falls():
+    small = {"e1_robust_4": first(20)}
+    assert verdicts(evidence(twin=evidence(small)))["T2"] == "pass"
+    assert verdicts(evidence(twin=evidence(small | {"e2_robust": first(1)})))["T2"] == "pass"
+    assert verdicts(evidence(twin=evidence(small | {"e2_robust": first(5)})))["T2"] == "fail"
+    unsearched = evidence(twin=evidence(small | {"e2_robust": np.full(N, np.nan)}))
+    (found,) = [r for r in assess(unsearched).results if r.name == "T2"]
+    assert found.verdict == "not assessable"
+    assert found.finding.words.endswith("and its whole box was not searched")
 
 
 @pytest.mark.parametrize(
