@@ -92,7 +92,7 @@ def twin(evidence: Evidence) -> Finding:
     near = share_finding(index[values == 1], len(index), TWIN, words)
     if near.verdict != "fail":
         return near
-    # Four times a small radius need not break a model without a defense: l2 0.4 does not on CIFAR-10.
+    # Four times a small radius need not break a model without a defense: 0.4 in l2 does not on CIFAR-10.
     box = evidence.twin.number("e2_robust")
     if box is None or not len(box.known()[0]):
         return missing(f"{near.words}, and its whole box was not searched")
