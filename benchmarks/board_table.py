@@ -55,8 +55,13 @@ def lines(board: Mapping[str, Any]) -> list[str]:
     claims = (board.get("claims") or {}).get("claims", [])
     if claims:
         found += ["", "| claim of the paper | verdict |", "|---|---|"]
-        found += [f"| {claim['title']} | {claim['verdict']}: {claim['explanation']} |" for claim in claims]
+        found += [f"| {claim['title']} | {_verdict(claim)} |" for claim in claims]
     return found
+
+
+def _verdict(claim: Mapping[str, Any]) -> str:
+    verdict, why = str(claim["verdict"]), str(claim["explanation"])
+    return why if why.startswith(verdict) else f"{verdict}: {why}"
 
 
 def _percent(value: float | None) -> str:

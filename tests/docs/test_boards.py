@@ -25,8 +25,11 @@ ROW = {
     "train_flops": None,
     "trust": "A",
 }
-CLAIM = {"title": "Low.", "verdict": "reproduced", "explanation": "reproduced on 2 of 2 seeds"}
-BOARD = {"ranking": "autoattack_l2_0.1", "rows": [ROW], "claims": {"claims": [CLAIM]}}
+CLAIMS = [
+    {"title": "Low.", "verdict": "reproduced", "explanation": "reproduced on 2 of 2 seeds"},
+    {"title": "Fast.", "verdict": "undecided", "explanation": "holds on 0, fails on 0, undecided on 2 of 2 seeds"},
+]
+BOARD = {"ranking": "autoattack_l2_0.1", "rows": [ROW], "claims": {"claims": CLAIMS}}
 LINES = [
     "|  | clean % | pgd_l2_0.1 % | autoattack_l2_0.1 % [95 %] | curvature | operations × | trust |",
     "|---|---:|---:|---:|---:|---:|---|",
@@ -34,7 +37,8 @@ LINES = [
     "",
     "| claim of the paper | verdict |",
     "|---|---|",
-    "| Low. | reproduced: reproduced on 2 of 2 seeds |",
+    "| Low. | reproduced on 2 of 2 seeds |",
+    "| Fast. | undecided: holds on 0, fails on 0, undecided on 2 of 2 seeds |",
 ]
 
 
