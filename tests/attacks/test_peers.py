@@ -324,6 +324,13 @@ def test_the_random_start_of_secml_lies_in_the_direction_of_the_image():
     assert torch.cosine_similarity(start.flatten(1), x.flatten(1)).min() > 0.95
 
 
+@pytest.mark.skipif(not installed("attackbench"), reason="optional library: tox -e peers")
+def test_attackbench_takes_seed_0_whatever_it_is_given(nets, digits):
+    (x, y), model = some(digits), nets["robust"]
+    first, second = (attackbench.apgd(model, x, y, eps=0.3, steps=5, seed=seed) for seed in (0, 1))
+    assert torch.equal(first, second)
+
+
 def test_the_official_square_leaves_the_last_row_and_column_as_the_start_has_them():
     from pyautoattack.square import SquareAttack
 
