@@ -21,7 +21,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-PEERS: Final = ("foolbox", "cleverhans", "torchattacks", "official")
+COLUMNS: Final = 2  # of panels
 
 
 class Level(TypedDict):
@@ -35,6 +35,8 @@ class Attack(TypedDict):
     """What is read of an attack."""
 
     attack: str
+    family: str
+    library: str
     used_by_suites: bool
     share: list[float]
     interval: list[tuple[float, float]]
@@ -51,31 +53,39 @@ class Record(TypedDict):
 
 
 def draw(record: Record, out: Path) -> None:
-    """Draw one line with its 95 % band per attack over the levels at which every class has decoys."""
+    """Draw a panel per family: an attack's line with its 95 % band over the levels at which every class has decoys."""
     levels = [i for i, level in enumerate(record["levels"]) if level["own_decoys"]]
     hardness = [record["levels"][i]["hardness_bits"] or math.nan for i in levels]
-    canvas, axes = plt.subplots(figsize=(8, 4.6), layout="constrained")
-    for attack in record["attacks"]:
-        _line(axes, attack, hardness, levels)
-    axes.axhline(100 * record["required_recall"], color="0.6", lw=0.8)
-    axes.set(
-        xlabel="hardness: −log2 of the share of uniform starts whose largest piece is the planted one, bits",
-        ylabel="planted adversarial examples found, %",
-        ylim=(-2, 102),
+    families = list(dict.fromkeys(attack["family"] for attack in record["attacks"]))
+    rows = -(-len(families) // COLUMNS)
+    canvas, grid = plt.subplots(rows, COLUMNS, figsize=(11, 2.9 * rows), layout="constrained", sharex=True, sharey=True)
+    for axes, family in zip(grid.flat, families, strict=False):
+        for attack in record["attacks"]:
+            if attack["family"] == family:
+                _line(axes, attack, hardness, levels)
+        axes.axhline(100 * record["required_recall"], color="0.6", lw=0.8)
+        axes.set_title(family, fontsize=10, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1, 1.02), handlelength=2.6)
+    for axes in grid.flat[len(families) :]:
+        axes.set_axis_off()
+    grid.flat[0].set(ylim=(-2, 102))
+    canvas.supxlabel(
+        "hardness: −log2 of the share of uniform starts whose largest piece is the planted one, bits", fontsize=10
     )
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    canvas.savefig(out, dpi=120, metadata={"Software": None})
+    canvas.supylabel("planted adversarial examples found, %", fontsize=10)
+    canvas.savefig(out, dpi=100, metadata={"Software": None})
+    plt.close(canvas)
 
 
 def _line(axes: Axes, attack: Attack, hardness: Sequence[float], levels: Sequence[int]) -> None:
-    """Draw an attack's curve: thick if the suites use it, dotted if it is another library's."""
-    style = ":" if attack["attack"].startswith(PEERS) else "-"
-    width = 3.0 if attack["used_by_suites"] else 1.3
+    """Draw an attack's curve: thick if the suites use it, thin and dashed if it is another library's."""
+    width = 3.0 if attack["used_by_suites"] else 1.2 if attack["library"] else 1.8
     share = [100 * attack["share"][i] for i in levels]
-    (line,) = axes.plot(hardness, share, style, lw=width, marker="o", ms=3, label=attack["attack"])
+    dashes = (0, (4, 1.5)) if attack["library"] else "-"
+    (line,) = axes.plot(hardness, share, linestyle=dashes, lw=width, marker="o", ms=3, label=attack["attack"])
     low, high = ([100 * attack["interval"][i][end] for i in levels] for end in (0, 1))
-    axes.fill_between(hardness, low, high, color=line.get_color(), alpha=0.12, lw=0)
+    axes.fill_between(hardness, low, high, color=line.get_color(), alpha=0.1, lw=0)
 
 
 def table(record: Record) -> list[str]:

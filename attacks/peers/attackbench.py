@@ -26,6 +26,8 @@ def apgd(
 ) -> Tensor:
     """Return the points of the Auto-PGD among AttackBench's "original" implementations, (B, C, H, W).
 
+    Its trap: it seeds the generators with 0 itself, so that `seed` changes nothing.
+
     Arguments as for our `apgd`; `loss` is "ce" or "dlr".
 
     Raises:

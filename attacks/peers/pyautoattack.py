@@ -75,7 +75,11 @@ def fab(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str = "l2",
 def square(
     model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str = "l2", seed: int = 0, n_queries: int = N_QUERIES
 ) -> Tensor:
-    """Return the points of the official Square attack."""
+    """Return the points of the official Square attack.
+
+    Its trap: a window smaller than the image never reaches the last row or column, so that 15 of the 64 pixels of an
+    8×8 image stay as the start has them, up to scale.
+    """
     return _run(model, x, y, ("square",), eps=eps, norm=norm, seed=seed, n_queries=n_queries)[0]
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.core.isolation import checked, isolated, optional
+from bench.attacks.core.placed import placed
 from bench.core.ranges import Ge, Gt
 
 
@@ -26,7 +27,9 @@ def pgd(
 ) -> Tensor:
     """Return the points of SecML-Torch's own PGD (not those of the libraries that it wraps), (B, C, H, W).
 
-    It returns the point of largest loss of the path.
+    It returns the point of largest loss of the path, without the last one, which it does not look at. Its trap: the
+    random start is drawn around the image and then projected as if it were a perturbation, so that it lies on the
+    sphere in the direction of the image's own pixels, almost the same point at every seed.
 
     Arguments as for our `pgd`.
 
@@ -41,7 +44,7 @@ def pgd(
     data = torch.utils.data.TensorDataset(x.detach(), y)
     with isolated(model, x, seed):
         attack = kind(perturbation_model=norm, epsilon=eps, num_steps=steps, step_size=step, random_start=random_start)
-        found = attack(wrapped(model), torch.utils.data.DataLoader(data, batch_size=len(x)))
+        found = attack(wrapped(placed(model, x)), torch.utils.data.DataLoader(data, batch_size=len(x)))
         return torch.cat([batch[0] for batch in found]).detach().to(x.device)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from bench.attacks.core.isolation import checked, isolated, optional
+from bench.attacks.core.placed import placed
 from bench.core.ranges import Ge, Gt
 
 
@@ -26,7 +27,9 @@ def pgd(
     """Return the last point of torchattacks' PGD, images (B, C, H, W), labels (B,).
 
     Its traps: it adds 1e-10 to the gradient norm, which shrinks the steps on saturated logits (1e-30 is passed
-    instead). Its "standard" AutoAttack makes 10 steps instead of 100 and is therefore not offered here.
+    instead); the radius of its l2 start is uniform, so it begins nearer to the image than a uniform point does; it
+    prints a warning for a network without parameters (it is given one). Its "standard" AutoAttack makes 10 steps
+    instead of 100 and is therefore not offered here.
 
     Arguments as for our `pgd`.
 
@@ -38,11 +41,12 @@ def pgd(
     library = _library()
     step = 2.5 * eps / steps if rel_stepsize is None else rel_stepsize * eps
     with isolated(model, x, seed):
+        network = placed(model, x)
         if norm == "linf":
-            attack = library.PGD(model, eps=eps, alpha=step, steps=steps, random_start=random_start)
+            attack = library.PGD(network, eps=eps, alpha=step, steps=steps, random_start=random_start)
         else:
             attack = library.PGDL2(
-                model, eps=eps, alpha=step, steps=steps, random_start=random_start, eps_for_division=1e-30
+                network, eps=eps, alpha=step, steps=steps, random_start=random_start, eps_for_division=1e-30
             )
         return attack(x.detach(), y).detach()
 
@@ -58,7 +62,7 @@ def fgsm(
     """
     checked("torchattacks' fgsm", norm, ("linf",))
     with isolated(model, x, seed):
-        return _library().FGSM(model, eps=eps)(x.detach(), y).detach()
+        return _library().FGSM(placed(model, x), eps=eps)(x.detach(), y).detach()
 
 
 def _library() -> ModuleType:

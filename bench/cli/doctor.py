@@ -65,19 +65,21 @@ def print_checks(  # noqa: PLR0917 - the command's options
 def _print_detection(full: bool, save: Path | None, as_json: bool) -> None:
     """Measure, save and print the detection curves; the last line names the suites' own attacks and their limits."""
     from bench.cli.detection_table import detection_table
-    from bench.trust.detection import FULL_IMAGES, QUICK_IMAGES, measure_detection
+    from bench.trust.detection import FULL_IMAGES, LEFT_OUT, PEER_PACKAGES, QUICK_IMAGES, measure_detection
     from bench.trust.detection_curves import summary_line
 
     start = time.process_time()
     report = measure_detection(images=FULL_IMAGES if full else QUICK_IMAGES, report_progress=complain)
     if save:
-        save_measured(save, report.record(), time.process_time() - start)
+        save_measured(save, report.record(), time.process_time() - start, PEER_PACKAGES)
     if as_json:
         print_json(report.record())
         return
     console().print(detection_table(report))
     for name in report.not_installed:
         print(f"not measured: {name} (its library is not installed)")
+    for name, reason in LEFT_OUT.items():
+        print(f"not measured: {name} ({reason})")
     print(summary_line(report))
 
 

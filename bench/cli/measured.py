@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 
 from bench.core.files import write_text
 from bench.core.text import one_line
 
 
-def save_measured(path: Path, record: Mapping[str, object], cpu_seconds: float) -> None:
+def save_measured(path: Path, record: Mapping[str, object], cpu_seconds: float, packages: Iterable[str] = ()) -> None:
     """Write a record as JSON, with where it comes from under "measured"; the file is replaced as a whole.
 
     "measured" holds `command` (an absolute path in it, which is of this machine, is written DIR), `commit` (with "+" if
@@ -23,6 +25,7 @@ def save_measured(path: Path, record: Mapping[str, object], cpu_seconds: float) 
         path: of the file; its folder is made.
         record: plain data.
         cpu_seconds: that measuring took.
+        packages: optional ones that took part; the versions of those that are installed are written too.
     """
     import torch
 
@@ -30,7 +33,13 @@ def save_measured(path: Path, record: Mapping[str, object], cpu_seconds: float) 
     from bench.training.execution import ExecutionConfig
 
     where = environment(torch.device("cpu"), [], ExecutionConfig())
-    versions = {"bench": where.bench, "python": where.python, "torch": where.torch, **where.packages}
+    versions = {
+        "bench": where.bench,
+        "python": where.python,
+        "torch": where.torch,
+        **where.packages,
+        **_versions(packages),
+    }
     measured = {
         "command": _command(sys.argv[1:]),
         "commit": where.commit + ("+" if where.dirty else ""),
@@ -40,6 +49,15 @@ def save_measured(path: Path, record: Mapping[str, object], cpu_seconds: float) 
         "versions": versions,
     }
     write_text(path, json.dumps({**record, "measured": measured}, indent=1, ensure_ascii=False) + "\n")
+
+
+def _versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of the packages that are installed."""
+    found = {}
+    for name in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _command(arguments: Iterable[str]) -> str:

@@ -45,6 +45,8 @@ class Curve:
         images: images per network.
         ranks_suites: whether the shipped suites use it.
         note: how it was set.
+        family: what it is compared with.
+        library: the other library that it is of; "" for an attack of our own.
     """
 
     attack: str
@@ -52,6 +54,8 @@ class Curve:
     images: int
     ranks_suites: bool
     note: str
+    family: str = ""
+    library: str = ""
 
     def shares(self) -> np.ndarray:
         """Return the share found per level, over all seeds, (levels,)."""
@@ -118,6 +122,8 @@ class DetectionReport:
         return {
             "attack": curve.attack,
             "settings": curve.note,
+            "family": curve.family,
+            "library": curve.library,
             "used_by_suites": curve.ranks_suites,
             "images_per_network": curve.images,
             "found": curve.found.tolist(),

@@ -294,6 +294,60 @@ def test_peers_leave_no_trace(name, capsys, caplog):
     assert torch.equal(found, again), "the seed is ours, not the clock"
 
 
+@pytest.mark.parametrize("library", ["torchattacks", "secmlt"])
+def test_a_network_without_parameters_is_attacked_all_the_same(library, capsys):
+    """The libraries take the device from the first parameter; where there is none they print or end in an error."""
+    x = 0.3 + 0.4 * torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    y, peer = torch.arange(6) % 3, OPTIONAL[library]
+    if not installed(library):
+        pytest.skip("optional library: tox -e peers")
+    weight = torch.randn(3, 16, generator=torch.Generator().manual_seed(1))
+
+    class Plain(nn.Module):
+        def forward(self, x):
+            return x.flatten(1) @ weight.T
+
+    linear = nn.Linear(16, 3, bias=False)
+    linear.weight.data = weight
+    found = peer.pgd(Plain().eval(), x, y, eps=0.2)
+    assert capsys.readouterr() == ("", "")
+    assert torch.allclose(found, peer.pgd(nn.Sequential(nn.Flatten(), linear).eval(), x, y, eps=0.2), atol=1e-6)
+
+
+@pytest.mark.skipif(not installed("secmlt"), reason="optional library: tox -e peers")
+def test_the_random_start_of_secml_lies_in_the_direction_of_the_image():
+    from secmlt.optimization.initializer import RandomLpInitializer
+
+    x = 0.15 + 0.7 * torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    start = RandomLpInitializer(perturbation_model="l2", radius=0.5)(x)
+    assert torch.allclose(size(start, "l2"), torch.full((20,), 0.5).double(), atol=1e-5)
+    assert torch.cosine_similarity(start.flatten(1), x.flatten(1)).min() > 0.95
+
+
+@pytest.mark.skipif(not installed("attackbench"), reason="optional library: tox -e peers")
+def test_attackbench_takes_seed_0_whatever_it_is_given(nets, digits):
+    (x, y), model = some(digits), nets["robust"]
+    first, second = (attackbench.apgd(model, x, y, eps=0.3, steps=5, seed=seed) for seed in (0, 1))
+    assert torch.equal(first, second)
+
+
+def test_the_official_square_leaves_the_last_row_and_column_as_the_start_has_them():
+    from pyautoattack.square import SquareAttack
+
+    model, x, y = problem(3, 64, box=False, n=6)
+    x, edge, changes = x.reshape(-1, 1, 8, 8), torch.zeros(8, 8, dtype=torch.bool), []
+    edge[-1], edge[:, -1] = True, True
+    for n_queries in (1, 300):
+        attack = SquareAttack(model, norm="L2", eps=1e-3, n_queries=n_queries, device="cpu")
+        attack.init_hyperparam(x)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            changes.append((attack.attack_single_run(x, y)[1] - x)[:, 0])
+    few, many = changes
+    assert torch.cosine_similarity(few[:, edge], many[:, edge]).min() > 0.999
+    assert torch.cosine_similarity(few[:, ~edge], many[:, ~edge]).max() < 0.9
+
+
 @pytest.mark.skipif(HAS_TORCHATTACKS, reason="it is installed")
 def test_a_missing_library_is_said_clearly():
     with pytest.raises(ModuleNotFoundError, match="pip install --no-deps torchattacks"):

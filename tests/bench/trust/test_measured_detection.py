@@ -6,11 +6,12 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import bench.trust
 from bench.core.stats.intervals import fraction_interval
-from bench.trust.detection import ATTACKS, FULL_IMAGES, LEVELS, SEEDS
+from bench.trust.detection import ATTACKS, FULL_IMAGES, LEVELS, PEER_PACKAGES, SEEDS
 from bench.trust.detection_curves import find_limit
 from bench.trust.planted import build, recall
 from benchmarks.detection_figure import draw, table
@@ -29,8 +30,12 @@ def measured(record):
     return {attack["attack"]: attack for attack in record["attacks"]}
 
 
-def test_it_is_the_full_measurement_of_the_attacks_that_are_there(record, measured):
-    assert {*measured, *record["not_installed"]} == set(ATTACKS)
+def test_it_is_the_full_measurement_of_every_attack(record, measured):
+    """An attack or a library that was added, or set otherwise, needs a new one."""
+    assert record["not_installed"] == []
+    shown = {name: (attack["settings"], attack["family"], attack["library"]) for name, attack in measured.items()}
+    assert shown == {name: (attack.note, attack.family, attack.library) for name, attack in ATTACKS.items()}
+    assert set(PEER_PACKAGES) <= set(record["measured"]["versions"])
     assert record["network_seeds"] == list(SEEDS)
     assert [(level["tau"], level["own_decoys"]) for level in record["levels"]] == [(v.tau, v.own) for v in LEVELS]
     assert all(attack["images_per_network"] == FULL_IMAGES for attack in measured.values())
@@ -55,7 +60,10 @@ def test_shares_intervals_and_limits_follow_from_the_counts(record, measured):
     [
         ("pgd, 1 run", "foolbox pgd"),
         ("pgd, 1 run", "cleverhans pgd"),
+        ("apgd", "official apgd"),
+        ("apgd", "attackbench apgd"),
         ("autoattack", "official autoattack"),
+        ("autoattack", "autoattack_raced"),
     ],
 )
 def test_at_equal_settings_other_libraries_find_as_many(measured, ours, theirs):
@@ -64,6 +72,29 @@ def test_at_equal_settings_other_libraries_find_as_many(measured, ours, theirs):
     for a, b in zip(measured[ours]["share"], measured[theirs]["share"], strict=True):
         mean = (a + b) / 2
         assert abs(a - b) <= 3 * math.sqrt(2 * mean * (1 - mean) / n) + 2 / n
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("fgsm", "foolbox fgsm"),
+        ("fgsm", "cleverhans fgsm"),
+        ("fab", "official fab"),
+        ("official apgd", "advlib apgd"),
+    ],
+)
+def test_what_leaves_nothing_to_chance_finds_equally_many_on_every_network(measured, one, other):
+    """Steps without draws, and Auto-PGD made from the official one, with its seed; rounding may move an image."""
+    differences = np.array(measured[one]["found"]) - np.array(measured[other]["found"])
+    assert np.abs(differences).max() <= 2
+
+
+def test_what_sees_decisions_alone_finds_as_many_on_every_level(measured):
+    """An image is misclassified where the planted piece exceeds 1, at w·d > 0.8·eps whatever its onset, or a decoy."""
+    own = [i for i, level in enumerate(LEVELS) if level.own]
+    found = np.array(measured["hopskipjump"]["found"])[own]
+    assert (np.abs(found - found[0]) <= 2).all()
+    assert found.min() > 0
 
 
 @pytest.mark.parametrize(
