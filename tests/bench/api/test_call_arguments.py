@@ -50,20 +50,22 @@ def test_evaluate_refuses_in_one_line(arguments, words, net, data):
     assert "\n" not in str(caught.value)
 
 
+PLAIN = {"batch_size": 3, "limit": 8, "seed": 0, "device": "cpu"}
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         {"batch_size": np.int64(3), "limit": np.uint8(8), "seed": np.int32(0)},
         {"batch_size": torch.tensor(3), "limit": torch.tensor(8), "seed": torch.tensor(0)},
-        {"batch_size": 3.0, "limit": 8.0, "seed": False or 0},
-        {"device": "cpu"},
+        {"batch_size": 3.0, "limit": 8.0},
         {"device": torch.device("cpu")},
         {"device": "auto"} if not torch.cuda.is_available() else {},
     ],
     ids=str,
 )
 def test_evaluate_accepts_what_is_meant(arguments, net, data):
-    common = {"data": data, "evaluations": ["pgd_l2"], "eps": 0.3, "limit": 8}
+    common = {"data": data, "evaluations": ["pgd_l2"], "eps": 0.3, **PLAIN}
     assert bench.evaluate(net, **{**common, **arguments}).equals(bench.evaluate(net, **common))
 
 
