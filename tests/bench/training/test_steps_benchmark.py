@@ -15,7 +15,7 @@ from benchmarks import published, training
 
 def test_it_prints_the_table_and_writes_the_ratios(tmp_path, monkeypatch, capsys):
     path = tmp_path / "ratios.json"
-    monkeypatch.setattr(sys, "argv", ["training", "--width", "2", "--batch", "4", "--parity", "4", "--blocks", "5",
+    monkeypatch.setattr(sys, "argv", ["training", "--width", "8", "--batch", "4", "--parity", "4", "--blocks", "5",
                                       "--steps", "1", "--deterministic", "--json", str(path)])  # fmt: skip
     training.main()
     found = json.loads(path.read_text())
