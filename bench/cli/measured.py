@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
-import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 from bench.core.files import write_text
-from bench.core.text import one_line
 
 
 def save_measured(path: Path, record: Mapping[str, object], cpu_seconds: float, packages: Iterable[str] = ()) -> None:
     """Write a record as JSON, with where it comes from under "measured"; the file is replaced as a whole.
 
-    "measured" holds `command` (an absolute path in it, which is of this machine, is written DIR), `commit` (with "+" if
-    files had been changed), `date` (UTC), `machine`, `seconds` (CPU time) and `versions` by package.
+    "measured" holds `command` (without places of this machine), `commit` (with "+" if files had been changed), `date`
+    (UTC), `machine`, `seconds` (CPU time) and `versions` by package.
 
     Args:
         path: of the file; its folder is made.
@@ -29,7 +26,7 @@ def save_measured(path: Path, record: Mapping[str, object], cpu_seconds: float, 
     """
     import torch
 
-    from bench.running.environment import environment
+    from bench.running.environment import command_line, environment
     from bench.training.execution import ExecutionConfig
 
     where = environment(torch.device("cpu"), [], ExecutionConfig())
@@ -41,7 +38,7 @@ def save_measured(path: Path, record: Mapping[str, object], cpu_seconds: float, 
         **_versions(packages),
     }
     measured = {
-        "command": _command(sys.argv[1:]),
+        "command": command_line(),
         "commit": where.commit + ("+" if where.dirty else ""),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": f"{where.platform}, CPU, threads: {where.threads}",
@@ -58,13 +55,3 @@ def _versions(packages: Iterable[str]) -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
-
-
-def _command(arguments: Iterable[str]) -> str:
-    """Return the command without paths of this machine."""
-    portable = (name + sign + _no_place(value) for name, sign, value in (a.rpartition("=") for a in arguments))
-    return one_line(shlex.join(["python", "-m", "bench", *portable]))
-
-
-def _no_place(text: str) -> str:
-    return "DIR" if Path(text).is_absolute() else text

@@ -79,8 +79,18 @@ def _commit() -> tuple[str, bool | None]:
 
 
 def command_line() -> str:
-    """Return the command as the user could type it again; characters that cannot be printed are left out."""
-    return one_line(shlex.join(["python", "-m", "bench", *sys.argv[1:]]))
+    """Return the command that was typed, without places of this machine, for records that travel.
+
+    Of an absolute path the name stays if it has an ending, as a file's has; any other is written DIR. Characters that
+    cannot be printed are left out.
+    """
+    portable = (name + sign + _no_place(value) for name, sign, value in (a.rpartition("=") for a in sys.argv[1:]))
+    return one_line(shlex.join(["python", "-m", "bench", *portable]))
+
+
+def _no_place(text: str) -> str:
+    path = Path(text)
+    return text if not path.is_absolute() else path.name if path.suffix else "DIR"
 
 
 def choose_device(name: str, where: str = "--device") -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -69,6 +70,14 @@ def test_readme_has_the_boards_that_are_there_and_no_other() -> None:
         place = board_table.between(readme, pack.name)
         assert place is not None, f"README lacks the board {pack.name}"
         assert readme[slice(*place)].splitlines() == board_table.lines(board_table.leaderboard(pack))
+
+
+def test_no_pack_names_a_place_of_the_machine_that_made_it() -> None:
+    for pack in PACKS:
+        with zipfile.ZipFile(pack / "store.zip") as store, zipfile.ZipFile(pack / "board.zip") as board:
+            texts = [(pack / "leaderboard.html").read_bytes(), board.read("manifest.json"), store.read("bench.db")]
+        for text in texts:
+            assert not re.findall(rb"--(?:data|out|suite|include|model|weights)[ =]/", text)
 
 
 @pytest.mark.slow

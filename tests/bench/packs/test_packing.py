@@ -77,6 +77,20 @@ def folder_bytes(folder):
     return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
+def test_a_pack_names_no_folder_of_the_machine(suite, tmp_path, cli):
+    out, packed = tmp_path / "mine", tmp_path / "pack"
+    narrow = ("--defense", "standard", "--evaluation", "accuracy", "--train-limit", 200, "--epochs", 1, "--quiet")
+    done = cli("run", "--suite", suite, "--data", tmp_path, f"--out={out}", *narrow)
+    assert done.code == 0, done.err
+    pack(out, packed, weights="all")
+    texts = {path.name: path.read_bytes() for path in packed.iterdir()}
+    for archive in packed.glob("*.zip"):
+        with zipfile.ZipFile(archive) as files:
+            texts |= {name: files.read(name) for name in files.namelist()}
+    assert [n for n, t in texts.items() for f in (tmp_path, suite.parent) if str(f).encode() in t] == []
+    assert b"run --suite tiny.toml --data DIR --out=DIR --defense standard" in texts["manifest.json"]
+
+
 # There and back
 
 

@@ -106,7 +106,9 @@ def test_the_record_is_plain_data_and_the_last_line_names_the_suites_attacks(rep
 
 def test_a_saved_record_says_where_it_comes_from_without_a_path_of_the_machine(report, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        sys, "argv", ["bench", "doctor", "--data", str(tmp_path), f"--to={tmp_path}", "--save", "a.json"]
+        sys,
+        "argv",
+        ["bench", "doctor", "--data", str(tmp_path), f"--to={tmp_path}", "--save", str(tmp_path / "a.json")],
     )
     save_measured(tmp_path / "new" / "detection.json", report.record(), 12.34)
     saved = json.loads((tmp_path / "new" / "detection.json").read_text("utf-8"))
