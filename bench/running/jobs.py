@@ -37,6 +37,7 @@ from bench.training.epoch import EpochRecord
 
 _COUNTS = ("forwards", "backwards", "images")
 _TIMES = ("cpu_seconds", "thread_seconds", "wall_seconds", "device_seconds")
+_PROGRAMS = "device_programs"
 
 
 def run_job(job: Job, lease: Lease, context: RunContext, index: CellIndex, computers: Computes) -> None:
@@ -98,7 +99,8 @@ def _train(run: Run, lease: Lease, context: RunContext, computers: Computes) -> 
     task = TrainTask(run.label, run.job, context.plan.device, context.plan.execution, checkpoint, run.gated)
     computers.compute(task, take, context.stop, apart=lease.abandoned)
     log = context.store.log(lease.cell)
-    info = {"weights": save_weights(trained[-1].weights, context.plan.out), **trained[-1].info, **_sums(log, _TIMES)}
+    times = {**_sums(log, _TIMES), **_most(log, _PROGRAMS)}
+    info = {"weights": save_weights(trained[-1].weights, context.plan.out), **trained[-1].info, **times}
     context.store.finish(lease, info)
     files.remove(checkpoint)
     accuracy = log[-1]["train_accuracy"] if log else None
@@ -132,6 +134,12 @@ def _take_over(run: Run, lease: Lease, context: RunContext, computers: Computes)
 def _sums(records: Sequence[Mapping[str, float]], names: Sequence[str]) -> dict[str, float]:
     """Return the sums over records of the numbers of some names; names that no record has are left out."""
     return {name: sum(r.get(name, 0) for r in records) for name in names if any(name in r for r in records)}
+
+
+def _most(records: Sequence[Mapping[str, int]], name: str) -> dict[str, int]:
+    """Return the largest number of a name over records, nothing where no record has it."""
+    found = [r[name] for r in records if name in r]
+    return {name: max(found)} if found else {}
 
 
 def _evaluation_task(
@@ -200,7 +208,8 @@ def _evaluate(
     computers.compute(task, take, context.stop, apart=lease.abandoned)
     infos = [*context.store.chunk_info(lease.cell).values(), *(chunk.info for chunk in last), measured[-1].time]
     fitted = [info[FITTED] for info in infos if FITTED in info]
-    totals = {**_sums(infos, (*_COUNTS, *_TIMES)), **({FITTED: min(fitted)} if fitted else {}), **measured[-1].summary}
+    times = {**_sums(infos, (*_COUNTS, *_TIMES)), **_most(infos, _PROGRAMS)}
+    totals = {**times, **({FITTED: min(fitted)} if fitted else {}), **measured[-1].summary}
     _export_images(context.store, lease, f"{task.sha256}.{files.safe_name(planned.entry.key)}")
     context.store.finish(lease, totals, *last)
     for _ in last:

@@ -47,8 +47,9 @@ def relative_time(own: Mapping[int, Info], base: Mapping[int, Info], base_name: 
     """Return the training time of a defense over that of another in the same run.
 
     Each seed is compared with the same seed. No ratio is given where a thread that trained on a CPU ran less than 90 %
-    of the time by the wall clock, because other work then also slowed what it did run; where the two trained on
-    different devices or numbers of threads or processes; and where the seeds' ratios differ by more than 20 %.
+    of the time by the wall clock, because other work then also slowed what it did run; where other programs had the
+    GPU, or it is not known whether they had; where the two trained on different devices or numbers of threads or
+    processes; and where the seeds' ratios differ by more than 20 %.
 
     Args:
         own: seed to the stored facts of a finished training.
@@ -71,6 +72,9 @@ def _doubt(by_seed: Mapping[int, float], own: Mapping[int, Info], base: Mapping[
                 f"with seed {seed} it and {base_name} trained on different devices or numbers of threads or processes"
             )
     for who, infos in ((f"{base_name}, by whose time it is divided,", base), ("its own training", own)):
+        for seed in by_seed:
+            if (doubt := _shared_gpu(infos[seed])) is not None:
+                return f"{who} with seed {seed}: {doubt}"
         least, seed = min((_share(infos[seed]), seed) for seed in by_seed)
         if least < QUIET:
             return f"the machine was busy: {who} ran {100 * least:.0f} % of the time with seed {seed}"
@@ -79,6 +83,16 @@ def _doubt(by_seed: Mapping[int, float], own: Mapping[int, Info], base: Mapping[
         ratios = formatting.listing([f"{r:.2f}" for r in by_seed.values()])
         return f"the seeds' ratios of time disagree: {ratios}"
     return ""
+
+
+def _shared_gpu(info: Info) -> str | None:
+    """Return why a training's time on a GPU is not to be believed, None if it is, or the training was on a CPU."""
+    if "device_seconds" not in info:
+        return None
+    programs = info.get("device_programs")
+    if programs is None:
+        return "whether other programs had the GPU is not known"
+    return None if programs == 1 else f"{programs} programs had the GPU"
 
 
 def _share(info: Info) -> float:

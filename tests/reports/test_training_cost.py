@@ -51,14 +51,23 @@ def test_several_threads_are_judged_by_the_thread_that_trains() -> None:
     assert "different devices or numbers of threads" in doubt({0: training(1.0, **two)}, {0: training(1.0)})
 
 
+def on_gpu(seconds: float, **more: Any) -> dict[str, Any]:
+    return training(0.1, 0.05, device="cuda", device_seconds=seconds, **more)
+
+
 def test_a_gpu_is_judged_by_its_own_time() -> None:
     """The thread that launches work on a GPU mostly waits."""
-    found = relative_time(
-        {0: training(0.1, 0.05, device="cuda", device_seconds=6.0)},
-        {0: training(0.1, 0.05, device="cuda", device_seconds=2.0)},
-        "standard",
-    )
-    assert found.value == 3.0
+    alone = {"device_programs": 1}
+    assert relative_time({0: on_gpu(6.0, **alone)}, {0: on_gpu(2.0, **alone)}, "standard").value == 3.0
+
+
+def test_a_gpu_that_other_programs_had_too_gives_no_ratio() -> None:
+    """Its time counts what they ran in between, and where nobody says how many there were, none is believed."""
+    alone, shared, unknown = ({0: on_gpu(6.0, **m)} for m in ({"device_programs": 1}, {"device_programs": 3}, {}))
+    assert doubt(alone, alone) == ""
+    assert doubt(shared, alone) == "its own training with seed 0: 3 programs had the GPU"
+    assert doubt(alone, shared) == "standard, by whose time it is divided, with seed 0: 3 programs had the GPU"
+    assert doubt(unknown, alone) == "its own training with seed 0: whether other programs had the GPU is not known"
 
 
 def test_without_a_stored_time_there_is_no_ratio() -> None:

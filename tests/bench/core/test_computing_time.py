@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 
+from bench.core import gpu_programs
 from bench.core.computing_time import ComputingTime, Stopwatch
 
 CPU = torch.device("cpu")
@@ -75,3 +76,28 @@ def test_times_add_up_and_a_gpus_is_its_own() -> None:
     assert total.as_data() == {"cpu_seconds": 1.5, "thread_seconds": 1.25, "wall_seconds": 3.0}
     gpu = total + ComputingTime(0.1, 0.1, 0.1, device=4.0) + ComputingTime(device=2.0)
     assert gpu.cost == gpu.as_data()["device_seconds"] == 6.0
+    assert "device_programs" not in gpu.as_data()
+    shared = gpu + ComputingTime(device=1.0, programs=3) + ComputingTime(device=1.0, programs=1)
+    assert shared.as_data()["device_programs"] == 3
+
+
+@pytest.mark.parametrize(
+    ("on_device", "own", "programs"),
+    [
+        ({7}, {7}, 1),
+        ({7, 8}, {7, 8, 9}, 1),  # with a process that this one has started
+        ({7, 8}, {7}, 2),
+        ({104, 105}, {7}, 2),  # in a container: the host's numbers, one of which is this program's
+        ({104}, {7}, 1),
+        (set(), {7}, 1),
+    ],
+)
+def test_programs_on_a_gpu_are_counted(on_device: set[int], own: set[int], programs: int) -> None:
+    assert gpu_programs.count(on_device, own) == programs
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpus_programs_are_known() -> None:
+    gpu = torch.device("cuda")
+    torch.ones(1, device=gpu)
+    assert (gpu_programs.on_device(gpu) or 0) >= 1

@@ -368,7 +368,7 @@ def test_bfloat16_training_is_as_accurate_within_noise(name):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "lcnn_adversarial"])
 def test_a_cuda_graph_gives_the_numbers_of_the_eager_step(name, precision):
     gpu, found = torch.device("cuda"), []
     data = [(x.to(gpu), y.to(gpu)) for x, y in batches(12, (8, 8, 5))]

@@ -19,12 +19,12 @@ from bench.training.losses import bound_loss
 from bench.training.optimization import parameter_groups
 
 NAMES = [
-    "adversarial_training", "cayley", "common_gamma", "cure", "gradreg", "lcnn", "lcnn_gradreg", "local_linearity",
-    "parseval", "smooth_gradreg", "softplus_wd", "spectral_norm", "standard", "trades", "vanilla",
+    "adversarial_training", "cayley", "common_gamma", "cure", "gradreg", "lcnn", "lcnn_adversarial", "lcnn_gradreg",
+    "local_linearity", "parseval", "smooth_gradreg", "softplus_wd", "spectral_norm", "standard", "trades", "vanilla",
 ]  # fmt: skip
 # Parameters that escape weight decay.
 FREE = {
-    **{name: {"log_beta", "log_gamma"} for name in ("lcnn", "lcnn_gradreg", "spectral_norm")},
+    **{name: {"log_beta", "log_gamma"} for name in ("lcnn", "lcnn_adversarial", "lcnn_gradreg", "spectral_norm")},
     "common_gamma": {"log_beta"},
 }
 SHAPE, CLASSES = (1, 8, 8), 10
