@@ -33,8 +33,11 @@ class Activation:
 
     @property
     def beta(self) -> float | None:
-        """β of the softplus family, None for others."""
-        return float(torch.as_tensor(self.module.beta).detach()) if isinstance(self.module, SOFTPLUS) else None
+        """β of the softplus family as the activation has it, None for others."""
+        if not isinstance(self.module, SOFTPLUS):
+            return None
+        beta = self.module.beta
+        return float(beta.detach() if isinstance(beta, Tensor) else beta)
 
     def value(self, z: Tensor) -> Tensor:
         """Return s(z) of other inputs, without recording the call."""

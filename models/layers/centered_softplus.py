@@ -241,8 +241,8 @@ class Softplus(nn.Module):
 
     @property
     def beta(self) -> Tensor:
-        """The fixed β, shape ()."""
-        return torch.tensor(self.fixed_beta)
+        """The fixed β, shape (), float64: what bounds are checked with must be what is computed with."""
+        return torch.tensor(self.fixed_beta, dtype=torch.float64)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation, same shape as x."""

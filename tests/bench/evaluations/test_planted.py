@@ -10,7 +10,7 @@ from torch import nn
 from bench.attacks.pgd import pgd
 from bench.evaluations.bounds import bounds
 from bench.evaluations.certificate import certificate
-from bench.models.layers import CenteredSoftplus
+from bench.models.layers import CenteredSoftplus, Softplus
 from bench.numerics.autograd_graph import record_activations
 from bench.numerics.bounds import jacobian_checks, segment_checks
 from bench.numerics.bounds.check import BoundCheck
@@ -265,6 +265,19 @@ def test_facts_of_the_activations(fact, recorded):
         PLANTED[fact](layers)
         check_activations(layers, BoundCheck.empty(y))
     assert f"activation: {fact}" in violated(recorded)
+
+
+@pytest.mark.parametrize("beta", [3.713, 0.1, 10.0, 1e3])
+@pytest.mark.parametrize("module", [Softplus, nn.Softplus, CenteredSoftplus])
+def test_facts_of_the_activations_hold_with_a_beta_that_float32_does_not_have(module, beta, recorded):
+    """An activation whose β is a Python number computes with that number, not with the nearest float32."""
+    x, y = torch.linspace(-90, 90, 181, dtype=torch.float64).view(1, 181, 1, 1), LABEL
+    model = nn.Sequential(module(beta), nn.Flatten())
+    with differentiable_eval(model, "float64") as ready, record_activations(ready) as calls:
+        layers = LayerwiseHessian.of(expand(ready, x, y), y, calls.activations)
+        check_activations(layers, BoundCheck.empty(y))
+    assert len(recorded) == 7
+    assert not violated(recorded)
 
 
 @pytest.mark.parametrize("column", ["certified_radius", "certified_radius_lipschitz"])

@@ -235,7 +235,7 @@ def test_plain_softplus_is_the_library_function():
     x = torch.linspace(-1, 1, 11)
     assert torch.equal(Softplus(10)(x), nn.functional.softplus(x, beta=10))
     assert Softplus()(torch.tensor([0.03])).item() == pytest.approx(0.03, abs=1e-9)  # a ramp in all but name
-    assert Softplus(4).beta == 4
+    assert Softplus(3.713).beta.item() == 3.713
     assert "beta=1000" in repr(Softplus())
 
 
