@@ -1,4 +1,4 @@
-"""A compact copy of a result store: the board's plans, the cells and their tables, the pictures that the page shows.
+"""A compact copy of a result store: the board's plans, the cells and their tables, all or some of the pictures.
 
 The copy is read in one transaction, so it is consistent also while a run writes to the store.
 """
@@ -20,13 +20,13 @@ from bench.core.ticks import tick
 from bench.store import seals, serialise
 from bench.store.database import NAME, Database
 from bench.store.plans import Plans
-from bench.store.records import IMAGES_SHOWN, LEFT_OUT, RESTORE, cell_record
+from bench.store.records import LEFT_OUT, RESTORE, cell_record
 from bench.store.seals import SEALED
 from bench.store.sqlite import connect, translated
 from bench.store.store import Store
 
 
-def compact(out: Path, target: Path, *, pictures: bool = False, latest: bool = False) -> None:
+def compact(out: Path, target: Path, *, pictures: Mapping[str, np.ndarray] | None = None, latest: bool = False) -> None:
     """Write a compact copy of a folder's store into another, new folder.
 
     Cells that are being computed count as unfinished in it; who computes them and when is left out, so that the
@@ -35,7 +35,7 @@ def compact(out: Path, target: Path, *, pictures: bool = False, latest: bool = F
     Args:
         out: a result folder; it may be in use.
         target: folder to make the copy in.
-        pictures: keep all adversarial examples, not only those that the page shows.
+        pictures: the adversarial examples that are kept: cell to places in the data set; None: all.
         latest: keep only the cells of the plans that the board shows.
 
     Raises:
@@ -96,14 +96,16 @@ def _copy_cells(source: Database, copy: sqlite3.Connection, plans: tuple[int, ..
     return kept
 
 
-def _copy_chunks(source: Database, copy: sqlite3.Connection, cell: str, pictures: bool) -> None:
-    """Copy a cell's chunks; of their images all, or those that the page shows."""
-    shown = None if pictures else _shown(source, cell)
+def _copy_chunks(
+    source: Database, copy: sqlite3.Connection, cell: str, pictures: Mapping[str, np.ndarray] | None
+) -> None:
+    """Copy a cell's chunks; of their images all, or some."""
+    shown = None if pictures is None else pictures.get(cell, np.zeros(0, dtype=np.int64))
     for row in source.rows("chunks", "cell=:cell ORDER BY number", {"cell": cell}, more=("data", "images")):
         chunk = {name: row[name] for name in (*SEALED["chunks"], "data", "images")}
         _checked(source, chunk, "data", "sha256")
         if shown is not None and chunk["images"] is not None:
-            chunk = dict(_reduced(chunk, shown))
+            chunk = dict(_reduced(source, chunk, shown))
         seals.put(copy, "chunks", chunk)
 
 
@@ -122,14 +124,22 @@ def _checked(source: Database, chunk: Mapping[str, Any], blob: str, sha: str) ->
     return data
 
 
-def _reduced(chunk: Mapping[str, Any], shown: np.ndarray) -> Mapping[str, Any]:
+def _reduced(source: Database, chunk: Mapping[str, Any], shown: np.ndarray) -> Mapping[str, Any]:
     """Return a row of the table `chunks` with only some of its images; the info counts what is left out.
 
     Args:
+        source: where it comes from.
         chunk: column to value.
         shown: places in the data set of the images that stay.
+
+    Raises:
+        IntegrityError: its images do not match their SHA-256, or are none.
     """
-    arrays = serialise.unpack_arrays(chunk["images"])
+    try:
+        arrays = serialise.unpack_arrays(_checked(source, chunk, "images", "images_sha256"))
+    except ValueError as error:
+        where = f"{source.path}: cell {str(chunk['cell'])[:12]}"
+        raise IntegrityError(f"{where}: expected images, got {error}. {RESTORE}") from error
     keep = np.isin(arrays["index"], shown)
     if keep.all():
         return chunk
@@ -138,20 +148,3 @@ def _reduced(chunk: Mapping[str, Any], shown: np.ndarray) -> Mapping[str, Any]:
     images = serialise.pack_arrays({k: v[keep] for k, v in arrays.items()}) if keep.any() else None
     sha = None if images is None else sha256_of(images)
     return {**chunk, "info": serialise.dump_json(info), "images": images, "images_sha256": sha}
-
-
-def _shown(source: Database, cell: str) -> np.ndarray:
-    """Return the places of the images that the page may show of a cell: the nearest and the farthest broken ones."""
-    index, distance = [np.zeros(0, dtype=int)], [np.zeros(0)]
-    condition = "cell=:cell AND images IS NOT NULL ORDER BY number"
-    for row in source.rows("chunks", condition, {"cell": cell}, more=("images",)):
-        images = _checked(source, {**row}, "images", "images_sha256")
-        try:
-            arrays = serialise.unpack_arrays(images)
-        except ValueError as error:
-            raise IntegrityError(f"{source.path}: cell {cell[:12]}: expected images, got {error}. {RESTORE}") from error
-        delta = (arrays["adversarial"] - arrays["clean"]).reshape(len(arrays["index"]), -1)
-        index.append(arrays["index"])
-        distance.append(np.linalg.norm(delta.astype("float64"), axis=1))
-    order = np.argsort(np.concatenate(distance), kind="stable")
-    return np.concatenate(index)[np.concatenate([order[:IMAGES_SHOWN], order[-IMAGES_SHOWN:]])]

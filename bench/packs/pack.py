@@ -17,12 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from bench.core import files, hashing
 from bench.core.errors import UsageError
 from bench.core.version import VERSION
 from bench.packs.compact import compact
 from bench.packs.replaced import refuse_loss
 from bench.reports import write as write_reports
+from bench.reports.board import build
 from bench.store.audit_record import FILE_NAME as AUDITS
 from bench.store.audit_record import load_audits
 from bench.store.challenge_record import challenge_paths, load_challenges
@@ -47,7 +50,8 @@ EXPORTS = (
 )
 RULE = (
     "python -m bench results unpack DIR --out results/NAME checks every SHA-256 and puts the folder together again. "
-    "By hand: `cat NAME.zip.* > NAME.zip`, then unzip; weights belong into weights/ beside bench.db."
+    "By hand: `cat NAME.zip.* > NAME.zip`, then `python -m zipfile -e NAME.zip .` (store.zip is LZMA, which not every "
+    "unzip reads); weights belong into weights/ beside bench.db."
 )
 Weights = Literal["none", "needed", "all"]
 
@@ -93,8 +97,9 @@ def pack(
         out: the result folder.
         to: where the pack goes; None: beside `out`, with "-pack" after its name. An older pack there is replaced.
         weights: of no model; of those whose evaluations are unfinished ("needed"); or of all.
-        pictures: also all adversarial examples, which the transfer between rows needs while it is unfinished.
-        board: the board as files; the store alone is enough to make it again.
+        pictures: also all adversarial examples, not only those that the page shows: the transfer between rows needs
+            them while it is unfinished.
+        board: the board as files; the store alone is enough to make it again, but for the adversarial examples.
         examples: the per-example tables also as Parquet (the store holds them in any case).
         latest: only cells of the rows on the board.
         limits: None: 8 files of 15 MB.
@@ -113,10 +118,15 @@ def pack(
     to = place_of(out, to)
     files.make_folder(to)
     with tempfile.TemporaryDirectory(dir=to, prefix=".packing-") as scratch:
-        folder, ready = Path(scratch) / "results", Path(scratch) / "ready"
+        whole, folder, ready = (Path(scratch) / name for name in ("whole", "results", "ready"))
         ready.mkdir()
-        compact(out, folder, pictures=pictures, latest=latest)
-        beside = _copy_beside(out, folder)
+        compact(out, whole, latest=latest)
+        beside = _copy_beside(out, whole)
+        if pictures:
+            whole.rename(folder)
+        else:
+            compact(whole, folder, pictures=_shown_pictures(whole) if board else {})
+            _copy_beside(whole, folder)
         if board:
             write_reports(folder)  # of exactly what is packed
         now = run_status(folder)
@@ -163,6 +173,13 @@ def _copy_beside(out: Path, folder: Path) -> list[str]:
     return names
 
 
+def _shown_pictures(folder: Path) -> dict[str, np.ndarray]:
+    """Return the adversarial examples that a folder's page shows: cell to places in the data set."""
+    with Store.open(folder) as store:
+        board = build.build(store)
+    return {images.cell: images.index for images in board.adversarial.values()}
+
+
 def _exports(folder: Path) -> list[str]:
     """Return the exports that go into board.zip: those of the list that are there, and RobustBench's files."""
     info = sorted(p.relative_to(folder).as_posix() for p in (folder / "model_info").rglob("*.json"))
@@ -203,7 +220,8 @@ def _zip(path: Path, folder: Path, names: Iterable[str]) -> dict[str, object]:
     with zipfile.ZipFile(path, "w") as archive:
         for name in names:
             entry = zipfile.ZipInfo(name)  # dated 1980
-            entry.compress_type = zipfile.ZIP_DEFLATED
+            # The same columns recur in every chunk of a store, farther apart than deflate looks: a third less.
+            entry.compress_type = zipfile.ZIP_LZMA if path.name == "store.zip" else zipfile.ZIP_DEFLATED
             entry.create_system, entry.external_attr = 3, 0o644 << 16
             source = folder / name
             entry.file_size = source.stat().st_size

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import os
 import re
 import shutil
@@ -37,11 +38,14 @@ from bench.store.status import RunStatus, run_status
 MOST = 4_000_000_000  # bytes that a pack may unfold to
 MOST_RATIO = 200  # of an archive's bytes unfolded to packed, beyond `SLACK`; tables and weights stay far below
 SLACK = 20_000_000
+MOST_WINDOW = 64 << 20  # of LZMA; `pack` takes 8 MiB
 _WEIGHTS = re.compile(r"weights/[0-9a-f]{64}\.safetensors")
 _CHALLENGE = re.compile(rf"{FOLDER}/[0-9a-f]{{64}}\.safetensors")
 _INFO = re.compile(r"model_info(/[A-Za-z0-9][A-Za-z0-9._-]{0,63}){3}")
 _BLOCK = 1 << 20
 _END = struct.Struct("<4s4H2LH")  # the record that ends a zip archive
+_LOCAL = struct.Struct("<L5H3L2H")  # what is before a file's name in a zip archive
+_WINDOW_AT = 5  # bytes of version, length and settings before the window's size in an LZMA member
 _FEW = 100  # entries that may be there although they are not listed: their names are looked at
 
 
@@ -231,9 +235,10 @@ def _extract(folder: Path, target: Path | None, name: str, facts: _Archive) -> N
             _check_directory(joined, name, len(facts.members))
             with zipfile.ZipFile(joined) as archive:
                 _check_members(archive, name, facts)
+                _check_windows(joined, archive, name)
                 for member, piece in facts.members.items():
                     _extract_member(archive, member, piece, target)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:
             raise IntegrityError(
                 f"{name}: expected a sound archive, got {type(error).__name__}: {error}. Fetch the pack again."
             ) from error
@@ -272,6 +277,20 @@ def _check_members(archive: zipfile.ZipFile, name: str, facts: _Archive) -> None
             raise _refused(f"{name}: expected only plain files of a result folder, got {entry.filename[:80]!r}")
     if sorted(e.filename for e in entries) != sorted(facts.members):
         raise IntegrityError(f"{name}: expected the files that {LISTING} names, got others. Fetch the pack again.")
+
+
+def _check_windows(joined: IO[bytes], archive: zipfile.ZipFile, name: str) -> None:
+    """Refuse LZMA with a window that would take gigabytes of memory before a byte is unpacked."""
+    for entry in archive.infolist():
+        if entry.compress_type != zipfile.ZIP_LZMA:
+            continue
+        joined.seek(entry.header_offset)
+        local = joined.read(_LOCAL.size)
+        *_, name_bytes, extra = _LOCAL.unpack(local) if len(local) == _LOCAL.size else (0, 0)
+        joined.seek(entry.header_offset + _LOCAL.size + name_bytes + extra)
+        window = int.from_bytes(joined.read(_WINDOW_AT + 4)[_WINDOW_AT:], "little")
+        if window > MOST_WINDOW:
+            raise _refused(f"{name}: expected an LZMA window of at most {MOST_WINDOW:,} bytes, got {window:,}")
 
 
 def _extract_member(archive: zipfile.ZipFile, name: str, piece: _Piece, target: Path | None) -> None:

@@ -12,6 +12,7 @@ class StoredImages:
     """Some adversarial examples of one run, those that the smallest changes break first.
 
     Attributes:
+        cell: the evaluation that stored them.
         index: (m,), of the images.
         clean: (m, C, H, W) in [0, 1].
         adversarial: likewise, after the attack.
@@ -21,6 +22,7 @@ class StoredImages:
         prediction: (m,), the class that the network then gives; None where it was not stored.
     """
 
+    cell: str
     index: np.ndarray
     clean: np.ndarray
     adversarial: np.ndarray

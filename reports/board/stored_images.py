@@ -43,18 +43,19 @@ def stored_images(
             more = contested.wanted(name, run.seed) if contested else np.zeros(0, dtype=np.int64)
             record = run.records[ranking.evaluation]
             images = store.images(record.id) if record and (ends or len(more)) else {}
-            if len(images.get("index", ())):
-                chosen[name, run.seed] = _chosen(images, run, threat, ends, more)
+            if record and len(images.get("index", ())):
+                chosen[name, run.seed] = _chosen(record.id, images, run, threat, ends, more)
                 ends = False
     return chosen
 
 
 def _chosen(
-    images: dict[str, np.ndarray], run: RunTables, threat: ThreatModel, ends: bool, more: np.ndarray
+    cell: str, images: dict[str, np.ndarray], run: RunTables, threat: ThreatModel, ends: bool, more: np.ndarray
 ) -> StoredImages:
     """Return the images with the smallest and the largest changes known to break them, and others that are wanted.
 
     Args:
+        cell: the evaluation that stored them.
         images: of the run, all that are stored.
         run: it says how small a change broke each.
         threat: in its norm.
@@ -71,6 +72,7 @@ def _chosen(
         keep[:IMAGES_SHOWN] = keep[-IMAGES_SHOWN:] = True
     order = order[keep]
     return StoredImages(
+        cell=cell,
         index=images["index"][order],
         clean=images["clean"][order],
         adversarial=images["adversarial"][order],

@@ -23,7 +23,7 @@ def good(tmp_path_factory):
     fabricate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fabricate)
     folder = tmp_path_factory.mktemp("packs")
-    fabricate.make_store(folder / "big", fabricate.make_plan(), n=2000, chunk=500)
+    fabricate.make_store(folder / "big", fabricate.make_plan(), n=4000, chunk=500)
     pack(folder / "big", folder / "good", examples=False, limits=Limits(bytes=1_000_000))
     return folder / "good"
 
@@ -190,6 +190,36 @@ def test_a_store_that_holds_code_is_5(copy, tmp_path):
 
     relist(copy, change)
     with pytest.raises(SecurityError, match="a trigger named 'evil'"):
+        unpack(copy, tmp_path / "back")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "error", "words"),
+    [
+        (5, (3 << 30).to_bytes(4, "little"), SecurityError, "expected an LZMA window of at most"),
+        (200, b"\xff" * 64, IntegrityError, "expected a sound archive|expected SHA-256|expected .* bytes"),
+    ],
+    ids=["window", "damage"],
+)
+def test_a_store_whose_compression_lies_is_refused(copy, tmp_path, place, value, error, words):
+    """A window of 3 GiB would be allocated before a byte is unpacked; damage that the list agrees with is found."""
+    content = bytearray(b"".join(p.read_bytes() for p in sorted(copy.glob("store.zip*"))))
+    start = 30 + len("bench.db")  # behind the local header
+    assert content[start + 5 : start + 9] == (8 << 20).to_bytes(4, "little"), "the window that pack takes"
+    content[start + place : start + place + len(value)] = value
+    for part in copy.glob("store.zip*"):
+        part.unlink()
+    (copy / "store.zip").write_bytes(content)
+    piece = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+    def change(listing):
+        listing["files"] = {k: v for k, v in listing["files"].items() if not k.startswith("store")}
+        listing["files"]["store.zip"] = piece
+        members = listing["archives"]["store.zip"]["members"]
+        listing["archives"]["store.zip"] = {**piece, "parts": ["store.zip"], "members": members}
+
+    relist(copy, change)
+    with pytest.raises(error, match=words):
         unpack(copy, tmp_path / "back")
 
 
