@@ -19,12 +19,20 @@ commands = typer.Typer(
 def pack(
     out: Annotated[Path, typer.Option("--out", help="Result folder; it may be in use.")],
     to: Annotated[Path | None, typer.Option("--to", help="Where the pack goes (default: OUT-pack).")] = None,
+    *,
     weights: Annotated[bool, typer.Option("--weights", help="Also the trained weights, split.")] = False,
     pictures: Annotated[bool, typer.Option("--pictures", help="Also all adversarial examples.")] = False,
     without_examples: Annotated[
         bool, typer.Option("--without-examples", help="No Parquet tables; `results unpack` makes them again.")
     ] = False,
     latest: Annotated[bool, typer.Option("--latest", help="Only the cells of the rows on the board.")] = False,
+    defense: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Weights and pictures of this row alone, to save space (repeatable)."),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="0,1", help="Weights and pictures of these training seeds alone.")
+    ] = None,
 ) -> None:
     """Write board, manifest, examples and every finished chunk into at most 8 files of 15 MB."""
     from bench.packs import pack
@@ -39,6 +47,7 @@ def pack(
             pictures=pictures,
             examples=not without_examples,
             latest=latest,
+            proved=pack.Rows(tuple(defense or ()), options.parse_seeds(seeds) or ()),
             keep_more=True,
         )
     for name, size in done.sizes.items():

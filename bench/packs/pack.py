@@ -30,6 +30,7 @@ from bench.store.audit_record import FILE_NAME as AUDITS
 from bench.store.audit_record import load_audits
 from bench.store.challenge_record import challenge_paths, load_challenges
 from bench.store.database import NAME
+from bench.store.plan_record import PlanRecord
 from bench.store.status import RunStatus, run_status
 from bench.store.store import Store
 
@@ -70,6 +71,39 @@ class TooLarge(UsageError):
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Models of a board.
+
+    Attributes:
+        defenses: specs, as the board names them; empty: all.
+        seeds: training seeds; empty: all.
+    """
+
+    defenses: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+
+    def hold(self, defense: str, seed: int) -> bool:
+        """Tell whether a model is one of them."""
+        return (not self.defenses or defense in self.defenses) and (not self.seeds or seed in self.seeds)
+
+    def require(self, plan: PlanRecord) -> None:
+        """Refuse names and seeds that no model of a plan has.
+
+        Raises:
+            UsageError: there is one.
+        """
+        for wanted, found, what in (
+            (self.defenses, {run.defense for run in plan.rows}, "rows"),
+            (self.seeds, {run.seed for run in plan.rows}, "seeds"),
+        ):
+            if strange := [value for value in wanted if value not in found]:
+                raise UsageError(
+                    f"pack: expected {what} of the board, got {strange[0]!r}. There are: "
+                    f"{', '.join(map(str, sorted(found)))}."
+                )
+
+
+@dataclass(frozen=True)
 class Packed:
     """What was packed: where, the files' sizes in bytes by name, how far the run was, how many models' weights."""
 
@@ -88,6 +122,7 @@ def pack(
     board: bool = True,
     examples: bool = True,
     latest: bool = False,
+    proved: Rows = Rows(),
     limits: Limits | None = None,
     keep_more: bool = False,
 ) -> Packed:
@@ -102,6 +137,7 @@ def pack(
         board: the board as files; the store alone is enough to make it again, but for the adversarial examples.
         examples: the per-example tables also as Parquet (the store holds them in any case).
         latest: only cells of the rows on the board.
+        proved: the models whose weights, and whose adversarial examples on the page, travel; of all unless it says.
         limits: None: 8 files of 15 MB.
         keep_more: refuse to replace an older pack that holds other results, or weights or adversarial examples that
             the new one would lack.
@@ -111,7 +147,7 @@ def pack(
 
     Raises:
         TooLarge: it does not fit; says how large what is and what to leave out.
-        UsageError: with `keep_more`, the older pack holds more.
+        UsageError: with `keep_more`, the older pack holds more; `proved` names a row that there is not.
         MachineError, StoreError, IntegrityError: there is no sound store, or no place to write to.
     """
     out, limits = Path(out), limits or Limits()
@@ -121,16 +157,20 @@ def pack(
         whole, folder, ready = (Path(scratch) / name for name in ("whole", "results", "ready"))
         ready.mkdir()
         compact(out, whole, latest=latest)
+        with Store.open(whole) as store:
+            proved.require(store.plans.board().plan)
         beside = _copy_beside(out, whole)
         if pictures:
             whole.rename(folder)
         else:
-            compact(whole, folder, pictures=_shown_pictures(whole) if board else {})
+            compact(whole, folder, pictures=_shown_pictures(whole, proved) if board else {})
             _copy_beside(whole, folder)
         if board:
             write_reports(folder)  # of exactly what is packed
         now = run_status(folder)
-        chosen = _weights(out, _trained(folder) if weights == "all" else _needed(now) if weights == "needed" else ())
+        chosen = _weights(
+            out, _trained(folder, proved) if weights == "all" else _needed(now) if weights == "needed" else ()
+        )
         facts: dict[str, str | bool] = {"suite": now.suite, "data": now.data, "pictures": pictures}
         if keep_more:
             refuse_loss(to / LISTING, facts, (f"weights/{path.name}" for path in chosen))
@@ -173,11 +213,11 @@ def _copy_beside(out: Path, folder: Path) -> list[str]:
     return names
 
 
-def _shown_pictures(folder: Path) -> dict[str, np.ndarray]:
-    """Return the adversarial examples that a folder's page shows: cell to places in the data set."""
+def _shown_pictures(folder: Path, proved: Rows) -> dict[str, np.ndarray]:
+    """Return the adversarial examples of some models that a folder's page shows: cell to places in the data set."""
     with Store.open(folder) as store:
         board = build.build(store)
-    return {images.cell: images.index for images in board.adversarial.values()}
+    return {images.cell: images.index for model, images in board.adversarial.items() if proved.hold(*model)}
 
 
 def _exports(folder: Path) -> list[str]:
@@ -186,10 +226,11 @@ def _exports(folder: Path) -> list[str]:
     return [name for name in EXPORTS if (folder / name).is_file()] + info
 
 
-def _trained(folder: Path) -> Iterable[str]:
-    """Return the SHA-256 of the weights of every trained model of the board."""
+def _trained(folder: Path, proved: Rows) -> Iterable[str]:
+    """Return the SHA-256 of the weights of every trained model of the board that is wanted."""
     with Store.open(folder) as store:
-        records = [store.cell(run.train_cell) for run in store.plans.board().plan.rows]
+        wanted = [run for run in store.plans.board().plan.rows if proved.hold(run.defense, run.seed)]
+        records = [store.cell(run.train_cell) for run in wanted]
     return [str(record.info["weights"]) for record in records if record is not None and record.status == "done"]
 
 

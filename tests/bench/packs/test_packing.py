@@ -130,6 +130,26 @@ def test_without_pictures_the_page_keeps_those_it_shows(finished, tmp_path):
     assert (tmp_path / "back" / table).read_bytes() == (finished / table).read_bytes()
 
 
+def test_weights_and_pictures_of_some_rows_travel_alone(finished, tmp_path, cli):
+    to = tmp_path / "pack"
+    done = cli("results", "pack", "--out", finished, "--to", to, "--weights", "--defense", "lcnn", "--seeds", "0")
+    assert done.code == 0, done.err
+    assert "weights of 1 models" in done.out
+    unpack(to, tmp_path / "back")
+    with Store.open(finished) as whole, Store.open(tmp_path / "back") as slim:
+        runs = {run.defense: run for run in whole.plans.board().plan.rows}
+        weights = whole.cell(runs["lcnn"].train_cell).info["weights"]
+        attacked = [cell.id for cell in whole.cells("evaluation") if "index" in whole.images(cell.id)]
+        kept = [bool(len(slim.images(cell).get("index", ()))) for cell in attacked]
+    assert [p.stem for p in (tmp_path / "back" / "weights").iterdir()] == [weights]
+    assert sorted(kept) == [False, True], "of two rows' examples one's"
+    assert (tmp_path / "back" / "leaderboard.csv").read_bytes() == (finished / "leaderboard.csv").read_bytes()
+    for words, refusal in ((("--defense", "lccn"), "'lccn'"), (("--seeds", "7"), "7")):
+        refused = cli("results", "pack", "--out", finished, "--to", tmp_path / "no", "--weights", *words)
+        assert refused.code == 2
+        assert refusal in refused.err
+
+
 def test_a_finished_run_stays_finished_without_its_weights(finished, suite, tmp_path):
     pack(finished, tmp_path / "pack")
     unpacked = unpack(tmp_path / "pack", tmp_path / "back")
