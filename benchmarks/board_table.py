@@ -37,7 +37,7 @@ def leaderboard(folder: Path) -> Mapping[str, Any]:
 
 
 def lines(board: Mapping[str, Any]) -> list[str]:
-    """Return the Markdown lines: a table of the rows, and the verdict of each claim.
+    """Return the Markdown lines: a table of the rows, and the verdict of each claim of which anything was measured.
 
     Args:
         board: content of leaderboard.json.
@@ -52,7 +52,7 @@ def lines(board: Mapping[str, Any]) -> list[str]:
         cells = [f"`{row['defense']}`", *shares, f"{_percent(row.get(ranking))} [{ends}]"]
         cells += [_number(row.get("curvature")), _number(row.get("train_flops")), row.get("trust") or MISSING]
         found.append(f"| {' | '.join(cells)} |")
-    claims = (board.get("claims") or {}).get("claims", [])
+    claims = [c for c in (board.get("claims") or {}).get("claims", []) if any(k["by_seed"] for k in c["conditions"])]
     if claims:
         found += ["", "| claim of the paper | verdict |", "|---|---|"]
         found += [f"| {claim['title']} | {_verdict(claim)} |" for claim in claims]

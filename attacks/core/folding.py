@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from bench.attacks.core.draws import RandomisedModel
 from bench.attacks.core.replay import Replay, only_known_layers, record_on_gpu
+from bench.core import channels_last
 from bench.core.torch_state import tf32
 
 RTOL: Final = 1e-5  # largest difference allowed, relative to the largest logit or gradient: rounding gives 1e-7 to 1e-6
@@ -139,10 +140,12 @@ class FrozenLayer(nn.Module):
 
 
 def _lay_out(fast: fx.GraphModule) -> None:
-    """Have a folded network compute in channels last."""
-    for layer in fast.modules():
-        if isinstance(layer, FrozenLayer) and layer.weight.ndim == 4:
-            layer.weight = layer.weight.contiguous(memory_format=torch.channels_last)
+    """Have a folded network compute in channels last, unless torch may crash there."""
+    frozen = [layer for layer in fast.modules() if isinstance(layer, FrozenLayer) and layer.settings is not None]
+    if any(channels_last.crashes(layer.weight, layer.settings[0]) for layer in frozen):
+        return
+    for layer in frozen:
+        layer.weight = layer.weight.contiguous(memory_format=torch.channels_last)
     fast.forward = ChannelsLast(fast.forward)  # type: ignore[assignment]
 
 

@@ -40,6 +40,12 @@ def verify(
     )
     for note in found.notes:
         complain(f"note: {note}")
+    if found.stayed:
+        models = found.models + found.stayed
+        print_line(
+            f"the weights of {found.stayed} of {models} models did not travel: what is said of them is as stored, and "
+            "none of it is proved; --defense NAME asks for a row"
+        )
     if found.left_out:
         print_line(f"{found.left_out} adversarial examples did not travel: pack with --pictures to verify them too")
     if found.close:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bench.core import files
+from bench.core import channels_last, files
 from bench.core.computing_time import Stopwatch
 from bench.core.errors import BenchError, IntegrityError
 from bench.core.recipe import TrainingRecipe
@@ -129,6 +129,8 @@ def train(
     """
     execution, recipe = execution or ExecutionConfig(), job.recipe
     layout = memory_format((job.shape[1], job.shape[2]), recipe.precision, device)
+    if device.type == "cpu" and not channels_last.is_safe(job.build()):
+        layout = torch.contiguous_format
     state, unused = _start(job, device, layout)
     batches = Batches(job.train, recipe, job.seed, device, layout)
     file = _checkpoint_file(checkpoint, job, recipe.epochs * batches.per_epoch)

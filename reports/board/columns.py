@@ -219,7 +219,12 @@ COST: tuple[BoardColumn, ...] = (
     BoardColumn(
         "train_seconds",
         Column(
-            "CPU or GPU time of training one model.", "s", direction="lower", formula=_MEAN, source=_CLOCK, shown=False
+            "CPU or GPU time of training one model; missing where other programs had the GPU.",
+            "s",
+            direction="lower",
+            formula=_MEAN,
+            source=_CLOCK,
+            shown=False,
         ),
         heading="Training time",
         form="seconds",

@@ -34,11 +34,18 @@ class RelativeTime:
 
 
 def seconds(info: Info) -> float | None:
-    """Return the time that a computation itself needed: a GPU's own time, else CPU time; None if it was not stored.
+    """Return the time that a computation itself needed: a GPU's own time, else CPU time.
 
     Args:
         info: of a training or an evaluation.
+
+    Returns:
+        Seconds; None if they were not stored, or other programs had the GPU, whose time is then in them too.
     """
+    return None if info.get("device_programs", 1) > 1 else _clock(info)
+
+
+def _clock(info: Info) -> float | None:
     found: float | None = info.get("device_seconds", info.get("cpu_seconds"))
     return found
 
@@ -57,7 +64,7 @@ def relative_time(own: Mapping[int, Info], base: Mapping[int, Info], base_name: 
         base_name: its name.
     """
     both = [seed for seed in own if seed in base]
-    times = {s: (a, b) for s in both if (a := seconds(own[s])) is not None and (b := seconds(base[s]))}
+    times = {s: (a, b) for s in both if (a := _clock(own[s])) is not None and (b := _clock(base[s]))}
     if not times:
         return RelativeTime({}, f"no seed of it and {base_name} has a stored training time")
     by_seed = {seed: a / b for seed, (a, b) in times.items()}

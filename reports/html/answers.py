@@ -168,10 +168,13 @@ def _cost(rows: list[Row]) -> Answer:
         short, line = f"{top.train_cost:.1f}× standard training", "in time"
     elif top.train_seconds is not None:
         short, line = f"{formatting.duration(top.train_seconds)} of training", "per seed"
-    if top.train_seconds is not None:
+    relative = top.train_flops is not None or top.train_cost is not None
+    if relative or top.train_seconds is not None:
         line += _cheapest(rows) + "."
-        took = f"Training took {formatting.duration(top.train_seconds)} per seed{_relative_time(top)}."
-        more += [took] if top.train_flops is not None or top.train_cost is not None else []
+    if relative and top.train_seconds is not None:
+        more.append(f"Training took {formatting.duration(top.train_seconds)} per seed{_relative_time(top)}.")
+    elif top.train_time is not None and top.train_time.doubt:
+        more.append(f"No time of training is given, because {top.train_time.doubt}.")
     if top.eval_seconds is not None:
         text = f"Measuring the first took {formatting.duration(top.eval_seconds)} per seed"
         if top.eval_forwards is not None:

@@ -109,7 +109,7 @@ def _grade(row: Row, shared: tuple[str, ...], most: int) -> tuple[Entry, ...]:
         Value(row.title),
         Value(f"{grade}, {found.who}" if found.who else grade),
         *((Value(seeds or formatting.MISSING),) if most > 1 else ()),
-        Value("; ".join(others) or ("" if found.short_of_a else "every check passed")),
+        Value("; ".join(others) or ("nothing else" if found.short_of_a else "every check passed")),
     )
 
 

@@ -70,6 +70,12 @@ def test_a_gpu_that_other_programs_had_too_gives_no_ratio() -> None:
     assert doubt(unknown, alone) == "its own training with seed 0: whether other programs had the GPU is not known"
 
 
+def test_the_time_on_a_shared_gpu_is_no_time_of_the_training() -> None:
+    alone, shared = ({0: on_gpu(6.0, device_programs=n)} for n in (1, 2))
+    times = {r.defense: r.train_seconds for r in with_cost([row("standard", alone), row("lcnn", shared)])}
+    assert times == {"standard": 6.0, "lcnn": None}
+
+
 def test_without_a_stored_time_there_is_no_ratio() -> None:
     assert "has a stored training time" in doubt({0: {"weights": "w"}}, {0: training(1.0)})
     assert "has a stored training time" in doubt({0: training(1.0)}, {1: training(1.0)})

@@ -77,7 +77,7 @@ def test_reasons_that_all_rows_share_are_said_once(graded: Board) -> None:
         said = [str(cell.value) for cell in line]
         assert said[0] == of.title
         others = [reason for reason in of.assessment.short_of_a if of not in below or reason not in section.shared]
-        assert said[3] == ("; ".join(others) or ("" if of in below else "every check passed"))
+        assert said[3] == ("; ".join(others) or ("nothing else" if of in below else "every check passed"))
     assert f"Of every row without an A: {section.shared}." in page.render(graded)
 
 

@@ -39,6 +39,7 @@ class Verification:
         close: of these, those whose decision is within rounding on this machine.
         left_out: adversarial examples that did not travel with the folder.
         models: models that were loaded.
+        stayed: models whose weights did not travel with a pack that holds others': nothing of them is proved.
         cells: cells whose hashes and links were checked.
         proved: flags "broken" of which a stored adversarial example holds.
         unproved: name of a column of flags to how many of its flags "broken" no stored example proves.
@@ -51,6 +52,7 @@ class Verification:
     close: int = 0
     left_out: int = 0
     models: int = 0
+    stayed: int = 0
     cells: int = 0
     proved: int = 0
     unproved: Counter[str] = field(default_factory=Counter)
@@ -77,7 +79,7 @@ class Verification:
         self.findings += other.findings
         self.notes += other.notes
         self.unproved += other.unproved
-        for name in ("examples", "close", "left_out", "models", "cells", "proved"):
+        for name in ("examples", "close", "left_out", "models", "stayed", "cells", "proved"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for index, sha in other.images.items():
             if self.images.setdefault(index, sha) != sha:

@@ -31,6 +31,7 @@ from bench.store.challenge_record import challenge_paths, load_challenge_images
 from bench.store.plan_record import PlanRecord, RunRecord
 from bench.store.records import CellRecord
 from bench.store.store import Store
+from bench.store.weights import weights_path
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,18 @@ def verify(options: VerifyOptions) -> Verification:
         runs = _runs(plan, options.defenses)
         test = _test_images(plan, options.data_dir, found)
         changed = check_links(store, plan, found)
-        for run in runs:
-            trained = store.cell(run.train_cell)
-            if trained is None or trained.status != "done" or trained.info.get("weights") in changed:
-                continue
-            if origins := _origins(plan, run):
+        trained_runs = [
+            (run, trained)
+            for run in runs
+            if (trained := store.cell(run.train_cell)) is not None
+            and trained.status == "done"
+            and trained.info.get("weights") not in changed
+        ]
+        stayed = [] if options.defenses else _stayed(store.out, trained_runs)
+        for run, trained in trained_runs:
+            if run in stayed:
+                _Checks(store, plan, test, found).without_weights(run)
+            elif origins := _origins(plan, run):
                 _check_apart(results.folder, run, origins, options.data_dir, found)
             else:
                 _Checks(store, plan, test, found).run(run, trained)
@@ -85,6 +93,13 @@ def verify(options: VerifyOptions) -> Verification:
             if not found.has(str(error)):
                 found.fail("board", str(error))
         return found
+
+
+def _stayed(out: Path, runs: list[tuple[RunRecord, CellRecord]]) -> list[RunRecord]:
+    """Return the runs whose weights were left out of a pack; none where all were, which then proves nothing."""
+    here = {run.label for run, trained in runs if weights_path(out, str(trained.info["weights"])).is_file()}
+    away = [run for run, trained in runs if trained.left_out and run.label not in here]
+    return away if len(away) < len(runs) else []
 
 
 def _origins(plan: PlanRecord, run: RunRecord) -> tuple[Origin, ...]:
@@ -214,6 +229,12 @@ class _Checks:
                 self.found.fail(where, str(error))
         examples += self._challenges(run, trained, model)
         self._count_proofs(done, examples)
+
+    def without_weights(self, run: RunRecord) -> None:
+        """Count a run whose weights did not travel: its flags "broken" are as stored, and none is proved."""
+        self.found.stayed += 1
+        done = {key: record for key, cell in run.evaluations.items() if (record := self._done(key, cell))}
+        self._count_proofs(done, [])
 
     def _done(self, evaluation: str, cell: str) -> CellRecord | None:
         """Return the cell of a planned evaluation, None where it is not finished."""

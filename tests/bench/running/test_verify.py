@@ -117,6 +117,23 @@ def test_a_pack_needs_nothing_else(cli, transferred, tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p"]
 
 
+def test_a_pack_with_the_weights_of_some_rows_proves_those(cli, transferred, tmp_path):
+    """Of the others nothing is proved, and that is said; who asks for one of them gets no "holds"."""
+    with Store.open(transferred) as store:
+        here, away = (run.defense for run in store.plans.board().plan.rows)
+    pack = tmp_path / "p"
+    assert cli("results", "pack", "--out", transferred, "--to", pack, "--weights", "--defense", here).code == 0
+    done = cli("verify", "--out", pack)
+    assert done.code == 0, done.err
+    assert "the weights of 1 of 2 models did not travel: what is said of them is as stored" in done.out
+    assert done.out.splitlines()[-1].endswith("failed: 0")
+    assert "not proved: " in done.out
+    assert cli("verify", "--out", pack, "--defense", here).code == 0
+    refused = cli("verify", "--out", pack, "--defense", away)
+    assert refused.code == 3
+    assert "they were left out when the results were packed" in refused.err
+
+
 def test_a_pack_says_what_did_not_travel(cli, transferred, tmp_path):
     assert cli("results", "pack", "--out", transferred, "--to", tmp_path / "p").code == 0
     failed(cli, tmp_path / "p", "no file", "weights")
