@@ -142,7 +142,7 @@ class FrozenLayer(nn.Module):
 def _lay_out(fast: fx.GraphModule) -> None:
     """Have a folded network compute in channels last, unless torch may crash there."""
     frozen = [layer for layer in fast.modules() if isinstance(layer, FrozenLayer) and layer.settings is not None]
-    if any(channels_last.crashes(layer.weight, layer.settings[0]) for layer in frozen):
+    if any(channels_last.crashes(layer.weight, layer.settings[0]) for layer in frozen):  # type: ignore[index,arg-type]
         return
     for layer in frozen:
         layer.weight = layer.weight.contiguous(memory_format=torch.channels_last)

@@ -43,6 +43,7 @@ NOT_COUNTED: Final = (
     "bench.store.",
     "bench.packs.",
     "bench.core.computing_time",
+    "bench.core.gpu_programs",
     "bench.core.cycles",
     "bench.core.errors",
     "bench.core.file_reads",

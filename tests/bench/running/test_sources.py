@@ -29,6 +29,7 @@ UNREACHED = ("bench.attacks.peers.", "bench.attacks.core.placed")  # chosen by n
 # a number that tests/bench/trust/test_allotment.py holds.
 USED = {
     *("bench.core.computing_time", "bench.core.decorators", "bench.core.errors", "bench.core.files"),
+    "bench.core.gpu_programs",
     *("bench.core.processes", "bench.core.registry", "bench.store.owned_file", "bench.trust.verdicts"),
 }
 OURS = {"standard", "lcnn", "adversarial_training"}
