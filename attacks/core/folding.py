@@ -130,6 +130,7 @@ class FrozenLayer(nn.Module):
             bias = shift if bias is None else bias * scale + shift
         self.weight, self.bias = weight, None if bias is None else bias.detach()
         conv = isinstance(layer, nn.Conv2d)
+        self.crashes = isinstance(layer, nn.Conv2d) and channels_last.crashes(weight, layer.stride)
         self.settings = (layer.stride, layer.padding, layer.dilation, layer.groups) if conv else None  # type: ignore[union-attr]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -142,7 +143,7 @@ class FrozenLayer(nn.Module):
 def _lay_out(fast: fx.GraphModule) -> None:
     """Have a folded network compute in channels last, unless torch may crash there."""
     frozen = [layer for layer in fast.modules() if isinstance(layer, FrozenLayer) and layer.settings is not None]
-    if any(channels_last.crashes(layer.weight, layer.settings[0]) for layer in frozen):  # type: ignore[index,arg-type]
+    if any(layer.crashes for layer in frozen):
         return
     for layer in frozen:
         layer.weight = layer.weight.contiguous(memory_format=torch.channels_last)

@@ -137,7 +137,7 @@ def pack(
         board: the board as files; the store alone is enough to make it again, but for the adversarial examples.
         examples: the per-example tables also as Parquet (the store holds them in any case).
         latest: only cells of the rows on the board.
-        proved: the models whose weights, and whose adversarial examples on the page, travel; of all unless it says.
+        proved: the models whose weights and adversarial examples travel; of all unless it says.
         limits: None: 8 files of 15 MB.
         keep_more: refuse to replace an older pack that holds other results, or weights or adversarial examples that
             the new one would lack.
@@ -154,16 +154,17 @@ def pack(
     to = place_of(out, to)
     files.make_folder(to)
     with tempfile.TemporaryDirectory(dir=to, prefix=".packing-") as scratch:
-        whole, folder, ready = (Path(scratch) / name for name in ("whole", "results", "ready"))
+        ready, every = Path(scratch) / "ready", pictures and proved == Rows()
         ready.mkdir()
-        compact(out, whole, latest=latest)
-        with Store.open(whole) as store:
+        folder = Path(scratch) / "whole"
+        compact(out, folder, latest=latest)
+        beside = _copy_beside(out, folder)
+        with Store.open(folder) as store:
             proved.require(store.plans.board().plan)
-        beside = _copy_beside(out, whole)
-        if pictures:
-            whole.rename(folder)
-        else:
-            compact(whole, folder, pictures=_shown_pictures(whole, proved) if board else {})
+        if not every:
+            whole, folder = folder, Path(scratch) / "reduced"
+            kept = _all_pictures(whole, proved) if pictures else _shown_pictures(whole, proved) if board else {}
+            compact(whole, folder, pictures=kept)
             _copy_beside(whole, folder)
         if board:
             write_reports(folder)  # of exactly what is packed
@@ -171,7 +172,7 @@ def pack(
         chosen = _weights(
             out, _trained(folder, proved) if weights == "all" else _needed(now) if weights == "needed" else ()
         )
-        facts: dict[str, str | bool] = {"suite": now.suite, "data": now.data, "pictures": pictures}
+        facts: dict[str, str | bool] = {"suite": now.suite, "data": now.data, "pictures": every}
         if keep_more:
             refuse_loss(to / LISTING, facts, (f"weights/{path.name}" for path in chosen))
         _refuse_early(chosen, limits)
@@ -211,6 +212,14 @@ def _copy_beside(out: Path, folder: Path) -> list[str]:
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(out / name, folder / name)
     return names
+
+
+def _all_pictures(folder: Path, proved: Rows) -> dict[str, np.ndarray]:
+    """Return all adversarial examples of some models of the board: cell to places in the data set."""
+    with Store.open(folder) as store:
+        runs = [run for run in store.plans.board().plan.rows if proved.hold(run.defense, run.seed)]
+        cells = [cell for run in runs for cell in run.evaluations.values() if cell]
+        return {cell: images["index"] for cell in cells if "index" in (images := store.images(cell))}
 
 
 def _shown_pictures(folder: Path, proved: Rows) -> dict[str, np.ndarray]:

@@ -128,15 +128,12 @@ def train(
         LostProcessError: one of them has ended, or has not answered in time.
     """
     execution, recipe = execution or ExecutionConfig(), job.recipe
-    layout = memory_format((job.shape[1], job.shape[2]), recipe.precision, device)
-    if device.type == "cpu" and not channels_last.is_safe(job.build()):
-        layout = torch.contiguous_format
-    state, unused = _start(job, device, layout)
-    batches = Batches(job.train, recipe, job.seed, device, layout)
+    state, unused = _start(job, device)
+    batches = Batches(job.train, recipe, job.seed, device, _layout(job, state.model, device))
     file = _checkpoint_file(checkpoint, job, recipe.epochs * batches.per_epoch)
     if file is not None and (damage := _resume(file, state, device)):
         log(f"{damage} It is set aside; training from the start.")
-        state, unused = _start(job, device, layout)
+        state, unused = _start(job, device)
     model = state.model
     step = _step(job, state, device, execution, log) if group is None else _split(job, state, batches, execution, group)
     asked = should_stop if group is None else lambda: group.agreed(should_stop)
@@ -209,11 +206,17 @@ def _split(job: TrainJob, state: TrainState, batches: Batches, execution: Execut
     return SplitStep(state.model, state.optimizer, loss, state.sums, autocast=cast, group=group)
 
 
-def _start(job: TrainJob, device: torch.device, layout: torch.memory_format) -> tuple[TrainState, frozenset[str]]:
+def _layout(job: TrainJob, model: nn.Module, device: torch.device) -> torch.memory_format:
+    """Return the memory layout that a network is trained in."""
+    layout = memory_format((job.shape[1], job.shape[2]), job.recipe.precision, device)
+    return layout if device.type != "cpu" or channels_last.is_safe(model) else torch.contiguous_format
+
+
+def _start(job: TrainJob, device: torch.device) -> tuple[TrainState, frozenset[str]]:
     """Return the state before the first step, and the network's buffers that are not finite, which no layer uses."""
     model = job.build().to(device)
     unused = _check_start(job, model)
-    model = model.to(memory_format=layout)
+    model = model.to(memory_format=_layout(job, model, device))
     groups = parameter_groups(model, job.recipe.weight_decay)
     lr, momentum = job.recipe.lr, job.recipe.momentum
     return TrainState(model, torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=True)), unused

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bench.core.decorators import defense
 from bench.core.ranges import Ge, Gt
 from bench.core.recipe import Recipe
-from bench.models.defenses.adversarial_training import ascend
+from bench.models.defenses.adversarial_training import loss as adversarial_loss
 from bench.models.defenses.lcnn import curvature_penalty, lcnn
 from bench.models.defenses.standard import BIBTEX
 
@@ -27,12 +26,8 @@ def loss(
     lambda_gamma: float,
 ) -> dict[str, Tensor]:
     """Return mean cross-entropy at adversarial examples of x (B, C, H, W) and the true labels y (B,), plus R_f."""
-    size = 2.5 * eps / steps if step_size is None else step_size
-    x_adv = ascend(model, x, y, eps=eps, steps=steps, step_size=size)
-    return {
-        "adversarial_cross_entropy": F.cross_entropy(model(x_adv), y),
-        **curvature_penalty(model, lambda_beta, lambda_gamma),
-    }
+    terms = adversarial_loss(model, x, y, eps=eps, norm="l2", steps=steps, step_size=step_size, released=False)
+    return {**terms, **curvature_penalty(model, lambda_beta, lambda_gamma)}
 
 
 @defense(

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from bench.core.errors import MachineError, StoreError
-from bench.packs.pack import Limits, TooLarge, pack
+from bench.packs.pack import Limits, Rows, TooLarge, pack
 from bench.packs.unpack import unpack
 from bench.store.records import LEFT_OUT
 from bench.store.status import run_status
@@ -144,6 +144,11 @@ def test_weights_and_pictures_of_some_rows_travel_alone(finished, tmp_path, cli)
     assert [p.stem for p in (tmp_path / "back" / "weights").iterdir()] == [weights]
     assert sorted(kept) == [False, True], "of two rows' examples one's"
     assert (tmp_path / "back" / "leaderboard.csv").read_bytes() == (finished / "leaderboard.csv").read_bytes()
+    pack(finished, tmp_path / "all", pictures=True, proved=Rows(("lcnn",)))
+    unpack(tmp_path / "all", tmp_path / "more")
+    with Store.open(finished) as whole, Store.open(tmp_path / "more") as some:
+        counts = [[len(s.images(cell).get("index", ())) for s in (whole, some)] for cell in attacked]
+    assert sorted(after for _, after in counts) == sorted([0, max(n for n, after in counts if after)])
     for words, refusal in ((("--defense", "lccn"), "'lccn'"), (("--seeds", "7"), "7")):
         refused = cli("results", "pack", "--out", finished, "--to", tmp_path / "no", "--weights", *words)
         assert refused.code == 2
