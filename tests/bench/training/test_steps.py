@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
+import math
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from torch.nn import functional as F
 from bench.core import registry
 from bench.core.errors import UsageError
 from bench.core.seeding import seed_everything
-from bench.models.layers import Softplus, double_backward_conv
+from bench.models.layers import CenteredSoftplus, Softplus, double_backward_conv
 from bench.training.compiled import CompiledGradients
 from bench.training.cuda_graph import CAPTURE_WARMUP_STEPS, CudaGraphStep
 from bench.training.execution import ExecutionConfig
@@ -217,6 +219,8 @@ def test_a_step_that_waits_for_the_device_is_said_and_never_recorded():
 def test_a_traced_step_gives_the_bits_of_the_eager_one(name, monkeypatch):
     """The whole step with its double backward as one graph of plain operations, before any code is generated."""
     monkeypatch.setattr(double_backward_conv, "MIN_INPUT_NUMEL", 0)
+    activation = importlib.import_module(CenteredSoftplus.__module__)
+    monkeypatch.setattr(activation, "KERNEL_FROM", math.inf)  # tracing cannot choose by the value of β
     data = batches(3, (8, 8, 5))
     model, loss, optimizer = parts(name, "convnet-w4")
     gradients = CompiledGradients(model, loss, plain, size=8, log=pytest.fail, backend=None)
