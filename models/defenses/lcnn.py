@@ -18,8 +18,7 @@ from bench.models.layers import (
     CenteredSoftplus,
     LipschitzBatchNorm2d,
     SpectralNormConv2d,
-    beta_sum,
-    gamma_sum,
+    penalty_sums,
 )
 
 
@@ -37,7 +36,7 @@ def curvature_penalty(model: nn.Module, lambda_beta: float, lambda_gamma: float)
     Returns:
         Name of the term → its value, shape ().
     """
-    beta, gamma = beta_sum(model), gamma_sum(model)
+    beta, gamma = penalty_sums(model)
     terms = {}
     if beta is not None:
         terms["beta"] = lambda_beta * beta

@@ -16,7 +16,7 @@ from bench.models.layers.double_backward_conv import DoubleBackwardConv2d
 from bench.models.layers.kernel_spectral_norm import KernelSpectralNormConv2d
 from bench.models.layers.lipschitz_batch_norm import LipschitzBatchNorm2d
 from bench.models.layers.parseval_conv import ParsevalConv2d
-from bench.models.layers.penalty import beta_sum, gamma_sum
+from bench.models.layers.penalty import beta_sum, gamma_sum, penalty_sums
 from bench.models.layers.precompute import PrecomputedWeight, precomputed
 from bench.models.layers.spectral_linear import SpectralNormLinear
 
@@ -40,6 +40,7 @@ __all__ = [
     "conv_norm_bound",
     "gamma_sum",
     "layer_statistics",
+    "penalty_sums",
     "precomputed",
     "top_singular",
 ]
@@ -58,7 +59,7 @@ def layer_statistics(model: nn.Module, *, sigma_error: bool = True) -> dict[str,
         |true norm − 1| of any spectrally normalised layer in eval mode, from converged norms.
     """
     statistics: dict[str, float] = {}
-    beta, gamma = beta_sum(model), gamma_sum(model)
+    beta, gamma = penalty_sums(model)
     if beta is not None:
         statistics["sum_beta"] = float(beta.detach())
     if gamma is not None:

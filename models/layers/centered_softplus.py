@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.core.torch_state import functorch_active
-from bench.models.layers.precompute import PrecomputedWeight
+from bench.models.layers.precompute import JointWork, PrecomputedWeight, Tensors
 
 # Floor of β, from the authors' code (exp(log β) + 1e-3): 1/β stays finite while the penalty drives β down.
 BETA_FLOOR = 1e-3
@@ -73,7 +73,7 @@ class _KernelCenteredSoftplus(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, beta: Tensor) -> Tensor:
-        ctx.beta = float(beta)
+        ctx.beta = beta.tolist()
         z = x * -ctx.beta
         last = z.dim() == 4 and not z.is_contiguous() and z.is_contiguous(memory_format=torch.channels_last)
         log, kept = _log_sigmoid(z.permute(0, 2, 3, 1) if last else z)
@@ -185,7 +185,7 @@ def centered_softplus(x: Tensor, beta: Tensor) -> Tensor:
         return _FunctorchCenteredSoftplus.apply(x, beta)
     on_host = x.dtype == torch.float32 and x.device.type == beta.device.type == "cpu"
     plain = type(beta) is Tensor  # one that is being traced has no value to read
-    if on_host and plain and KERNEL_FROM <= float(beta.detach()) < STEEP:
+    if on_host and plain and KERNEL_FROM <= beta.tolist() < STEEP:
         return _KernelCenteredSoftplus.apply(x, beta)
     return _CenteredSoftplus.apply(x, beta)
 
@@ -200,6 +200,22 @@ def softplus_derivatives(z: Tensor, beta: Tensor | float) -> tuple[Tensor, Tenso
     """
     first = (z.detach() * beta).sigmoid()
     return first, (first - first.square()).mul_(beta)
+
+
+class _Betas(JointWork):
+    """β = exp(log β) + 1e-3 of several layers, as one stack."""
+
+    @staticmethod
+    def compute(layers: Sequence[CenteredSoftplus], sources: Tensors) -> tuple[Tensors, Tensors]:
+        exponentials = torch.stack(list(sources)).exp()
+        return (exponentials + BETA_FLOOR).unbind(), [exponentials, *sources]
+
+    @staticmethod
+    def pull_back(layers: Sequence[CenteredSoftplus], saved: Tensors, grads: Tensors) -> Tensors:
+        exponentials, *sources = saved
+        if torch.is_grad_enabled():  # to be differentiated again
+            exponentials = torch.stack(sources).exp()
+        return (torch.stack(list(grads)) * exponentials).unbind()
 
 
 class CenteredSoftplus(PrecomputedWeight):
@@ -223,6 +239,7 @@ class CenteredSoftplus(PrecomputedWeight):
 
     no_weight_decay: ClassVar[frozenset[str]] = frozenset({"log_beta"})
     precomputed_from: ClassVar[str] = "log_beta"
+    joint: ClassVar[type[JointWork] | None] = _Betas
 
     def __init__(self, beta0: float = 5.0, *, learn_beta: bool = True, centered: bool = True) -> None:
         super().__init__()
@@ -247,11 +264,6 @@ class CenteredSoftplus(PrecomputedWeight):
             source: log β, shape ().
         """
         return source.exp() + BETA_FLOOR
-
-    @classmethod
-    def precompute_together(cls, layers: Sequence[PrecomputedWeight], sources: Sequence[Tensor]) -> list[Tensor]:
-        """Return β of each layer, computed as one stack; arguments as in `PrecomputedWeight`."""
-        return list((torch.stack(list(sources)).exp() + BETA_FLOOR).unbind())
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation, same shape as x."""

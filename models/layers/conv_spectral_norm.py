@@ -5,94 +5,24 @@ Srinivas et al. 2022, section 3.4.1, after Ryu et al. 2019. `SpectralNormConv2d`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from bench.core.torch_state import functorch_active, without_autocast
 from bench.models.layers.conv_geometry import ConvGeometry
 from bench.models.layers.conv_lanczos import top_singular
-from bench.models.layers.precompute import PrecomputedWeight
+from bench.models.layers.spectral_norm import SpectralNormWeight
 
 # At construction, from the authors' code.
 INITIAL_POWER_ITERATIONS = 15
 INITIAL_RESTARTS = 8  # of Lanczos, for σ before the first training step: relative error below 1e-5
-TINY = 1e-18  # added to norms, below the last digit of any that matters: a weight of 0 stays 0
 
-_Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
+# The library's own kernel.
 _convolution_backward = torch.ops.aten.convolution_backward
 
 
-class _Normalise(torch.autograd.Function):
-    """One power iteration of several layers, and W ↦ W/σ with σ = ⟨u, conv(v; W)⟩, u and v held constant.
-
-    With S = ∂σ/∂W, the weight gradient of the convolution at (v, u), and Ŵ = W/σ, the gradient is
-    (g − ⟨g, Ŵ⟩·S)/σ: fewer operations than autograd's, whose number is what a step on small images costs.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, layers: Sequence[SpectralNormConv2d], *weights: Tensor) -> tuple[Tensor, ...]:
-        vs, v_norms, us, u_norms, sigmas = _iterate(layers, weights)
-        normalised = torch._foreach_div(weights, sigmas)
-        ctx.geometries = [layer.geometry for layer in layers]
-        ctx.save_for_backward(*weights, *sigmas, *us, *vs, *torch._foreach_mul(u_norms, v_norms), *normalised)
-        return tuple(normalised)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        n, saved = len(grads), ctx.saved_tensors
-        weights, sigmas, us, vs, norms, normalised = (saved[i * n : (i + 1) * n] for i in range(6))
-        slopes = [_weight_gradient(*given) for given in zip(us, vs, weights, ctx.geometries, strict=True)]
-        if torch.is_grad_enabled():  # to be differentiated again: σ and W/σ as functions of W
-            each = zip(grads, weights, torch._foreach_div(slopes, norms), strict=True)
-            return None, *[_pulled_back(grad, weight, slope) for grad, weight, slope in each]
-        dots = [torch.dot(g.reshape(-1), w.reshape(-1)) for g, w in zip(grads, normalised, strict=True)]
-        along = torch._foreach_div(dots, norms)
-        rest = [torch.addcmul(g, s, a, value=-1) for g, s, a in zip(grads, slopes, along, strict=True)]
-        torch._foreach_div_(rest, sigmas)
-        return None, *rest
-
-
-def _pulled_back(grad: Tensor, weight: Tensor, slope: Tensor) -> Tensor:
-    """Return the gradient in W of ⟨grad, W/σ⟩, σ = ⟨slope, W⟩, differentiable in grad and W."""
-    sigma = (slope * weight).sum() + TINY
-    return (grad - (grad * (weight / sigma)).sum() * slope) / sigma
-
-
-@torch.no_grad()
-def _iterate(
-    layers: Sequence[SpectralNormConv2d], weights: Sequence[Tensor]
-) -> tuple[_Tensors, _Tensors, _Tensors, _Tensors, _Tensors]:
-    """Do one power iteration of each layer with W and store its u and σ.
-
-    Returns:
-        v (1, Cin, H, W) and their norms, u (1, Cout, H', W') and their norms, and σ; the vectors are not divided by
-        their norms.
-    """
-    vs = [layer.geometry.adjoint(layer.u, weight) for layer, weight in zip(layers, weights, strict=True)]
-    us = [layer.geometry.forward(v, weight) for layer, v, weight in zip(layers, vs, weights, strict=True)]
-    v_norms, u_norms = torch._foreach_norm(vs), torch._foreach_norm(us)
-    torch._foreach_add_(v_norms, TINY)
-    torch._foreach_add_(u_norms, TINY)
-    torch._foreach_copy_([layer.u for layer in layers], torch._foreach_div(us, u_norms))
-    sigmas = torch._foreach_div(u_norms, v_norms)
-    torch._foreach_copy_([layer.sigma for layer in layers], sigmas)
-    return vs, v_norms, us, u_norms, sigmas
-
-
-@torch.no_grad()
-def _weight_gradient(u: Tensor, v: Tensor, weight: Tensor, geometry: ConvGeometry) -> Tensor:
-    """Return the gradient of ⟨u, conv(v; W)⟩ in W, in the shape of W; it does not depend on W."""
-    stride, padding, dilation = geometry.stride, geometry.padding, geometry.dilation
-    mask = [False, True, False]
-    return _convolution_backward(
-        u, v, weight.detach(), None, stride, padding, dilation, False, [0, 0], geometry.groups, mask
-    )[1]
-
-
-class SpectralNormConv2d(PrecomputedWeight, nn.Conv2d):
+class SpectralNormConv2d(SpectralNormWeight, nn.Conv2d):
     """Convolution with weight W/σ, σ = ‖x ↦ conv(x, W)‖₂ on inputs of the given size.
 
     One power iteration per training-mode forward (the authors' choice; a step with two such forwards makes two),
@@ -172,27 +102,29 @@ class SpectralNormConv2d(PrecomputedWeight, nn.Conv2d):
         """
         return self.raw_weight / self.sigma
 
-    def precompute(self, source: Tensor) -> Tensor:
-        """Do one power iteration with W, store u and σ, and return W/σ with its gradient in W.
+    def kept_vector(self) -> Tensor:
+        """Return u."""
+        return self.u
 
-        Args:
-            source: W, (Cout, Cin/groups, kh, kw).
+    def across(self, vector: Tensor, weight: Tensor) -> Tensor:
+        """Return convᵀ(vector; W), (1, Cin, H, W)."""
+        return self.geometry.adjoint(vector, weight)
 
-        Returns:
-            W/σ, in the shape of W.
-        """
-        return self.precompute_together([self], [source])[0]
+    def back(self, vector: Tensor, weight: Tensor) -> Tensor:
+        """Return conv(vector; W), (1, Cout, H', W')."""
+        return self.geometry.forward(vector, weight)
 
-    @classmethod
-    def precompute_together(cls, layers: Sequence[PrecomputedWeight], sources: Sequence[Tensor]) -> list[Tensor]:
-        """Do what `precompute` does for several layers; arguments as in `PrecomputedWeight`."""
-        convs = [layer for layer in layers if isinstance(layer, SpectralNormConv2d)]
-        with without_autocast(sources[0].device):
-            if not torch.compiler.is_compiling() and not functorch_active():
-                return list(_Normalise.apply(convs, *sources))
-            vs, v_norms, us, u_norms, _ = _iterate(convs, sources)
-            each = zip(convs, sources, torch._foreach_div(vs, v_norms), torch._foreach_div(us, u_norms), strict=True)
-            return [w / ((conv.geometry.forward(v, w) * u).sum() + TINY) for conv, w, v, u in each]
+    def weight_gradient(self, across: Tensor, back: Tensor, weight: Tensor) -> Tensor:
+        """Return the weight gradient of the convolution at (across, back), in the shape of W."""
+        stride, padding, dilation = self.geometry.stride, self.geometry.padding, self.geometry.dilation
+        mask = [False, True, False]
+        return _convolution_backward(
+            back, across, weight.detach(), None, stride, padding, dilation, False, [0, 0], self.geometry.groups, mask
+        )[1]
+
+    def store(self, sigma: Tensor, across: Tensor, norm: Tensor) -> None:
+        """Keep σ."""
+        self.sigma.copy_(sigma)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x (B, C, H, W) with W/σ."""

@@ -7,33 +7,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from bench.core.torch_state import functorch_active
 from bench.models.layers.batch_norm import scaled_batch_norm
-from bench.models.layers.precompute import PrecomputedWeight
+from bench.models.layers.precompute import JointWork, PrecomputedWeight, Tensors
 
 
-class _Factors(torch.autograd.Function):
-    """min(1, γ·σmin) of several layers from their log γ, for each layer's channels, (C,); fewer operations in one."""
+class _Factors(JointWork):
+    """min(1, γ·σmin) of several layers from their log γ, for each layer's channels, (C,)."""
 
     @staticmethod
-    def forward(ctx: Any, layers: Sequence[LipschitzBatchNorm2d], *log_gammas: Tensor) -> tuple[Tensor, ...]:
+    def compute(layers: Sequence[LipschitzBatchNorm2d], sources: Tensors) -> tuple[Tensors, Tensors]:
         variances = torch.stack([layer.smallest_variance() for layer in layers])
-        gains = _gain(torch.stack(log_gammas), variances)
-        ctx.save_for_backward(gains, variances, *log_gammas)
-        factors = gains.clamp_max(1.0).unbind()
-        return tuple(f.expand(layer.num_features).contiguous() for f, layer in zip(factors, layers, strict=True))
+        gains = _gain(torch.stack(list(sources)), variances)
+        each = zip(gains.clamp_max(1.0).unbind(), layers, strict=True)
+        return [factor.expand(layer.num_features).contiguous() for factor, layer in each], [gains, variances, *sources]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        gains, variances, *log_gammas = ctx.saved_tensors
+    def pull_back(layers: Sequence[LipschitzBatchNorm2d], saved: Tensors, grads: Tensors) -> Tensors:
+        gains, variances, *sources = saved
         if torch.is_grad_enabled():  # to be differentiated again: the gains as functions of log γ
-            gains = _gain(torch.stack(log_gammas), variances)
-        return None, *(torch.stack([g.sum() for g in grads]) * gains * (gains <= 1)).unbind()
+            gains = _gain(torch.stack(sources), variances)
+        return (torch.stack([g.sum() for g in grads]) * gains * (gains <= 1)).unbind()
 
 
 class LipschitzBatchNorm2d(PrecomputedWeight, nn.BatchNorm2d):
@@ -66,6 +64,7 @@ class LipschitzBatchNorm2d(PrecomputedWeight, nn.BatchNorm2d):
 
     no_weight_decay: ClassVar[frozenset[str]] = frozenset({"log_gamma"})
     precomputed_from: ClassVar[str] = "log_gamma"
+    joint: ClassVar[type[JointWork] | None] = _Factors
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
@@ -100,14 +99,6 @@ class LipschitzBatchNorm2d(PrecomputedWeight, nn.BatchNorm2d):
             source: log γ, shape ().
         """
         return _factor(source, self.smallest_variance()).expand(self.num_features).contiguous()
-
-    @classmethod
-    def precompute_together(cls, layers: Sequence[PrecomputedWeight], sources: Sequence[Tensor]) -> list[Tensor]:
-        """Return the factor of each layer for its channels, computed as one stack; as in `PrecomputedWeight`."""
-        norms = [layer for layer in layers if isinstance(layer, LipschitzBatchNorm2d)]
-        if torch.compiler.is_compiling() or functorch_active():
-            return [norm.precompute(source) for norm, source in zip(norms, sources, strict=True)]
-        return list(_Factors.apply(norms, *sources))
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x (B, C, H, W), same shape."""

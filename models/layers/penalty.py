@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from bench.models.layers.centered_softplus import CenteredSoftplus
 from bench.models.layers.lipschitz_batch_norm import LipschitzBatchNorm2d
+from bench.models.layers.precompute import PrecomputedWeight
 from bench.models.layers.walk import modules_of
 
 
@@ -18,8 +19,7 @@ def beta_sum(model: nn.Module) -> Tensor | None:
     Args:
         model: any network.
     """
-    logs: list[Tensor] = [m.log_beta for m in modules_of(model, CenteredSoftplus) if "log_beta" in m._parameters]
-    return torch.stack(logs).exp().sum() if logs else None
+    return penalty_sums(model)[0]
 
 
 def gamma_sum(model: nn.Module) -> Tensor | None:
@@ -30,5 +30,21 @@ def gamma_sum(model: nn.Module) -> Tensor | None:
     Args:
         model: any network.
     """
-    logs: list[Tensor] = [m.log_gamma for m in modules_of(model, LipschitzBatchNorm2d)]
-    return torch.stack(logs).abs().sum() if logs else None
+    return penalty_sums(model)[1]
+
+
+def penalty_sums(model: nn.Module) -> tuple[Tensor | None, Tensor | None]:
+    """Return `beta_sum` and `gamma_sum` from one walk over the modules.
+
+    Args:
+        model: any network.
+    """
+    layers = modules_of(model, PrecomputedWeight)
+    betas: list[Tensor] = [
+        m.log_beta for m in layers if isinstance(m, CenteredSoftplus) and "log_beta" in m._parameters
+    ]
+    gammas: list[Tensor] = [m.log_gamma for m in layers if isinstance(m, LipschitzBatchNorm2d)]
+    return (
+        torch.stack(betas).exp().sum() if betas else None,
+        torch.stack(gammas).abs().sum() if gammas else None,
+    )

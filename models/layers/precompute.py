@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from bench.core.torch_state import functorch_active, without_autocast
 from bench.models.layers.walk import modules_of
+
+Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
 
 # CUDA streams that the layers of a network share while a graph is being captured.
 SIDE_STREAMS = 8
@@ -37,6 +40,70 @@ class _Precomputed:
         return self.tensor
 
 
+class JointWork:
+    """What layers of one kind precompute, written out with its gradient, so that a network does all of it at once.
+
+    On small images a step's cost is the number of its operations and of autograd's nodes, not the arithmetic.
+    """
+
+    @staticmethod
+    def compute(layers: Sequence[Any], sources: Tensors) -> tuple[Tensors, Tensors]:
+        """Return what `precompute` of each layer would, bit for bit, and what `pull_back` needs; without a graph.
+
+        Args:
+            layers: of this kind.
+            sources: the tensor of each.
+
+        Raises:
+            NotImplementedError: the subclass does not define it.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def pull_back(layers: Sequence[Any], saved: Tensors, grads: Tensors) -> Tensors:
+        """Return the gradient in each layer's tensor; while gradients are recorded, differentiable in all given.
+
+        Args:
+            layers: those of `compute`.
+            saved: its second result.
+            grads: of its first.
+
+        Raises:
+            NotImplementedError: the subclass does not define it.
+        """
+        raise NotImplementedError
+
+
+class _Joint(torch.autograd.Function):
+    """The joint works of several kinds of layers as one node of the graph."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, works: Sequence[tuple[type[JointWork], list[PrecomputedWeight]]], *sources: Tensor
+    ) -> tuple[Tensor, ...]:
+        found: list[Tensor] = []
+        kept: list[Tensor] = []
+        ctx.parts = []
+        for work, layers in works:
+            tensors, saved = work.compute(layers, sources[len(found) : len(found) + len(layers)])
+            ctx.parts.append((work, layers, len(saved)))
+            found += tensors
+            kept += saved
+        ctx.save_for_backward(*kept)
+        return tuple(found)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        saved: Tensors = ctx.saved_tensors
+        found: list[Tensor] = []
+        start = 0
+        for work, layers, count in ctx.parts:
+            own = grads[len(found) : len(found) + len(layers)]
+            found += work.pull_back(layers, saved[start : start + count], own)
+            start += count
+        return None, *found
+
+
 class PrecomputedWeight(nn.Module):
     """A layer that computes a weight, scale or β in training mode from one of its own tensors, without images.
 
@@ -44,9 +111,11 @@ class PrecomputedWeight(nn.Module):
 
     Attributes:
         precomputed_from: name of that tensor, a parameter or buffer.
+        joint: how layers of this kind do it together; None: each by itself.
     """
 
     precomputed_from: ClassVar[str]
+    joint: ClassVar[type[JointWork] | None] = None
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -62,18 +131,6 @@ class PrecomputedWeight(nn.Module):
             NotImplementedError: the subclass does not define it.
         """
         raise NotImplementedError
-
-    @classmethod
-    def precompute_together(cls, layers: Sequence[PrecomputedWeight], sources: Sequence[Tensor]) -> list[Tensor]:
-        """Return what `precompute` of each layer would, bit for bit.
-
-        A subclass whose tensors are so small that only the number of operations counts may compute them stacked.
-
-        Args:
-            layers: of this class.
-            sources: the tensor of each, all of them differentiated or none.
-        """
-        return [layer.precompute(source) for layer, source in zip(layers, sources, strict=True)]
 
     def take_precomputed(self) -> Tensor:
         """Return what `precomputed` computed for this pass; outside that block, compute it now."""
@@ -128,10 +185,8 @@ def _precompute_all(layers: Sequence[PrecomputedWeight]) -> list[torch.cuda.Stre
     """Store with every layer what it precomputes; return the side streams in use."""
     sources = [getattr(layer, layer.precomputed_from) for layer in layers]
     if not layers or not _is_capturing(sources[0]):
-        for (kind, _), places in _kinds(layers, sources).items():
-            tensors = kind.precompute_together([layers[i] for i in places], [sources[i] for i in places])
-            for i, tensor in zip(places, tensors, strict=True):
-                layers[i].keep_precomputed(_Precomputed(tensor, None))
+        for layer, tensor in zip(layers, joined(layers, sources), strict=True):
+            layer.keep_precomputed(_Precomputed(tensor, None))
         return []
     # A view made here keeps the sum of each parameter's gradients on this stream, where the optimiser reads it.
     sources = [source.view_as(source) for source in sources]
@@ -146,14 +201,31 @@ def _precompute_all(layers: Sequence[PrecomputedWeight]) -> list[torch.cuda.Stre
     return streams
 
 
-def _kinds(
-    layers: Sequence[PrecomputedWeight], sources: Sequence[Tensor]
-) -> dict[tuple[type[PrecomputedWeight], bool], list[int]]:
-    """Return the places of the layers by class and by whether their tensor is differentiated."""
-    places: dict[tuple[type[PrecomputedWeight], bool], list[int]] = {}
+def joined(layers: Sequence[PrecomputedWeight], sources: Sequence[Tensor]) -> list[Tensor]:
+    """Return what `precompute` of each layer would, bit for bit, with as few nodes in the graph as there can be.
+
+    Args:
+        layers: of any kinds, each once.
+        sources: the tensor of each.
+    """
+    if functorch_active():
+        return [layer.precompute(source) for layer, source in zip(layers, sources, strict=True)]
+    found: dict[int, Tensor] = {}
+    # Apart by whether the tensor is trained, so that no gradient is asked for that nobody takes.
+    kinds: dict[bool, dict[type[JointWork], list[int]]] = {True: {}, False: {}}
     for i, (layer, source) in enumerate(zip(layers, sources, strict=True)):
-        places.setdefault((type(layer), source.requires_grad), []).append(i)
-    return places
+        if layer.joint is None:
+            found[i] = layer.precompute(source)
+        else:
+            kinds[source.requires_grad].setdefault(layer.joint, []).append(i)
+    for places in kinds.values():
+        if places:
+            order = [i for own in places.values() for i in own]
+            works = [(work, [layers[i] for i in own]) for work, own in places.items()]
+            with without_autocast(sources[order[0]].device):
+                tensors = _Joint.apply(works, *[sources[i] for i in order])
+            found.update(zip(order, tensors, strict=True))
+    return [found[i] for i in range(len(layers))]
 
 
 def _is_capturing(tensor: Tensor) -> bool:

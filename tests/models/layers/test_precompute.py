@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 
 import pytest
 import torch
@@ -14,10 +15,13 @@ from bench.models.layers import (
     CenteredSoftplus,
     LipschitzBatchNorm2d,
     SpectralNormConv2d,
+    SpectralNormLinear,
+    centered_softplus,
     layer_statistics,
     precompute,
     precomputed,
 )
+from bench.models.layers.spectral_norm import SpectralNormWeight
 from bench.models.layers.walk import modules_of
 
 LCNN = Layers(conv=SpectralNormConv2d, norm=LipschitzBatchNorm2d, activation=CenteredSoftplus)
@@ -69,6 +73,102 @@ def test_everything_comes_before_the_first_layer():
         layer.register_forward_pre_hook(lambda *_: seen.append([part._precomputed is not None for part in network]))
     network(torch.rand(2, 3, 8, 8))
     assert seen == [[True, True, True], [False, True, True], [False, False, True]], "each takes its own, once"
+
+
+def small() -> Chain:
+    """Every kind of layer with a joint work, one of them twice, and a β that nobody trains."""
+    torch.manual_seed(0)
+    return Chain(
+        SpectralNormConv2d(2, 3, 3, padding=1, in_size=(4, 4)), LipschitzBatchNorm2d(3, 0.5), CenteredSoftplus(2.0),
+        SpectralNormConv2d(3, 2, 3, stride=2, in_size=(4, 4)), CenteredSoftplus(3.0, learn_beta=False), nn.Flatten(),
+        SpectralNormLinear(2, 3),
+    ).train()  # fmt: skip
+
+
+def test_gradients_of_all_kinds_at_once_are_those_of_autograd_to_second_order():
+    network = small().double()
+    state, x = copy.deepcopy(network.state_dict()), torch.rand(2, 2, 4, 4, dtype=torch.float64)
+    names = [name for name, _ in network.named_parameters()]
+
+    def of(*weights: Tensor) -> Tensor:
+        network.load_state_dict(state)  # each pass iterates from the same vectors
+        return torch.func.functional_call(network, dict(zip(names, weights, strict=True)), (x,))
+
+    def held(*weights: Tensor) -> Tensor:
+        """Return what `of` does with the vectors of the iteration held: the map whose gradient is taken."""
+        own, layers = dict(zip(names, weights, strict=True)), list(network)
+        y = x
+        for i, layer in enumerate(layers):
+            if isinstance(layer, SpectralNormWeight):
+                key = (
+                    f"{i}.parametrizations.weight.original"
+                    if isinstance(layer, SpectralNormLinear)
+                    else f"{i}.raw_weight"
+                )
+                weight = own[key]
+                y = layer_map(layer, y, weight / bilinear(layer, i, weight), own[f"{i}.bias"])
+            elif isinstance(layer, LipschitzBatchNorm2d):
+                factor = (own[f"{i}.log_gamma"].exp() * (state[f"{i}.running_var"].min() + layer.eps).sqrt()).clamp_max(
+                    1
+                )
+                y = nn.functional.batch_norm(y, None, None, factor.expand(3), None, True, 0.1, layer.eps)
+            elif isinstance(layer, CenteredSoftplus):
+                y = centered_softplus(y, own.get(f"{i}.log_beta", layer.log_beta).exp() + 1e-3)
+            else:
+                y = layer(y)
+        return y
+
+    def bilinear(layer: SpectralNormWeight, i: int, weight: Tensor) -> Tensor:
+        across, back = vectors[i]
+        return (layer.back(across, weight) * back).sum()
+
+    def layer_map(layer: nn.Module, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        if isinstance(layer, SpectralNormLinear):
+            return nn.functional.linear(y, weight, bias)
+        return layer._conv_forward(y, weight, bias)
+
+    vectors = {}
+    for i, layer in enumerate(network):
+        if isinstance(layer, SpectralNormWeight):
+            across = layer.across(layer.kept_vector(), layer.raw_weight.detach())
+            across = across / across.norm()
+            back = layer.back(across, layer.raw_weight.detach())
+            vectors[i] = across, back / back.norm()
+    weights = [p.detach().clone().requires_grad_() for _, p in network.named_parameters()]
+    direction = [torch.randn_like(w) for w in weights]
+    found = []
+    for function in (of, held):
+        total = function(*weights).square().sum()
+        first = torch.autograd.grad(total, weights, create_graph=True)
+        along = sum((g * d).sum() for g, d in zip(first, direction, strict=True))
+        found.append([total, *first, *torch.autograd.grad(along, weights)])
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-11)
+
+
+def test_a_step_leaves_nothing_to_the_garbage_collector():
+    """A cycle through the graph would keep a step's tensors until Python looks for cycles."""
+    network, x = small(), torch.rand(2, 2, 4, 4)
+    network(x).square().sum().backward()
+    gc.collect()
+    gc.disable()
+    try:
+        network(x).square().sum().backward()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+def test_what_nobody_trains_asks_for_no_gradient():
+    network = small()
+    seen = {}
+    for name, layer in network.named_children():
+        layer.register_forward_pre_hook(
+            lambda module, _, name=name: seen.update({name: getattr(module, "_precomputed", None)})
+        )
+    network(torch.rand(2, 2, 4, 4))
+    asked = {name: found.tensor.requires_grad for name, found in seen.items() if found is not None}
+    assert asked == {"0": True, "1": True, "2": True, "3": True, "4": False, "6": True}
 
 
 def test_a_layer_that_is_met_twice_iterates_twice():

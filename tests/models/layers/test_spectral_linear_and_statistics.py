@@ -52,6 +52,25 @@ def test_construction_draws_what_torch_draws_and_works_without_memory():
         assert SpectralNormLinear(6, 4).weight.is_meta
 
 
+def test_training_is_that_of_torchs_parametrisation_step_by_step():
+    torch.manual_seed(0)
+    ours = SpectralNormLinear(20, 7).double()
+    theirs = nn.utils.parametrizations.spectral_norm(nn.Linear(20, 7).double())
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(4, 20, dtype=torch.float64)
+    for _ in range(5):
+        for layer in (ours, theirs):
+            layer.zero_grad()
+            layer(x).square().sum().backward()
+            with torch.no_grad():
+                for parameter in layer.parameters():
+                    parameter -= 0.3 * parameter.grad
+        for (name, got), want in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-12, msg=name)
+    assert ours.sigma_error() > 1e-4, "far enough from converged that the order of the iteration shows"
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x), rtol=1e-11, atol=1e-12)
+
+
 def test_sigma_error_is_that_of_the_iterated_norm():
     layer = SpectralNormLinear(30, 10).double().eval()
     with torch.no_grad():
