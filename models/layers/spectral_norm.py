@@ -27,9 +27,10 @@ class _Normalise(JointWork):
     @staticmethod
     def compute(layers: Sequence[SpectralNormWeight], sources: Tensors) -> tuple[Tensors, Tensors]:
         across, across_norms, back, back_norms, sigmas = _iterate(layers, sources)
-        normalised = torch._foreach_div(sources, sigmas)
-        norms = torch._foreach_mul(back_norms, across_norms)
-        return normalised, (*sources, *sigmas, *back, *across, *norms, *normalised)
+        each = sigmas.unbind()
+        normalised = torch._foreach_div(sources, each)
+        norms = (back_norms * across_norms).unbind()
+        return normalised, (*sources, *each, *back, *across, *norms, *normalised)
 
     @staticmethod
     def pull_back(layers: Sequence[SpectralNormWeight], saved: Tensors, grads: Tensors) -> Tensors:
@@ -55,24 +56,20 @@ def _pulled_back(grad: Tensor, weight: Tensor, slope: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _iterate(
-    layers: Sequence[SpectralNormWeight], weights: Tensors
-) -> tuple[Tensors, Tensors, Tensors, Tensors, Tensors]:
-    """Do one power iteration of each layer with W and store its vectors and σ.
+def _iterate(layers: Sequence[SpectralNormWeight], weights: Tensors) -> tuple[Tensors, Tensor, Tensors, Tensor, Tensor]:
+    """Do one power iteration of each of L layers with W and store its vectors and σ.
 
     Returns:
-        What `across` gives at the kept vectors, with norms, what `back` gives there, with norms, and σ; the vectors are
-        not divided by their norms.
+        What `across` gives at the kept vectors, with norms (L,), what `back` gives there, with norms (L,), and σ (L,);
+        the vectors are not divided by their norms.
     """
     kept = [layer.kept_vector() for layer in layers]
     across = [layer.across(vector, weight) for layer, vector, weight in zip(layers, kept, weights, strict=True)]
     back = [layer.back(vector, weight) for layer, vector, weight in zip(layers, across, weights, strict=True)]
-    across_norms, back_norms = torch._foreach_norm(across), torch._foreach_norm(back)
-    torch._foreach_add_(across_norms, TINY)
-    torch._foreach_add_(back_norms, TINY)
-    torch._foreach_copy_(kept, torch._foreach_div(back, back_norms))
-    sigmas = torch._foreach_div(back_norms, across_norms)
-    for layer, sigma, vector, norm in zip(layers, sigmas, across, across_norms, strict=True):
+    across_norms, back_norms = (torch.stack(torch._foreach_norm([*across, *back])) + TINY).view(2, -1).unbind()
+    torch._foreach_copy_(kept, torch._foreach_div(back, back_norms.unbind()))
+    sigmas = back_norms / across_norms
+    for layer, sigma, vector, norm in zip(layers, sigmas.unbind(), across, across_norms.unbind(), strict=True):
         layer.store(sigma, vector, norm)
     return across, across_norms, back, back_norms, sigmas
 
@@ -122,6 +119,6 @@ class SpectralNormWeight(PrecomputedWeight):
         with without_autocast(source.device):
             if not torch.compiler.is_compiling() and not functorch_active():
                 return joined([self], [source])[0]
-            (across,), (across_norm,), (back,), (back_norm,), _ = _iterate([self], [source])
+            (across,), across_norm, (back,), back_norm, _ = _iterate([self], [source])
             sigma = (self.back(across / across_norm, source) * (back / back_norm)).sum() + TINY
             return source / sigma
