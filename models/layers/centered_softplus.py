@@ -65,6 +65,12 @@ def _gradients(grad: Tensor, x: Tensor, beta: Tensor, y: Tensor, *, on_beta: boo
     return grad_x, (_dot(grad_x, x) - _dot(grad, y)) / beta
 
 
+def _number(scalar: Tensor) -> float:
+    """Return a tensor of shape () in the host's memory as a number, past the operation that waits for a device."""
+    number: Any = scalar.tolist()
+    return float(number)
+
+
 class _KernelCenteredSoftplus(torch.autograd.Function):
     """`_CenteredSoftplus` as −(log σ(z) + log 2)/β, z = −βx: one kernel of the library each way, fewer passes.
 
@@ -73,7 +79,7 @@ class _KernelCenteredSoftplus(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, beta: Tensor) -> Tensor:
-        ctx.beta = beta.tolist()
+        ctx.beta = _number(beta)
         z = x * -ctx.beta
         last = z.dim() == 4 and not z.is_contiguous() and z.is_contiguous(memory_format=torch.channels_last)
         log, kept = _log_sigmoid(z.permute(0, 2, 3, 1) if last else z)
@@ -185,7 +191,7 @@ def centered_softplus(x: Tensor, beta: Tensor) -> Tensor:
         return _FunctorchCenteredSoftplus.apply(x, beta)
     on_host = x.dtype == torch.float32 and x.device.type == beta.device.type == "cpu"
     plain = type(beta) is Tensor  # one that is being traced has no value to read
-    if on_host and plain and KERNEL_FROM <= beta.tolist() < STEEP:
+    if on_host and plain and KERNEL_FROM <= _number(beta) < STEEP:
         return _KernelCenteredSoftplus.apply(x, beta)
     return _CenteredSoftplus.apply(x, beta)
 
