@@ -81,11 +81,11 @@ class _KernelCenteredSoftplus(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, beta: Tensor) -> Tensor:
         ctx.beta = _number(beta)
         z = x * -ctx.beta
-        last = z.dim() == 4 and not z.is_contiguous() and z.is_contiguous(memory_format=torch.channels_last)
-        log, kept = _log_sigmoid(z.permute(0, 2, 3, 1) if last else z)
+        ctx.last = z.dim() == 4 and not z.is_contiguous() and z.is_contiguous(memory_format=torch.channels_last)
+        z = z.permute(0, 2, 3, 1) if ctx.last else z
+        log, kept = _log_sigmoid(z)
         y = log.add_(math.log(2.0)).mul_(-1 / ctx.beta)
-        if last:
-            y, kept = y.permute(0, 3, 1, 2), kept.permute(0, 3, 1, 2)
+        y = y.permute(0, 3, 1, 2) if ctx.last else y
         ctx.save_for_backward(x, beta, y, z, kept)
         return y
 
@@ -94,10 +94,14 @@ class _KernelCenteredSoftplus(torch.autograd.Function):
         x, beta, y, z, kept = ctx.saved_tensors
         if torch.is_grad_enabled() or functorch_active():
             return _gradients(grad, x, beta, y, on_beta=ctx.needs_input_grad[1])
-        grad_x = _log_sigmoid_backward(grad, z, kept)
-        if not ctx.needs_input_grad[1]:
-            return grad_x, None
-        return grad_x, torch.add(_dot(grad, y), _dot(grad_x, z), alpha=1 / ctx.beta).mul_(-1 / ctx.beta)
+        if ctx.last:
+            grad, y = grad.permute(0, 2, 3, 1), y.permute(0, 2, 3, 1)
+        slope = _log_sigmoid_backward(grad, z, kept)
+        on_beta = None
+        if ctx.needs_input_grad[1]:  # Σ grad·(x·s0' − s0)/β, x = −z/β
+            along, value = torch.dot(slope.reshape(-1), z.reshape(-1)), torch.dot(grad.reshape(-1), y.reshape(-1))
+            on_beta = torch.add(value, along, alpha=1 / ctx.beta).mul_(-1 / ctx.beta)
+        return slope.permute(0, 3, 1, 2) if ctx.last else slope, on_beta
 
 
 class _FunctorchCenteredSoftplus(_CenteredSoftplus):
