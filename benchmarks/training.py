@@ -22,6 +22,7 @@ import argparse
 import copy
 import json
 import platform
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -186,10 +187,10 @@ def clock(device: torch.device) -> float:
 
 
 def race(contenders: Sequence[Contender], x: Tensor, y: Tensor, precision: str, blocks: int, steps: int) -> None:
-    """Warm up, count operations, then let the contenders take turns; fills their seconds."""
-    images = x.to(memory_format=_layout(x, precision))
+    """Warm up, count operations, then let the contenders take turns in drawn orders; fills their seconds."""
+    images, order = x.to(memory_format=_layout(x, precision)), random.Random(0)
     for block in range(-1, blocks):
-        for c in contenders:
+        for c in order.sample(contenders, len(contenders)):
             mine = x if c.side == "published" else images
             with torch_settings(c.execution, precision, x.device):
                 if block < 0:
