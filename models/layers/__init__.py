@@ -16,7 +16,7 @@ from bench.models.layers.double_backward_conv import DoubleBackwardConv2d
 from bench.models.layers.kernel_spectral_norm import KernelSpectralNormConv2d
 from bench.models.layers.lipschitz_batch_norm import LipschitzBatchNorm2d
 from bench.models.layers.parseval_conv import ParsevalConv2d
-from bench.models.layers.penalty import beta_sum, gamma_sum, penalty_sums
+from bench.models.layers.penalty import penalty_sums
 from bench.models.layers.precompute import PrecomputedWeight, precomputed
 from bench.models.layers.spectral_linear import SpectralNormLinear
 
@@ -35,10 +35,8 @@ __all__ = [
     "Softplus",
     "SpectralNormConv2d",
     "SpectralNormLinear",
-    "beta_sum",
     "centered_softplus",
     "conv_norm_bound",
-    "gamma_sum",
     "layer_statistics",
     "penalty_sums",
     "precomputed",

@@ -11,33 +11,17 @@ from bench.models.layers.precompute import PrecomputedWeight
 from bench.models.layers.walk import modules_of
 
 
-def beta_sum(model: nn.Module) -> Tensor | None:
-    """Return Σ exp(log β) over the learnable activations, shape (); None if there are none.
-
-    Without the floor 1e-3 of β, as in the authors' code. A module used twice counts once.
-
-    Args:
-        model: any network.
-    """
-    return penalty_sums(model)[0]
-
-
-def gamma_sum(model: nn.Module) -> Tensor | None:
-    """Return Σ|log γ| over every Lipschitz batch norm, both branches of a residual block, shape (); or None.
-
-    The absolute value, as in the authors' code (the paper prints log γ), pulls γ to 1 from both sides.
-
-    Args:
-        model: any network.
-    """
-    return penalty_sums(model)[1]
-
-
 def penalty_sums(model: nn.Module) -> tuple[Tensor | None, Tensor | None]:
-    """Return `beta_sum` and `gamma_sum` from one walk over the modules.
+    """Return Σ exp(log β) over the learnable activations and Σ|log γ| over every Lipschitz batch norm, each shape ().
+
+    As in the authors' code: β without its floor 1e-3; every γ, on both branches of a residual block, and its absolute
+    value, which pulls γ to 1 from both sides (the paper prints log γ). A module used twice counts once.
 
     Args:
         model: any network.
+
+    Returns:
+        The two sums; None for one that there is no layer for.
     """
     layers = modules_of(model, PrecomputedWeight)
     betas: list[Tensor] = [
